@@ -1,0 +1,79 @@
+"""The command `labelmerge`: finds a verb's file when it is asked for, and turns library errors into one line."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from labelmerge import __version__
+from labelmerge.errors import LabelmergeError
+
+# In the order of the pipeline. The help line stands here so that `labelmerge --help` imports no command.
+COMMANDS = {
+    "ls": "Show the known datasets: type, classes, layout expected on disk.",
+    "describe": "Write what the labels of a dataset mean.",
+    "embed": "Turn labels and descriptions into a versioned embedding bank.",
+    "shard": "Turn a dataset on disk into WebDataset shards.",
+    "verify": "Check every shard against its manifest and every sample against the schema.",
+    "merge": "Report which labels mean the same, and which clash.",
+    "train": "Train one model on all the shards.",
+    "eval": "Measure a trained model on shards, by their own labels.",
+    "predict": "Segment images with any list of labels.",
+    "plot": "Draw similarity matrices and other pictures.",
+    "demo": "Run all of it on nine toy datasets.",
+}
+
+
+class _Pipeline(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"{__package__}.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabelmergeError as error:
+            exception = click.ClickException(str(error))
+            exception.exit_code = error.exit_code
+            raise exception from error
+
+
+@click.group(cls=_Pipeline, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="labelmerge")
+@click.option("-v", "--verbose", is_flag=True, help="Also log what goes on inside.")
+def cli(verbose: bool) -> None:
+    """Merge segmentation datasets by what their labels mean.
+
+    describe → embed → shard → train → eval. Start with `labelmerge demo --out demo-out`.
+    """
+    # No hub is asked for anything but weights that the user names, and tokenizers must not warn about forking.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not verbose:
+        warnings.filterwarnings("ignore")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("labelmerge")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    cli(prog_name="labelmerge")

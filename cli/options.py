@@ -1,0 +1,94 @@
+"""Options that mean the same in every command, and how commands show progress and results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+folder = click.Path(path_type=Path, file_okay=False)
+existing_folder = click.Path(path_type=Path, file_okay=False, exists=True)
+existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
+new_file = click.Path(path_type=Path, dir_okay=False)
+
+
+def out_folder(what: str) -> Callable[[F], F]:
+    """`--out DIR`: required, so that nothing lands where nobody asked for it."""
+    return click.option("--out", type=folder, required=True, metavar="DIR", help=what)
+
+
+def out_file(what: str) -> Callable[[F], F]:
+    """`--out FILE`: required."""
+    return click.option("--out", type=new_file, required=True, metavar="FILE", help=what)
+
+
+def bank(required: bool = True) -> Callable[[F], F]:
+    """`--bank BANK`: the folder that `labelmerge embed` wrote."""
+    return click.option(
+        "--bank", type=folder, required=required, metavar="BANK", help="The embedding bank that `embed` wrote."
+    )
+
+
+def shards(what: str = "Folders that `shard` wrote: a split, a dataset, or a folder of datasets.") -> Callable[[F], F]:
+    """`--shards DIR…`: may be repeated, and takes several folders at once."""
+    return click.option("--shards", type=folder, required=True, multiple=True, metavar="DIR", help=what)
+
+
+def device(function: F) -> F:
+    """`--device`: where tensors live; by default a GPU if there is one."""
+    return click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")(
+        function
+    )
+
+
+def seed(function: F) -> F:
+    """`--seed N`."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")(
+        function
+    )
+
+
+def as_json(function: F) -> F:
+    """`--json`: the result as one JSON object on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+class SpreadCommand(click.Command):
+    """A command without arguments whose repeatable options take every value up to the next option.
+
+    `--shards a b` then means `--shards a --shards b`, so that shell patterns (`--shards out/*`) work.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        out: list[str] = []
+        current: str | None = None
+        for arg in args:
+            if arg.startswith("-") and arg != "-":
+                current = arg if arg in spread else None
+                if current is None:
+                    out.append(arg)
+            elif current is not None:
+                out += [current, arg]
+            else:
+                out.append(arg)
+        return super().parse_args(ctx, out)
+
+
+def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:
+    """A progress bar on standard error (labelmerge.progress.Track)."""
+    from tqdm import tqdm
+
+    bar: Iterable[T] = tqdm(things, desc=what, total=total, dynamic_ncols=True, mininterval=0.2)
+    return bar
+
+
+def say(result: Any, as_json: bool, text: str) -> None:
+    """Print the command's last words: what was made and where, or the same as JSON."""
+    click.echo(json.dumps(result, ensure_ascii=False, indent=1) if as_json else text)

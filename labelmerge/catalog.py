@@ -1,0 +1,228 @@
+"""The known datasets: the only file that opens `label_descriptions/` and `shards/`.
+
+A recipe is a TOML file that says what a dataset is. Shipped recipes go by name; a user's own by path.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from labelmerge.describe.files import Description, label_space, read_descriptions
+from labelmerge.errors import DescriptionsError, LabelmergeError, RecipeError, UsageError, did_you_mean
+from labelmerge.labels import LabelSpace
+
+ANNOTATION_TYPES = ("mask", "noisy_mask", "box")
+ROLES = ("train", "eval")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way a dataset lies on disk: chosen when every `detect` pattern matches something under the root.
+
+    What it sets replaces the recipe's own key of the same name, as a whole table.
+    """
+
+    name: str
+    detect: tuple[str, ...]
+    layout: Mapping[str, Any] | None = None
+    ids: Mapping[str, Any] | None = None
+    splits: Mapping[str, str] | None = None
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a dataset is; see docs/recipes.md for every key.
+
+    Attributes:
+        name: the dataset's name: lower case letters, digits and ``_``.
+        annotation_type: ``mask`` | ``noisy_mask`` | ``box``.
+        reader: a name from `labelmerge.sharding.readers.READERS`.
+        layout: what lies where under the root; which keys there are is the reader's affair.
+        ids: how raw mask values become class indices; likewise.
+        options: further settings of the reader.
+        splits: what ``{split}`` becomes for each of `train`, `val`, `test`; the same word where absent.
+        folders: folders that the official archives make: the root may be one of them or hold one of them.
+        variants: other ways the same dataset lies on disk.
+        image_format: the shard member for images, ``jpg`` or ``png``.
+        role: ``train`` or ``eval`` (never trained on).
+        title, homepage, licence: for people.
+        descriptions: path of the descriptions CSV.
+        path: the TOML file.
+        text: its content, stored in every manifest.
+    """
+
+    name: str
+    annotation_type: str
+    reader: str
+    layout: Mapping[str, Any]
+    descriptions: Path
+    path: Path
+    text: str = field(repr=False)
+    ids: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    image_format: str = "jpg"
+    role: str = "train"
+    title: str = ""
+    homepage: str = ""
+    licence: str = ""
+
+
+def dataset_names() -> list[str]:
+    """The names of the shipped recipes, sorted."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _recipes_folder().iterdir() if entry.suffix == ".toml")
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a shipped recipe by its name, or a user's own by its path (anything that ends in ``.toml``).
+
+    Raises:
+        UsageError: no shipped recipe has this name; the message suggests the near ones.
+        RecipeError: the file is malformed; all its problems are in one message.
+    """
+    text = str(name_or_path)
+    if text.endswith(".toml"):
+        path = Path(text)
+        if not path.is_file():
+            raise UsageError("no such recipe", where=path)
+        return _parse(path, path.parent)
+    names = dataset_names()
+    if text not in names:
+        raise UsageError(
+            f"unknown dataset {text!r}",
+            fix=f"{did_you_mean(text, names)} `labelmerge ls` shows all; a recipe of your "
+            "own is given by its path, ending in .toml",
+        )
+    return _parse(_recipes_folder() / f"{text}.toml", _descriptions_folder())
+
+
+def load_descriptions(recipe: Recipe, overrides: Path | None = None) -> list[Description]:
+    """The descriptions of a recipe's classes, by ascending index.
+
+    Args:
+        recipe: whose classes.
+        overrides: a folder whose ``<dataset>.csv``, where there is one, says more: each of its rows replaces the row
+            with the same index; the name must be the same.
+
+    Raises:
+        DescriptionsError: a file is malformed, or an override's row fits no class.
+    """
+    rows = {row.index: row for row in read_descriptions(recipe.descriptions)}
+    override = overrides / f"{recipe.name}.csv" if overrides is not None else None
+    if override is not None and override.is_file():
+        for row in read_descriptions(override):
+            known = rows.get(row.index)
+            if known is None or known.name != row.name:
+                have = f"{known.name!r}" if known else "no class"
+                raise DescriptionsError(
+                    f"index {row.index} is {row.name!r} here, but {recipe.name} has {have} there",
+                    where=override,
+                    fix="Index and name must be the dataset's own",
+                )
+            rows[row.index] = row
+    return [rows[index] for index in sorted(rows)]
+
+
+def load_label_space(recipe: Recipe) -> LabelSpace:
+    """The recipe's full label space. Raises DescriptionsError or RecipeError."""
+    return label_space(recipe.name, read_descriptions(recipe.descriptions))
+
+
+def load_mixture(name: str) -> list[str]:
+    """The dataset names of a shipped mixture (`shards/mixtures/<name>.toml`). Raises UsageError."""
+    folder = _recipes_folder() / "mixtures"
+    names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.suffix == ".toml")
+    if name not in names:
+        raise UsageError(f"unknown mixture {name!r}", fix=did_you_mean(name, names))
+    datasets = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))["datasets"]
+    return [str(dataset) for dataset in datasets]
+
+
+def _recipes_folder() -> Path:
+    return _folder("labelmerge.shards")
+
+
+def _descriptions_folder() -> Path:
+    return _folder("labelmerge.label_descriptions")
+
+
+def _folder(package: str) -> Path:
+    folder = files(package)
+    if not isinstance(folder, Path):
+        raise LabelmergeError("labelmerge must be installed as plain files, not inside a zip archive")
+    return folder
+
+
+_STRINGS = ("name", "annotation_type", "reader", "descriptions")
+_OPTIONAL_STRINGS = ("image_format", "role", "title", "homepage", "licence")
+_TABLES = ("layout", "ids", "options", "splits")
+_LISTS = ("folders", "variants")
+_VARIANT_KEYS = ("name", "detect", *_TABLES)
+
+
+def _parse(path: Path, descriptions_folder: Path) -> Recipe:
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"can't be read as TOML ({error})", where=path) from error
+    problems = _problems(data)
+    if problems:
+        raise RecipeError("; ".join(problems), where=path, fix="docs/recipes.md lists every key")
+    variants = tuple(Variant(**{**variant, "detect": tuple(variant["detect"])}) for variant in data.pop("variants", []))
+    return Recipe(
+        **{
+            **data,
+            "descriptions": descriptions_folder / data["descriptions"],
+            "folders": tuple(data.get("folders", ())),
+            "variants": variants,
+            "path": path,
+            "text": text,
+        }
+    )
+
+
+def _problems(data: dict[str, Any]) -> list[str]:
+    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, *_LISTS)
+    problems = [f"unknown key {key!r}" for key in data if key not in known]
+    problems += [f"{key!r} is missing" for key in (*_STRINGS, "layout") if key not in data]
+    for key, value in data.items():
+        if key in (*_STRINGS, *_OPTIONAL_STRINGS) and not isinstance(value, str):
+            problems.append(f"{key!r} must be a string")
+        if key in _TABLES and not isinstance(value, dict):
+            problems.append(f"{key!r} must be a table")
+        if key in _LISTS and not isinstance(value, list):
+            problems.append(f"{key!r} must be a list")
+    name = data.get("name", "")
+    if isinstance(name, str) and (not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789_")):
+        problems.append(f"name {name!r} must be lower case letters, digits and '_'")
+    for key, allowed in (
+        ("annotation_type", ANNOTATION_TYPES),
+        ("role", ROLES),
+        ("image_format", ("jpg", "png")),
+    ):
+        if key in data and data[key] not in allowed:
+            problems.append(f"{key} {data[key]!r} must be one of {', '.join(allowed)}")
+    splits = data.get("splits", {})
+    if isinstance(splits, dict):
+        problems += [f"split {key!r} must be one of {', '.join(SPLITS)}" for key in splits if key not in SPLITS]
+        problems += [f"splits.{key} must be a string" for key, value in splits.items() if not isinstance(value, str)]
+    for number, variant in enumerate(data.get("variants", []) if isinstance(data.get("variants", []), list) else []):
+        where = f"variants[{number}]"
+        if not isinstance(variant, dict):
+            problems.append(f"{where} must be a table")
+            continue
+        problems += [f"{where}: unknown key {key!r}" for key in variant if key not in _VARIANT_KEYS]
+        problems += [f"{where}: {key!r} is missing" for key in ("name", "detect") if key not in variant]
+        if not isinstance(variant.get("detect", []), list):
+            problems.append(f"{where}: 'detect' must be a list of patterns")
+    return problems

@@ -1,0 +1,1 @@
+"""Nine toy datasets in official layouts, and the experiment on them."""

@@ -1,0 +1,1 @@
+"""names -> descriptions: what each dataset means by its words."""

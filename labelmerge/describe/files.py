@@ -1,0 +1,115 @@
+"""The descriptions CSV: one row per class of a dataset, in its official order."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from labelmerge.errors import DescriptionsError
+from labelmerge.files import write_text
+from labelmerge.labels import LabelSpace
+
+_MAX_PROBLEMS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Description:
+    """One row: what a dataset means by one of its words.
+
+    Attributes:
+        index: the class's value in a class mask, after the recipe's id rule.
+        name: the dataset's official string, never edited.
+        description: one or two sentences, or "" where nobody has written one yet.
+        wikipedia: exact title of the Wikipedia article to refresh from, or "".
+        source: ``curated`` (our own words), ``wikipedia``, or a user's own word for where the text is from.
+        revision, url, licence, retrieved: provenance of a fetched text.
+        note: why the text says what it says, where that was a decision.
+    """
+
+    index: int
+    name: str
+    description: str = ""
+    wikipedia: str = ""
+    source: str = ""
+    revision: str = ""
+    url: str = ""
+    licence: str = ""
+    retrieved: str = ""
+    note: str = ""
+
+
+HEADER = tuple(field.name for field in fields(Description))
+_REQUIRED = ("index", "name")
+
+
+def read_descriptions(path: Path) -> list[Description]:
+    """Read and check a descriptions CSV (UTF-8; `index` and `name` are required columns, the rest may be absent).
+
+    Raises:
+        DescriptionsError: the file can't be read or is malformed; all its problems are in one message.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DescriptionsError("no such descriptions file", where=path) from None
+    except OSError as error:
+        raise DescriptionsError(f"can't be read ({error.strerror})", where=path) from error
+    except UnicodeDecodeError as error:
+        raise DescriptionsError(
+            f"is not UTF-8 (byte {error.start})", where=path, fix="Save the file as UTF-8"
+        ) from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Description] = []
+    problems: list[str] = []
+    try:
+        header = reader.fieldnames or []
+        if unknown := [name for name in header if name not in HEADER]:
+            problems.append(f"unknown columns {', '.join(map(repr, unknown))} (known: {', '.join(HEADER)})")
+        if missing := [name for name in _REQUIRED if name not in header]:
+            problems.append(f"the header lacks {', '.join(missing)}")
+        first_line: dict[int, int] = {}
+        for row in reader if not problems else ():
+            line = reader.line_num
+            if None in row or None in row.values():
+                problems.append(f"line {line}: not as many fields as the header has")
+                continue
+            try:
+                index = int(row["index"])
+                if index < 0:
+                    raise ValueError
+            except ValueError:
+                problems.append(f"line {line}: index {row['index']!r} is not a whole number of 0 or more")
+                continue
+            if not row["name"].strip():
+                problems.append(f"line {line}: empty name")
+            if index in first_line:
+                problems.append(f"line {line}: index {index} was already given on line {first_line[index]}")
+            first_line.setdefault(index, line)
+            rows.append(Description(**{**row, "index": index}))
+    except csv.Error as error:
+        problems.append(f"line {reader.line_num}: {error}")
+    if not rows and not problems:
+        problems.append("no rows")
+    if problems:
+        shown = "; ".join(problems[:_MAX_PROBLEMS_SHOWN])
+        more = len(problems) - _MAX_PROBLEMS_SHOWN
+        raise DescriptionsError(shown + (f"; and {more} more problems" if more > 0 else ""), where=path)
+    return sorted(rows, key=lambda row: row.index)
+
+
+def write_descriptions(path: Path, rows: Iterable[Description]) -> None:
+    """Write a descriptions CSV atomically, with every column."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, HEADER, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, out.getvalue())
+
+
+def label_space(dataset: str, rows: Iterable[Description]) -> LabelSpace:
+    """The label space that a descriptions file defines."""
+    rows = list(rows)
+    return LabelSpace(dataset, tuple(row.index for row in rows), tuple(row.name for row in rows))

@@ -1,0 +1,1 @@
+"""descriptions -> bank: one unit vector for every label."""

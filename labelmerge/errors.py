@@ -1,0 +1,102 @@
+"""The exception tree: every fault of the input, the data or the run that a user can mend.
+
+LabelmergeError
+├── UsageError           an option or a name on the command line is wrong (exit 2)
+├── RecipeError          a recipe TOML or a label space is wrong
+├── DescriptionsError    a descriptions CSV is wrong
+├── EncoderError         the text encoder can't be had or is another than the bank's
+├── BankError            an embedding bank is missing, damaged or of another kind
+├── LayoutError          a dataset on disk isn't laid out as its recipe says
+├── SampleError          one sample is unusable: recorded and skipped by the shard writer
+├── ShardError           shards are missing, damaged or disagree with their manifest
+├── ConfigError          a training configuration is wrong
+├── CheckpointError      a checkpoint is missing, damaged or doesn't fit
+└── OutputError          something could not be written (no space, no permission)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class LabelmergeError(Exception):
+    """One clear message: where (path, line or id), what is wrong, and how to fix it.
+
+    Args:
+        what: what is wrong, without a closing full stop.
+        where: the path (or ``path:line``, or id) at fault.
+        fix: what the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what, where, fix)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where is not None else self.what
+        return f"{text}. {self.fix}" if self.fix else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(cls: type[LabelmergeError], what: str, where: str | Path | None, fix: str | None) -> LabelmergeError:
+    return cls(what, where=where, fix=fix)
+
+
+class UsageError(LabelmergeError):
+    """An option or a name on the command line is wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(LabelmergeError):
+    """A recipe TOML or a label space is wrong."""
+
+
+class DescriptionsError(LabelmergeError):
+    """A descriptions CSV is wrong."""
+
+
+class EncoderError(LabelmergeError):
+    """The text encoder can't be had, or is another than the bank's."""
+
+
+class BankError(LabelmergeError):
+    """An embedding bank is missing, damaged or of another kind."""
+
+
+class LayoutError(LabelmergeError):
+    """A dataset on disk isn't laid out as its recipe says."""
+
+
+class SampleError(LabelmergeError):
+    """One sample is unusable: the shard writer records it and goes on."""
+
+
+class ShardError(LabelmergeError):
+    """Shards are missing, damaged or disagree with their manifest."""
+
+
+class ConfigError(LabelmergeError):
+    """A training configuration is wrong."""
+
+
+class CheckpointError(LabelmergeError):
+    """A checkpoint is missing, damaged or doesn't fit."""
+
+
+class OutputError(LabelmergeError):
+    """Something could not be written: no space, no permission."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The sentence that answers a wrong name: the near ones, or all of them when none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    near += [n for n in names if name and (n.startswith(name.lower()) or name.lower() in n) and n not in near]
+    return f"Did you mean {' or '.join(near[:3])}?" if near else f"Known: {', '.join(names)}"

@@ -1,0 +1,82 @@
+"""Outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from labelmerge.errors import OutputError
+
+
+@contextmanager
+def output_faults(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into an OutputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError("no space left on the device", where=path, fix="Free some space and run again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError("no permission to write here", where=path, fix="Choose another --out") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise OutputError("a file is where a folder must go", where=path, fix="Choose another --out") from error
+        if error.errno == errno.EISDIR:
+            raise OutputError("a folder is where a file must go", where=path, fix="Choose another --out") from error
+        raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write `path` through a temporary file beside it; it takes its name, complete and on disk, only on success.
+
+    Raises:
+        OutputError: no space, no permission, or something in the way.
+    """
+    with output_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically; raises OutputError."""
+    with atomic_file(path) as stream:
+        stream.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically; raises OutputError."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` to `path` as indented JSON, atomically; raises OutputError."""
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

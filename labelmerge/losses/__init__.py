@@ -1,0 +1,1 @@
+"""pixel embeddings x label vectors -> loss."""

@@ -1,0 +1,1 @@
+"""datasets -> shards: WebDataset tars with a manifest."""

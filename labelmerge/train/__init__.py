@@ -1,0 +1,1 @@
+"""The loop, its presets and its log."""

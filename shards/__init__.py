@@ -1,0 +1,1 @@
+"""What the datasets are: one TOML recipe per dataset; `mixtures/` names sets of datasets."""
