@@ -30,6 +30,14 @@ COMMANDS = {
 }
 
 
+class _OneLine(click.ClickException):
+    """A library error as click shows it: `Error: …` on standard error, and the error's own exit status."""
+
+    def __init__(self, error: LabelmergeError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click declares it on the class and reads it off self
+
+
 class _Pipeline(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,9 +57,7 @@ class _Pipeline(click.Group):
         try:
             return super().invoke(ctx)
         except LabelmergeError as error:
-            exception = click.ClickException(str(error))
-            exception.exit_code = error.exit_code
-            raise exception from error
+            raise _OneLine(error) from error
 
 
 @click.group(cls=_Pipeline, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

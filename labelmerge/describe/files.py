@@ -88,7 +88,7 @@ def read_descriptions(path: Path) -> list[Description]:
             if index in first_line:
                 problems.append(f"line {line}: index {index} was already given on line {first_line[index]}")
             first_line.setdefault(index, line)
-            rows.append(Description(**{**row, "index": index}))
+            rows.append(Description(index, **{key: value for key, value in row.items() if key != "index"}))
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")
     if not rows and not problems:
