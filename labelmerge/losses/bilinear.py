@@ -1,0 +1,35 @@
+"""Bilinear upsampling as what it is: one small matrix for the rows and one for the columns."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=64)
+def bilinear_matrix(size_in: int, size_out: int) -> Tensor:
+    """The weights of ``F.interpolate(mode="bilinear", align_corners=False)`` along one axis.
+
+    Each row has one or two non-zero entries, side by side, that sum to 1. At the borders the outermost input counts
+    alone, as in torch.
+
+    Returns:
+        float64 [size_out, size_in], on the CPU; shared, so not to be written to.
+    """
+    source = (torch.arange(size_out, dtype=torch.float64) + 0.5) * (size_in / size_out) - 0.5
+    source = source.clamp(0, size_in - 1)
+    lower = source.floor().long()
+    upper = (lower + 1).clamp(max=size_in - 1)
+    share = (source - lower)[:, None]
+    matrix = torch.zeros(size_out, size_in, dtype=torch.float64)
+    matrix.scatter_add_(1, lower[:, None], 1 - share)
+    matrix.scatter_add_(1, upper[:, None], share)
+    return matrix
+
+
+def rows_read(size_in: int, first: int, last: int, size_out: int) -> tuple[int, int]:
+    """Which input rows ``[lower, upper)`` the output rows ``[first, last)`` are made of."""
+    used = bilinear_matrix(size_in, size_out)[first:last].any(dim=0).nonzero()
+    return int(used[0]), int(used[-1]) + 1

@@ -1,0 +1,206 @@
+"""The full-resolution cosine loss, computed exactly from low-resolution embeddings (docs/losses.md).
+
+With V = Σ_k w_k v_k the bilinear mixture of a pixel's neighbours, a label's cosine is ``(Σ_k w_k e_j · v_k) / |V|``.
+So it is enough to upsample the N logits instead of the C channels, and to know |V|², which needs nothing but inner
+products of neighbouring embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from labelmerge.losses.bilinear import bilinear_matrix, rows_read
+
+# How many of the B·N·H·W logits exist at one time: on a CPU about what its caches hold, elsewhere what keeps it busy.
+_CHUNK = {"cpu": 1 << 20}
+_CHUNK_ELSEWHERE = 1 << 25
+
+
+def pixel_cosine_loss(
+    v: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    tau: Tensor | float,
+    ignore_index: int = 255,
+    *,
+    allowed: Tensor | None = None,
+    reduction: Literal["mean", "none"] = "mean",
+) -> Tensor:
+    """Cross-entropy over cosine similarity / temperature at every pixel of the full-size image (SSIW eq. 1–3, L_HD).
+
+    Equal to upsampling `v` to H×W (bilinear, ``align_corners=False``), normalising it and taking the cross-entropy of
+    its cosines with `labels` over `tau`; values and gradients are the same, but no H·W·C and no H·W·N tensor is made.
+    Gradients reach `v`, `labels` and `tau`. Everything is computed in float32 (float64 where `v` is float64), also
+    under autocast.
+
+    Args:
+        v: pixel embeddings [B, C, h, w] of any length, any float dtype.
+        labels: label vectors [N, C] of unit length.
+        targets: class of each pixel [B, H, W], integers in 0..N-1 or `ignore_index`. Any size; it need not be a
+            multiple of h×w.
+        tau: the temperature, positive: a number or a tensor with one element.
+        ignore_index: the target that means "no label".
+        allowed: bool [B, N]; the softmax of an image runs over its own allowed labels only (all by default). A pixel
+            whose label is not allowed has an infinite loss.
+        reduction: ``"mean"`` over all labelled pixels of the batch together (0 where there are none), or ``"none"``.
+
+    Returns:
+        A scalar, or with ``reduction="none"`` the losses [B, H, W], 0 where there is no label.
+
+    Raises:
+        ValueError: shapes that do not fit, or an `ignore_index` that is one of the N classes.
+    """
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed)
+    if reduction == "none":
+        return losses
+    return losses.sum() / (targets != ignore_index).sum().clamp(min=1)
+
+
+def trimmed_pixel_cosine_loss(
+    v: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    tau: Tensor | float,
+    ignore_index: int = 255,
+    *,
+    allowed: Tensor | None = None,
+    drop: float = 0.3,
+) -> Tensor:
+    """The same for noisy masks: each image's largest losses are taken for mistakes of its mask (SSIW eq. 4–5, L_LD).
+
+    Of the n labelled pixels of an image, the ⌊drop · n⌋ with the largest losses do not count.
+
+    Args:
+        drop: the share to drop, 0 ≤ drop < 1. The other arguments are those of `pixel_cosine_loss`.
+
+    Returns:
+        The mean over all kept pixels of the batch together: a scalar, 0 where no pixel is labelled.
+
+    Raises:
+        ValueError: as `pixel_cosine_loss`, or `drop` is out of range.
+    """
+    if not 0 <= drop < 1:
+        raise ValueError(f"drop must be at least 0 and below 1, not {drop}")
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed).flatten(1)
+    labelled = (targets != ignore_index).flatten(1)
+    dropped = (drop * labelled.sum(dim=1, keepdim=True)).long()
+    # Sorted rather than compared with a quantile, so that ties do not change how many are dropped. Unlabelled
+    # pixels sort last and are masked out.
+    order = losses.detach().masked_fill(~labelled, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    kept = torch.empty_like(labelled).scatter_(1, order, rank >= dropped) & labelled
+    # Not `losses * kept`: a dropped loss may be infinite.
+    return losses.masked_fill(~kept, 0).sum() / kept.sum().clamp(min=1)
+
+
+def _pixel_losses(
+    v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor | float, ignore_index: int, allowed: Tensor | None
+) -> Tensor:
+    """The losses [B, H, W], 0 where there is no label."""
+    if v.ndim != 4 or labels.ndim != 2 or labels.shape[1] != v.shape[1]:
+        raise ValueError(f"v {tuple(v.shape)} and labels {tuple(labels.shape)} are not [B, C, h, w] and [N, C]")
+    if targets.ndim != 3 or targets.shape[0] != v.shape[0]:
+        raise ValueError(f"targets {tuple(targets.shape)} are not [B, H, W] with the B of v {tuple(v.shape)}")
+    if allowed is not None and allowed.shape != (v.shape[0], labels.shape[0]):
+        raise ValueError(f"allowed {tuple(allowed.shape)} is not [B, N] = [{v.shape[0]}, {labels.shape[0]}]")
+    if 0 <= ignore_index < labels.shape[0]:
+        raise ValueError(f"ignore_index {ignore_index} is also one of the {labels.shape[0]} classes")
+    # bfloat16 logits over a temperature of 0.07 would be noise, so the caller's autocast does not reach in here.
+    with torch.autocast(v.device.type, enabled=False):
+        dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
+        v, labels = v.to(dtype), labels.to(dtype)
+        if isinstance(tau, Tensor):
+            tau = tau.to(dtype).reshape(())
+        height, width = targets.shape[1:]
+        low = torch.einsum("nc,bchw->bnhw", labels, v)
+        scale = _upsampled_length(v, height, width).reciprocal() / tau
+        targets = targets.long()
+        labelled = targets != ignore_index
+        if allowed is not None:
+            # An image without any allowed label has no labelled pixel; all labels keep its softmax finite.
+            allowed = allowed | ~allowed.any(dim=1, keepdim=True)
+        losses: Tensor = _CrossEntropy.apply(low, scale, targets.masked_fill(~labelled, 0), labelled, allowed)
+        return losses
+
+
+def _upsampled_length(v: Tensor, height: int, width: int) -> Tensor:
+    """|V| at every pixel of the upsampled [B, C, height, width], as [B, height, width], without making V.
+
+    |V|² is a quadratic form in the four neighbours: ten inner products per low-resolution cell, which are four maps of
+    inner products (with itself, right, down, and the mean of both diagonals), each upsampled by its own weights.
+    """
+    rows = bilinear_matrix(v.shape[2], height).to(v)
+    columns = bilinear_matrix(v.shape[3], width).to(v)
+    itself = (v * v).sum(1)
+    right = (v[..., :-1] * v[..., 1:]).sum(1)
+    down = (v[:, :, :-1] * v[:, :, 1:]).sum(1)
+    diagonal = (v[:, :, :-1, :-1] * v[:, :, 1:, 1:] + v[:, :, :-1, 1:] * v[:, :, 1:, :-1]).sum(1) / 2
+    rows_same, rows_cross = rows.square(), 2 * rows[:, :-1] * rows[:, 1:]
+    columns_same, columns_cross = columns.square().T, (2 * columns[:, :-1] * columns[:, 1:]).T
+    square = rows_same @ (itself @ columns_same + right @ columns_cross)
+    square = square + rows_cross @ (down @ columns_same + diagonal @ columns_cross)
+    # Where neighbours cancel, |V|² is a difference of large numbers: below the rounding error of its summands it means
+    # nothing (it may be negative), and the direction of V is as arbitrary in the literal computation.
+    with torch.no_grad():
+        floor = 16 * torch.finfo(v.dtype).eps * (rows @ itself @ columns.T) + 1e-24
+    return torch.where(square > floor, square, floor).sqrt()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross-entropy [B, H, W] of the logits ``scale · upsampled(low)``, a few rows at a time; computed again backward.
+
+    low [B, N, h, w], scale [B, H, W], targets int64 [B, H, W] within 0..N-1, labelled bool [B, H, W], allowed bool
+    [B, N] or None.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, low: Tensor, scale: Tensor, targets: Tensor, labelled: Tensor, allowed: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(low, scale, targets, labelled, allowed)
+        losses = torch.empty_like(scale)
+        for here, raw, _, _, _ in _chunks(low, scale):
+            logits = _logits(raw, scale[:, here], allowed)
+            own = logits.gather(1, targets[:, None, here]).squeeze(1)
+            losses[:, here] = logits.logsumexp(1) - own
+        return losses.masked_fill_(~labelled, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        low, scale, targets, labelled, allowed = ctx.saved_tensors
+        grad = grad.masked_fill(~labelled, 0)
+        grad_low, grad_scale = torch.zeros_like(low), torch.empty_like(scale)
+        for here, raw, read, rows, columns in _chunks(low, scale):
+            scale_here, grad_here, target = scale[:, None, here], grad[:, None, here], targets[:, None, here]
+            # d loss / d logits = softmax - one-hot
+            out = _logits(raw, scale[:, here], allowed).softmax(1).mul_(grad_here)
+            out.scatter_(1, target, out.gather(1, target) - grad_here)
+            grad_scale[:, here] = (out * raw).sum(1)
+            grad_low[:, :, read] += rows.T @ (out.mul_(scale_here) @ columns)
+        return grad_low, grad_scale, None, None, None
+
+
+def _logits(raw: Tensor, scale: Tensor, allowed: Tensor | None) -> Tensor:
+    logits = raw * scale[:, None]
+    return logits if allowed is None else logits.masked_fill_(~allowed[:, :, None, None], -torch.inf)
+
+
+def _chunks(low: Tensor, scale: Tensor) -> Iterator[tuple[slice, Tensor, slice, Tensor, Tensor]]:
+    """Some output rows at a time: (which, their upsampled logits, the low rows they read, weights of rows, of columns).
+
+    The upsampled logits [B, N, rows, W] are ``weights_rows @ low[:, :, read] @ weights_columns.T``.
+    """
+    (batch, count, h, w), (height, width) = low.shape, scale.shape[1:]
+    rows, columns = bilinear_matrix(h, height).to(low), bilinear_matrix(w, width).to(low)
+    step = max(1, _CHUNK.get(low.device.type, _CHUNK_ELSEWHERE) // (batch * count * width))
+    for first in range(0, height, step):
+        here = slice(first, min(first + step, height))
+        read = slice(*rows_read(h, here.start, here.stop, height))
+        weights = rows[here, read]
+        yield here, weights @ low[:, :, read] @ columns.T, read, weights, columns

@@ -1,0 +1,57 @@
+"""The losses as the paper writes them: slow, large and obvious."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pixel_losses(
+    v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor | float, ignore: int, allowed: Tensor | None = None
+) -> Tensor:
+    """[B, H, W]: upsample the embeddings, normalise, cosine, softmax (eq. 1-3)."""
+    full = F.interpolate(v, size=targets.shape[1:], mode="bilinear", align_corners=False)
+    logits = torch.einsum("nc,bchw->bnhw", labels, F.normalize(full, dim=1)) / tau
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed[:, :, None, None], -torch.inf)
+    return F.cross_entropy(logits, targets, ignore_index=ignore, reduction="none")
+
+
+def pixel_loss(
+    v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor | float, ignore: int, allowed: Tensor | None = None
+) -> Tensor:
+    losses = pixel_losses(v, labels, targets, tau, ignore, allowed)[targets != ignore]
+    return losses.mean() if losses.numel() else losses.sum()
+
+
+def trimmed_loss(
+    v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor | float, ignore: int, drop: float = 0.3
+) -> Tensor:
+    """eq. 4-5: per image, without its largest losses."""
+    kept = []
+    for losses, target in zip(pixel_losses(v, labels, targets, tau, ignore), targets, strict=True):
+        valid = losses[target != ignore].sort().values
+        kept.append(valid[: len(valid) - math.floor(drop * len(valid))])
+    together = torch.cat(kept)
+    return together.mean() if together.numel() else together.sum()
+
+
+def box_loss(
+    v: Tensor, boxes: list[Tensor], targets: list[Tensor], image_size: tuple[int, int], samples: int = 400
+) -> Tensor:
+    """eq. 6-7, the mean over a box taken as that of many points in it (midpoint rule)."""
+    height, width = image_size
+    middle = (torch.arange(samples, dtype=v.dtype) + 0.5) / samples
+    distances = []
+    for image, (corners, teachers) in enumerate(zip(boxes, targets, strict=True)):
+        for (x0, y0, x1, y1), teacher in zip(corners.tolist(), teachers, strict=True):
+            x = (x0 + (x1 - x0) * middle) / width * 2 - 1
+            y = (y0 + (y1 - y0) * middle) / height * 2 - 1
+            grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+            points = F.grid_sample(v[image : image + 1], grid, padding_mode="border", align_corners=False)
+            embedding = F.normalize(points.mean(dim=(0, 2, 3)), dim=0)
+            distances.append((embedding - teacher).abs().sum())
+    return torch.stack(distances).mean()
