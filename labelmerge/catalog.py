@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from labelmerge.labels import LabelSpace
 ANNOTATION_TYPES = ("mask", "noisy_mask", "box")
 ROLES = ("train", "eval")
 SPLITS = ("train", "val", "test")
+IMAGE_FORMATS = ("auto", "jpg", "png")
+NO_READER = "none"
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,15 @@ class Recipe:
     Attributes:
         name: the dataset's name: lower case letters, digits and ``_``.
         annotation_type: ``mask`` | ``noisy_mask`` | ``box``.
-        reader: a name from `labelmerge.sharding.readers.READERS`.
+        reader: a name from `labelmerge.sharding.readers.READERS`, or ``none``: labels to embed, no format to read yet.
         layout: what lies where under the root; which keys there are is the reader's affair.
         ids: how raw mask values become class indices; likewise.
         options: further settings of the reader.
-        splits: what ``{split}`` becomes for each of `train`, `val`, `test`; the same word where absent.
+        splits: what ``{split}`` becomes for each of `train`, `val`, `test`; the same word where absent, and "" for a
+            split that has no labels.
         folders: folders that the official archives make: the root may be one of them or hold one of them.
         variants: other ways the same dataset lies on disk.
-        image_format: the shard member for images, ``jpg`` or ``png``.
+        image_format: the shard member for images: ``jpg``, ``png`` or ``auto`` (jpg where all images are JPEG files).
         role: ``train`` or ``eval`` (never trained on).
         title, homepage, licence: for people.
         descriptions: path of the descriptions CSV.
@@ -61,20 +65,26 @@ class Recipe:
     name: str
     annotation_type: str
     reader: str
-    layout: Mapping[str, Any]
     descriptions: Path
     path: Path
     text: str = field(repr=False)
+    layout: Mapping[str, Any] = field(default_factory=dict)
     ids: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
-    image_format: str = "jpg"
+    image_format: str = "auto"
     role: str = "train"
     title: str = ""
     homepage: str = ""
     licence: str = ""
+
+    @property
+    def about(self) -> str:
+        """The comments that open the recipe: where to get the dataset, and what it looks like on disk."""
+        opening = takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        return "\n".join(line[1:].removeprefix(" ") for line in opening)
 
 
 def dataset_names() -> list[str]:
@@ -194,7 +204,8 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
 def _problems(data: dict[str, Any]) -> list[str]:
     known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, *_LISTS)
     problems = [f"unknown key {key!r}" for key in data if key not in known]
-    problems += [f"{key!r} is missing" for key in (*_STRINGS, "layout") if key not in data]
+    required = _STRINGS if data.get("reader") == NO_READER else (*_STRINGS, "layout")
+    problems += [f"{key!r} is missing" for key in required if key not in data]
     for key, value in data.items():
         if key in (*_STRINGS, *_OPTIONAL_STRINGS) and not isinstance(value, str):
             problems.append(f"{key!r} must be a string")
@@ -208,7 +219,7 @@ def _problems(data: dict[str, Any]) -> list[str]:
     for key, allowed in (
         ("annotation_type", ANNOTATION_TYPES),
         ("role", ROLES),
-        ("image_format", ("jpg", "png")),
+        ("image_format", IMAGE_FORMATS),
     ):
         if key in data and data[key] not in allowed:
             problems.append(f"{key} {data[key]!r} must be one of {', '.join(allowed)}")
