@@ -1,0 +1,401 @@
+"""The embedding bank: versioned label vectors in a folder, keyed by (dataset, index).
+
+A bank is ``bank.json``, the list of versions, and one immutable ``v<NNNN>-<hash8>.parquet`` for each. docs/bank.md has
+every field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.errors import BankError, did_you_mean
+from labelmerge.files import write_bytes, write_json
+from labelmerge.labels import LabelKey
+
+if TYPE_CHECKING:
+    from labelmerge.embed.encoders import TextEncoder
+
+Vectors = npt.NDArray[np.float32]
+
+FORMAT = "labelmerge-bank/1"
+INDEX = "bank.json"
+PROBE = "sidewalk: An image of sidewalk. A paved path for people on foot beside a road."
+_PROBE_COSINE = 0.9999  # other devices and releases move a vector by 1e-6; another model or activation by far more
+_IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
+_COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
+_VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
+_MAX_LABELS_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """One version of a bank in memory: N labels, their texts and their vectors of D dimensions.
+
+    Rows are in ascending order of key, so that the same labels make the same bank in whatever order they came.
+
+    Attributes:
+        encoder: the spec that the vectors were asked for with, e.g. ``"offline"``.
+        identity: what made the vectors: ``model``, ``weights_sha256``, ``activation`` and ``tokenizer`` say whether two
+            encoders are the same; ``spec`` and ``versions`` (of packages) are for people.
+        prompt: the template of the texts, ``describe.prompts.PROMPT_TEMPLATE``, or ``"{name}"`` for bare words.
+        keys: ``(dataset, index)`` of every row.
+        names: the official class names.
+        texts: what was encoded. Rows with the same text have the same vector: a merged label.
+        vectors: float32 [N, D], rows of unit length; zeros where a label has no vector (in one-hot banks only).
+        tokens: how many tokens each text has, special ones included.
+        truncated: whether the encoder saw only the beginning of a text.
+        probe: vector of `PROBE`, float32 [D]; empty where the vectors come from no encoder.
+        version: ``v<NNNN>-<hash8>``; a bank that no folder holds yet is version 1 of itself.
+        folder: where it was loaded from or saved to.
+    """
+
+    encoder: str
+    identity: Mapping[str, Any]
+    prompt: str
+    keys: Sequence[LabelKey]
+    names: Sequence[str]
+    texts: Sequence[str]
+    vectors: Vectors
+    tokens: Sequence[int]
+    truncated: Sequence[bool]
+    probe: Vectors = field(default_factory=lambda: np.zeros(0, np.float32))
+    version: str = ""
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        columns = (self.keys, self.names, self.texts, self.tokens, self.truncated)
+        if (
+            self.vectors.ndim != 2
+            or self.vectors.dtype != np.float32
+            or {len(c) for c in columns} != {len(self.vectors)}
+        ):
+            raise ValueError("a bank needs one key, name, text, token count and float32 row for each label")
+        if any(a >= b for a, b in zip(self.keys, self.keys[1:], strict=False)):
+            raise ValueError("the labels of a bank must be different and in ascending order")
+        if not self.version:
+            object.__setattr__(self, "version", _version(1, self.content_hash))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def dim(self) -> int:
+        """D, the length of a vector."""
+        return int(self.vectors.shape[1])
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 (64 hexadecimal digits) of keys, names, texts and the encoder's identity, alike on every machine."""
+        rows = [[*key, name, text] for key, name, text in zip(self.keys, self.names, self.texts, strict=True)]
+        content = [identity_key(self.identity), self.prompt, rows]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def described(self) -> tuple[bool, ...]:
+        """Whether each text says more than the bare prompt does."""
+        from labelmerge.describe.prompts import sentence, word
+
+        return tuple(
+            text not in (sentence(name, ""), word(name)) for name, text in zip(self.names, self.texts, strict=True)
+        )
+
+    @cached_property
+    def _position(self) -> dict[LabelKey, int]:
+        return {key: position for position, key in enumerate(self.keys)}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._position
+
+    def positions(self, keys: Iterable[LabelKey]) -> npt.NDArray[np.int64]:
+        """The rows of these labels, int64 [n].
+
+        Raises:
+            BankError: labels that the bank lacks; the message has the command that adds them.
+        """
+        keys = list(keys)
+        missing = [key for key in keys if key not in self._position]
+        if missing:
+            shown = ", ".join(f"{dataset} {index}" for dataset, index in missing[:_MAX_LABELS_SHOWN])
+            more = f" and {len(missing) - _MAX_LABELS_SHOWN} more" if len(missing) > _MAX_LABELS_SHOWN else ""
+            datasets = " ".join(dict.fromkeys(dataset for dataset, _ in missing))
+            words = " --words" if self.prompt == "{name}" else ""
+            raise BankError(
+                f"the bank ({self.version}) has no vector for {len(missing)} labels: {shown}{more}",
+                where=self.folder,
+                fix=f"`labelmerge embed {datasets} --out {self.folder or 'BANK'}{words}` adds them",
+            )
+        return np.array([self._position[key] for key in keys], dtype=np.int64)
+
+    def rows(self, keys: Iterable[LabelKey]) -> Vectors:
+        """The vectors of these labels, float32 [n, D]. Raises BankError where labels are missing."""
+        vectors: Vectors = self.vectors[self.positions(keys)]
+        return vectors
+
+    def datasets(self) -> list[str]:
+        """The datasets whose labels are here, sorted."""
+        return sorted({dataset for dataset, _ in self.keys})
+
+    def for_dataset(self, name: str) -> Bank:
+        """The rows of one dataset. Raises BankError where there are none."""
+        return self.for_datasets([name])
+
+    def for_datasets(self, names: Sequence[str]) -> Bank:
+        """The rows of these datasets as a bank of their own. Raises BankError where one has none."""
+        have = self.datasets()
+        for name in names:
+            if name not in have:
+                raise BankError(
+                    f"the bank ({self.version}) has no labels of {name!r}",
+                    where=self.folder,
+                    fix=f"{did_you_mean(name, have)} `labelmerge embed {name} --out {self.folder or 'BANK'}` adds it",
+                )
+        wanted = set(names)
+        return self._at([position for position, (dataset, _) in enumerate(self.keys) if dataset in wanted])
+
+    def _at(self, positions: Sequence[int]) -> Bank:
+        def pick(column: Sequence[Any]) -> list[Any]:
+            return [column[position] for position in positions]
+
+        return replace(
+            self,
+            keys=pick(self.keys),
+            names=pick(self.names),
+            texts=pick(self.texts),
+            vectors=self.vectors[list(positions)],
+            tokens=pick(self.tokens),
+            truncated=pick(self.truncated),
+            version="",
+            folder=None,
+        )
+
+    def columns(self) -> tuple[list[str], Vectors, npt.NDArray[np.int64]]:
+        """The merged labels: distinct texts in order of first appearance.
+
+        Returns:
+            The K texts; their vectors, float32 [K, D]; the column of every row, int64 [N].
+        """
+        first: dict[str, int] = {}
+        column = np.empty(len(self), dtype=np.int64)
+        rows: list[int] = []
+        for row, text in enumerate(self.texts):
+            if text not in first:
+                first[text] = len(rows)
+                rows.append(row)
+            column[row] = first[text]
+        return list(first), self.vectors[rows], column
+
+    def same_encoder(self, other: Bank) -> bool:
+        """Whether vectors of the two banks may be compared."""
+        return identity_key(self.identity) == identity_key(other.identity)
+
+    def check_encoder(self, encoder: TextEncoder) -> None:
+        """Make sure that `encoder` speaks this bank's language: the same identity, and the same vector for `PROBE`.
+
+        Raises:
+            BankError: it does not; the message shows both.
+        """
+        ours, theirs = identity_key(self.identity), identity_key(encoder.identity)
+        if ours != theirs:
+            raise BankError(
+                f"the bank was made by {_show(self.identity)}, but the encoder is {_show(encoder.identity)}",
+                where=self.folder,
+                fix=f"Use `--encoder {self.encoder}`, or embed into another folder",
+            )
+        cosine = float(encoder.encode([PROBE])[0] @ self.probe)
+        if cosine < _PROBE_COSINE:
+            raise BankError(
+                f"the encoder {_show(encoder.identity)} no longer gives the vector it gave when the bank was made "
+                f"(cosine {cosine:.4f}; made with {_show_versions(self.identity)}, "
+                f"now {_show_versions(encoder.identity)})",
+                where=self.folder,
+                fix="Embed into another folder",
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path, version: str | None = None) -> Bank:
+        """Read a version from a bank folder: the newest, or the one named (in full, or ``v0002``).
+
+        Raises:
+            BankError: no bank, no such version, or a damaged one.
+        """
+        folder = Path(folder)
+        versions = read_index(folder)
+        entry = versions[-1]
+        if version is not None:
+            found = [e for e in versions if version in (e["version"], e["version"].partition("-")[0])]
+            if not found:
+                known = [e["version"] for e in versions]
+                raise BankError(f"no version {version!r}", where=folder, fix=f"It has {', '.join(known)}")
+            entry = found[0]
+        return _read_version(folder, entry)
+
+    def save(self, folder: str | Path) -> str:
+        """Append this version to a bank folder, which is made where there is none; returns the version's name.
+
+        The same content as a version that is there already adds nothing and returns that version's name.
+
+        Raises:
+            OutputError: it can't be written. BankError: what is there is damaged.
+        """
+        folder = Path(folder)
+        versions = read_index(folder) if (folder / INDEX).exists() else []
+        for entry in versions:
+            if entry["content_sha256"] == self.content_hash:
+                return str(entry["version"])
+        number = 1 + max((_number(entry["version"]) for entry in versions), default=0)
+        return self._write(folder, versions, _version(number, self.content_hash))
+
+    def save_copy(self, folder: str | Path) -> None:
+        """Make a bank folder that holds just this version, under its own name; raises OutputError."""
+        self._write(Path(folder), [], self.version)
+
+    def _write(self, folder: Path, versions: list[dict[str, Any]], version: str) -> str:
+        data = _to_parquet(self, version)
+        # The index comes last: a file that it doesn't name is the rest of an interrupted run and no version yet.
+        write_bytes(folder / f"{version}.parquet", data)
+        entry = {
+            "version": version,
+            "content_sha256": self.content_hash,
+            "file_sha256": hashlib.sha256(data).hexdigest(),
+            "encoder": self.encoder,
+            "identity": dict(self.identity),
+            "prompt": self.prompt,
+            "dim": self.dim,
+            "labels": len(self),
+            "datasets": {name: sum(dataset == name for dataset, _ in self.keys) for name in self.datasets()},
+        }
+        write_json(folder / INDEX, {"format": FORMAT, "versions": [*versions, entry]})
+        return version
+
+
+def identity_key(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an encoder's identity that decides whether two encoders are the same."""
+    return {key: identity.get(key) for key in _IDENTITY}
+
+
+def text_sha256(text: str) -> str:
+    """The SHA-256 of a text in UTF-8: 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """The versions of a bank folder, newest last, never empty. Raises BankError."""
+    path = folder / INDEX
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise BankError(f"has format {data['format']!r}, not {FORMAT!r}", where=path)
+        versions: list[dict[str, Any]] = data["versions"]
+        for entry in versions:
+            _number(entry["version"])
+            if not isinstance(entry["content_sha256"], str) or not isinstance(entry["file_sha256"], str):
+                raise TypeError("a hash is not a string")
+            if not isinstance(entry["identity"], dict) or not isinstance(entry["prompt"], str):
+                raise TypeError("identity or prompt is of another type")
+    except (FileNotFoundError, NotADirectoryError):
+        raise BankError(
+            "no bank here", where=folder, fix=f"`labelmerge embed DATASET… --out {folder}` makes one"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BankError(f"damaged ({error})", where=path, fix="Make the bank anew with `labelmerge embed`") from error
+    if not versions:
+        raise BankError("lists no versions", where=path, fix="Make the bank anew with `labelmerge embed`")
+    return versions
+
+
+def _version(number: int, content_hash: str) -> str:
+    return f"v{number:04d}-{content_hash[:8]}"
+
+
+def _number(version: str) -> int:
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise ValueError(f"{version!r} is not a version")
+    return int(match.group(1))
+
+
+def _show(identity: Mapping[str, Any]) -> str:
+    key = identity_key(identity)
+    return f"{key['model']} (weights {str(key['weights_sha256'])[:12]}, {key['activation']}, {key['tokenizer']})"
+
+
+def _show_versions(identity: Mapping[str, Any]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in dict(identity.get("versions", {})).items())
+
+
+def _to_parquet(bank: Bank, version: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    flat = pa.array(bank.vectors.reshape(-1), pa.float32())
+    table = pa.table(
+        {
+            "dataset": pa.array([dataset for dataset, _ in bank.keys], pa.string()),
+            "index": pa.array([index for _, index in bank.keys], pa.int32()),
+            "name": pa.array(bank.names, pa.string()),
+            "text": pa.array(bank.texts, pa.string()),
+            "text_sha256": pa.array([text_sha256(text) for text in bank.texts], pa.string()),
+            "tokens": pa.array(bank.tokens, pa.int32()),
+            "truncated": pa.array(bank.truncated, pa.bool_()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, bank.dim),
+        }
+    )
+    about = {
+        "format": FORMAT,
+        "version": version,
+        "encoder": bank.encoder,
+        "identity": dict(bank.identity),
+        "prompt": bank.prompt,
+        "probe": {"text": PROBE, "vector": bank.probe.tolist()} if bank.probe.size else None,
+    }
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"labelmerge": json.dumps(about, ensure_ascii=False)}), out)
+    return out.getvalue()
+
+
+def _read_version(folder: Path, entry: Mapping[str, Any]) -> Bank:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / f"{entry['version']}.parquet"
+    fix = "Restore the file, or make the bank anew with `labelmerge embed`"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BankError(f"can't be read ({error.strerror})", where=path, fix=fix) from error
+    if hashlib.sha256(data).hexdigest() != entry["file_sha256"]:
+        raise BankError(f"damaged: its content is not what {INDEX} says", where=path, fix=fix)
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        about = json.loads(table.schema.metadata[b"labelmerge"])
+        columns = {name: table[name].combine_chunks() for name in _COLUMNS}
+        dim = columns["embedding"].type.list_size
+        vectors = columns["embedding"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+        rows = {name: columns[name].to_pylist() for name in _COLUMNS if name != "embedding"}
+        return Bank(
+            encoder=about["encoder"],
+            identity=about["identity"],
+            prompt=about["prompt"],
+            keys=list(zip(rows["dataset"], rows["index"], strict=True)),
+            names=rows["name"],
+            texts=rows["text"],
+            vectors=vectors,
+            tokens=rows["tokens"],
+            truncated=rows["truncated"],
+            probe=np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32),
+            version=str(entry["version"]),
+            folder=folder,
+        )
+    except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BankError(f"is not a bank version ({error})", where=path, fix=fix) from error
