@@ -1,0 +1,120 @@
+"""images -> pixel embeddings: the networks by name, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labelmerge.errors import ConfigError, did_you_mean
+from labelmerge.model.tiny import TinyNet
+from labelmerge.model.weights import Hub, load_encoder_weights
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SegmentationModel(nn.Module):
+    """Any network as the pipeline sees it. Make one with `build_model`.
+
+    Attributes:
+        name: the name it was built by.
+        embedding_dim: C.
+        stride: pixels per embedding, in both directions.
+        mean, std: RGB; an image in 0..1 is normalised as (image - mean) / std before it comes in.
+        net: the network itself; takes sizes that are multiples of `divisor` only.
+    """
+
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
+    stride = 4
+
+    def __init__(self, name: str, embedding_dim: int, net: nn.Module, divisor: int) -> None:
+        super().__init__()
+        self.name, self.embedding_dim, self.net, self.divisor = name, embedding_dim, net, divisor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pixel embeddings of images of any size.
+
+        Args:
+            images: float [B, 3, H, W], normalised with `mean` and `std`.
+
+        Returns:
+            [B, C, ⌈H / stride⌉, ⌈W / stride⌉], not normalised; upsample them to H×W (bilinear,
+            ``align_corners=False``). Where H or W is no multiple of the stride, the last embedding reaches over the
+            edge by less than a stride.
+        """
+        height, width = images.shape[2:]
+        # The networks halve and double their maps and need sizes that come out even: zeros (the mean colour) are
+        # added at the right and at the bottom, and their embeddings cut off.
+        padded = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
+        out: Tensor = self.net(padded)
+        return out[:, :, : -(-height // self.stride), : -(-width // self.stride)]
+
+    def parameter_groups(self, lr: float, weight_decay: float, *, head_factor: float = 1.0) -> list[dict[str, Any]]:
+        """Parameters for an optimiser: no weight decay on norms and biases, and a rate of its own for what is new.
+
+        Args:
+            lr: the learning rate of the encoder.
+            weight_decay: of the weights; norms and biases (one dimension) have none.
+            head_factor: the learning rate of all but the encoder is `lr` times this. `tiny` has no encoder.
+        """
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            rate = lr if name.startswith("net.encoder.") else lr * head_factor
+            groups.setdefault((rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        return [
+            {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
+        ]
+
+
+def _segformer(size: int, embedding_dim: int) -> nn.Module:
+    from labelmerge.model.backbones import SegFormer
+
+    return SegFormer(size, embedding_dim)
+
+
+def _hrnet(embedding_dim: int) -> nn.Module:
+    from labelmerge.model.backbones import HRNet
+
+    return HRNet(embedding_dim)
+
+
+# name -> (how to make it, what its input sizes must be multiples of, where its encoder's ImageNet weights are)
+_MODELS: dict[str, tuple[Callable[[int], nn.Module], int, Hub | None]] = {
+    "tiny": (TinyNet, 8, None),
+    **{
+        f"segformer-b{size}": (partial(_segformer, size), 32, Hub(f"smp-hub/mit_b{size}.imagenet")) for size in range(6)
+    },
+    "hrnet-w48": (_hrnet, 32, Hub("timm/hrnet_w48.ms_in1k")),
+}
+MODELS = tuple(_MODELS)
+
+
+def build_model(name: str, embedding_dim: int, *, pretrained: str | None = None) -> SegmentationModel:
+    """Make a model, randomly initialised or with a pretrained encoder.
+
+    Args:
+        name: ``tiny``, ``segformer-b0`` … ``segformer-b5`` or ``hrnet-w48``.
+        embedding_dim: the dimension C of the label vectors.
+        pretrained: None, ``"imagenet"`` (fetched from the hub), or the path of a ``.safetensors`` or ``.pth`` file that
+            holds the encoder's weights.
+
+    Raises:
+        ConfigError: an unknown name; weights that can't be fetched or read, or that are of another encoder.
+    """
+    if name not in _MODELS:
+        raise ConfigError(f"unknown model {name!r}", fix=did_you_mean(name, MODELS))
+    make, divisor, hub = _MODELS[name]
+    if pretrained is not None and hub is None:
+        raise ConfigError(
+            f"there are no pretrained weights for the model {name!r}",
+            fix="Leave `pretrained` out, or use another model",
+        )
+    net = make(embedding_dim)
+    if pretrained is not None and hub is not None:
+        load_encoder_weights(net.get_submodule("encoder"), name, pretrained, hub)
+    return SegmentationModel(name, embedding_dim, net, divisor)

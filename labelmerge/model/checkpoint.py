@@ -1,0 +1,299 @@
+"""The checkpoint format: one folder, complete or not there (docs/architecture.md, "A run").
+
+::
+
+    RUN/checkpoints/step-000300/
+        model.safetensors   the model's weights and log τ
+        state.pt            what only resuming needs: optimiser, scheduler, random state
+        config.toml         everything needed to run it again
+        meta.json           format, model, step, temperature, the files' hashes, and what the trainer adds
+        bank/               the bank version it was trained with
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import tomli_w
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from labelmerge.errors import CheckpointError, ConfigError
+from labelmerge.files import output_faults, sha256_file
+from labelmerge.model.build import SegmentationModel, build_model
+from labelmerge.model.temperature import Temperature
+
+FORMAT = "labelmerge-checkpoint/1"
+_WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
+_FILES = (_WEIGHTS, _STATE, _CONFIG, _META)
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory.
+
+    Attributes:
+        model: on the device asked for, in eval mode.
+        temperature: likewise.
+        config: the training configuration.
+        meta: the whole of meta.json.
+        step: how many steps it was trained for.
+        hash: names the weights: the first 16 hexadecimal digits of the SHA-256 of model.safetensors.
+        folder: the checkpoint's own folder.
+        bank_folder: the bank version it was trained with, if it holds one.
+    """
+
+    model: SegmentationModel
+    temperature: Temperature
+    config: dict[str, Any]
+    meta: dict[str, Any]
+    step: int
+    hash: str
+    folder: Path
+    bank_folder: Path | None
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    model: SegmentationModel,
+    temperature: Temperature,
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    bank_folder_writer: Callable[[Path], None] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``<folder>/checkpoints/step-<step>``, which appears by one rename, and remove older ones.
+
+    Args:
+        folder: the run.
+        model: unwrapped (no DistributedDataParallel around it).
+        state: what resuming needs: tensors, numbers, strings, and lists, tuples and dicts of them
+            (``torch.load(weights_only=True)`` must read it back).
+        config: goes to config.toml.
+        meta: goes to meta.json, beside the keys that the format sets: format, model, step, temperature, sha256.
+        bank_folder_writer: writes the bank version as the folder it is given, which is not there yet.
+        keep: how many checkpoints remain, counting this one.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OutputError: no space, no permission, or something in the way.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, not {keep}")
+    checkpoints = folder / "checkpoints"
+    final = checkpoints / f"step-{step:06d}"
+    with output_faults(final):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        for left_over in checkpoints.glob(".step-*"):  # of a save that was killed
+            shutil.rmtree(left_over)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=checkpoints))
+        try:
+            _write(temporary, step, model, temperature, state, config, meta, bank_folder_writer)
+            if final.exists():  # a run that is repeated: a folder can't be renamed onto another
+                final.rename(checkpoints / f".{final.name}.replaced")
+            temporary.rename(final)
+            _sync(checkpoints)
+        finally:
+            for path in checkpoints.glob(".step-*"):
+                shutil.rmtree(path)
+        for _, old in _numbered(checkpoints)[:-keep]:
+            if old != final:
+                shutil.rmtree(old)
+    return final
+
+
+def _write(
+    into: Path,
+    step: int,
+    model: SegmentationModel,
+    temperature: Temperature,
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    bank_folder_writer: Callable[[Path], None] | None,
+) -> None:
+    into.chmod(0o755)  # mkdtemp's folder is its maker's alone
+    # Through memory: the two libraries' own writers report a full disk in words of their own, not as an OSError.
+    (into / _WEIGHTS).write_bytes(safetensors.torch.save(_tensors(model, temperature)))
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    (into / _STATE).write_bytes(buffer.getbuffer())
+    (into / _CONFIG).write_bytes(tomli_w.dumps(config).encode())
+    if bank_folder_writer is not None:
+        bank_folder_writer(into / _BANK)
+    whole = {
+        "format": FORMAT,
+        "model": {"name": model.name, "embedding_dim": model.embedding_dim},
+        "step": step,
+        "temperature": temperature().item(),
+        "sha256": {name: sha256_file(into / name) for name in (_WEIGHTS, _STATE)},
+    }
+    if taken := sorted(whole.keys() & meta.keys()):
+        raise ValueError(f"meta holds keys that the format sets: {', '.join(taken)}")
+    (into / _META).write_text(json.dumps({**whole, **meta}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    for path in [*into.rglob("*"), into]:
+        _sync(path)
+
+
+def _tensors(model: SegmentationModel, temperature: Temperature) -> dict[str, Tensor]:
+    named = {f"model.{key}": value for key, value in model.state_dict().items()}
+    named |= {f"temperature.{key}": value for key, value in temperature.state_dict().items()}
+    return {key: value.detach().cpu().contiguous() for key, value in named.items()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:
+    """The complete checkpoints in a folder, by step."""
+    found = [(match, path) for path in checkpoints.glob("step-*") if (match := _STEP.fullmatch(path.name))]
+    return sorted((int(match[1]), path) for match, path in found if _is_checkpoint(path))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _FILES)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that `path` means: itself, or the newest complete one of the run it is.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if _is_checkpoint(path):
+        return path
+    if numbered := _numbered(path / "checkpoints"):
+        return numbered[-1][1]
+    if not path.exists():
+        raise CheckpointError("no such run or checkpoint", where=path)
+    if any((path / name).exists() for name in (_WEIGHTS, _META)):
+        missing = [name for name in _FILES if not (path / name).is_file()]
+        raise CheckpointError(f"the checkpoint lacks {', '.join(missing)}", where=path, fix="Use another checkpoint")
+    raise CheckpointError(
+        "there is no checkpoint here", where=path, fix="Give the folder that `labelmerge train --out` wrote"
+    )
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Load a checkpoint for use.
+
+    Args:
+        path: a run or a checkpoint folder, as for `find_checkpoint`.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    folder = find_checkpoint(path)
+    meta = read_meta(folder)
+    config = _read_config(folder)
+    weights = _checked(folder, _WEIGHTS, meta)
+    try:
+        model = build_model(meta["model"]["name"], meta["model"]["embedding_dim"])
+    except ConfigError as error:
+        raise CheckpointError(
+            f"it holds a model that this version does not know: {meta['model']['name']!r}",
+            where=folder,
+            fix="Use the version that wrote it",
+        ) from error
+    temperature = Temperature()
+    try:
+        tensors = safetensors.torch.load_file(weights)
+        for prefix, module in (("model.", model), ("temperature.", temperature)):
+            own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            module.load_state_dict(own)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"the weights do not fit the model {model.name!r}", where=weights) from error
+    bank = folder / _BANK
+    return Checkpoint(
+        model=model.to(device).eval(),
+        temperature=temperature.to(device).eval(),
+        config=config,
+        meta=meta,
+        step=meta["step"],
+        hash=meta["sha256"][_WEIGHTS][:16],
+        folder=folder,
+        bank_folder=bank if bank.is_dir() else None,
+    )
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The `state` that `save_checkpoint` was given, on the CPU.
+
+    Args:
+        path: a run or a checkpoint folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    folder = find_checkpoint(path)
+    file = _checked(folder, _STATE, read_meta(folder))
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError("the training state can't be read", where=file) from error
+    if not isinstance(state, dict):
+        raise CheckpointError("the training state can't be read", where=file)
+    return state
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The meta.json of a checkpoint folder; raises CheckpointError where it is damaged."""
+    path = folder / _META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError("can't be read as JSON", where=path, fix="Use another checkpoint") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        found = meta.get("format") if isinstance(meta, dict) else None
+        raise CheckpointError(f"its format is {found!r}, not {FORMAT!r}", where=path)
+    well_formed = (
+        isinstance(meta.get("step"), int)
+        and isinstance(meta.get("model"), dict)
+        and isinstance(meta["model"].get("name"), str)
+        and isinstance(meta["model"].get("embedding_dim"), int)
+        and isinstance(meta.get("sha256"), dict)
+    )
+    if not well_formed:
+        raise CheckpointError("lacks step, model or sha256", where=path, fix="Use another checkpoint")
+    return meta
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError("can't be read as TOML", where=path, fix="Use another checkpoint") from error
+
+
+def _checked(folder: Path, name: str, meta: Mapping[str, Any]) -> Path:
+    path = folder / name
+    if sha256_file(path) != meta["sha256"].get(name):
+        raise CheckpointError(
+            "the file is damaged: its SHA-256 is not the one in meta.json", where=path, fix="Use another checkpoint"
+        )
+    return path

@@ -1,0 +1,26 @@
+"""Which device tensors live on."""
+
+from __future__ import annotations
+
+import torch
+
+from labelmerge.errors import UsageError
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of this name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); by default a GPU if there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name is None:
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if cuda else 0)), *["mps"] * mps]
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or (str(device) not in here and f"{device}:0" not in here):
+        raise UsageError(f"there is no device {name!r}", fix=f"Devices here: {', '.join(here)}")
+    return device
