@@ -40,7 +40,7 @@ def trimmed_loss(
 
 
 def box_loss(
-    v: Tensor, boxes: list[Tensor], targets: list[Tensor], image_size: tuple[int, int], samples: int = 400
+    v: Tensor, boxes: list[Tensor], targets: list[Tensor], image_size: tuple[int, int], samples: int = 150
 ) -> Tensor:
     """eq. 6-7, the mean over a box taken as that of many points in it (midpoint rule)."""
     height, width = image_size
