@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +32,8 @@ Vectors = npt.NDArray[np.float32]
 FORMAT = "labelmerge-bank/1"
 INDEX = "bank.json"
 PROBE = "sidewalk: An image of sidewalk. A paved path for people on foot beside a road."
+WORD_TEMPLATE = "{name}"
+"""The prompt of a bank of bare words."""
 _PROBE_COSINE = 0.9999  # other devices and releases move a vector by 1e-6; another model or activation by far more
 _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
 _COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
@@ -48,7 +51,7 @@ class Bank:
         encoder: the spec that the vectors were asked for with, e.g. ``"offline"``.
         identity: what made the vectors: ``model``, ``weights_sha256``, ``activation`` and ``tokenizer`` say whether two
             encoders are the same; ``spec`` and ``versions`` (of packages) are for people.
-        prompt: the template of the texts, ``describe.prompts.PROMPT_TEMPLATE``, or ``"{name}"`` for bare words.
+        prompt: the template of the texts, ``describe.prompts.PROMPT_TEMPLATE``, or `WORD_TEMPLATE` for bare words.
         keys: ``(dataset, index)`` of every row.
         names: the official class names.
         texts: what was encoded. Rows with the same text have the same vector: a merged label.
@@ -129,7 +132,7 @@ class Bank:
             shown = ", ".join(f"{dataset} {index}" for dataset, index in missing[:_MAX_LABELS_SHOWN])
             more = f" and {len(missing) - _MAX_LABELS_SHOWN} more" if len(missing) > _MAX_LABELS_SHOWN else ""
             datasets = " ".join(dict.fromkeys(dataset for dataset, _ in missing))
-            words = " --words" if self.prompt == "{name}" else ""
+            words = " --words" if self.prompt == WORD_TEMPLATE else ""
             raise BankError(
                 f"the bank ({self.version}) has no vector for {len(missing)} labels: {shown}{more}",
                 where=self.folder,
@@ -145,6 +148,10 @@ class Bank:
     def datasets(self) -> list[str]:
         """The datasets whose labels are here, sorted."""
         return sorted({dataset for dataset, _ in self.keys})
+
+    def count_by_dataset(self) -> dict[str, int]:
+        """How many labels each dataset has here, by name."""
+        return dict(sorted(Counter(dataset for dataset, _ in self.keys).items()))
 
     def for_dataset(self, name: str) -> Bank:
         """The rows of one dataset. Raises BankError where there are none."""
@@ -241,9 +248,9 @@ class Bank:
         return _read_version(folder, entry)
 
     def save(self, folder: str | Path) -> str:
-        """Append this version to a bank folder, which is made where there is none; returns the version's name.
+        """Make this the newest version of a bank folder, which is made where there is none; returns its name.
 
-        The same content as a version that is there already adds nothing and returns that version's name.
+        Content that a version there already has adds none: that version becomes the newest again.
 
         Raises:
             OutputError: it can't be written. BankError: what is there is damaged.
@@ -252,6 +259,8 @@ class Bank:
         versions = read_index(folder) if (folder / INDEX).exists() else []
         for entry in versions:
             if entry["content_sha256"] == self.content_hash:
+                if entry is not versions[-1]:
+                    _write_index(folder, [*(other for other in versions if other is not entry), entry])
                 return str(entry["version"])
         number = 1 + max((_number(entry["version"]) for entry in versions), default=0)
         return self._write(folder, versions, _version(number, self.content_hash))
@@ -273,9 +282,9 @@ class Bank:
             "prompt": self.prompt,
             "dim": self.dim,
             "labels": len(self),
-            "datasets": {name: sum(dataset == name for dataset, _ in self.keys) for name in self.datasets()},
+            "datasets": self.count_by_dataset(),
         }
-        write_json(folder / INDEX, {"format": FORMAT, "versions": [*versions, entry]})
+        _write_index(folder, [*versions, entry])
         return version
 
 
@@ -312,6 +321,10 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     if not versions:
         raise BankError("lists no versions", where=path, fix="Make the bank anew with `labelmerge embed`")
     return versions
+
+
+def _write_index(folder: Path, versions: Sequence[Mapping[str, Any]]) -> None:
+    write_json(folder / INDEX, {"format": FORMAT, "versions": versions})
 
 
 def _version(number: int, content_hash: str) -> str:

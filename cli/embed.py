@@ -1,0 +1,73 @@
+"""`labelmerge embed`: labels and descriptions → a version of an embedding bank."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command("embed")
+@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
+@options.out_folder("The bank: a folder, made where there is none.")
+@click.option(
+    "--descriptions",
+    type=options.existing_folder,
+    metavar="DIR",
+    help="<dataset>.csv in here replace the shipped descriptions, row by row.",
+)
+@click.option(
+    "--encoder",
+    metavar="SPEC",
+    help="open_clip:MODEL/TAG_OR_PATH, sentence-transformers:NAME_OR_PATH, or offline; default: the bank's own, or "
+    "open_clip:ViT-B-32/laion2b_s34b_b79k for a new bank.",
+)
+@click.option("--words", is_flag=True, help="Embed the bare words: the baseline that sentences are compared with.")
+@click.option("--only", is_flag=True, help="Leave out the datasets that the bank holds and that are not named.")
+@options.device
+@options.as_json
+def command(
+    datasets: tuple[str, ...],
+    out: Path,
+    descriptions: Path | None,
+    encoder: str | None,
+    words: bool,
+    only: bool,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Turn labels and descriptions into a versioned embedding bank.
+
+    A DATASET is a known one (`labelmerge ls`), a recipe of your own (a path ending in .toml), a mixture such as
+    mseg7, or `all`. Datasets that the bank holds already stay in it. Only texts that are new are encoded: running the
+    same again changes nothing.
+
+    \b
+    Example:
+      labelmerge embed cityscapes camvid --encoder offline --out bank
+    """
+    from labelmerge.embed.labels import embed_labels, find_datasets
+
+    report = embed_labels(
+        find_datasets(datasets),
+        out,
+        encoder=encoder,
+        descriptions=descriptions,
+        words=words,
+        only=only,
+        device=device,
+        track=options.track,
+    )
+    lines = [
+        f"{report.labels} labels of {len(report.datasets)} datasets, {report.texts} distinct texts: "
+        f"{report.encoded} encoded, {report.reused} reused ({report.encoder})"
+    ]
+    if report.missing_descriptions:
+        lines.append(f"{report.missing_descriptions} labels have no description: the bare prompt was encoded")
+    if report.truncated:
+        lines.append(f"{report.truncated} labels have texts longer than the encoder reads: their ends were cut off")
+    lines.append(f"{'Made' if report.new else 'Unchanged:'} {report.version} in {out}")
+    options.say({**asdict(report), "out": str(out)}, as_json, "\n".join(lines))
