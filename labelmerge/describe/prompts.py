@@ -7,6 +7,8 @@ The sentence is the one of Yin et al., "Scaling Up Multi-domain Semantic Segment
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import Any
 
 PROMPT_TEMPLATE = "{name}: An image of {name}. {description}"
 """How a sentence is made; banks store it, because it is part of what a vector means."""
@@ -43,3 +45,19 @@ def sentence(name: str, description: str) -> str:
 def word(name: str) -> str:
     """The text to encode for a label's bare word, the baseline that sentences are compared with."""
     return prompt_name(name)
+
+
+CLIP_TOKENS = 77
+"""How many tokens CLIP's text encoder reads, its start and end tokens included; what is beyond is cut off."""
+
+
+def clip_tokens(text: str) -> int:
+    """How many tokens CLIP needs for `text`, its start and end tokens included."""
+    return len(_clip_tokenizer().encode(text)) + 2
+
+
+@cache
+def _clip_tokenizer() -> Any:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
