@@ -163,7 +163,9 @@ def draw_looks(rng: np.random.Generator) -> dict[str, Look]:
         best, best_difference = None, -1.0
         for _ in range(_MAX_DRAWS):
             look = _vary(
-                _average(looks.get(parent), node.get("look", {})), _CHANCE_BELOW if parent else _CHANCE_TOP, rng
+                _average(looks[parent] if isinstance(parent, str) else None, node.get("look", {})),
+                _CHANCE_BELOW if parent else _CHANCE_TOP,
+                rng,
             )
             difference = min((look.difference(other) for other in siblings), default=np.inf)
             if difference > best_difference:
