@@ -1,0 +1,137 @@
+"""One colour for each label name: the same in every picture, and unlike its neighbours in one picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+Palette = npt.NDArray[np.uint8]
+
+# What everybody expects to look like itself.
+_NATURAL = {
+    "sky": (112, 178, 232),
+    "road": (118, 92, 128),
+    "sidewalk": (232, 98, 204),
+    "pavement": (232, 98, 204),
+    "building": (150, 142, 136),
+    "wall": (188, 170, 146),
+    "vegetation": (64, 138, 58),
+    "tree": (48, 118, 62),
+    "grass": (142, 196, 74),
+    "terrain": (176, 214, 130),
+    "water": (44, 128, 182),
+    "sea": (24, 98, 168),
+    "river": (74, 156, 202),
+    "sand": (232, 206, 140),
+    "snow": (226, 238, 246),
+    "earth": (150, 104, 62),
+    "mountain": (128, 112, 92),
+    "floor": (198, 156, 106),
+    "fence": (206, 150, 150),
+    "person": (224, 44, 70),
+    "rider": (255, 96, 16),
+    "car": (36, 62, 190),
+    "truck": (28, 30, 116),
+    "bus": (10, 140, 150),
+    "bicycle": (140, 22, 58),
+    "traffic light": (250, 176, 24),
+    "traffic sign": (236, 226, 22),
+}
+
+_FAR_ENOUGH = 0.09  # distance in OKLab from which two areas of colour are told apart at a glance
+
+
+def palette(names: Sequence[str]) -> Palette:
+    """A colour for each name: uint8 ``[K, 3]``, RGB.
+
+    A name has the same colour wherever it is drawn (case and surrounding blanks don't matter). Only where an earlier
+    one of `names` has a colour too much like it does it take another: the next one along that is far enough from all
+    the earlier ones, or, in long lists, the farthest there is. Equal names have equal colours.
+    """
+    colours, lab = _candidates()
+    chosen: dict[str, Palette] = {}
+    taken: list[npt.NDArray[np.float64]] = []
+    for name in map(_key, names):
+        if name in chosen:
+            continue
+        own, start = _own(name)
+        place = _oklab(own)
+        if taken and _distance(place[None], taken)[0] < _FAR_ENOUGH:
+            gaps = np.roll(_distance(lab, taken), -start)
+            far = np.flatnonzero(gaps >= _FAR_ENOUGH)
+            index = (start + int(far[0] if len(far) else gaps.argmax())) % len(colours)
+            own, place = colours[index], lab[index]
+        chosen[name] = own
+        taken.append(place)
+    return np.array([chosen[_key(name)] for name in names], dtype=np.uint8).reshape(-1, 3)
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _own(name: str) -> tuple[Palette, int]:
+    """The colour that a name has by itself, and where the search for another begins."""
+    colours, _ = _candidates()
+    start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % len(colours)
+    natural = _NATURAL.get(name)
+    return (np.array(natural, dtype=np.uint8) if natural else colours[start]), start
+
+
+def _distance(places: npt.NDArray[np.float64], taken: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """From each of `places` ``[n, 3]`` to the nearest of `taken`."""
+    gaps: npt.NDArray[np.float64] = np.linalg.norm(places[:, None] - np.stack(taken)[None], axis=2).min(axis=1)
+    return gaps
+
+
+@cache
+def _candidates() -> tuple[Palette, npt.NDArray[np.float64]]:
+    """Colours that are neither near black nor near white nor grey: uint8 ``[n, 3]``, and their OKLab ``[n, 3]``.
+
+    A regular grid of hue, chroma and lightness in OKLab, as far as screens can show it, in a fixed jumbled order.
+    """
+    grid = [
+        (lightness, chroma * np.cos(hue), chroma * np.sin(hue))
+        for lightness in (0.45, 0.56, 0.67, 0.78, 0.88)
+        for chroma in (0.07, 0.13, 0.19)
+        for hue in np.arange(0, 2 * np.pi, np.pi / 12)
+    ]
+    linear = _lab_to_linear(np.array(grid))
+    visible = linear[((linear >= 0) & (linear <= 1)).all(axis=1)]
+    encoded = np.where(visible <= 0.0031308, 12.92 * visible, 1.055 * visible ** (1 / 2.4) - 0.055)
+    colours = np.round(encoded * 255).astype(np.uint8)
+    colours = colours[np.random.Generator(np.random.PCG64(5)).permutation(len(colours))]
+    return colours, np.array([_oklab(colour) for colour in colours])
+
+
+# Björn Ottosson, "A perceptual color space for image processing" (2020): OKLab's two matrices.
+_TO_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_TO_LAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+
+
+def _oklab(colour: Palette) -> npt.NDArray[np.float64]:
+    value = colour.astype(np.float64) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    lab: npt.NDArray[np.float64] = _TO_LAB @ np.cbrt(_TO_CONES @ linear)
+    return lab
+
+
+def _lab_to_linear(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    linear: npt.NDArray[np.float64] = (lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_CONES).T
+    return linear

@@ -1,0 +1,80 @@
+"""Colours and overlays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labelmerge.plot.colours import _oklab, palette
+from labelmerge.plot.overlays import legend, overlay, panel, present, with_legend
+
+NAMES = ["road", "sky", "deer", "animal--ground-animal"]
+
+
+def test_a_name_keeps_its_colour() -> None:
+    alone = {name: tuple(palette([name])[0]) for name in NAMES}
+    assert {name: tuple(colour) for name, colour in zip(NAMES, palette(NAMES), strict=True)} == alone
+    assert tuple(palette([" Sky "])[0]) == alone["sky"]
+    red, green, blue = alone["sky"]
+    assert blue > green > red
+
+
+def test_colours_in_one_picture_differ() -> None:
+    names = [f"class {number}" for number in range(40)]
+    places = [_oklab(colour) for colour in palette(names)]
+    gaps = [float(np.linalg.norm(a - b)) for n, a in enumerate(places) for b in places[:n]]
+    assert min(gaps) > 0.06
+    many = palette([f"class {number}" for number in range(250)])
+    assert len(np.unique(many, axis=0)) > 150
+
+
+def test_equal_names_have_equal_colours_and_none_is_fine() -> None:
+    same = palette(["sky", "deer", "sky"])
+    assert (same[0] == same[2]).all() and (same[0] != same[1]).any()
+    assert palette([]).shape == (0, 3)
+
+
+def test_overlay_mixes_image_and_colour() -> None:
+    image = np.full((4, 6, 3), 200, np.uint8)
+    classes = np.zeros((4, 6), np.int64)
+    classes[:, 3:] = 1
+    classes[0, 0] = 255
+    out = overlay(image, classes, NAMES, strength=0.5, edges=False)
+    np.testing.assert_allclose(out[2, 0], (200 + palette(NAMES)[0].astype(float)) / 2, atol=0.5)
+    np.testing.assert_allclose(out[2, 5], (200 + palette(NAMES)[1].astype(float)) / 2, atol=0.5)
+    np.testing.assert_array_equal(out[0, 0], [148, 148, 148])
+    with_edges = overlay(image, classes, NAMES)
+    assert (with_edges[2, 2] == 255).all() and (with_edges[2, 3] != 255).any()
+    assert out.dtype == np.uint8 and (image == 200).all()
+
+
+def test_present_counts_all_masks() -> None:
+    assert present(np.array([[0, 2, 2]]), None, np.array([[3, 255, 3], [3, 9, -1]]), count=4) == [3, 2, 0]
+
+
+@pytest.mark.parametrize("width", [30, 200, 1000])
+def test_legend_fits_its_width(width: int) -> None:
+    drawn = legend([*NAMES, "a very long name of a class that nobody would want to read in full"], width)
+    assert drawn.width == width
+    last = np.asarray(drawn)[:, -1]
+    assert (last == 255).all()
+    assert all((np.asarray(drawn) == colour).all(axis=2).any() for colour in palette(NAMES))
+
+
+def test_pictures_have_a_legend_of_what_is_in_them() -> None:
+    image = np.full((60, 200, 3), 128, np.uint8)
+    classes = np.zeros((60, 200), np.uint8)
+    shown = np.asarray(with_legend(image, classes, NAMES))
+    assert shown.shape[0] > 60 and shown.shape[1] == 200
+    below = shown[60:]
+    assert (below == palette(NAMES)[0]).all(axis=2).any()
+    assert not (below == palette(NAMES)[1]).all(axis=2).any()
+
+
+def test_panel_shows_truth_only_where_there_is_one() -> None:
+    image = np.full((40, 50, 3), 128, np.uint8)
+    classes = np.zeros((40, 50), np.int64)
+    three = panel(image, classes, classes, NAMES)
+    two = panel(image, None, classes, NAMES)
+    assert three.width > 150 and 100 < two.width < 110
+    assert panel(image, classes, classes, NAMES, height=120).height > 120
