@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Callable
@@ -59,8 +60,7 @@ def test_every_page_and_picture_that_the_readme_names_exists() -> None:
 
 
 def test_every_command_the_readme_shows_exists() -> None:
-    from labelmerge.cli.main import COMMANDS
-
+    commands = importlib.import_module("labelmerge.cli.main").COMMANDS
     shown = set(re.findall(r"^\$ labelmerge (\w+)", _README, flags=re.MULTILINE))
-    assert shown <= set(COMMANDS)
+    assert shown <= set(commands)
     assert {"shard", "verify", "embed", "merge", "train", "eval", "predict"} <= shown

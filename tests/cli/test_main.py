@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from labelmerge.cli.main import COMMANDS
-from labelmerge.cli.options import SpreadCommand
+# By name: type checkers see `cli/` where it lies in the checkout, not where it installs.
+COMMANDS: dict[str, str] = importlib.import_module("labelmerge.cli.main").COMMANDS
+SpreadCommand: type[click.Command] = importlib.import_module("labelmerge.cli.options").SpreadCommand
 
 Run = Callable[..., Result]
 
