@@ -87,7 +87,7 @@ def _refresh(recipes: list[Recipe], out: Path, contact: str | None, force: bool,
     for (dataset, reason), group in groupby(by_reason, key=lambda row: (row.dataset, row.reason)):
         rows = list(group)
         lines.append(f"{dataset}: {len(rows)} kept as before, {reason}: {', '.join(row.name.strip() for row in rows)}")
-    lines.append(f"{done.refreshed} descriptions from Wikipedia (CC BY-SA 4.0), {len(done.kept)} kept as before.")
+    lines.append(f"{done.refreshed} from Wikipedia (CC BY-SA 4.0), {len(done.kept)} kept as before.")
     result |= {"refreshed": done.refreshed, "kept": [asdict(row) for row in done.kept]}
     options.say(result, as_json, "\n".join([*lines, last]))
 

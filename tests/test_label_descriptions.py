@@ -115,7 +115,7 @@ def test_landmarks_of_the_official_orders() -> None:
         ("mapillary", 64, "Ego Vehicle"),
         ("objects365", 196, "Cigar/Cigarette "),
         ("openimages", 0, "Tortoise"),
-        ("openimages", 600, "Armadillo"),
+        ("openimages", 600, "Helmet"),
         ("scannet", 11, "counter"),
         ("sunrgbd", 36, "bag"),
         ("voc", 0, "background"),
