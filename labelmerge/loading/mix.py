@@ -82,6 +82,21 @@ class Batch:
             dataset_ids=self.dataset_ids.to(device),
         )
 
+    def only(self, rows: Sequence[int]) -> Batch:
+        """The batch of these samples alone."""
+        return replace(
+            self,
+            images=self.images[list(rows)],
+            masks=self.masks[list(rows)],
+            boxes=[self.boxes[i] for i in rows],
+            box_classes=[self.box_classes[i] for i in rows],
+            box_embeddings=[self.box_embeddings[i] for i in rows],
+            datasets=[self.datasets[i] for i in rows],
+            dataset_ids=self.dataset_ids[list(rows)],
+            annotation_types=[self.annotation_types[i] for i in rows],
+            keys=[self.keys[i] for i in rows],
+        )
+
     def pin_memory(self) -> Batch:
         """The same batch, ready for a fast copy to a GPU (called by torch's DataLoader)."""
         return replace(self, images=self.images.pin_memory(), masks=self.masks.pin_memory())

@@ -1,0 +1,91 @@
+"""`labelmerge train`: one model on all the shards."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+
+# Flags that set a key of the configuration of the same name. What isn't given is left to the preset or the file.
+_SETTINGS: dict[str, tuple[Any, str]] = {
+    "steps": (click.IntRange(min=1), "How many batches."),
+    "batch_size": (click.IntRange(min=1), "Samples in a batch, shared equally among the datasets."),
+    "crop": (click.IntRange(min=8), "Side of a training view, pixels."),
+    "short_edge": (click.IntRange(min=0), "Resize images to this short edge first; 0 keeps their size."),
+    "lr": (float, "Learning rate."),
+    "seed": (click.IntRange(min=0), "Of weights, order and views."),
+    "label_space": (click.Choice(["union", "dataset"]), "Softmax over all labels, or over the sample's own dataset's."),
+    "pretrained": (str, "Encoder weights: imagenet, or a file."),
+    "workers": (click.IntRange(min=0), "Processes that make batches."),
+    "checkpoint_every": (click.IntRange(min=1), "Steps between checkpoints."),
+}
+
+
+def _settings(function: Any) -> Any:
+    for name, (kind, what) in reversed(_SETTINGS.items()):
+        function = click.option(f"--{name.replace('_', '-')}", name, type=kind, help=what)(function)
+    return function
+
+
+@click.command("train", cls=options.SpreadCommand)
+@options.shards()
+@options.bank()
+@options.out_folder("The run: checkpoints, log, curves. The same command again goes on where it stopped.")
+@click.option("--preset", metavar="NAME", help="tiny (default), segformer-b5 or hrnet-w48.")
+@click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings as TOML.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting of docs/training.md.")
+@click.option("--split", default="train", show_default=True, help="Which split below a dataset's folder.")
+@_settings
+@options.device
+@options.as_json
+def command(
+    shards: tuple[Path, ...],
+    bank: Path,
+    out: Path,
+    preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    split: str,
+    device: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Train one model on all the shards.
+
+    Every batch has the same share of every dataset. Settings come from the preset, then from --config, then from the
+    other options. A run that was interrupted goes on from its newest checkpoint when the same command is given again.
+
+    \b
+    Example:
+      labelmerge train --shards shards-out --bank bank --out run --preset tiny --steps 300
+    """
+    from labelmerge.train.config import load_config, parse_setting
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = load_config(preset, config_file, {**dict(map(parse_setting, assignments)), **given})
+    for line in config.summary():
+        click.echo(line, err=as_json)
+
+    from labelmerge.train.loop import train
+
+    result = train(shards, bank, out, config=config, split=split, device=device, track=options.track)
+    run = shlex.quote(str(out))
+    options.say(
+        {
+            "run": str(result.run),
+            "steps": result.steps,
+            "final_loss": result.final_loss,
+            "checkpoint": str(result.checkpoint),
+            "seconds": round(result.seconds, 3),
+            "skipped": result.skipped,
+        },
+        as_json,
+        f"{result.steps} steps, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
+        + (f", {result.skipped} corrupt samples replaced" if result.skipped else "")
+        + f": {result.checkpoint} and {out / 'curves.png'}. "
+        f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(bank))} --out results.json",
+    )

@@ -1,0 +1,324 @@
+"""The training loop, from shards and a bank to a run, to be read from top to bottom.
+
+::
+
+    labelmerge train --shards shards-out --bank bank --out run --preset tiny --steps 300
+
+Step t depends on the weights before it and on (seed, t), nothing else: its batch is a function of them, the generators
+are seeded with them, and so is the learning rate. A run that was killed therefore goes on from its newest checkpoint as
+if nothing had happened; on a CPU to the last bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from labelmerge.embed.bank import Bank
+from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError
+from labelmerge.loading.augment import Augmentation
+from labelmerge.loading.mix import Mixture, Source, group_by_dataset
+from labelmerge.loading.stream import ShardSet, find_splits
+from labelmerge.model.build import build_model
+from labelmerge.model.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
+from labelmerge.model.device import choose_device
+from labelmerge.model.temperature import Temperature
+from labelmerge.progress import Track, no_track
+from labelmerge.train.columns import Columns, Labels, build_columns
+from labelmerge.train.config import TrainConfig
+from labelmerge.train.methods import Method, find_method
+from labelmerge.train.optimizer import make_optimizer, schedule_factor
+from labelmerge.train.run import CURVES, append_log, claim_run, draw_curves, read_log, rewind_log
+from labelmerge.train.teacher import choose_teacher
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        run: its folder.
+        steps: how many steps its newest checkpoint has behind it.
+        final_loss: mean loss over the last logged steps.
+        checkpoint: the newest checkpoint's folder.
+        seconds: how long this call took; near 0 where the run was finished before.
+        skipped: corrupt samples met and replaced in this call.
+    """
+
+    run: Path
+    steps: int
+    final_loss: float
+    checkpoint: Path
+    seconds: float
+    skipped: int
+
+
+def train(
+    shards: Sequence[Path],
+    bank: Path,
+    out: Path,
+    *,
+    config: TrainConfig,
+    split: str | None = "train",
+    device: str | None = None,
+    track: Track = no_track,
+) -> RunResult:
+    """Train one model on all the shards, or go on with a run that was interrupted.
+
+    Reseeds torch's global generators. Writes `out` as docs/architecture.md says ("A run").
+
+    Args:
+        shards: split folders, dataset folders, or folders of datasets.
+        bank: the bank folder; its newest version.
+        out: the run. The same call again continues it from its newest checkpoint; a finished run is left as it is.
+        split: which split below dataset folders is trained on; None for all.
+        device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
+        track: shows progress. If what it returns has tqdm's `set_postfix_str`, that is told the loss.
+
+    Raises:
+        ShardError, BankError, CheckpointError, OutputError: an input or the run can't be read or written.
+        ConfigError: the configuration does not fit the shards, or `out` holds another run.
+        LabelmergeError: the loss is no longer a number, or memory ran out.
+    """
+    began = time.monotonic()
+    here = choose_device(device)
+    method = find_method(config.method)
+
+    # ---- the inputs: which samples, which labels
+    vectors = Bank.load(bank)
+    sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, method)
+    labels: Labels = "all" if config.labels == "all" else "seen"
+    columns = build_columns(vectors, sources, labels)
+    mixture = _mixture(sources, columns, config)
+    sets = [shard_set for source in sources for shard_set in source.sets]
+    inputs = {
+        "bank": str(bank),
+        "bank_version": vectors.version,
+        "shards": [str(shard_set.folder) for shard_set in sets],
+        "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
+    }
+    whole_config = claim_run(out, config, inputs)
+    meta = {
+        "bank_version": vectors.version,
+        "encoder": vectors.encoder,
+        "manifests": inputs["manifests"],
+        "columns": list(columns.texts),
+        "column_labels": [[f"{dataset}:{index}" for dataset, index in keys] for keys in columns.keys],
+    }
+    _log.info(
+        "%d datasets, %d samples, %d labels in %d columns, on %s",
+        len(sources), sum(map(len, sources)), sum(map(len, columns.keys)), len(columns), here,
+    )  # fmt: skip
+
+    # ---- the model, new or as the newest checkpoint has it
+    torch.manual_seed(config.seed)
+    start, checkpoint = 0, _newest(out)
+    if checkpoint is None:
+        model = build_model(config.model, vectors.dim, pretrained=config.pretrained or None)
+        temperature = Temperature(config.temperature)
+    else:
+        loaded = load_checkpoint(checkpoint)
+        start, model, temperature = loaded.step, loaded.model, loaded.temperature
+    if checkpoint is not None and start >= config.steps:
+        _log.info("the run is finished: %d of %d steps are done, nothing to do", start, config.steps)
+        if not (out / CURVES).exists():
+            draw_curves(out)
+        return RunResult(out, start, _last_loss(out), checkpoint, time.monotonic() - began, 0)
+    model.to(here).train()
+    temperature.to(here).train()
+    optimizer = make_optimizer(model, temperature, config)
+    if checkpoint is not None:
+        optimizer.load_state_dict(load_state(checkpoint)["optimizer"])
+        _log.info("going on from step %d (%s)", start, checkpoint)
+    rewind_log(out, start)
+
+    # ---- what stays the same in every step
+    label_vectors = torch.from_numpy(columns.vectors).to(here)  # [N, C]
+    own_labels = torch.from_numpy(columns.allowed).to(here)  # [D, N]
+    mean = torch.tensor(model.mean, device=here).view(3, 1, 1)
+    std = torch.tensor(model.std, device=here).view(3, 1, 1)
+    teacher = choose_teacher(vectors, here)
+    parts = list(method.annotation_types(config))
+    parameters = [*model.parameters(), *temperature.parameters()]
+    on_gpu = here.type == "cuda"
+
+    # ---- the steps
+    unread: list[Tensor] = []  # losses of the steps since they were last read; reading waits for a GPU
+    logged: list[list[float]] = []  # the same as numbers, since the last line of the log
+    skipped: set[str] = set()
+    last_line = time.monotonic()
+    batches = mixture.batches(start, config.steps, workers=config.workers, pin_memory=on_gpu)
+    bar = track(batches, "training", config.steps - start)
+    for batch in bar:
+        step = batch.step
+        torch.manual_seed(_seed_of(config.seed, step))  # dropout
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * schedule_factor(step, config)
+        for line in batch.skipped:
+            if line not in skipped:
+                _log.warning("skipped %s", line)
+        skipped.update(batch.skipped)
+
+        with _out_of_memory(step, config):
+            batch = batch.to(here)
+            images = (batch.images.float() / 255 - mean) / std  # [B, 3, S, S]
+            with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu and config.bf16):
+                embeddings = model(images)  # [B, C, S/4, S/4]
+            allowed = own_labels[batch.dataset_ids] if config.label_space == "dataset" else None  # [B, N]
+            losses = method.losses(
+                batch, embeddings.float(), label_vectors, temperature(), allowed, teacher, config
+            )  # each a scalar
+            # A batch that is smaller than the number of datasets may have no sample of any loss.
+            loss = torch.stack(list(losses.values())).sum() if losses else embeddings.sum() * 0
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
+            optimizer.step()
+        nothing = torch.full((), math.nan, device=here)
+        row = [loss, norm, *(losses.get(name, nothing) for name in parts)]
+        unread.append(torch.stack([value.detach().float() for value in row]))
+
+        done = step + 1
+        line_due = done % config.log_every == 0 or done == config.steps
+        checkpoint_due = done % config.checkpoint_every == 0 or done == config.steps
+        if line_due or checkpoint_due:
+            rows = torch.stack(unread).tolist()
+            unread.clear()
+            for before, row_read in enumerate(reversed(rows)):
+                if not (math.isfinite(row_read[0]) and math.isfinite(row_read[1])):
+                    raise _not_a_number(done - before, row_read[0], checkpoint, out)
+            logged += rows
+        if line_due:
+            mean_loss, mean_norm, *mean_parts = (_mean(values) for values in zip(*logged, strict=True))
+            now = time.monotonic()
+            append_log(
+                out,
+                {
+                    "step": done,
+                    "loss": mean_loss,
+                    "parts": {name: None if math.isnan(v) else v for name, v in zip(parts, mean_parts, strict=True)},
+                    "grad_norm": mean_norm,
+                    "temperature": temperature().item(),
+                    "lr": config.lr * schedule_factor(step, config),
+                    "samples_per_second": len(logged) * config.batch_size / max(now - last_line, 1e-9),
+                    "skipped": len(skipped),
+                },
+            )
+            logged, last_line = [], now
+            if hasattr(bar, "set_postfix_str"):
+                bar.set_postfix_str(f"loss {mean_loss:.3f}")
+        if checkpoint_due:
+            checkpoint = save_checkpoint(
+                out,
+                step=done,
+                model=model,
+                temperature=temperature,
+                state={"optimizer": optimizer.state_dict()},
+                config=whole_config,
+                meta=meta,
+                bank_folder_writer=vectors.save_copy,
+                keep=config.keep_checkpoints,
+            )
+
+    assert checkpoint is not None  # the last step writes one
+    draw_curves(out)
+    return RunResult(out, config.steps, _last_loss(out), checkpoint, time.monotonic() - began, len(skipped))
+
+
+def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> list[Source]:
+    """The datasets that some loss is for. Raises ConfigError where there are none."""
+    wanted = set(method.annotation_types(config).values())
+    sources = group_by_dataset(sets)
+    for source in sources:
+        if source.annotation_type not in wanted:
+            _log.info(
+                "%s is left out: no loss for %s samples in losses = %s",
+                source.dataset, source.annotation_type, list(config.losses),
+            )  # fmt: skip
+    kept = [source for source in sources if source.annotation_type in wanted]
+    if not kept:
+        kinds = ", ".join(sorted({source.annotation_type for source in sources}))
+        raise ConfigError(f"losses = {list(config.losses)} has none for these shards, which are: {kinds}")
+    return kept
+
+
+def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig) -> Mixture:
+    share, remainder = divmod(config.batch_size, len(sources))
+    if not config.weights and remainder:
+        _log.info(
+            "batch_size %d is not a multiple of the %d datasets: each has %d or %d samples in a batch, in rotation",
+            config.batch_size, len(sources), share, share + 1,
+        )  # fmt: skip
+    return Mixture(
+        sources,
+        config.batch_size,
+        config.seed,
+        Augmentation(
+            crop=config.crop,
+            short_edge=config.short_edge,
+            scale=(config.scale_min, config.scale_max),
+            flip=config.flip,
+            colour=config.colour,
+            blur=config.blur,
+            jpeg=config.jpeg,
+        ),
+        tables=columns.tables,
+        weights=config.weights,
+        cache_mb=config.cache_mb,
+    )
+
+
+def _newest(out: Path) -> Path | None:
+    try:
+        return find_checkpoint(out)
+    except CheckpointError:
+        return None
+
+
+def _seed_of(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step + 1) % 2**63
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of what is a number; nan where nothing is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def _last_loss(out: Path) -> float:
+    lines = read_log(out)
+    return float(lines[-1]["loss"]) if lines else math.nan
+
+
+def _not_a_number(step: int, loss: float, checkpoint: Path | None, out: Path) -> LabelmergeError:
+    what = "the gradient" if math.isfinite(loss) else f"the loss ({loss})"
+    kept = f"the newest good checkpoint is {checkpoint.name}" if checkpoint else "there is no checkpoint yet"
+    return LabelmergeError(
+        f"{what} is no longer a number at step {step}; {kept}",
+        where=out,
+        fix="Train into another --out with a lower --lr, a longer warmup or a smaller clip",
+    )
+
+
+@contextmanager
+def _out_of_memory(step: int, config: TrainConfig) -> Iterator[None]:
+    """Turn the three ways in which memory runs out into one clear error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise LabelmergeError(
+            f"out of memory at step {step + 1}, with batch_size {config.batch_size} and crop {config.crop}",
+            fix="Use a smaller --batch-size or --crop",
+        ) from error

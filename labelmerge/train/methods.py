@@ -1,0 +1,37 @@
+"""The ways to turn pixel embeddings into losses. A method is two functions; the loop knows nothing else of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from labelmerge.errors import ConfigError, did_you_mean
+from labelmerge.loading.mix import Batch
+from labelmerge.train.config import TrainConfig
+from labelmerge.train.ssiw import ssiw_annotation_types, ssiw_losses
+from labelmerge.train.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to supervise.
+
+    Attributes:
+        losses: (batch, embeddings, labels, tau, allowed, teacher, config) → scalars by name; see `ssiw.ssiw_losses`.
+        annotation_types: (config) → for each loss by name, the annotation type it is for.
+    """
+
+    losses: Callable[[Batch, Tensor, Tensor, Tensor, Tensor | None, Teacher, TrainConfig], dict[str, Tensor]]
+    annotation_types: Callable[[TrainConfig], dict[str, str]]
+
+
+METHODS = {"ssiw": Method(ssiw_losses, ssiw_annotation_types)}
+
+
+def find_method(name: str) -> Method:
+    """The method of this name; raises ConfigError."""
+    if name not in METHODS:
+        raise ConfigError(f"unknown method {name!r}", fix=did_you_mean(name, METHODS))
+    return METHODS[name]

@@ -1,0 +1,27 @@
+"""The optimiser, and the learning rate of every step."""
+
+from __future__ import annotations
+
+import torch
+
+from labelmerge.model.build import SegmentationModel
+from labelmerge.model.temperature import Temperature
+from labelmerge.train.config import TrainConfig
+
+
+def make_optimizer(model: SegmentationModel, temperature: Temperature, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser that `config` asks for; each parameter group holds its highest learning rate as ``peak_lr``."""
+    groups = model.parameter_groups(config.lr, config.weight_decay, head_factor=config.head_lr_factor)
+    groups.append({"params": list(temperature.parameters()), "lr": config.temperature_lr, "weight_decay": 0.0})
+    for group in groups:
+        group["peak_lr"] = group["lr"]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def schedule_factor(step: int, config: TrainConfig) -> float:
+    """The learning rate of `step` as a share of its peak: a linear warm-up, then polynomial decay towards 0."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    return float((1 - (step - config.warmup) / (config.steps - config.warmup)) ** config.power)

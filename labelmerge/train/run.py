@@ -1,0 +1,133 @@
+"""The run folder, apart from its checkpoints: what the run is (config.toml), how it went (log.jsonl, curves.png)."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labelmerge.errors import ConfigError
+from labelmerge.files import output_faults, write_bytes, write_text
+from labelmerge.train.config import INCIDENTAL, TrainConfig
+
+CONFIG, LOG, CURVES = "config.toml", "log.jsonl", "curves.png"
+_MAX_CHANGES_SHOWN = 4
+
+
+def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the folder this run's, or make sure that it is.
+
+    Args:
+        inputs: what the run is trained on: ``bank`` and ``shards`` (paths, which may change when a run goes on),
+            ``bank_version`` and ``manifests`` {dataset/split: sha256}, which may not.
+
+    Returns:
+        What config.toml holds: the settings, and `inputs` as a table of that name.
+
+    Raises:
+        ConfigError: the folder holds another run.
+        OutputError: it can't be written.
+    """
+    import tomli_w
+
+    ours = {**config.to_dict(), "inputs": dict(inputs)}
+    path = out / CONFIG
+    try:
+        theirs = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        write_text(path, tomli_w.dumps(ours))
+        return ours
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"can't be read as TOML ({error})", where=path, fix="Use another --out") from error
+    changes = _changes(theirs, ours)
+    if changes:
+        shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
+        more = f"; and {len(changes) - _MAX_CHANGES_SHOWN} more" if len(changes) > _MAX_CHANGES_SHOWN else ""
+        raise ConfigError(
+            f"another run is here, and can't go on with other settings or data: {shown}{more}",
+            where=out,
+            fix="Use another --out, or what this run began with (its config.toml)",
+        )
+    return ours
+
+
+def _changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """What differs, in words; what may differ left out."""
+    old, new = _flat(theirs), _flat(ours)
+    return [
+        f"{key} was {_show(old.get(key))} and is now {_show(new.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = settings.get("inputs", {})
+    return {
+        **{key: value for key, value in settings.items() if key != "inputs" and key not in INCIDENTAL},
+        "the bank": inputs.get("bank_version"),
+        **{f"the manifest of {name}": digest for name, digest in inputs.get("manifests", {}).items()},
+    }
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "absent"
+    return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def read_log(out: Path) -> list[dict[str, Any]]:
+    """The lines of log.jsonl; the last one is left out where a kill cut it short."""
+    try:
+        text = (out / LOG).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def rewind_log(out: Path, step: int) -> None:
+    """Drop the lines after `step`: those steps are about to be run again."""
+    lines = [line for line in read_log(out) if line["step"] <= step]
+    write_text(out / LOG, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def append_log(out: Path, line: Mapping[str, Any]) -> None:
+    """Add one line; not-a-number becomes null."""
+    clean = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
+    with output_faults(out / LOG), (out / LOG).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(clean) + "\n")
+
+
+def draw_curves(out: Path) -> Path:
+    """Draw log.jsonl as curves.png: the losses, the temperature, the learning rate. Returns its path."""
+    from matplotlib.figure import Figure
+
+    lines = read_log(out)
+    steps = [line["step"] for line in lines]
+    losses = [key for key in ("loss", *lines[-1]["parts"]) if any(_value(line, key) is not None for line in lines)]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
+    for key in losses:
+        values = [math.nan if _value(line, key) is None else _value(line, key) for line in lines]
+        top.plot(steps, values, label={"loss": "sum"}.get(key, f"L_{key.upper()}"), linewidth=2 if key == "loss" else 1)
+    top.set_ylabel("loss")
+    top.set_ylim(bottom=0)
+    top.legend(frameon=False)
+    for axes, key, name in ((middle, "temperature", "temperature τ"), (bottom, "lr", "learning rate")):
+        axes.plot(steps, [line[key] for line in lines], color="0.3", linewidth=1)
+        axes.set_ylabel(name)
+    bottom.set_xlabel("step")
+    for axes in (top, middle, bottom):
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_bytes(out / CURVES, buffer.getvalue())
+    return out / CURVES
+
+
+def _value(line: Mapping[str, Any], key: str) -> Any:
+    return line["loss"] if key == "loss" else line["parts"].get(key)

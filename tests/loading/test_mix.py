@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from labelmerge.errors import ConfigError, LabelmergeError, ShardError
+from labelmerge.loading.augment import Augmentation
+from labelmerge.loading.mix import IGNORE, Batch, Mixture, group_by_dataset, schedule
+from labelmerge.loading.stream import Sample, ShardSet
+
+from .toy_shards import Toy
+
+STREETS = Toy("streets", ("road", "sky", "car"), count=5)
+PARTS = Toy("parts", ("tree", "road"), "noisy_mask", count=3)
+THINGS = Toy("things", ("cup", "cat", "car"), "box", count=7)
+TOYS = (STREETS, PARTS, THINGS)
+
+
+def mixture(folder: Path, toys: Sequence[Toy] = TOYS, batch_size: int = 6, seed: int = 0, **more: Any) -> Mixture:
+    sources = group_by_dataset([ShardSet.open(toy.write(folder)) for toy in toys])
+    return Mixture(sources, batch_size, seed, Augmentation(crop=24), **more)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    lists = zip([*a.boxes, *a.box_classes], [*b.boxes, *b.box_classes], strict=True)
+    tensors = [(a.images, b.images), (a.masks, b.masks), (a.dataset_ids, b.dataset_ids), *lists]
+    return a.keys == b.keys and a.step == b.step and all(torch.equal(x, y) for x, y in tensors)
+
+
+def test_a_batch_says_what_each_sample_is(tmp_path: Path) -> None:
+    batch = mixture(tmp_path).batch(0)
+    assert batch.datasets == ["parts", "streets", "things"] * 2 and batch.dataset_ids.tolist() == [0, 1, 2] * 2
+    assert batch.annotation_types == ["noisy_mask", "mask", "box"] * 2
+    assert batch.images.shape == (6, 3, 24, 24) and batch.images.dtype == torch.uint8
+    assert batch.masks.shape == (6, 24, 24) and batch.masks.dtype == torch.int64
+    assert set(batch.masks[1].flatten().tolist()) <= {IGNORE, 0, 1, 2}
+    assert (batch.masks[2] == IGNORE).all() and (batch.masks[1] != IGNORE).any()
+    for i in range(6):
+        assert (len(batch.boxes[i]) > 0) == (batch.annotation_types[i] == "box")
+        assert batch.boxes[i].dtype == torch.float32 and batch.box_classes[i].dtype == torch.int64
+        assert len(batch.boxes[i]) == len(batch.box_classes[i]) <= 2  # the crowd box is left out
+        assert batch.keys[i].startswith(batch.datasets[i])
+    some = batch.only([2, 5])
+    assert some.keys == [batch.keys[2], batch.keys[5]] and torch.equal(some.images, batch.images[[2, 5]])
+
+
+def test_tables_turn_class_indices_into_columns(tmp_path: Path) -> None:
+    shift = {toy.name: toy.space.lookup({i: i + 300 for i in toy.space.indices if i}, IGNORE) for toy in TOYS}
+    plain, shifted = mixture(tmp_path / "a"), mixture(tmp_path / "b", tables=shift)
+    one, two = plain.batch(0), shifted.batch(0)
+    expected = torch.where(one.masks > 0, one.masks + 300, torch.full_like(one.masks, IGNORE))
+    assert torch.equal(two.masks, expected) and (two.masks != IGNORE).any()
+    assert all((classes >= 301).all() for classes in two.box_classes)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_batches(tmp_path: Path, workers: int) -> None:
+    here = list(mixture(tmp_path).batches(0, 7))
+    there = list(mixture(tmp_path).batches(0, 7, workers=workers))
+    assert len(here) == len(there) == 7 and all(map(same, here, there))
+
+
+def test_a_batch_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
+    whole = list(mixture(tmp_path).batches(0, 9))
+    late = list(mixture(tmp_path, cache_mb=0).batches(6, 9))
+    assert all(map(same, whole[6:], late))
+    assert not same(whole[0], mixture(tmp_path, seed=1).batch(0))
+
+
+def test_a_datasets_samples_do_not_depend_on_what_else_is_there(tmp_path: Path) -> None:
+    together = [batch for batch in mixture(tmp_path, batch_size=3).batches(0, 8)]
+    alone = [batch for batch in mixture(tmp_path, [STREETS], batch_size=1).batches(0, 8)]
+    assert [batch.keys[1] for batch in together] == [batch.keys[0] for batch in alone]
+    assert all(torch.equal(a.images[1], b.images[0]) for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 9])
+def test_shares_are_equal_in_every_batch_and_over_the_run(tmp_path: Path, batch_size: int) -> None:
+    counts: Counter[str] = Counter()
+    mixed = mixture(tmp_path, batch_size=batch_size)
+    for step in range(12):
+        batch = Counter(mixed.batch(step).datasets)
+        counts += batch
+        assert all(batch_size // 3 <= batch[name] <= -(-batch_size // 3) for name in mixed.datasets)
+        assert max(counts[n] for n in mixed.datasets) - min(counts[n] for n in mixed.datasets) <= 1
+
+
+def test_every_epoch_has_every_sample_once_in_another_order(tmp_path: Path) -> None:
+    keys = [batch.keys[0] for batch in mixture(tmp_path, [STREETS], batch_size=1).batches(0, 20)]
+    epochs = [keys[i : i + 5] for i in range(0, 20, 5)]
+    assert all(sorted(epoch) == sorted(epochs[0]) and len(set(epoch)) == 5 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_weights_are_whole_shares(tmp_path: Path) -> None:
+    mixed = mixture(tmp_path, batch_size=4, weights={"things": 2})
+    for step in range(5):
+        assert Counter(mixed.batch(step).datasets) == {"parts": 1, "streets": 1, "things": 2}
+    numbers = [number for step in range(5) for dataset, number in mixed.slots(step) if dataset == 2]
+    assert numbers == list(range(10))
+    with pytest.raises(ConfigError, match="thing"):
+        mixture(tmp_path, weights={"thing": 2})
+    with pytest.raises(ConfigError, match="1 or more"):
+        mixture(tmp_path, weights={"things": 0})
+
+
+def test_the_schedule_spreads_turns() -> None:
+    assert schedule([1, 1, 1]) == [0, 1, 2] == schedule([5, 5, 5])
+    cycle = schedule([4, 2, 1])
+    assert Counter(cycle) == {0: 4, 1: 2, 2: 1}
+    assert all(Counter(cycle[i : i + 3])[0] <= 2 for i in range(5))
+
+
+def test_corrupt_samples_are_replaced_and_named(tmp_path: Path) -> None:
+    broken = Toy("streets", STREETS.names, count=5, corrupt=(1, 3))
+    mixed = mixture(tmp_path, [broken], batch_size=5)
+    batch = mixed.batch(0)
+    assert len(batch.keys) == 5 and {key[-1] for key in batch.keys} == {"0", "2", "4"}
+    assert {line.split(": ")[1][-1] for line in batch.skipped} == {"1", "3"}
+    assert same(batch, next(iter(mixture(tmp_path, [broken], batch_size=5).batches(0, 1, workers=1))))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_that_are_corrupt_throughout_are_an_error_from_any_process(tmp_path: Path, workers: int) -> None:
+    broken = Toy("streets", STREETS.names, count=3, corrupt=(0, 1, 2))
+    with pytest.raises(ShardError, match="sample after sample of streets is corrupt") as caught:
+        list(mixture(tmp_path, [broken]).batches(0, 2, workers=workers))
+    assert isinstance(caught.value, LabelmergeError) and "\n" not in str(caught.value)
+
+
+def test_splits_of_one_dataset_are_one_source(tmp_path: Path) -> None:
+    val = Toy("streets", STREETS.names, count=2, split="val")
+    mixed = mixture(tmp_path, [STREETS, val, PARTS], batch_size=2)
+    assert mixed.datasets == ["parts", "streets"] and len(mixed.sources[1]) == 7
+    assert len({batch.keys[1] for batch in mixed.batches(0, 7)}) == 7
+    other = Toy("streets", ("road", "sea"), split="test")
+    with pytest.raises(ShardError, match="another label space"):
+        mixture(tmp_path, [STREETS, other])
+
+
+def test_decoded_samples_are_kept_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    read = ShardSet.read
+
+    def counted(self: ShardSet, number: int) -> Sample:
+        reads.append(number)
+        return read(self, number)
+
+    monkeypatch.setattr(ShardSet, "read", counted)
+    list(mixture(tmp_path, [STREETS], batch_size=5).batches(0, 4))
+    assert len(reads) == 5
+    reads.clear()
+    list(mixture(tmp_path, [STREETS], batch_size=5, cache_mb=0).batches(0, 4))
+    assert len(reads) == 20
+
+
+def test_box_embeddings_follow_their_boxes(tmp_path: Path) -> None:
+    toy = Toy("things", THINGS.names, "box", embedding_dim=8)
+    shards = ShardSet.open(toy.write(tmp_path))
+    batch = mixture(tmp_path, [toy], batch_size=6).batch(0)
+    for key, boxes, classes, vectors in zip(
+        batch.keys, batch.boxes, batch.box_classes, batch.box_embeddings, strict=True
+    ):
+        original = shards.read(int(key[-9:]))
+        assert vectors is not None and len(vectors) == len(boxes) and original.box_embeddings is not None
+        for name, vector in zip(classes, vectors, strict=True):
+            which = int(np.flatnonzero(original.box_classes[:2] == int(name))[0])
+            assert torch.equal(vector, torch.from_numpy(original.box_embeddings[which].astype(np.float32)))
