@@ -167,10 +167,12 @@ class Bank:
                     where=self.folder,
                     fix=f"{did_you_mean(name, have)} `labelmerge embed {name} --out {self.folder or 'BANK'}` adds it",
                 )
-        wanted = set(names)
-        return self._at([position for position, (dataset, _) in enumerate(self.keys) if dataset in wanted])
+        return self.for_keys([key for key in self.keys if key[0] in names])
 
-    def _at(self, positions: Sequence[int]) -> Bank:
+    def for_keys(self, keys: Iterable[LabelKey]) -> Bank:
+        """The rows of these labels as a bank of their own. Raises BankError where labels are missing."""
+        positions = sorted(set(self.positions(keys).tolist()))
+
         def pick(column: Sequence[Any]) -> list[Any]:
             return [column[position] for position in positions]
 
@@ -179,7 +181,7 @@ class Bank:
             keys=pick(self.keys),
             names=pick(self.names),
             texts=pick(self.texts),
-            vectors=self.vectors[list(positions)],
+            vectors=self.vectors[positions],
             tokens=pick(self.tokens),
             truncated=pick(self.truncated),
             version="",
