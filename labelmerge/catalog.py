@@ -86,6 +86,11 @@ class Recipe:
         opening = takewhile(lambda line: line.startswith("#"), self.text.splitlines())
         return "\n".join(line[1:].removeprefix(" ") for line in opening)
 
+    @property
+    def argument(self) -> str:
+        """What the command line calls this recipe: the name of a shipped one, the path of a user's own."""
+        return self.name if self.path.parent == _recipes_folder() else str(self.path)
+
 
 def dataset_names() -> list[str]:
     """The names of the shipped recipes, sorted."""

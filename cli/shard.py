@@ -1,0 +1,88 @@
+"""labelmerge shard: a dataset on disk becomes WebDataset shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labelmerge.catalog import SPLITS, load_recipe
+from labelmerge.errors import UsageError
+
+from . import options
+
+_MAX_SKIPS_SHOWN = 5
+
+
+@click.command()
+@click.argument("dataset", metavar="DATASET|RECIPE.toml")
+@click.option("--root", type=options.folder, required=True, metavar="DIR", help="Where the dataset was unpacked.")
+@click.option("--split", type=click.Choice(SPLITS), required=True, help="Which split, by this name.")
+@click.option(
+    "--out", type=options.folder, metavar="DIR", help="Folder for all shards; they go into DIR/<dataset>/<split>/."
+)
+@click.option(
+    "--short-edge", type=click.IntRange(min=1), metavar="N", help="Shrink larger images to this short edge, in pixels."
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes; the shards are the same. [1]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")
+@click.option(
+    "--image-format",
+    type=click.Choice(["jpg", "png"]),
+    help="By default JPEG where all images are JPEG and keep their size, else PNG, which loses nothing.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEGs that have to be encoded anew. [95]")
+@click.option("--samples-per-shard", type=click.IntRange(min=1), metavar="N", help="Images in one shard. [1000]")
+@click.option(
+    "--max-skip-ratio", type=click.FloatRange(0, 1), metavar="R", help="Fail where a larger share is unusable."
+)
+@click.option("--check", is_flag=True, help="Write nothing: say what is there, what would be skipped, and how large.")
+@options.as_json
+def command(dataset: str, root: Path, split: str, out: Path | None, check: bool, as_json: bool, **chosen: Any) -> None:
+    """Turn a dataset on disk into WebDataset shards with a manifest.
+
+    DATASET is a name that `labelmerge ls` shows, or the path of your own recipe. Run again, the same command goes on
+    where it was interrupted.
+
+    \b
+    Example:
+      labelmerge shard cityscapes --root ~/data/cityscapes --split train --out shards --workers 8
+    """
+    from labelmerge.sharding import write
+
+    recipe = load_recipe(dataset)
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    if check:
+        report = write.check(recipe, root, split, track=options.track, **settings)
+    elif out is None:
+        raise UsageError("--out is missing", fix="Say where the shards go, or use --check to write nothing")
+    else:
+        report = write.shard(recipe, root, split, out, track=options.track, **settings)
+    options.say(report.to_json(), as_json, _text(report, check))
+
+
+def _text(report: Any, check: bool) -> str:
+    lines = [f"{what.replace('_', ' ')}: {count}" for what, count in report.notes.items()]
+    if report.variant:
+        lines.insert(0, f"layout: {report.variant}")
+    shown = report.skipped if check else report.skipped[:_MAX_SKIPS_SHOWN]
+    lines += [f"skipped {skip['path']}: {skip['reason']}" for skip in shown]
+    if len(shown) < len(report.skipped):
+        lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
+    counts = f"{report.written} of {report.found} images of {report.dataset} {report.split}"
+    size = f"{report.shards} shard{'s' * (report.shards != 1)}, {_size(report.bytes)}"
+    if check:
+        lines.append(f"Would write {counts} ({size}, {report.image_format}); wrote nothing.")
+    else:
+        kept = f", {report.kept} of them there already" if report.kept else ""
+        lines.append(f"Wrote {counts} to {report.folder} ({size}{kept}).")
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count} bytes"
+        count /= 1000
+    return f"{count:.3g} TB"

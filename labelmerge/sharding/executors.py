@@ -1,0 +1,206 @@
+"""Who makes the shards: this process, or several. The shards are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import tarfile
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from io import BytesIO
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from labelmerge.errors import LabelmergeError, SampleError
+from labelmerge.files import atomic_file
+from labelmerge.sharding.members import Tally, make_sample
+from labelmerge.sharding.plan import Options, Task
+from labelmerge.sharding.sample import Source
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker must know: the source, the options, and where shards go (None: nowhere, it's a trial)."""
+
+    source: Source
+    options: Options
+    folder: Path | None
+
+
+@dataclass
+class Shard:
+    """What became of one task; `samples` may be 0, and then there is no file."""
+
+    number: int
+    name: str
+    samples: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    class_pixels: Counter[int] = field(default_factory=Counter)
+    class_boxes: Counter[int] = field(default_factory=Counter)
+    ignored_pixels: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Shard:
+        """The inverse of `to_json`, after a trip through a JSON file (where all keys are strings)."""
+        pixels, boxes = (
+            Counter({int(k): v for k, v in data[name].items()}) for name in ("class_pixels", "class_boxes")
+        )
+        return cls(**{**data, "class_pixels": pixels, "class_boxes": boxes, "notes": Counter(data["notes"])})
+
+
+def run(job: Job, tasks: list[Task], workers: int) -> Iterator[Shard | None]:
+    """Make shards. Yields None for every candidate that is done with, and each shard when it is in place.
+
+    Raises:
+        OutputError: a shard can't be written.
+    """
+    if workers == 1 or len(tasks) < 2:
+        for task in tasks:
+            yield (yield from make_shard(job, task))
+    else:
+        yield from _run_pool(job, tasks, min(workers, len(tasks)))
+
+
+def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
+    """Make one shard; yields after every candidate."""
+    dataset, split = job.source.recipe.name, job.source.split
+    shard = Shard(task.number, f"{dataset}-{split}-{task.number:06d}.tar")
+    tally = Tally(shard.class_pixels, shard.class_boxes, 0, shard.notes)
+    target: AbstractContextManager[_Writable] = (
+        nullcontext(_Nowhere()) if job.folder is None else atomic_file(job.folder / shard.name)
+    )
+    try:
+        with target as stream:
+            hashing = _Hashing(stream)
+            with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]  # only `write` is needed
+                for number, item in task.items:
+                    key = f"{dataset}-{split}-{number:09d}"
+                    try:
+                        members = make_sample(job.source, item, key, job.options, tally)
+                    except SampleError as error:
+                        shard.skipped.append({"path": item.path, "reason": _reason(error, job.source.root, item.path)})
+                    else:
+                        for name, data in members.items():
+                            tar.addfile(_header(f"{key}.{name}", len(data)), BytesIO(data))
+                        shard.samples += 1
+                    yield
+            if shard.samples == 0:
+                raise _Empty
+    except _Empty:
+        return shard
+    shard.bytes, shard.sha256 = hashing.bytes, hashing.digest.hexdigest()
+    shard.ignored_pixels = tally.ignored_pixels
+    return shard
+
+
+class _Empty(Exception):
+    """Keeps a shard without samples from taking its name."""
+
+
+def _reason(error: SampleError, root: Path, path: str) -> str:
+    """The error without the image's own path, and with others under the root."""
+    where = None if error.where is None else os.path.relpath(error.where, root)
+    return error.what if where in (None, path) else f"{where}: {error.what}"
+
+
+def _header(name: str, size: int) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)  # time, owner and group stay 0: the same samples give the same bytes
+    header.size = size
+    header.mode = 0o644
+    return header
+
+
+class _Writable(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
+class _Nowhere:
+    def write(self, data: bytes, /) -> int:
+        return len(data)
+
+
+class _Hashing:
+    """Hashes and counts what goes through."""
+
+    def __init__(self, stream: _Writable | IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes, /) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return self._stream.write(data)
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+class _Stopped(Exception):
+    """The parent has asked to stop: nothing is kept of the shard at hand."""
+
+
+_job: Job
+_stop: Event
+
+
+def _run_pool(job: Job, tasks: list[Task], workers: int) -> Iterator[Shard | None]:
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job, stop))
+    try:
+        sizes = {pool.submit(_work, task): len(task.items) for task in tasks}
+        for future in as_completed(sizes):
+            shard = future.result()
+            for _ in range(sizes[future]):
+                yield None
+            yield shard
+    except BrokenProcessPool as error:
+        raise LabelmergeError(
+            "a worker process died, perhaps for lack of memory",
+            fix="Run the same command again with fewer --workers: finished shards are kept",
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(job: Job, stop: Event) -> None:
+    global _job, _stop
+    _job, _stop = job, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(task: Task) -> Shard:
+    making = make_shard(_job, task)
+    try:
+        while True:
+            if _stop.is_set():
+                making.close()
+                raise _Stopped
+            next(making)
+    except StopIteration as done:
+        shard: Shard = done.value
+        return shard

@@ -1,0 +1,158 @@
+"""Which of a recipe's layouts a folder has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from labelmerge import catalog
+from labelmerge.catalog import NO_READER, SPLITS, Recipe, Variant
+from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
+from labelmerge.sharding.layout import entries, exists, fill, see, strings
+from labelmerge.sharding.readers import READERS
+from labelmerge.sharding.sample import Keys, Source
+
+_MAX_ENTRIES_SHOWN = 8
+
+
+def open_source(recipe: Recipe, root: Path, split: str) -> Source:
+    """Find out how a dataset lies under `root`.
+
+    Raises:
+        UsageError: the dataset has no such split.
+        RecipeError: the recipe names no known reader, or says what its reader doesn't understand.
+        LayoutError: `root` is not a folder, or nothing in it looks as the recipe says.
+    """
+    if recipe.reader == NO_READER:
+        raise LayoutError(
+            f"{recipe.name} can be embedded, but labelmerge can't read its files yet",
+            where=recipe.path.name,
+            fix="Convert it to index PNGs and write a recipe for those (docs/recipes.md)",
+        )
+    if recipe.reader not in READERS:
+        raise RecipeError(
+            f"unknown reader {recipe.reader!r}", where=recipe.path, fix=did_you_mean(recipe.reader, READERS)
+        )
+    reader = READERS[recipe.reader]
+    if problems := _key_problems(recipe, reader.KEYS):
+        raise RecipeError("; ".join(problems), where=recipe.path, fix="docs/recipes.md lists every key")
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}", fix=did_you_mean(split, SPLITS))
+    if not root.is_dir():
+        raise LayoutError("no such folder", where=root, fix=f"--root is where {recipe.name} was unpacked")
+
+    for bases in ([""], [f"{folder.strip('/')}/" for folder in recipe.folders if (root / folder).is_dir()]):
+        found = [(base, _variant_at(recipe, root / base, split)) for base in bases]
+        fitting = [(base, variant) for base, variant in found if variant is not None]
+        if fitting:
+            variant = fitting[0][1]
+            here = tuple(base for base, other in fitting if other.name == variant.name)
+            return _source(recipe, root, split, here, variant)
+    raise LayoutError(_expected(recipe, root, split), where=root, fix=see(recipe))
+
+
+_BASE = ""
+
+
+def _variants(recipe: Recipe) -> Iterator[Variant]:
+    """The recipe's variants with all tables filled in, and last the recipe itself as one without a name."""
+    for variant in recipe.variants:
+        yield replace(
+            variant,
+            layout=recipe.layout if variant.layout is None else variant.layout,
+            ids=recipe.ids if variant.ids is None else variant.ids,
+            options=recipe.options if variant.options is None else variant.options,
+            splits=recipe.splits if variant.splits is None else variant.splits,
+        )
+    yield Variant(_BASE, (), recipe.layout, recipe.ids, recipe.splits, recipe.options)
+
+
+def _variant_at(recipe: Recipe, folder: Path, split: str) -> Variant | None:
+    for variant in _variants(recipe):
+        patterns = variant.detect if variant.name != _BASE else strings(variant.layout or {}, "images")
+        fields = {"split": _word(recipe, variant, split)}
+        found = [exists(folder, fill(pattern, fields)) for pattern in patterns]
+        if all(found) if variant.name != _BASE else any(found):
+            return variant
+    return None
+
+
+def _word(recipe: Recipe, variant: Variant, split: str) -> str:
+    words = variant.splits or {}
+    word = words.get(split, split)
+    if not word:
+        labelled = ", ".join(name for name in SPLITS if words.get(name, name))
+        raise UsageError(f"{recipe.name} has no labels for its {split} split", fix=f"Labelled: {labelled}")
+    return word
+
+
+def _source(recipe: Recipe, root: Path, split: str, bases: tuple[str, ...], variant: Variant) -> Source:
+    source = Source(
+        recipe=recipe,
+        root=root,
+        split=split,
+        word=_word(recipe, variant, split),
+        variant=variant.name or None,
+        bases=bases,
+        layout=variant.layout or {},
+        ids=variant.ids or {},
+        options=variant.options or {},
+        space=catalog.load_label_space(recipe),
+    )
+    narrowed = READERS[recipe.reader].label_space
+    return source if narrowed is None else replace(source, space=narrowed(source))
+
+
+def _expected(recipe: Recipe, root: Path, split: str) -> str:
+    wanted = []
+    for variant in _variants(recipe):
+        fields = {"split": _word(recipe, variant, split)}
+        wanted.append(" or ".join(fill(pattern, fields) for pattern in strings(variant.layout or {}, "images")))
+    folders = f", here or in {' or '.join(recipe.folders)}" if recipe.folders else ""
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in entries(str(root)))
+    more = ", …" if len(names) > _MAX_ENTRIES_SHOWN else ""
+    have = f"found {', '.join(names[:_MAX_ENTRIES_SHOWN])}{more}" if names else "the folder is empty"
+    return f"not laid out as {recipe.name}: expected images at {', or '.join(reversed(wanted))}{folders}; {have}"
+
+
+def _key_problems(recipe: Recipe, keys: Keys) -> list[str]:
+    """What in the tables of a recipe its reader does not understand."""
+    problems = []
+    if recipe.annotation_type not in keys.types:
+        problems.append(f"the reader {recipe.reader!r} gives {' or '.join(keys.types)}, not {recipe.annotation_type}")
+    known = {"layout": (*keys.layout, *keys.layout_optional), "ids": keys.ids, "options": keys.options}
+    for variant in _variants(recipe):
+        at = f" of variant {variant.name!r}" if variant.name else ""
+        for table, names in known.items():
+            content: Mapping[str, object] = getattr(variant, table)
+            problems += [
+                f"unknown key {table}.{key}{at} (the reader {recipe.reader!r} knows {', '.join(names) or 'none'})"
+                for key in content
+                if key not in names
+            ]
+        layout = variant.layout or {}
+        problems += [f"layout.{key}{at} is missing" for key in keys.layout if key not in layout]
+        problems += [
+            f"layout.{key}{at} must be a pattern or a list of patterns"
+            for key, value in layout.items()
+            if key not in _LAYOUT_TABLES and not _is_strings(value)
+        ]
+        problems += [
+            f"layout.{key}{at} must be a table of whole numbers"
+            for key in _LAYOUT_TABLES
+            if key in layout and not _is_numbers(layout[key], SPLITS)
+        ]
+    return list(dict.fromkeys(problems))
+
+
+_LAYOUT_TABLES = ("number_offset",)
+
+
+def _is_strings(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(entry, str) and entry for entry in values)
+
+
+def _is_numbers(value: object, keys: Collection[str]) -> bool:
+    return isinstance(value, dict) and all(key in keys and type(number) is int for key, number in value.items())

@@ -1,0 +1,86 @@
+"""Polygon JSON: one file for each image, objects painted in file order. IDD, and JSON in the style of Cityscapes.
+
+The rule is that of the datasets' own tools (AutoNUE/public-code and cityscapesScripts, `json2labelImg`): start from
+"unlabelled"; for every object, skip it if it is deleted or has fewer than three points; if its label is unknown and
+ends in "group", try without; if it is still unknown, skip it (and count it); else fill its polygon over what was there.
+
+Keys of `[ids]`, all by label: `ignore` (painted as "no label"), `skip` (not painted at all: Cityscapes' "license
+plate"), `map` (label → class index or name). Other labels are the class names themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from labelmerge.errors import SampleError
+from labelmerge.sharding.images import read_file
+from labelmerge.sharding.layout import pair
+from labelmerge.sharding.readers.classes import class_index
+from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+
+KEYS = Keys(
+    types=("mask", "noisy_mask"),
+    layout=("images", "polygons"),
+    layout_optional=("list", "list_entry", "exclude", "number_offset"),
+    ids=("ignore", "skip", "map"),
+)
+label_space = None
+
+_MIN_POINTS = 3
+
+
+def scan(source: Source) -> Iterator[Item | Skip | Note]:
+    """List images with their polygon file; raises LayoutError or RecipeError."""
+    _values(source)
+    return pair(source, "polygons")
+
+
+def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
+    """Paint one image's polygons; raises SampleError."""
+    path = source.root / item.annotation
+    values, skipped = _values(source), source.ids.get("skip", [])
+    canvas = Image.new("I", (size[1], size[0]), source.space.ignore_index)
+    draw = ImageDraw.Draw(canvas)
+    notes: Counter[str] = Counter()
+    try:
+        data = json.loads(read_file(path))
+        height, width = data["imgHeight"], data["imgWidth"]
+        if (height, width) != size:
+            raise SampleError(f"polygons are for {width}x{height}, but the image is {size[1]}x{size[0]}", where=path)
+        for thing in data["objects"]:
+            label, polygon = thing["label"], thing["polygon"]
+            if thing.get("deleted") or len(polygon) < _MIN_POINTS:
+                notes["deleted_or_degenerate_polygons"] += 1
+                continue
+            if label not in values and label not in skipped and label.endswith("group"):
+                label = label.removesuffix("group")
+            if label in values:
+                draw.polygon([(float(x), float(y)) for x, y in polygon], fill=values[label])
+            elif label not in skipped:
+                notes["polygons_of_unknown_labels"] += 1
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise SampleError(f"is not polygon JSON ({_say(error)})", where=path) from error
+    return Annotation(mask=np.asarray(canvas).astype(source.space.dtype), notes=notes)
+
+
+def _say(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+@lru_cache(maxsize=1)
+def _values(source: Source) -> dict[str, int]:
+    """What to paint for each label."""
+    values: dict[str, int] = dict(zip(source.space.names, source.space.indices, strict=True))
+    mapping: dict[str, Any] = source.ids.get("map", {})
+    for label, target in mapping.items():
+        values[label] = class_index(source.space, target, source.recipe.path)
+    for label in source.ids.get("ignore", []):
+        values[label] = source.space.ignore_index
+    return values

@@ -1,0 +1,136 @@
+"""What readers and the shard writer tell each other: a source, its items, and an item's annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.catalog import Recipe
+from labelmerge.labels import LabelSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One split of a dataset on disk, as its recipe describes it.
+
+    Attributes:
+        recipe: the recipe.
+        root: the folder that the user named.
+        split: ``train``, ``val`` or ``test``.
+        word: the dataset's own word for the split.
+        variant: the name of the recipe's variant that was found, or None.
+        bases: folders under the root ("" or ending in "/") at which the layout was found.
+        layout, ids, options: the recipe's tables, the variant's in their place where it has some.
+        space: the classes; the reader may have narrowed the recipe's.
+    """
+
+    recipe: Recipe
+    root: Path
+    split: str
+    word: str
+    variant: str | None
+    bases: tuple[str, ...]
+    layout: Mapping[str, Any]
+    ids: Mapping[str, Any]
+    options: Mapping[str, Any]
+    space: LabelSpace
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image that has an annotation: `path` is relative to the root, `annotation` the reader's own affair (picklable:
+    strings, numbers, tuples of them, numpy arrays)."""
+
+    path: str
+    annotation: Any
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A file that can't become a sample, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth counting that concerns no single sample."""
+
+    what: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box: `bbox` is x0, y0, x1, y1 in pixels of the image, inside it; `area` is in pixels."""
+
+    bbox: tuple[float, float, float, float]
+    class_index: int
+    area: float
+    iscrowd: bool = False
+    group_of: bool = False
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic annotation: `id` is its value in the instances mask, 1 or above."""
+
+    id: int
+    class_index: int
+    category_id: int
+    iscrowd: bool
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a reader found for one image.
+
+    Attributes:
+        mask: [H, W] class indices in the label space's dtype, `ignore_index` where there is no label; None for boxes.
+        instances: [H, W] uint16 segment ids, 0 = none; None where the format has no segments.
+        boxes, segments: described above.
+        notes: what was odd and how often, for the manifest.
+    """
+
+    mask: npt.NDArray[Any] | None = None
+    instances: npt.NDArray[np.uint16] | None = None
+    boxes: tuple[Box, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which annotation types a reader serves, and the keys it knows in the tables of a recipe."""
+
+    types: tuple[str, ...]
+    layout: tuple[str, ...]
+    layout_optional: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """A module of `labelmerge.sharding.readers`: one annotation format."""
+
+    @property
+    def KEYS(self) -> Keys: ...
+
+    @property
+    def label_space(self) -> Callable[[Source], LabelSpace] | None:
+        """How the classes of a source follow from its files; None where they are always the recipe's."""
+
+    def scan(self, source: Source) -> Iterator[Item | Skip | Note]:
+        """List the candidates, cheaply, sorted by image path; then whatever else is worth a record.
+
+        Raises LayoutError or RecipeError.
+        """
+
+    def read(self, source: Source, item: Item, size: tuple[int, int]) -> Annotation:
+        """Decode one annotation for an image of this (height, width). Raises SampleError."""
