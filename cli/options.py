@@ -59,6 +59,32 @@ def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
+def _numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.5,1,1.5", ctx, option) from None
+
+
+def views(function: F) -> F:
+    """`--short-edge N`, `--scales S,S…`, `--flip`: how images are shown to the model."""
+    function = click.option("--flip", is_flag=True, help="Average with the mirror images too.")(function)
+    function = click.option(
+        "--scales",
+        default="1",
+        show_default=True,
+        metavar="S,S…",
+        callback=_numbers,
+        help="Factors on that size; the results of several are averaged.",
+    )(function)
+    return click.option(
+        "--short-edge",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Resize each image's short edge to N pixels; 0 keeps its size; default: what the run was trained at.",
+    )(function)
+
+
 class SpreadCommand(click.Command):
     """A command without arguments whose repeatable options take every value up to the next option.
 
