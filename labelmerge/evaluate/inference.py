@@ -82,20 +82,28 @@ class LabelVectors:
 
     Labels with equal vectors are one label, and the first of them is predicted. A label whose vector is zero is never
     predicted (a baseline may know no such label).
+
+    Attributes:
+        unit: float32 ``[U, D]``, the distinct vectors at unit length.
+        positions: int64 ``[U]``, the label that each of them stands for, ascending.
+        predicted_as: int64 ``[K]``, the label that is predicted for each label: itself, an earlier one with the same
+            vector, or -1 where its vector is zero.
     """
 
     def __init__(self, vectors: npt.ArrayLike) -> None:
         """`vectors`: ``[K, D]``. Raises BankError where all are zero."""
         given = np.asarray(vectors, dtype=np.float32)
         first: dict[bytes, int] = {}
+        self.predicted_as = np.full(len(given), -1, dtype=np.int64)
         for position, vector in enumerate(given):
             if vector.any():
-                first.setdefault((vector + 0.0).tobytes(), position)  # + 0.0: minus zero equals zero
+                content = (vector + 0.0).tobytes()  # + 0.0: minus zero equals zero
+                self.predicted_as[position] = first.setdefault(content, position)
         if not first:
             raise BankError(f"none of the {len(given)} labels has a vector", fix="All of them are zero")
-        self.positions = np.array(list(first.values()), dtype=np.int64)  # [U], ascending
+        self.positions = np.array(list(first.values()), dtype=np.int64)
         distinct = given[self.positions].astype(np.float64)
-        self.unit = (distinct / np.linalg.norm(distinct, axis=1, keepdims=True)).astype(np.float32)  # [U, D]
+        self.unit = (distinct / np.linalg.norm(distinct, axis=1, keepdims=True)).astype(np.float32)
 
 
 def segment(
@@ -129,7 +137,8 @@ def segment(
     views = views or Views()
     height, width = image.shape[:2]
     with torch.inference_mode():
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.from_numpy(image.copy()).to(device)  # torch wants an array that it may write to
+        pixels = pixels.permute(2, 0, 1)[None].float() / 255
         unit = torch.from_numpy(labels.unit).to(device)
         mirrored = (False, True) if views.flip else (False,)
         several = len(views.scales) * len(mirrored) > 1

@@ -49,7 +49,8 @@ def overlay(
     mixed = grey[:, :, None] * (1 - strength) + table[known] * strength
     if edges:
         mixed[_borders(known)] = 255
-    return np.round(mixed).astype(np.uint8)
+    out: Picture = np.round(mixed).astype(np.uint8)
+    return out
 
 
 def _borders(classes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:

@@ -122,6 +122,7 @@ def test_sizes_that_are_no_multiple_of_the_stride_do_not_shift_the_picture() -> 
 def test_equal_vectors_are_one_label_and_zero_vectors_none() -> None:
     labels = vectors(3)
     repeated = np.stack([np.zeros(5, np.float32), labels[0], labels[1], labels[0], labels[2], labels[2]])
+    np.testing.assert_array_equal(LabelVectors(repeated).predicted_as, [-1, 1, 2, 1, 4, 4])
     for views in (Views(), Views(flip=True)):
         plain = segment(Tiny(), picture(16, 16), labels, tau=0.1, views=views)
         np.testing.assert_array_equal(

@@ -1,0 +1,256 @@
+"""`evaluate` and `labelmerge eval` on shards whose truth is made from the model's own predictions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from labelmerge.embed.bank import Bank
+from labelmerge.errors import BankError, LabelmergeError, OutputError, ShardError, UsageError
+from labelmerge.evaluate.inference import Views, segment
+from labelmerge.evaluate.results import choose_splits, evaluate
+from labelmerge.labels import LabelSpace
+from labelmerge.model.checkpoint import load_checkpoint
+
+STREETS = LabelSpace("streets", (0, 3, 7), ("road", "car", "sky"))
+ROOMS = LabelSpace.of("rooms", ["wall", "floor", "counter"])
+SIZES = [(24, 33), (40, 17), (16, 16)]
+
+
+def labels_of(*spaces: LabelSpace) -> list[tuple[str, int, str, str]]:
+    return [
+        (space.name, i, name, f"About {name}.")
+        for space in spaces
+        for i, name in zip(space.indices, space.names, strict=True)
+    ]
+
+
+def images(seed: int) -> list[npt.NDArray[np.uint8]]:
+    rng = np.random.default_rng(seed)
+    return [
+        np.kron(rng.integers(0, 256, (h // 8 + 1, w // 8 + 1, 3)), np.ones((8, 8, 1))).astype(np.uint8)[:h, :w]
+        for h, w in SIZES
+    ]
+
+
+@pytest.fixture
+def world(tmp_path: Path, tools: Any) -> Path:
+    """bank, run, and shards of two sets. In `streets` a strip of each truth is another class, and one is unlabelled."""
+    bank = tools.bank(labels_of(STREETS, ROOMS))
+    bank.save(tmp_path / "bank")
+    tools.run(tmp_path / "run", bank)
+    model = load_checkpoint(tmp_path / "run").model
+    for number, space in enumerate((STREETS, ROOMS)):
+        samples = []
+        for image in images(number):
+            seen = segment(model, image, bank.rows(space.keys), tau=1)
+            mask = np.array(space.indices, np.uint8)[seen]
+            if space is STREETS:
+                mask[:3] = np.array(space.indices, np.uint8)[(seen[:3] + 1) % 3]
+                mask[-4:] = 255
+            samples.append((tools.png(image), tools.png(mask)))
+        tools.split(tmp_path / "shards" / space.name / "val", space, samples)
+    return tmp_path
+
+
+def test_results_are_those_of_a_loop(world: Path) -> None:
+    results = evaluate(world / "run", [world / "shards"], world / "bank", world / "results.json")
+    rooms, streets = results.sets
+    assert (rooms.name, streets.name) == ("rooms-val", "streets-val")
+    assert rooms.metrics.miou == rooms.metrics.pixel_accuracy == 1.0
+    # What is not the strip is right, and the strip all wrong.
+    strip = sum(3 * width for _, width in SIZES)
+    labelled = sum((height - 4) * width for height, width in SIZES)
+    assert streets.metrics.pixel_accuracy == pytest.approx(1 - strip / labelled)
+    assert streets.confusion.sum() == labelled
+    bank = Bank.load(world / "bank")
+    model = load_checkpoint(world / "run").model
+    seen = [segment(model, image, bank.rows(STREETS.keys), tau=1) for image in images(0)]
+    truth = np.concatenate([np.vstack([(s[:3] + 1) % 3, s[3:-4]]).ravel() for s in seen])
+    found = np.concatenate([s[:-4].ravel() for s in seen])
+    ious = [((truth == k) & (found == k)).sum() / ((truth == k) | (found == k)).sum() for k in range(3)]
+    np.testing.assert_allclose(streets.metrics.iou, ious)
+    assert results.harmonic_mean == pytest.approx(2 / (1 + 1 / np.mean(ious)))
+
+
+def test_the_file_says_everything(world: Path) -> None:
+    results = evaluate(
+        world / "run", [world / "shards"], world / "bank", world / "r.json", short_edge=20, scales=(0.5, 1), flip=True
+    )
+    data = json.loads((world / "r.json").read_text())
+    assert data == results.to_json()
+    assert data["format"] == "labelmerge-results/1"
+    protocol = data["protocol"]
+    assert (protocol["short_edge"], protocol["scales"], protocol["flip"]) == (20, [0.5, 1], True)
+    bank = Bank.load(world / "bank")
+    assert protocol["bank"]["version"] == bank.version
+    assert protocol["checkpoint"] == {"hash": load_checkpoint(world / "run").hash, "step": 7, "model": "tiny"}
+    rooms, streets = data["sets"]
+    assert [(row["name"], row["index"]) for row in streets["classes"]] == [("road", 0), ("car", 3), ("sky", 7)]
+    assert streets["classes"][1]["text"] == "car: An image of car. About car."
+    assert streets["images"] == 3 and streets["skipped"] == 0
+    with np.load(world / "r.confusion.npz") as matrices:
+        np.testing.assert_array_equal(matrices["streets-val"], results.sets[1].confusion)
+    # The views are really used.
+    checkpoint = load_checkpoint(world / "run")
+    vectors, views = bank.rows(ROOMS.keys), Views(20, (0.5, 1), True)
+    seen = [segment(checkpoint.model, image, vectors, tau=0.1, views=views) for image in images(1)]
+    np.testing.assert_array_equal(
+        results.sets[0].metrics.predicted_pixels, np.bincount(np.concatenate([s.ravel() for s in seen]), minlength=3)
+    )
+
+
+def test_short_edge_is_by_default_the_runs(world: Path, tools: Any) -> None:
+    tools.run(world / "other", None, config={"short_edge": 24})
+    shown = evaluate(world / "other", [world / "shards/rooms"], world / "bank", world / "r.json").protocol
+    assert shown["short_edge"] == 24
+    own = evaluate(world / "other", [world / "shards/rooms"], world / "bank", world / "r.json", short_edge=0).protocol
+    assert own["short_edge"] == 0
+
+
+def test_corrupt_samples_are_counted(world: Path, tools: Any) -> None:
+    image, mask = images(1)[0], np.zeros(SIZES[0], np.uint8)
+    broken = [
+        (b"no png", tools.png(mask)),
+        (tools.png(image), tools.png(mask[1:])),
+        (tools.png(image), tools.png(mask + 9)),
+    ]
+    folder = tools.split(world / "more/rooms/val", ROOMS, [*broken, (tools.png(image), tools.png(mask))])
+    (result,) = evaluate(world / "run", [folder], world / "bank", world / "r.json").sets
+    assert result.images == 1 and len(result.skipped) == 3
+    assert "mask values [9] are no classes of rooms" in result.skipped[2][1]
+    with pytest.raises(ShardError, match="none of 3 images has a labelled pixel"):
+        evaluate(
+            world / "run", [tools.split(world / "bad/rooms/val", ROOMS, broken)], world / "bank", world / "bad.json"
+        )
+    assert not (world / "bad.json").exists()
+
+
+def test_limit_spreads_over_the_set(world: Path) -> None:
+    result = evaluate(world / "run", [world / "shards"], world / "bank", world / "r.json", limit=2)
+    assert [measured.images for measured in result.sets] == [2, 2]
+
+
+def test_classes_with_one_text_are_said_to_be_one(world: Path, tools: Any, caplog: pytest.LogCaptureFixture) -> None:
+    twins = LabelSpace.of("twins", ["pavement", "road", "pavement"])
+    rows = [("twins", i, name, "") for i, name in enumerate(twins.names)]
+    tools.bank(rows).save(world / "twin-bank")
+    samples = [(tools.png(images(0)[0]), tools.png(np.full(SIZES[0], 2, np.uint8)))]
+    folder = tools.split(world / "more/twins/val", twins, samples)
+    (result,) = evaluate(world / "run", [folder], world / "twin-bank", world / "r.json").sets
+    assert "can't be told apart" in caplog.text
+    assert [row.get("predicted_as") for row in result.to_json()["classes"]] == [None, None, 0]
+    assert result.metrics.predicted_pixels[2] == 0
+
+
+def test_split_preference(world: Path, tools: Any) -> None:
+    shards = world / "shards"
+    for split in ("train", "test"):
+        tools.split(shards / "rooms" / split, ROOMS, [(b"", b"")])
+    assert choose_splits([shards], None) == [shards / "rooms/val", shards / "streets/val"]
+    assert choose_splits([shards / "rooms"], "train") == [shards / "rooms/train"]
+    assert choose_splits([shards / "rooms/train"], None) == [shards / "rooms/train"]
+    (shards / "rooms/val/manifest.json").unlink()
+    (shards / "rooms/val/rooms-val-000000.tar").unlink()
+    assert choose_splits([shards / "rooms"], None) == [shards / "rooms/test"]
+
+
+def other_encoder(world: Path, tools: Any) -> None:
+    tools.bank(labels_of(STREETS, ROOMS), weights="f" * 64).save(world / "bank")
+
+
+def other_dimension(world: Path, tools: Any) -> None:
+    tools.run(world / "run", None)
+    (world / "bank/bank.json").unlink()
+    tools.bank(labels_of(STREETS, ROOMS), dim=5).save(world / "bank")
+
+
+def lacking_label(world: Path, tools: Any) -> None:
+    tools.bank(labels_of(STREETS, ROOMS)[:-1]).save(world / "bank")
+
+
+def boxes_only(world: Path, tools: Any) -> None:
+    tools.split(world / "shards/boxes/val", LabelSpace.of("boxes", ["a"]), [(b"", None)], annotation_type="box")
+
+
+def no_labels(world: Path, tools: Any) -> None:
+    tools.split(world / "shards/blank/test", LabelSpace.of("blank", ["a"]), [(b"", b"")], labelled=False)
+
+
+def the_same_twice(world: Path, tools: Any) -> None:
+    tools.split(world / "shards/again/rooms/val", ROOMS, [(b"", b"")])
+    (world / "shards/again/rooms").rename(world / "shards/sub")
+    manifest = world / "shards/sub/val/manifest.json"
+    assert json.loads(manifest.read_text())["dataset"] == "rooms"
+
+
+def empty_shards(world: Path, tools: Any) -> None:
+    import shutil
+
+    shutil.rmtree(world / "shards")
+    (world / "shards").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (other_encoder, BankError, r"made by offline \(weights ffff.* trained with offline \(weights 0000"),
+        (other_dimension, BankError, r"have 5 dimensions, the checkpoint's pixel embeddings 8"),
+        (lacking_label, BankError, "no vector for 1 labels: rooms 2"),
+        (boxes_only, ShardError, "has boxes but no masks"),
+        (no_labels, ShardError, "no pixel of blank test is labelled"),
+        (the_same_twice, ShardError, "rooms val again"),
+        (empty_shards, ShardError, "no shards here"),
+    ],
+)
+def test_faults(
+    world: Path,
+    tools: Any,
+    spoil: Callable[[Path, Any], None],
+    error: type[LabelmergeError],
+    message: str,
+) -> None:
+    spoil(world, tools)
+    with pytest.raises(error, match=message):
+        evaluate(world / "run", [world / "shards"], world / "bank", world / "r.json")
+    assert not (world / "r.json").exists()
+
+
+def test_faults_of_options(world: Path) -> None:
+    args = (world / "run", [world / "shards"], world / "bank")
+    with pytest.raises(UsageError, match="limit of 0"):
+        evaluate(*args, world / "r.json", limit=0)
+    with pytest.raises(UsageError, match="scales"):
+        evaluate(*args, world / "r.json", scales=(0,))
+    with pytest.raises(OutputError, match="a folder is where a file must go"):
+        evaluate(*args, world / "shards")
+
+
+def test_another_prompt_is_said(world: Path, tools: Any, caplog: pytest.LogCaptureFixture) -> None:
+    tools.bank(labels_of(STREETS, ROOMS), prompt="{name}").save(world / "words")
+    evaluate(world / "run", [world / "shards/rooms"], world / "words", world / "r.json")
+    assert "the bank's texts are made as '{name}'" in caplog.text
+
+
+def test_command(world: Path, run: Callable[..., Any]) -> None:
+    args = ("--checkpoint", world / "run", "--bank", world / "bank", "--device", "cpu")
+    sets = (world / "shards/rooms", world / "shards/streets")
+    result = run("eval", "--shards", *sets, *args, "--out", world / "r.json", "--per-class", "--scales", "0.5,1")
+    assert result.exit_code == 0, result.output
+    assert "rooms-val" in result.stdout and "harmonic mean" in result.stdout and "counter" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("Wrote ")
+    result = run("eval", "--shards", *sets, *args, "--out", world / "r.json", "--json")
+    data = json.loads(result.stdout)
+    assert data == json.loads((world / "r.json").read_text())
+    assert not math.isnan(data["harmonic_mean"])
+    result = run("eval", "--shards", world / "none", *args, "--out", world / "no.json")
+    assert result.exit_code == 1 and result.stderr.startswith("Error: ") and "no such folder" in result.stderr
+    result = run("eval", "--shards", *sets, *args, "--out", world / "no.json", "--scales", "big")
+    assert result.exit_code == 2 and "list of numbers" in result.stderr
