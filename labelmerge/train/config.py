@@ -178,7 +178,8 @@ def load_config(
         except (OSError, ValueError) as error:
             raise ConfigError(f"can't be read as TOML ({error})", where=file) from error
         from_file.pop("inputs", None)
-        preset = preset or from_file.pop("preset", None)
+        own_preset = from_file.pop("preset", None)
+        preset = preset or own_preset
     names = preset_names()
     preset = preset or "tiny"
     if preset not in names:
