@@ -34,8 +34,11 @@ COUNTS = {
     "wilddash": 19,
     "youtube_vis": 40,
 }
-DETECTION = ("objects365", "objects365_v1", "openimages")
-"""The long lists, of which only the common classes are described."""
+UNCLEAR = {
+    "objects365": ["Converter", "Extractor", "Chicken", "Recorder"],
+    "objects365_v1": ["converter", "chicken", "horn"],
+}
+"""Words whose sense the dataset documents nowhere: better no description than a guess."""
 
 MAX_TOKENS = 60
 """What the shipped sentences stay below, so that no encoder cuts them off."""
@@ -129,16 +132,12 @@ def test_files_have_the_full_header(dataset: str) -> None:
         assert tuple(next(csv.reader(stream))) == HEADER
 
 
-@pytest.mark.parametrize("dataset", sorted(set(COUNTS) - set(DETECTION)))
+@pytest.mark.parametrize("dataset", COUNTS)
 def test_every_class_is_described(dataset: str) -> None:
-    assert lint(load_descriptions(load_recipe(dataset))) == []
-
-
-@pytest.mark.parametrize("dataset", DETECTION)
-def test_what_is_described_of_the_long_lists_is_sound(dataset: str) -> None:
-    described = [row for row in load_descriptions(load_recipe(dataset)) if row.description]
-    assert len(described) >= 200
-    assert lint(described) == []
+    problems = lint(load_descriptions(load_recipe(dataset)))
+    missing = [problem for problem in problems if problem.kind == "missing"]
+    assert [problem for problem in problems if problem not in missing] == []
+    assert sorted(problem.name for problem in missing) == sorted(UNCLEAR.get(dataset, []))
 
 
 def test_sentences_stay_short(everything: dict[str, list[Description]]) -> None:
