@@ -322,7 +322,7 @@ def _measure(
     for k, meant in enumerate(labels.predicted_as):
         if 0 <= meant != k:
             _log.warning(
-                "%s: %r and %r have the same text and can't be told apart: both are predicted as %r",
+                "%s: %r and %r have the same vector and can't be told apart: both are predicted as %r",
                 data.dataset, space.names[meant], space.names[k], space.names[meant],
             )  # fmt: skip
     unlabelled, unknown = -1, -2
@@ -333,7 +333,7 @@ def _measure(
     count = min(len(data), limit or len(data))
     numbers = [place * len(data) // count for place in range(count)]
     device = next(checkpoint.model.parameters()).device
-    tau = float(checkpoint.temperature())
+    tau = checkpoint.temperature().item()
     for number in track(numbers, f"evaluating {data.dataset} {data.split}", count):
         try:
             sample = data.read(number)
@@ -370,7 +370,7 @@ def _protocol(
         "resize": "bilinear, antialiased; short_edge 0 is the image's own size",
         "decision": "largest mean of softmax(cosine / temperature) over the views" if several else "largest cosine",
         "resolution": "measured at the size of the mask",
-        "temperature": float(checkpoint.temperature()),
+        "temperature": checkpoint.temperature().item(),
         "labels": "all classes of the set's own label space, each by its own row of the bank",
         "ignored": "pixels without a label in the mask, whatever is predicted there",
         "miou": "mean over the classes with a labelled or a predicted pixel; predicted but never labelled counts as 0",
