@@ -23,11 +23,13 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "workers": (click.IntRange(min=0), "Processes that make batches."),
     "checkpoint_every": (click.IntRange(min=1), "Steps between checkpoints."),
 }
+_METAVARS = {"lr": "RATE", "pretrained": "WHAT"}
 
 
 def _settings(function: Any) -> Any:
     for name, (kind, what) in reversed(_SETTINGS.items()):
-        function = click.option(f"--{name.replace('_', '-')}", name, type=kind, help=what)(function)
+        metavar = None if isinstance(kind, click.Choice) else _METAVARS.get(name, "N")
+        function = click.option(f"--{name.replace('_', '-')}", name, type=kind, metavar=metavar, help=what)(function)
     return function
 
 

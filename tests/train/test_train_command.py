@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..loading.toy_shards import Toy
+
+QUICK = ("--steps", 2, "--batch-size", 3, "--crop", 32, "--device", "cpu", "--set", "log_every=1")
+
+
+def test_train_makes_a_run_says_where_and_goes_on(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    args = ("train", "--shards", shards / "streets", shards / "parts", shards / "things", "--bank", bank, "--out", out)
+    result = run(*args, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "steps=2" in result.stdout and "lr=0.002" in result.stdout  # the settings come first
+    last = result.stdout.strip().splitlines()[-1]
+    assert last.startswith("2 steps, loss ") and str(out / "checkpoints" / "step-000002") in last
+    assert f"Next: labelmerge eval --checkpoint {out}" in last
+    assert "loss" in result.stderr and "100%" in result.stderr
+
+    again = run(*args, *QUICK)
+    assert again.exit_code == 0 and "the run is finished" in again.stderr
+    other = run(*args, *QUICK, "--lr", 1)
+    assert other.exit_code == 1 and "lr was 0.002 and is now 1.0" in other.stderr
+
+
+def test_json_is_all_that_standard_output_holds(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
+    args = ("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", "--json")
+    result = run(*args, *QUICK)
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert data["steps"] == 2 and Path(data["checkpoint"]).is_dir()
+
+
+def test_a_runs_own_configuration_runs_it_again(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
+    args = ("train", "--shards", shards, "--bank", bank, "--device", "cpu")
+    assert run(*args, "--out", tmp_path / "a", *QUICK, "--label-space", "dataset").exit_code == 0
+    assert run(*args, "--out", tmp_path / "b", "--config", tmp_path / "a" / "config.toml").exit_code == 0
+    weights = "checkpoints/step-000002/model.safetensors"
+    assert (tmp_path / "a" / weights).read_bytes() == (tmp_path / "b" / weights).read_bytes()
+
+
+def test_mistakes_are_one_line(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
+    def fault(*args: object) -> tuple[int, str]:
+        result = run("train", "--bank", bank, "--out", tmp_path / "run", *args)
+        assert "Traceback" not in result.output
+        return result.exit_code, result.stderr.strip().splitlines()[-1]
+
+    assert fault("--shards", shards, "--preset", "tinny") == (2, "Error: unknown preset 'tinny'. Did you mean tiny?")
+    code, line = fault("--shards", shards, "--set", "stepz=3")
+    assert code == 1 and "unknown setting 'stepz'" in line and "steps" in line
+    assert fault("--shards", shards, "--set", "steps")[0] == 2
+    code, line = fault("--shards", tmp_path / "nowhere")
+    assert code == 1 and "nowhere: no such folder" in line
+    Toy("sea", ("water", "ship")).write(tmp_path / "more")
+    code, line = fault("--shards", tmp_path / "more", *QUICK)
+    assert code == 1 and "no vector for 2 labels" in line and "labelmerge embed sea" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys; from labelmerge.cli.main import cli; cli(['train', '--help'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--shards DIR" in result.stdout and "Example:" in result.stdout
