@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -128,28 +129,34 @@ def refresh_from_wikipedia(
             else:
                 wanted.add((path, row.index))
 
-    titles = sorted({row.wikipedia.strip() for path in targets for row in rows[path] if (path, row.index) in wanted})
+    names = defaultdict(set)
+    for path in targets:
+        for row in rows[path]:
+            if (path, row.index) in wanted:
+                names[row.wikipedia.strip()].add(row.name)
     with closing(_Transport(api_url, retries, retry_wait, timeout)) as transport:
         wiki = _client(contact, transport)
-        articles = {title: _fetch(wiki, title) for title in track(titles, "fetching articles", len(titles))}
+        articles = {title: _fetch(wiki, title) for title in track(sorted(names), "fetching articles", len(names))}
 
-    def fits(name: str) -> Callable[[str], bool]:
-        return lambda text: count_tokens(sentence(name, text)) <= max_tokens
+    def longest(title: str, lead: str) -> str:
+        # What fits every name: rows that share an article mean the same, so they must get the same text.
+        return opening(lead, lambda text: all(count_tokens(sentence(n, text)) <= max_tokens for n in names[title]))
+
+    texts = {title: longest(title, found.lead) for title, found in articles.items() if isinstance(found, Article)}
 
     today = datetime.now(UTC).date()
     for path in targets:
         for position, row in enumerate(rows[path]):
             if (path, row.index) not in wanted:
                 continue
-            article = articles[row.wikipedia.strip()]
+            title = row.wikipedia.strip()
+            article = articles[title]
             if isinstance(article, str):
                 keep(path, row, article)
-                continue
-            text = opening(article.lead, fits(row.name))
-            if not text:
+            elif not texts[title]:
                 keep(path, row, f"the first sentence is longer than {max_tokens} tokens allow")
-                continue
-            rows[path][position] = _refreshed(row, text, article, today)
+            else:
+                rows[path][position] = _refreshed(row, texts[title], article, today)
     for path in targets:
         write_descriptions(path, rows[path])
     order = {recipe.name: place for place, recipe in enumerate(targets.values())}

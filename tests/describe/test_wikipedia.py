@@ -149,6 +149,14 @@ def test_one_polite_request_for_each_article(wiki: Wiki, tmp_path: Path) -> None
     assert agent.startswith("labelmerge/") and "me@example.org" in agent
 
 
+def test_rows_that_share_an_article_get_the_same_text(wiki: Wiki, tmp_path: Path) -> None:
+    wiki.articles["Cattle"] = page("Cattle", "Cattle are big. They eat grass.")
+    rows = [Description(0, "cow", wikipedia="Cattle"), Description(1, "a very long name", wikipedia="Cattle")]
+    refresh(wiki, [recipe(tmp_path, rows)], tmp_path / "out", max_tokens=15)  # the long name leaves no room for two
+    written = read_descriptions(tmp_path / "out" / "mine.csv")
+    assert [row.description for row in written] == ["Cattle are big."] * 2
+
+
 def test_rows_without_a_usable_article_keep_their_text_and_are_listed(wiki: Wiki, tmp_path: Path) -> None:
     wiki.articles["Mouse (disambiguation)"] = page("Mouse", "Mouse may refer to:", pageprops={"disambiguation": ""})
     wiki.articles["Empty"] = page("Empty", " (brackets only) ")
