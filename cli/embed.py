@@ -62,12 +62,16 @@ def command(
         track=options.track,
     )
     lines = [
-        f"{report.labels} labels of {len(report.datasets)} datasets, {report.texts} distinct texts: "
-        f"{report.encoded} encoded, {report.reused} reused ({report.encoder})"
+        f"{_count(report.labels, 'label')} of {_count(len(report.datasets), 'dataset')}, "
+        f"{_count(report.texts, 'distinct text')}: {report.encoded} encoded, {report.reused} reused ({report.encoder})"
     ]
-    if report.missing_descriptions:
-        lines.append(f"{report.missing_descriptions} labels have no description: the bare prompt was encoded")
-    if report.truncated:
-        lines.append(f"{report.truncated} labels have texts longer than the encoder reads: their ends were cut off")
+    if bare := report.missing_descriptions:
+        lines.append(f"{_count(bare, 'label')} {'has' if bare == 1 else 'have'} no description, only the bare prompt")
+    if long := report.truncated:
+        lines.append(f"{_count(long, 'label')} {'has' if long == 1 else 'have'} a text longer than the encoder reads")
     lines.append(f"{'Made' if report.new else 'Unchanged:'} {report.version} in {out}")
     options.say({**asdict(report), "out": str(out)}, as_json, "\n".join(lines))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

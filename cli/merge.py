@@ -38,7 +38,7 @@ def command(bank: Path, out: Path, threshold: float | None, as_json: bool) -> No
     options.say(
         report.to_json(),
         as_json,
-        f"{sum(report.datasets.values())} labels: {merged} in {len(report.groups)} groups, {len(report.alone)} alone "
+        f"{sum(report.datasets.values())} labels: {merged} merged into {len(report.groups)}, {len(report.alone)} alone "
         f"(cosine {report.threshold:.3f})\n"
         f"To check: {len(report.same_name)} same names apart, {len(report.other_name)} different names together, "
         f"{len(report.near_misses)} near misses, {len(report.same_dataset)} pairs of one dataset hard to tell apart\n"

@@ -114,10 +114,12 @@ def load_encoder(spec: str, device: str | None = None) -> TextEncoder:
         UsageError: no such spec, model, tag or device.
         EncoderError: the weights can't be had or don't fit the model.
     """
+    from labelmerge.model.device import choose_device
+
     kind, name = _parse(spec)
     if kind == _OPEN_CLIP:
-        return _OpenClip(spec, name, _device(device))
-    return _SentenceTransformer(spec, name, _device(device))
+        return _OpenClip(spec, name, choose_device(device))
+    return _SentenceTransformer(spec, name, choose_device(device))
 
 
 def load_image_encoder(spec: str, device: str | None = None) -> ImageEncoder:
@@ -127,10 +129,12 @@ def load_image_encoder(spec: str, device: str | None = None) -> ImageEncoder:
         UsageError: as `load_encoder`; or the spec is of an encoder that has no image tower.
         EncoderError: as `load_encoder`.
     """
+    from labelmerge.model.device import choose_device
+
     kind, name = _parse(spec)
     if kind != _OPEN_CLIP:
         raise UsageError(f"the encoder {spec!r} has no image tower", fix=f"Use {_OPEN_CLIP}:MODEL/TAG_OR_PATH")
-    return _OpenClip(spec, name, _device(device))
+    return _OpenClip(spec, name, choose_device(device))
 
 
 def fingerprint(spec: str) -> Fingerprint:
@@ -159,19 +163,6 @@ def _parse(spec: str) -> tuple[str, str]:
         if model and weights:
             return kind, name
     raise UsageError(f"unknown encoder {spec!r}", fix=f"Known: {_FORMS}")
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"can't use device {name!r} ({_in_short(error)})", fix="cpu always works") from error
-    return device
 
 
 def _local(text: str) -> Path | None:

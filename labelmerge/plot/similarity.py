@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from labelmerge.embed.bank import WORD_TEMPLATE, Bank
 from labelmerge.embed.similarity import cosine_matrix, seriation
 from labelmerge.errors import UsageError
 from labelmerge.files import write_bytes
+from labelmerge.plot.colours import palette
 
 FORMATS = (".png", ".svg", ".pdf")
 
 _INCH_PER_NAME = 0.13
-_FIRST_HUE = 0.58  # blue
 _PANEL_INCHES = (4.5, 9.0)  # smallest; and the size where names are left out
 _TITLES = {WORD_TEMPLATE: "Words"}
 _DARKEST = 0.02  # quantile of the cosines that gets the darkest colour: encoders differ in where they begin
@@ -71,14 +70,9 @@ def plot_similarity(
 
 
 def dataset_colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour ``#rrggbb`` for each dataset, as far apart as so many can be; the same names get the same colours."""
+    """A colour ``#rrggbb`` for each dataset; the same names get the same colours."""
     ordered = sorted(set(names))
-    colours = {}
-    for number, name in enumerate(ordered):
-        lightness, saturation = ((0.45, 0.65), (0.62, 0.6), (0.32, 0.5))[number % 3]
-        rgb = colorsys.hls_to_rgb((_FIRST_HUE + number / len(ordered)) % 1, lightness, saturation)
-        colours[name] = "#" + "".join(f"{round(255 * value):02x}" for value in rgb)
-    return colours
+    return {name: "#" + bytes(colour).hex() for name, colour in zip(ordered, palette(ordered), strict=True)}
 
 
 def _shared(bank: Bank, words: Bank) -> Bank:
