@@ -14,6 +14,8 @@ import click
 from labelmerge import __version__
 from labelmerge.errors import LabelmergeError
 
+from .options import close_bars
+
 # In the order of the pipeline. The help line stands here so that `labelmerge --help` imports no command.
 COMMANDS = {
     "ls": "Show the known datasets: type, classes, layout expected on disk.",
@@ -57,6 +59,7 @@ class _Pipeline(click.Group):
         try:
             return super().invoke(ctx)
         except LabelmergeError as error:
+            close_bars()
             raise _OneLine(error) from error
 
 

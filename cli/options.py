@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,6 +114,15 @@ def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterab
 
     bar: Iterable[T] = tqdm(things, desc=what, total=total, dynamic_ncols=True, mininterval=0.2)
     return bar
+
+
+def close_bars() -> None:
+    """End the lines of progress bars that an error has interrupted, so that its message starts a line of its own."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
 
 
 def say(result: Any, as_json: bool, text: str) -> None:
