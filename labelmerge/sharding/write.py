@@ -30,6 +30,8 @@ from labelmerge.sharding.plan import Plan, make_plan
 FORMAT = "labelmerge-shards/1"
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+_RUN = "run.json"
+_MAX_REASONS_SHOWN = 3
 
 _log = logging.getLogger(__name__)
 
@@ -228,6 +230,8 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
     _refuse_other(folder, identity, _identity(plan))
     if whole:
         return manifest
+    _log.warning("%s: a shard is damaged or gone: all are made again", folder)
+    write_json(folder / UNFINISHED / _RUN, _identity(plan))
     with output_faults(folder):
         path.unlink()
     return None
@@ -236,7 +240,7 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
 def _begin(folder: Path, plan: Plan) -> dict[int, Shard]:
     """Prepare the folder; the shards, by number, that an earlier run of the same command has finished."""
     state = folder / UNFINISHED
-    identity_file = state / "run.json"
+    identity_file = state / _RUN
     shards: dict[int, Shard] = {}
     if identity_file.is_file():
         try:
@@ -326,15 +330,13 @@ def _manifest(plan: Plan, shards: list[Shard]) -> dict[str, Any]:
 
 def _refuse_bad(manifest: dict[str, Any], max_skip_ratio: float | None, root: Path) -> None:
     counts = manifest["counts"]
-    first = "; ".join(f"{skip['path']}: {skip['reason']}" for skip in manifest["skipped"][:3])
+    first = "; ".join(f"{skip['path']}: {skip['reason']}" for skip in manifest["skipped"][:_MAX_REASONS_SHOWN])
+    first += "; …" if counts["skipped"] > _MAX_REASONS_SHOWN else ""
     if counts["written"] == 0:
-        raise LayoutError(f"none of {counts['found']} candidates is usable ({first}; …)", where=root)
+        raise LayoutError(f"none of {counts['found']} candidates is usable ({first})", where=root)
     if max_skip_ratio is not None and counts["skipped"] > max_skip_ratio * counts["found"]:
-        raise ShardError(
-            f"{counts['skipped']} of {counts['found']} candidates are unusable, more than --max-skip-ratio allows "
-            f"({first}; …)",
-            where=root,
-        )
+        share = f"{counts['skipped']} of {counts['found']} candidates"
+        raise ShardError(f"{share} are unusable, more than --max-skip-ratio allows ({first})", where=root)
 
 
 def _command(plan: Plan) -> str:

@@ -1,0 +1,626 @@
+"""The readers against slow, obvious code on random input, and what they do with bad samples.
+
+Open Images has no authentic sample with masks: its files here are made up, in the official format, with real ids.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from labelmerge.catalog import load_label_space, load_recipe
+from labelmerge.errors import LayoutError, SampleError
+from labelmerge.sharding.images import read_indices, resize_nearest
+from labelmerge.sharding.plan import Plan, make_plan
+from labelmerge.sharding.readers import READERS
+from labelmerge.sharding.readers.coco_boxes import clipped
+from labelmerge.sharding.sample import Annotation, Item
+from labelmerge.sharding.write import shard
+
+if TYPE_CHECKING:
+    from tests.sharding.conftest import Own
+
+SIZE = (12, 16)
+
+
+def read(plan: Plan, item: Item, size: tuple[int, int] = SIZE) -> Annotation:
+    return READERS[plan.source.recipe.reader].read(plan.source, item, size)
+
+
+def only(plan: Plan) -> Item:
+    ((_, item),) = plan.tasks[0].items
+    return item
+
+
+def reasons(own: Own) -> dict[str, str]:
+    report = shard(own.recipe, own.root, "train", own.folder / "out")
+    return {skip["path"]: skip["reason"] for skip in report.skipped}
+
+
+# --- index PNG --------------------------------------------------------------------------------------------------------
+
+
+def test_bad_samples_are_recorded_and_the_rest_is_written(own: Own) -> None:
+    own.pairs(8)
+    masks, images = own.root / "masks/train", own.root / "images/train"
+    own.mask("masks/train/000.png", np.full(SIZE, 77, dtype=np.uint8))
+    own.mask("masks/train/001.png", size=(5, 5))
+    Image.new("RGB", (16, 12)).save(masks / "002.png")
+    (masks / "003.png").write_bytes((masks / "003.png").read_bytes()[:40])
+    (images / "004.jpg").write_bytes((images / "004.jpg").read_bytes()[:400])
+    (masks / "005.png").unlink()
+    (images / "006.jpg").unlink()
+    (images / "._007.jpg").write_bytes(b"left by an archive program")
+    assert reasons(own) == {
+        "images/train/000.jpg": "masks/train/000.png: mask values unknown to the recipe: 77 (192 px)",
+        "images/train/001.jpg": "the image is 16x12, but its mask is 5x5",
+        "images/train/002.jpg": "masks/train/002.png: is a colour picture (RGB), not an index PNG",
+        "images/train/003.jpg": "masks/train/003.png: is not a readable image",
+        "images/train/004.jpg": "is not a readable image",
+        "images/train/005.jpg": "no annotation: expected masks/train/005.png",
+        "masks/train/006.png": "no image for this annotation",
+    }
+
+
+def png(depth: int, rows: list[bytes], width: int) -> bytes:
+    """A greyscale PNG of any bit depth: Pillow can read these, but not write them."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "values"),
+    [
+        (1, b"\xa0", [1, 0, 1, 0]),
+        (2, b"\x1b", [0, 1, 2, 3]),
+        (4, b"\x12\x3f", [1, 2, 3, 15]),
+        (8, b"\x00\x01\x80\xff", [0, 1, 128, 255]),
+        (16, b"\x00\x01\x01\x00\x00\xff\xff\xff", [1, 256, 255, 65535]),
+    ],
+)
+def test_stored_values_are_read_at_every_bit_depth(depth: int, row: bytes, values: list[int], tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_bytes(png(depth, [row], len(values)))
+    assert read_indices(tmp_path / "mask.png").tolist() == [values]
+
+
+def test_palette_indices_are_not_colours(tmp_path: Path) -> None:
+    values = np.array([[0, 5, 200]], dtype=np.uint8)
+    image = Image.frombytes("P", (3, 1), values.tobytes())
+    image.putpalette([7, 7, 7] * 256)
+    image.save(tmp_path / "mask.png")
+    assert read_indices(tmp_path / "mask.png").tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ("ignore = [0]\noffset = -1", {0: 255, 1: 0, 3: 2, 4: None}),
+        ("ignore = [9]", {0: 0, 2: 2, 3: None, 9: 255}),
+        ('other = "ignore"\nmap = {7 = "car", 8 = 2}', {7: 1, 8: 2, 0: 255}),
+        ("ignore = [1]\nmap = {7 = 0}", {7: 0, 1: 255, 0: None}),
+    ],
+)
+def test_the_id_rule(own: Own, ids: str, expected: dict[int, int | None]) -> None:
+    own.write_recipe(own.recipe_file.read_text().replace("ignore = [255]", ids))
+    own.image("images/train/a.jpg")
+    for value, index in expected.items():
+        own.mask("masks/train/a.png", np.full(SIZE, value, dtype=np.uint8))
+        plan = make_plan(own.recipe, own.root, "train")
+        if index is None:
+            with pytest.raises(SampleError, match=f"unknown to the recipe: {value} "):
+                read(plan, only(plan))
+        else:
+            mask = read(plan, only(plan)).mask
+            assert mask is not None and mask.dtype == np.uint8 and set(mask.ravel().tolist()) == {index}
+
+
+def test_more_than_254_classes_make_16_bit_masks(own: Own) -> None:
+    own.write_classes([f"class {number}" for number in range(300)])
+    own.write_recipe(own.recipe_file.read_text().replace("[255]", "[65535]"))
+    own.image("images/train/a.jpg")
+    values = own.mask("masks/train/a.png", np.random.default_rng(1).integers(0, 300, SIZE).astype(np.uint16))
+    plan = make_plan(own.recipe, own.root, "train")
+    mask = read(plan, only(plan)).mask
+    assert mask is not None and mask.dtype == np.uint16
+    np.testing.assert_array_equal(mask, values)
+
+
+def test_masks_may_be_resized_where_the_recipe_says_so(own: Own) -> None:
+    own.image("images/train/a.jpg", size=(24, 32))
+    own.mask("masks/train/a.png")
+    own.image("images/train/b.jpg", size=(24, 48))
+    own.mask("masks/train/b.png")
+    own.write_recipe(own.recipe_file.read_text() + "[options]\nresize_masks = true\n")
+    assert reasons(own) == {"images/train/b.jpg": "the image is 48x24, but its mask is 16x12"}
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
+def test_nearest_takes_the_value_under_the_pixel_centre(height: int, width: int, rows: int, columns: int) -> None:
+    values = np.arange(height * width).reshape(height, width)
+    resized = resize_nearest(values, (rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            y, x = int((row + 0.5) * height / rows), int((column + 0.5) * width / columns)
+            assert resized[row, column] == values[y, x]
+
+
+# --- polygons ---------------------------------------------------------------------------------------------------------
+
+POLYGONS = """name = "my_streets"
+annotation_type = "mask"
+reader = "polygons"
+descriptions = "my_streets.csv"
+[layout]
+images = "{split}/*.jpg"
+polygons = "{split}/{stem}.json"
+[ids]
+ignore = ["void"]
+skip = ["plate"]
+map = {lorry = "car"}
+"""
+
+Corner = tuple[float, float]
+
+
+def polygon_plan(own: Own, objects: list[dict[str, Any]]) -> Plan:
+    own.write_recipe(POLYGONS)
+    own.image("train/a.jpg")
+    (own.root / "train/a.json").write_text(json.dumps({"imgHeight": 12, "imgWidth": 16, "objects": objects}))
+    return make_plan(own.recipe, own.root, "train")
+
+
+def rectangle(label: str, x0: int, y0: int, x1: int, y1: int, **more: object) -> dict[str, Any]:
+    return {"label": label, "polygon": [[x0, y0], [x1, y0], [x1, y1], [x0, y1]], **more}
+
+
+def test_polygons_are_painted_by_the_official_rule(own: Own) -> None:
+    plan = polygon_plan(
+        own,
+        [
+            rectangle("road", 0, 0, 15, 11, deleted=0),
+            rectangle("cargroup", 0, 0, 3, 3),
+            rectangle("sky", 2, 2, 5, 5, deleted=1),
+            {"label": "sky", "polygon": [[1, 1], [9, 9]]},
+            rectangle("void", 8, 0, 9, 1),
+            rectangle("plate", 1, 1, 2, 2),
+            rectangle("unicorn", 1, 1, 2, 2),
+            rectangle("lorry", 12, 8, 40, 40),
+        ],
+    )
+    annotation = read(plan, only(plan))
+    expected = np.zeros(SIZE, dtype=np.uint8)
+    expected[0:4, 0:4] = 1
+    expected[0:2, 8:10] = 255
+    expected[8:, 12:] = 1
+    np.testing.assert_array_equal(annotation.mask, expected)
+    assert annotation.notes == {"deleted_or_degenerate_polygons": 2, "polygons_of_unknown_labels": 1}
+
+
+corner = st.tuples(st.floats(-3, 19, width=32), st.floats(-3, 15, width=32))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    objects=st.lists(st.tuples(st.sampled_from(["road", "car", "sky"]), st.tuples(corner, corner, corner)), max_size=5)
+)
+def test_triangles_agree_with_point_by_point_painting(
+    new_own: Callable[[], Own], objects: list[tuple[str, tuple[Corner, Corner, Corner]]]
+) -> None:
+    """Every pixel that is not within a pixel of an edge has the class of the last triangle around its centre."""
+    plan = polygon_plan(new_own(), [{"label": name, "polygon": list(points)} for name, points in objects])
+    mask = read(plan, only(plan)).mask
+    assert mask is not None
+    for y in range(12):
+        for x in range(16):
+            if all(far_from_edges(x, y, triangle) for _, triangle in objects):
+                around = [name for name, triangle in objects if inside_triangle(x, y, triangle)]
+                expected = ["road", "car", "sky"].index(around[-1]) if around else 255
+                assert mask[y, x] == expected, (x, y)
+
+
+def edges(triangle: tuple[Corner, Corner, Corner]) -> list[tuple[Corner, Corner]]:
+    a, b, c = triangle
+    return [(a, b), (b, c), (c, a)]
+
+
+def far_from_edges(x: float, y: float, triangle: tuple[Corner, Corner, Corner]) -> bool:
+    for (x0, y0), (x1, y1) in edges(triangle):
+        length = (x1 - x0) ** 2 + (y1 - y0) ** 2
+        along = 0.0 if length == 0 else min(1.0, max(0.0, ((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / length))
+        if (x - x0 - along * (x1 - x0)) ** 2 + (y - y0 - along * (y1 - y0)) ** 2 < 1.5**2:
+            return False
+    return True
+
+
+def inside_triangle(x: float, y: float, triangle: tuple[Corner, Corner, Corner]) -> bool:
+    sides = [(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for (x0, y0), (x1, y1) in edges(triangle)]
+    return all(side > 0 for side in sides) or all(side < 0 for side in sides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not polygon JSON"),
+        ("[]", "is not polygon JSON"),
+        ('{"imgHeight": 12, "imgWidth": 16}', "'objects' is missing"),
+        ('{"imgHeight": 16, "imgWidth": 12, "objects": []}', "polygons are for 12x16, but the image is 16x12"),
+        ('{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": "car"}]}', "'polygon' is missing"),
+        (
+            '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": "car", "polygon": [[1], [2], [3]]}]}',
+            "is not polygon JSON",
+        ),
+        ('{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": 3, "polygon": [1, 2, 3]}]}', "is not polygon JSON"),
+        (
+            '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": [], "polygon": [1, 2, 3]}]}',
+            "is not polygon JSON",
+        ),
+    ],
+)
+def test_malformed_polygon_json_is_a_recorded_skip(own: Own, text: str, message: str) -> None:
+    polygon_plan(own, [])
+    own.image("train/b.jpg")
+    (own.root / "train/b.json").write_text(text)
+    (path, reason) = next(iter(reasons(own).items()))
+    assert path == "train/b.jpg" and reason.startswith("train/b.json: ") and message in reason
+
+
+# --- panoptic ---------------------------------------------------------------------------------------------------------
+
+PANOPTIC = """name = "my_streets"
+annotation_type = "mask"
+reader = "panoptic"
+descriptions = "my_streets.csv"
+[layout]
+images = "{split}"
+annotations = "{split}.json"
+masks = ["annotations/{split}", "masks_{split}"]
+"""
+CATEGORIES = [{"id": 9, "name": " Sky"}, {"id": 3, "name": "road"}, {"id": 4, "name": "car"}]
+
+
+def panoptic_json(own: Own, name: str, segments: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 1, "file_name": f"{name}.jpg", "height": 12, "width": 16}],
+        "annotations": [{"image_id": 1, "file_name": f"{name}.png", "segments_info": segments}],
+        "categories": CATEGORIES,
+        **more,
+    }
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_panoptic_agrees_with_a_look_at_every_pixel(new_own: Callable[[], Own], data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(1, 2**24 - 1), min_size=1, max_size=5, unique=True))
+    places = data.draw(st.lists(st.integers(0, len(ids)), min_size=192, max_size=192))
+    crowd = data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
+    kinds = data.draw(st.lists(st.sampled_from([3, 4, 9]), min_size=len(ids), max_size=len(ids)))
+    listed = ids[: data.draw(st.integers(0, len(ids)))]
+    stored = np.array([*ids, 0])[np.array(places).reshape(SIZE)]
+    segments = [{"id": i, "category_id": c, "iscrowd": int(k)} for i, c, k in zip(ids, kinds, crowd, strict=True)]
+    own = new_own()
+    own.write_recipe(PANOPTIC)
+    own.image("train/a.jpg")
+    rgb = np.stack([stored & 255, stored >> 8 & 255, stored >> 16], axis=-1).astype(np.uint8)
+    (own.root / "masks_train").mkdir()
+    Image.fromarray(rgb).save(own.root / "masks_train/a.png")
+    (own.root / "train.json").write_text(json.dumps(panoptic_json(own, "a", segments[: len(listed)])))
+    plan = make_plan(own.recipe, own.root, "train")
+    annotation = read(plan, only(plan))
+    assert annotation.mask is not None and annotation.instances is not None
+    kind_of = {3: 0, 4: 1, 9: 2}
+    number_of: dict[int, int] = {}
+    for segment_id in listed:
+        if segment_id in stored:
+            number_of[segment_id] = len(number_of) + 1
+    for y in range(12):
+        for x in range(16):
+            value = int(stored[y, x])
+            known = value in listed
+            assert annotation.mask[y, x] == (kind_of[kinds[ids.index(value)]] if known else 255)
+            assert annotation.instances[y, x] == (number_of[value] if known else 0)
+    assert [segment.id for segment in annotation.segments] == sorted(number_of.values())
+    assert [segment.iscrowd for segment in annotation.segments] == [crowd[ids.index(i)] for i in number_of]
+
+
+def test_panoptic_candidates_that_do_not_fit(own: Own) -> None:
+    own.write_recipe(PANOPTIC)
+    (own.root / "annotations/train").mkdir(parents=True)
+    names = ["ok", "no_entry", "no_png", "no_image", "wrong_size", "../escape", "grey"]
+    records = panoptic_json(own, "ok", [])
+    records["images"] = [
+        {"id": number, "file_name": f"{name}.jpg", "height": 12, "width": 99 if name == "wrong_size" else 16}
+        for number, name in enumerate(names)
+    ]
+    records["annotations"] = [
+        {"image_id": number, "file_name": f"{name}.png", "segments_info": []}
+        for number, name in enumerate(names)
+        if name != "no_entry"
+    ]
+    (own.root / "train.json").write_text(json.dumps(records))
+    for name in ("ok", "no_entry", "no_png", "wrong_size", "grey", "extra"):
+        own.image(f"train/{name}.jpg")
+    own.image("escape.jpg")
+    for name in ("ok", "no_image", "wrong_size"):
+        Image.new("RGB", (16, 12)).save(own.root / f"annotations/train/{name}.png")
+    own.mask("annotations/train/grey.png")
+    found = reasons(own)
+    assert found.pop("train/grey.jpg") == "annotations/train/grey.png: is no RGB panoptic PNG (mode L)"
+    assert found == {
+        # a name's folders are dropped: all images lie in one folder, so nothing can lead out of it
+        "train/escape.jpg": "listed, but there is no such image",
+        "train/no_entry.jpg": "no annotation in the JSON",
+        "train/no_png.jpg": "no annotation: expected annotations/train/no_png.png",
+        "train/no_image.jpg": "listed, but there is no such image",
+        "train/wrong_size.jpg": "the JSON says 99x12, but the image is 16x12",
+    }
+    manifest = json.loads((own.folder / "out/my_streets/train/manifest.json").read_text())
+    assert manifest["notes"] == {"images_not_listed": 1, "masks_not_listed": 1}
+
+
+def test_crowds_stay_and_sizes_must_agree(fixtures: Path, own: Own) -> None:
+    own.write_classes(["a", "b"])
+    layout = PANOPTIC.replace('"{split}"', '"images/{split}"').replace(
+        "annotations/{split}", "annotations/panoptic_{split}"
+    )
+    own.write_recipe(layout.replace('"{split}.json"', '"annotations/panoptic_{split}.json"'))
+    root = fixtures / "coco_panoptic_tiny_synthetic"
+    plan = make_plan(own.recipe, root, "val")
+    segments = read(plan, only(plan), (10, 5)).segments
+    assert sorted(segment.iscrowd for segment in segments) == [False, True]
+    plan = make_plan(own.recipe, root, "train")
+    mask = read(plan, only(plan), only(plan).annotation[1]).mask
+    assert mask is not None and mask.shape == (5, 5) and not mask.any()
+    # The published sample's picture is larger than its mask.
+    with pytest.raises(LayoutError, match="the image is 10x5, but its mask is 5x5"):
+        shard(own.recipe, root, "train", own.folder / "out")
+
+
+# --- boxes ------------------------------------------------------------------------------------------------------------
+
+BOXES = """name = "my_streets"
+annotation_type = "box"
+reader = "coco_boxes"
+descriptions = "my_streets.csv"
+[layout]
+images = "images/{split}"
+annotations = "annotations/{split}.json"
+"""
+
+
+def write_boxes(own: Own, data: dict[str, Any] | str) -> None:
+    own.write_recipe(BOXES)
+    (own.root / "annotations").mkdir(exist_ok=True)
+    (own.root / "annotations/train.json").write_text(data if isinstance(data, str) else json.dumps(data))
+
+
+def image_record(number: int, name: str) -> dict[str, Any]:
+    return {"id": number, "file_name": name, "width": 16, "height": 12}
+
+
+def test_boxes_of_ones_own(own: Own) -> None:
+    own.image("images/train/a.jpg")
+    own.image("images/train/sub/b.png")
+    own.image("images/train/extra.jpg")
+    write_boxes(
+        own,
+        {
+            "images": [
+                image_record(2, "sub/b.png"),
+                image_record(1, "a.jpg"),
+                image_record(3, "../../../secret.jpg"),
+                image_record(4, "/etc/x.jpg"),
+            ],
+            "annotations": [
+                {"image_id": 1, "category_id": 4, "bbox": [1, 2, 3, 4]},
+                {"image_id": 2, "category_id": 9, "bbox": [-5, -5, 100, 100], "area": 7.5, "iscrowd": 1},
+                {"image_id": 1, "category_id": 3, "bbox": [1, 2, 0, 4]},
+                {"image_id": 1, "category_id": 3, "bbox": [16, 2, 9, 4]},
+                {"image_id": 77, "category_id": 3, "bbox": [1, 2, 3, 4]},
+                {"image_id": 1, "category_id": 77, "bbox": [1, 2, 3, 4]},
+            ],
+            "categories": CATEGORIES,
+        },
+    )
+    report = shard(own.recipe, own.root, "train", own.folder / "out")
+    assert report.notes == {
+        "boxes_of_unknown_categories": 1,
+        "boxes_of_unknown_images": 1,
+        "images_not_listed": 1,
+        "reencoded_images": 1,
+        "zero_size_boxes": 2,
+    }
+    assert report.image_format == "png"
+    assert [skip["reason"] for skip in report.skipped] == ["the name leads out of its folder"] * 2
+    plan = make_plan(own.recipe, own.root, "train")
+    (first, second) = [read(plan, item).boxes for _, item in plan.tasks[0].items]
+    assert [(box.bbox, box.class_index, box.area, box.iscrowd) for box in first] == [((1, 2, 4, 6), 1, 12, False)]
+    assert [(box.bbox, box.class_index, box.area, box.iscrowd) for box in second] == [((0, 0, 16, 12), 2, 7.5, True)]
+
+
+finite = st.floats(-30, 30)
+
+
+@given(finite, finite, finite, finite)
+def test_a_clipped_box_is_the_part_inside_the_image(x: float, y: float, width: float, height: float) -> None:
+    box = clipped([x, y, width, height, 1e9, 2.0, 0.0], (10, 20))
+    x0, x1, y0, y1 = max(x, 0), min(x + width, 20), max(y, 0), min(y + height, 10)
+    if x1 > x0 and y1 > y0:
+        assert box is not None and box.bbox == (x0, y0, x1, y1) and box.area == (x1 - x0) * (y1 - y0)
+    else:
+        assert box is None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("", "is not valid JSON"),
+        ('{"categories": [{"id": 1, "name": "car"}', "is not valid JSON"),
+        ("[]", "lists no categories"),
+        ({"categories": [{"id": 1}]}, "categories 1 has no 'name'"),
+        ({"categories": CATEGORIES, "images": [{"id": 1}]}, "images 1 has no 'file_name'"),
+        (
+            {"categories": CATEGORIES, "images": [], "annotations": [{"bbox": [1, 2], "image_id": 1}]},
+            "annotations 1 is malformed",
+        ),
+        ({"categories": CATEGORIES, "images": []}, "no images found"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, "1 of its 1 categories are no classes of my_streets: 'cat'"),
+    ],
+)
+def test_malformed_annotations_are_one_clear_error(own: Own, data: dict[str, Any] | str, message: str) -> None:
+    own.image("images/train/a.jpg")
+    write_boxes(own, data)
+    with pytest.raises(LayoutError, match=message):
+        make_plan(own.recipe, own.root, "train")
+
+
+@pytest.mark.parametrize(("used", "right"), [("objects365", "objects365_v1"), ("objects365_v1", "objects365")])
+def test_the_other_objects365_is_refused_by_name(own: Own, used: str, right: str) -> None:
+    own.image("train/a.jpg")
+    names = load_label_space(load_recipe(right)).names
+    data = {"categories": [{"id": n, "name": name} for n, name in enumerate(names, 1)], "images": []}
+    file = "zhiyuan_objv2_train.json" if used == "objects365" else "objects365_train.json"
+    (own.root / file).write_text(json.dumps(data))
+    with pytest.raises(LayoutError, match=f"This is {right}: use that name"):
+        make_plan(load_recipe(used), own.root, "train")
+
+
+# --- one mask for each object (Open Images) ---------------------------------------------------------------------------
+
+DOG, CAT, PERSON = "/m/0bt9lr", "/m/01yrx", "/m/01g317"
+HEADER = "MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,PredictedIoU,Clicks\n"
+
+
+class OpenImages:
+    """Made-up pictures in the official layout."""
+
+    def __init__(self, own: Own) -> None:
+        self.own, self.root, self.rows = own, own.root, [HEADER]
+        (self.root / "classes-segmentation.txt").write_text(f"{DOG}\n{PERSON}\n")
+        (self.root / "class-descriptions-boxable.csv").write_text(f"{DOG},Dog\n{CAT},Cat\n{PERSON},Person\n")
+
+    def mask(self, image: str, label: str, box: str, values: Any, written: bool = True) -> None:
+        name = f"{image}_{label.strip('/').replace('/', '')}_{box}.png"
+        self.rows.append(f"{name},{image},{label},{box},0.25,0.75,0.000000,0.5,0.8,\n")
+        if written:
+            target = self.root / "masks" / "train" / image[0] / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.asarray(values, dtype=bool)).save(target)
+
+    def plan(self) -> Plan:
+        (self.root / "train-annotations-object-segmentation.csv").write_text("".join(self.rows))
+        return make_plan(load_recipe("openimages"), self.root, "train")
+
+
+def test_open_images(own: Own) -> None:
+    data = OpenImages(own)
+    own.image("train_0/0a.jpg")
+    own.image("train_f/fb.jpg")
+    own.image("train_f/fc.jpg")
+    own.image("train_f/unlisted.jpg")
+    dog, person = np.zeros((24, 32), bool), np.zeros((12, 16), bool)
+    dog[4:20, 8:30] = True  # twice the image's size
+    person[4:6, 6:8] = True
+    data.mask("0a", PERSON, "00000001", person)
+    data.mask("0a", DOG, "00000002", dog)
+    data.mask("0a", DOG, "00000003", np.zeros((12, 16), bool))
+    data.mask("0a", DOG, "00000004", person, written=False)
+    data.mask("0a", CAT, "00000005", person)
+    data.mask("fb", DOG, "00000006", person, written=False)
+    data.mask("fc", DOG, "00000007", np.zeros((12, 16), bool))
+    data.mask("fd", DOG, "00000008", person)
+    (own.root / "oidv6-train-annotations-bbox.csv").write_text(
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n"
+        f"0a,xclick,{DOG},1,0.250000012,0.75000002,0.0,0.49999998,-1,-1,1,0,0\n"
+        f"0a,xclick,{PERSON},1,0.25,0.75,0.0,0.5,-1,-1,0,0,0\n"
+    )
+    plan = data.plan()
+    space, full = plan.source.space, load_label_space(load_recipe("openimages"))
+    assert space.name == "openimages" and set(space.names) == {"Dog", "Person"}
+    assert all(full.name_of(index) == space.name_of(index) for index in space.indices)
+    assert space.ignore_index == 65535
+    of = {name: index for index, name in zip(space.indices, space.names, strict=True)}
+    report = shard(load_recipe("openimages"), own.root, "train", own.folder / "out")
+    assert {skip["path"]: skip["reason"] for skip in report.skipped} == {
+        "train_f/fb.jpg": "none of its 1 masks is on disk",
+        "train_f/fc.jpg": "none of its masks covers a pixel",
+        "fd": "named in the CSV, but there is no such image",
+    }
+    assert report.notes == {"empty_masks": 1, "masks_of_other_classes": 1, "missing_masks": 2}
+    annotation = read(plan, plan.tasks[0].items[0][1])
+    expected = np.full(SIZE, 65535, np.uint16)
+    expected[2:10, 4:15] = of["Dog"]
+    expected[4:6, 6:8] = of["Person"]
+    np.testing.assert_array_equal(annotation.mask, expected)
+    assert [(box.class_index, box.bbox, box.group_of) for box in annotation.boxes] == [
+        (of["Person"], (4, 0, 12, 6), False),
+        (of["Dog"], (4, 0, 12, 6), True),
+    ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(masks=st.lists(st.tuples(st.sampled_from([DOG, PERSON]), st.integers(0, 2**12 - 1)), min_size=1, max_size=5))
+def test_small_masks_lie_on_top(new_own: Callable[[], Own], masks: list[tuple[str, int]]) -> None:
+    """Every pixel has the class of the smallest mask that covers it, the last by name among equals."""
+    grids = [np.array([int(bit) for bit in f"{bits:012b}"], bool).reshape(3, 4) for _, bits in masks]
+    if not any(grid.any() for grid in grids):
+        return
+    data = OpenImages(new_own())
+    data.own.image("train/0a.jpg")
+    for number, ((label, _), grid) in enumerate(zip(masks, grids, strict=True)):
+        data.mask("0a", label, f"{number:08x}", grid)
+    plan = data.plan()
+    painted = read(plan, only(plan)).mask
+    assert painted is not None
+    names = {DOG: "Dog", PERSON: "Person"}
+    for y in range(12):
+        for x in range(16):
+            around = [
+                (grid.sum(), f"0a_{label.replace('/', '')}_{number:08x}", label)
+                for number, ((label, _), grid) in enumerate(zip(masks, grids, strict=True))
+                if grid[y // 4, x // 4]
+            ]
+            if not around:
+                assert painted[y, x] == 65535
+                continue
+            smallest = min(size for size, _, _ in around)
+            label = max(entry[1:] for entry in around if entry[0] == smallest)[1]
+            assert plan.source.space.name_of(int(painted[y, x])) == names[label]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("classes-segmentation.txt", "/m/nobody\n", r"1 of 1 classes are, by .*, none of openimages: /m/nobody"),
+        ("classes-segmentation.txt", "", "no class of the recipe is listed"),
+        ("class-descriptions-boxable.csv", "/m/0bt9lr\n", "row 1 has too few fields"),
+        ("train-annotations-object-segmentation.csv", "ImageID\n", "the header lacks MaskPath, LabelName, BoxXMin"),
+        ("train-annotations-object-segmentation.csv", HEADER + "a,b\n", "row 1 has too few fields"),
+        (
+            "train-annotations-object-segmentation.csv",
+            HEADER + f"a.png,0a,{DOG},1,x,1,0,1,1,\n",
+            "row 1 has a box of",
+        ),
+    ],
+)
+def test_malformed_open_images_files_are_one_clear_error(own: Own, file: str, text: str, message: str) -> None:
+    OpenImages(own)
+    own.image("train/0a.jpg")
+    (own.root / "train-annotations-object-segmentation.csv").write_text(HEADER)
+    (own.root / file).write_text(text)
+    with pytest.raises(LayoutError, match=message):
+        make_plan(load_recipe("openimages"), own.root, "train")

@@ -1,0 +1,177 @@
+"""verify finds every kind of damage, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelmerge.catalog import load_recipe
+from labelmerge.errors import ShardError
+from labelmerge.sharding.verify import verify
+from labelmerge.sharding.write import shard
+
+if TYPE_CHECKING:
+    from tests.sharding.conftest import Own
+
+OTHER, KEY = "my_streets-train-000000000", "my_streets-train-000000001"
+
+
+@pytest.fixture
+def folder(own: Own, tmp_path: Path) -> Path:
+    """Shards of four images."""
+    own.pairs(4)
+    report = shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2)
+    assert report.folder is not None
+    return report.folder
+
+
+def faults(folder: Path) -> list[str]:
+    return [f"{Path(problem.where).name}: {problem.what}" for problem in verify([folder]).problems]
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> None:
+    """Change the members of the first shard, and its manifest entry to fit: only the samples are wrong then."""
+    path = folder / "my_streets-train-000000.tar"
+    with tarfile.open(path) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as tar:
+        for name, data in change(members).items():
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, BytesIO(data))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = path.read_bytes()
+    manifest["shards"][0] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def png(values: Any) -> bytes:
+    out = BytesIO()
+    Image.fromarray(np.asarray(values)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_sound_shards_have_no_fault(folder: Path) -> None:
+    report = verify([folder.parents[1], folder])
+    assert (report.splits, report.shards, report.samples, report.problems) == (1, 2, 4, ())
+
+
+def test_a_truncated_tar(folder: Path) -> None:
+    path = folder / "my_streets-train-000001.tar"
+    path.write_bytes(path.read_bytes()[:3000])
+    found = faults(folder)
+    assert found[0].startswith("my_streets-train-000001.tar: has 3000 bytes, but the manifest says")
+    assert any("but the manifest says 2" in fault for fault in found)
+
+
+def test_a_flipped_byte(folder: Path) -> None:
+    path = folder / "my_streets-train-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(data)
+    assert "my_streets-train-000001.tar: its content is not what the manifest's sha256 says" in faults(folder)
+
+
+def test_a_missing_and_an_extra_shard(folder: Path) -> None:
+    (folder / "my_streets-train-000001.tar").rename(folder / "my_streets-train-000009.tar")
+    assert faults(folder) == [
+        "my_streets-train-000009.tar: is not in the manifest",
+        "my_streets-train-000001.tar: is missing",
+    ]
+
+
+def without(name: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda members: {key: data for key, data in members.items() if key != name}
+
+
+def with_json(**changes: Any) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    def change(members: dict[str, bytes]) -> dict[str, bytes]:
+        meta = json.loads(members[f"{KEY}.json"])
+        return members | {f"{KEY}.json": json.dumps(meta | changes).encode()}
+
+    return change
+
+
+def with_member(name: str, data: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda members: dict(sorted((members | {f"{KEY}.{name}": data}).items()))
+
+
+BOX = {"bbox": [1.0, 2.0, 3.0, 4.0], "class_index": 0, "iscrowd": False, "group_of": False, "area": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (without(f"{KEY}.mask.png"), "members missing: mask.png"),
+        (without(f"{KEY}.json"), "members missing: json"),
+        (with_member("txt", b"x"), "members that the manifest does not list: txt"),
+        (with_member("mask.png", png(np.full((12, 16), 7, np.uint8))), "mask.png: values outside the label space: 7"),
+        (with_member("mask.png", png(np.zeros((3, 3), np.uint8))), "mask.png is 3x3, but the json says 16x12"),
+        (with_member("mask.png", png(np.zeros((12, 16, 3), np.uint8))), "mask.png is no single-channel"),
+        (with_member("mask.png", b"no picture"), "mask.png can't be decoded"),
+        (with_member("jpg", b"no picture"), "jpg can't be decoded"),
+        (with_member("json", b"{"), "json can't be read"),
+        (with_member("json", b"[]"), "json: not an object"),
+        (with_member("json", b"{}"), "json: 'key' is missing"),
+        (with_json(height="12"), "json: 'height' is a str"),
+        (with_json(height=13), "jpg is 16x12, but the json says 16x13"),
+        (with_json(key="other"), "json: key is 'other', not"),
+        (with_json(label_space="0"), "json: label_space is '0', not"),
+        (with_json(present=[1]), "json: present is [1], but the annotation has [0, 1, 2]"),
+        (with_json(boxes=[{}]), "json: boxes[0]: 'bbox' is missing"),
+        (with_json(boxes=[BOX | {"class_index": 3}]), "json: boxes[0]: class 3 is not in the label space"),
+        (with_json(boxes=[BOX | {"bbox": [1, 2, 99, 4]}]), "is no box inside the image"),
+        (with_json(boxes=[BOX | {"bbox": [1, 2, 3]}]), "bbox must be four numbers"),
+        (with_json(boxes=[BOX]), "class_boxes does not agree with the samples"),
+        (lambda members: members | {f"{KEY}.json": members[f"{OTHER}.json"]}, f"json: key is '{OTHER}', not '{KEY}'"),
+        (lambda members: {name: data for name, data in members.items() if KEY not in name}, "has 1 samples, but"),
+        (lambda members: members | {f"{OTHER}.x/jpg": b""}, "members that the manifest does not list: x/jpg"),
+    ],
+)  # fmt: skip
+def test_a_faulty_sample(folder: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]], fault: str) -> None:
+    rewrite(folder, change)
+    assert any(fault in found for found in faults(folder)), faults(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"format": "labelmerge-shards/9"}, "its format is 'labelmerge-shards/9'"),
+        ({"counts": {"found": 4, "written": 3, "skipped": 1}}, "counts 3 samples written, but its shards have 4"),
+        ({"counts": {"found": 9, "written": 4, "skipped": 0}}, "its counts do not add up"),
+        ({"class_pixels": {}}, "class_pixels does not agree"),
+        ({"ignored_pixels": 1}, "ignored_pixels does not agree"),
+        ({"shards": [{}]}, "shards: 'name' is missing"),
+        ({"shards": 3}, "'shards' is a int"),
+        ({"label_space": {"name": "x", "hash": "0", "names": ["a"]}}, "hash does not match"),
+        ({"label_space": {}}, "is not a manifest"),
+    ],
+)
+def test_a_faulty_manifest(folder: Path, change: dict[str, Any], fault: str) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert any(fault in found for found in faults(folder)), faults(folder)
+
+
+def test_faulty_segments(fixtures: Path, tmp_path: Path) -> None:
+    report = shard(load_recipe("coco_panoptic"), fixtures / "coco_panoptic", "train", tmp_path)
+    assert verify([tmp_path]).problems == () and report.folder is not None
+    path = report.folder / "coco_panoptic-train-000000.tar"
+    path.write_bytes(path.read_bytes().replace(b'"area":17245', b'"area":17246'))
+    assert any("differ in ids or areas" in fault for fault in faults(report.folder))
+
+
+def test_nothing_to_verify(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="no shards here"):
+        verify([tmp_path])
+    with pytest.raises(ShardError, match="no such folder"):
+        verify([tmp_path / "nowhere"])
