@@ -111,6 +111,15 @@ class Source:
 
     def __post_init__(self) -> None:
         first = self.sets[0]
+        splits: dict[str, ShardSet] = {}
+        for shard_set in self.sets:
+            twin = splits.setdefault(shard_set.split, shard_set)
+            if twin is not shard_set:
+                raise ShardError(
+                    f"is {self.dataset}'s {shard_set.split} split, and so is {twin.folder}",
+                    where=shard_set.folder,
+                    fix="Train on one of them",
+                )
         for other in self.sets[1:]:
             if (other.space.hash, other.annotation_type) != (first.space.hash, first.annotation_type):
                 raise ShardError(

@@ -40,7 +40,8 @@ class TrainConfig:
         method: what turns pixel embeddings into losses; ``ssiw`` is the only one so far.
         losses: which of SSIW's losses count: ``hd`` (masks), ``ld`` (noisy masks), ``wd`` (boxes). A dataset whose loss
             is not among them is left out.
-        hd_weight, ld_weight, wd_weight: factors on the losses in their sum.
+        hd_weight, ld_weight, wd_weight: factors on the losses in their sum. L_WD, a sum over hundreds of dimensions,
+            begins at about 20; with 0.1 it doesn't drown the others.
         drop: the share of the largest pixel losses that L_LD drops in each image.
         label_space: the softmax runs over all columns (``union``, as in the paper) or over those of the sample's own
             dataset (``dataset``).
@@ -80,7 +81,7 @@ class TrainConfig:
     losses: tuple[str, ...] = LOSSES
     hd_weight: float = 1.0
     ld_weight: float = 1.0
-    wd_weight: float = 1.0
+    wd_weight: float = 0.1
     drop: float = 0.3
     label_space: str = "union"
     labels: str = "seen"

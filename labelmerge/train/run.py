@@ -38,7 +38,7 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any]) -> dict
     path = out / CONFIG
     try:
         theirs = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         write_text(path, tomli_w.dumps(ours))
         return ours
     except (OSError, ValueError) as error:

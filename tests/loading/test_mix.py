@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,13 @@ def test_shards_that_are_corrupt_throughout_are_an_error_from_any_process(tmp_pa
     assert isinstance(caught.value, LabelmergeError) and "\n" not in str(caught.value)
 
 
+def test_a_worker_that_dies_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mixture, "batch", lambda self, step: os._exit(1))
+    with pytest.raises(LabelmergeError, match="a loading process died .*fewer --workers") as caught:
+        list(mixture(tmp_path).batches(0, 2, workers=1))
+    assert "\n" not in str(caught.value)
+
+
 def test_splits_of_one_dataset_are_one_source(tmp_path: Path) -> None:
     val = Toy("streets", STREETS.names, count=2, split="val")
     mixed = mixture(tmp_path, [STREETS, val, PARTS], batch_size=2)
@@ -142,6 +150,9 @@ def test_splits_of_one_dataset_are_one_source(tmp_path: Path) -> None:
     other = Toy("streets", ("road", "sea"), split="test")
     with pytest.raises(ShardError, match="another label space"):
         mixture(tmp_path, [STREETS, other])
+    again = [ShardSet.open(STREETS.write(tmp_path / name)) for name in ("a", "b")]
+    with pytest.raises(ShardError, match="is streets's train split, and so is"):
+        group_by_dataset(again)
 
 
 def test_decoded_samples_are_kept_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

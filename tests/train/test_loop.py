@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from labelmerge.embed.bank import Bank
-from labelmerge.errors import BankError, ConfigError, LabelmergeError, ShardError
+from labelmerge.errors import BankError, ConfigError, LabelmergeError, OutputError, ShardError
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import RunResult, train
@@ -270,6 +270,9 @@ def test_missing_inputs_are_named_and_leave_nothing(shards: Path, bank: Path, tm
     with pytest.raises(ConfigError, match="unknown method"):
         train([shards], bank, out, config=dataclasses.replace(CONFIG, method="lmseg"), device="cpu")
     assert not out.exists()
+    out.write_text("")
+    with pytest.raises(OutputError, match="a file is where a folder must go"):
+        train([shards], bank, out, config=CONFIG, device="cpu")
 
 
 def test_progress_is_told_the_loss(shards: Path, bank: Path, tmp_path: Path) -> None:
