@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelmerge.errors import BankError, UsageError
+from labelmerge.errors import BankError, SampleError, UsageError
 
 _STRIPE_ELEMENTS = 2**24  # labels x rows x width of one stripe: 64 MiB of float32, a few times over
 
@@ -132,9 +132,28 @@ def segment(
 
     Raises:
         BankError: all label vectors are zero, or their dimension isn't the model's.
+        SampleError: the image is too large for the device's memory.
     """
     labels = labels if isinstance(labels, LabelVectors) else LabelVectors(labels)
     views = views or Views()
+    try:
+        return _segment(model, image, labels, tau, views, torch.device(device))
+    except torch.OutOfMemoryError as error:
+        height, width = max(views.sizes(*image.shape[:2]))
+        raise SampleError(
+            f"at {width}x{height} pixels the image does not fit into the memory of {device}",
+            fix="Use a smaller --short-edge or scale, or --device cpu",
+        ) from error
+
+
+def _segment(
+    model: PixelModel,
+    image: npt.NDArray[np.uint8],
+    labels: LabelVectors,
+    tau: float,
+    views: Views,
+    device: torch.device,
+) -> npt.NDArray[np.int64]:
     height, width = image.shape[:2]
     with torch.inference_mode():
         pixels = torch.from_numpy(image.copy()).to(device)  # torch wants an array that it may write to

@@ -19,7 +19,7 @@ Picture = npt.NDArray[np.uint8]
 _BACKGROUND = (255, 255, 255)
 _INK = (32, 32, 32)
 _UNLABELLED = (96, 96, 96)
-_LUMA = np.array([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of RGB, ITU-R BT.601
 _MAX_NAME = 40  # characters of a name in a legend
 
 
@@ -43,13 +43,13 @@ def overlay(
     Returns:
         uint8 ``[H, W, 3]``.
     """
-    table = np.vstack([palette(names), np.array([_UNLABELLED], np.uint8)])
+    table = np.vstack([palette(names), np.array([_UNLABELLED], np.uint8)]).astype(np.float32) * strength
     known = np.where((classes >= 0) & (classes < len(names)), classes, len(names))
-    grey = image @ _LUMA
-    mixed = grey[:, :, None] * (1 - strength) + table[known] * strength
+    grey = image @ (_LUMA * (1 - strength))
+    mixed = grey[:, :, None] + table[known]
     if edges:
         mixed[_borders(known)] = 255
-    out: Picture = np.round(mixed).astype(np.uint8)
+    out: Picture = np.round(mixed, out=mixed).astype(np.uint8)
     return out
 
 
