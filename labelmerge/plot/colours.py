@@ -54,19 +54,21 @@ def palette(names: Sequence[str]) -> Palette:
     """
     colours, lab = _candidates()
     chosen: dict[str, Palette] = {}
-    taken: list[npt.NDArray[np.float64]] = []
+    taken = np.empty((0, 3))
+    gaps = np.full(len(lab), np.inf)  # from each candidate to the nearest colour taken
     for name in map(_key, names):
         if name in chosen:
             continue
         own, start = _own(name)
         place = _oklab(own)
-        if taken and _distance(place[None], taken)[0] < _FAR_ENOUGH:
-            gaps = np.roll(_distance(lab, taken), -start)
-            far = np.flatnonzero(gaps >= _FAR_ENOUGH)
-            index = (start + int(far[0] if len(far) else gaps.argmax())) % len(colours)
+        if (np.linalg.norm(taken - place, axis=1) < _FAR_ENOUGH).any():
+            onwards = np.roll(gaps, -start)
+            far = np.flatnonzero(onwards >= _FAR_ENOUGH)
+            index = (start + int(far[0] if len(far) else onwards.argmax())) % len(colours)
             own, place = colours[index], lab[index]
         chosen[name] = own
-        taken.append(place)
+        taken = np.vstack([taken, place])
+        gaps = np.minimum(gaps, np.linalg.norm(lab - place, axis=1))
     return np.array([chosen[_key(name)] for name in names], dtype=np.uint8).reshape(-1, 3)
 
 
@@ -80,12 +82,6 @@ def _own(name: str) -> tuple[Palette, int]:
     start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % len(colours)
     natural = _NATURAL.get(name)
     return (np.array(natural, dtype=np.uint8) if natural else colours[start]), start
-
-
-def _distance(places: npt.NDArray[np.float64], taken: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """From each of `places` ``[n, 3]`` to the nearest of `taken`."""
-    gaps: npt.NDArray[np.float64] = np.linalg.norm(places[:, None] - np.stack(taken)[None], axis=2).min(axis=1)
-    return gaps
 
 
 @cache
