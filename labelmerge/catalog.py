@@ -177,6 +177,8 @@ def _folder(package: str) -> Path:
     return folder
 
 
+# Names begin the names of tar members, which have 100 characters at most.
+_MAX_NAME = 60
 _STRINGS = ("name", "annotation_type", "reader", "descriptions")
 _OPTIONAL_STRINGS = ("image_format", "role", "title", "homepage", "licence")
 _TABLES = ("layout", "ids", "options", "splits")
@@ -221,6 +223,8 @@ def _problems(data: dict[str, Any]) -> list[str]:
     name = data.get("name", "")
     if isinstance(name, str) and (not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789_")):
         problems.append(f"name {name!r} must be lower case letters, digits and '_'")
+    if isinstance(name, str) and len(name) > _MAX_NAME:
+        problems.append(f"name {name!r} is longer than {_MAX_NAME} characters")
     for key, allowed in (
         ("annotation_type", ANNOTATION_TYPES),
         ("role", ROLES),

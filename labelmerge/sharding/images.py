@@ -99,6 +99,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I;16", "I"):
         # 16 bits to 8: Pillow's own conversion would clip instead of scale.
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
     rgb = image.convert("RGB")
     rgb.info.clear()  # colour profiles and such would make the bytes depend on more than pixels
     return rgb

@@ -99,7 +99,7 @@ def make_plan(
     notes: Counter[str] = Counter()
     all_jpeg = True
     digest = hashlib.sha256()
-    for number, entry in enumerate(READERS[recipe.reader].scan(source)):
+    for number, entry in enumerate(map(_utf8, READERS[recipe.reader].scan(source))):
         full = limit is not None and len(items) >= limit
         _update(digest, entry)
         if isinstance(entry, Item):
@@ -129,6 +129,17 @@ def make_plan(
         notes=notes,
         candidates=digest.hexdigest(),
     )
+
+
+def _utf8(entry: Item | Skip | Note) -> Item | Skip | Note:
+    """The entry itself, unless JSON could not hold its path."""
+    if isinstance(entry, Note):
+        return entry
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
+        return Skip(entry.path.encode("utf-8", "backslashreplace").decode(), "the file's name is not UTF-8")
+    return entry
 
 
 def _nothing(source: Source, skips: list[Skip]) -> str:

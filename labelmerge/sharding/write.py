@@ -112,8 +112,7 @@ def shard(
         ShardError: the folder holds shards of another run, or too much was skipped.
         OutputError: no space, no permission.
     """
-    if workers < 1:
-        raise UsageError(f"workers is {workers}: it must be 1 or more")
+    _check_workers(workers)
     plan = make_plan(
         recipe,
         root,
@@ -165,6 +164,7 @@ def check(
     track: Track = no_track,
 ) -> ShardReport:
     """Do all that `shard` does, but write nothing: what would be skipped and why, and how much space it takes."""
+    _check_workers(workers)
     plan = make_plan(
         recipe,
         root,
@@ -188,6 +188,11 @@ def check(
     manifest = _manifest(plan, sorted(shards, key=lambda made: made.number))
     _refuse_bad(manifest, max_skip_ratio, root)
     return _report(manifest, None, kept=0)
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 1:
+        raise UsageError(f"workers is {workers}: it must be 1 or more")
 
 
 def _finish(steps: Generator[None, None, None], track: Track, what: str, total: int) -> None:

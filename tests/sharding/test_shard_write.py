@@ -135,6 +135,16 @@ def test_too_many_skips_fail_before_the_manifest(own: Own, tmp_path: Path) -> No
     assert shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.25).kept == 1
 
 
+def test_a_name_that_is_not_utf_8_is_skipped(own: Own, tmp_path: Path) -> None:
+    own.pairs(1)
+    for folder, suffix in (("images", b"jpg"), ("masks", b"png")):
+        directory = os.fsencode(own.root / folder / "train")
+        with open(directory + b"/\xff." + suffix, "wb") as stream, open(directory + b"/000." + suffix, "rb") as other:
+            stream.write(other.read())
+    report = shard(own.recipe, own.root, "train", tmp_path)
+    assert report.skipped == ({"path": "images/train/\\udcff.jpg", "reason": "the file's name is not UTF-8"},)
+
+
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
