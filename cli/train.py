@@ -86,7 +86,7 @@ def command(
             "skipped": result.skipped,
         },
         as_json,
-        f"{result.steps} steps, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
+        f"{result.steps} step{'s' if result.steps > 1 else ''}, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
         + (f", {result.skipped} corrupt samples replaced" if result.skipped else "")
         + f": {result.checkpoint} and {out / 'curves.png'}. "
         f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(bank))} --out results.json",

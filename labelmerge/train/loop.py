@@ -107,7 +107,8 @@ def train(
         "shards": [str(shard_set.folder) for shard_set in sets],
         "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
     }
-    whole_config = claim_run(out, config, inputs)
+    start, checkpoint = 0, _newest(out)
+    whole_config = claim_run(out, config, inputs, begun=checkpoint is not None)
     meta = {
         "bank_version": vectors.version,
         "encoder": vectors.encoder,
@@ -122,7 +123,6 @@ def train(
 
     # ---- the model, new or as the newest checkpoint has it
     torch.manual_seed(config.seed)
-    start, checkpoint = 0, _newest(out)
     if checkpoint is None:
         model = build_model(config.model, vectors.dim, pretrained=config.pretrained or None)
         temperature = Temperature(config.temperature)

@@ -18,12 +18,13 @@ CONFIG, LOG, CURVES = "config.toml", "log.jsonl", "curves.png"
 _MAX_CHANGES_SHOWN = 4
 
 
-def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
     """Make the folder this run's, or make sure that it is.
 
     Args:
         inputs: what the run is trained on: ``bank`` and ``shards`` (paths, which may change when a run goes on),
             ``bank_version`` and ``manifests`` {dataset/split: sha256}, which may not.
+        begun: whether there is a checkpoint. Without one nothing is lost, and the folder may become another run's.
 
     Returns:
         What config.toml holds: the settings, and `inputs` as a table of that name.
@@ -36,11 +37,11 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any]) -> dict
 
     ours = {**config.to_dict(), "inputs": dict(inputs)}
     path = out / CONFIG
-    try:
-        theirs = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not begun:
         write_text(path, tomli_w.dumps(ours))
         return ours
+    try:
+        theirs = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"can't be read as TOML ({error})", where=path, fix="Use another --out") from error
     changes = _changes(theirs, ours)
@@ -117,7 +118,7 @@ def draw_curves(out: Path) -> Path:
     top.set_ylabel("loss")
     top.set_ylim(bottom=0)
     top.legend(frameon=False)
-    for axes, key, name in ((middle, "temperature", "temperature τ"), (bottom, "lr", "learning rate")):
+    for axes, key, name in ((middle, "temperature", "τ"), (bottom, "lr", "learning rate")):
         axes.plot(steps, [line[key] for line in lines], color="0.3", linewidth=1)
         axes.set_ylabel(name)
     bottom.set_xlabel("step")

@@ -173,6 +173,15 @@ def test_another_configuration_bank_or_data_does_not_go_on(shards: Path, bank: P
         train([shards], bank, out, config=config, device="cpu")
 
 
+def test_a_run_that_saved_nothing_may_begin_again_otherwise(shards: Path, bank: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    wrong = dataclasses.replace(CONFIG, steps=1, model="segformer-b0", pretrained="nowhere.pth")
+    with pytest.raises(ConfigError, match="nowhere.pth"):
+        train([shards], bank, out, config=wrong, device="cpu")
+    assert train([shards], bank, out, config=dataclasses.replace(CONFIG, steps=1), device="cpu").steps == 1
+    assert tomllib.loads((out / "config.toml").read_text())["model"] == "tiny"
+
+
 def test_the_softmax_may_run_over_the_samples_own_labels(shards: Path, bank: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=1, log_every=1)
     union = train([shards], bank, tmp_path / "union", config=config, device="cpu")
