@@ -29,7 +29,7 @@ def output_faults(path: Path) -> Iterator[None]:
             raise OutputError("a file is where a folder must go", where=path, fix="Choose another --out") from error
         if error.errno == errno.EISDIR:
             raise OutputError("a folder is where a file must go", where=path, fix="Choose another --out") from error
-        raise
+        raise OutputError(f"can't be written ({error.strerror})", where=path, fix="Choose another --out") from error
 
 
 @contextmanager

@@ -37,8 +37,12 @@ def test_vectors_are_unit_rows_that_depend_on_nothing_but_the_text(encoder: Text
     assert together.shape == (3, encoder.dim) and together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
     for row, text in enumerate(TEXTS):
-        np.testing.assert_array_equal(encoder.encode([text])[0], together[row])
-    np.testing.assert_array_equal(encoder.encode([TEXTS[1], TEXTS[0], TEXTS[1]]), together[[1, 0, 1]])
+        np.testing.assert_allclose(encoder.encode([text])[0], together[row], atol=1e-6)
+    again = encoder.encode([TEXTS[1], TEXTS[0], TEXTS[1]])
+    np.testing.assert_allclose(again, together[[1, 0, 1]], atol=1e-6)
+    np.testing.assert_array_equal(again[0], again[2])
+    one_at_a_time = encoder.encode(TEXTS, batch_size=1)
+    np.testing.assert_allclose(one_at_a_time, together, atol=1e-6)
     assert encoder.encode([]).shape == (0, encoder.dim)
 
 
