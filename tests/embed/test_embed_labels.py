@@ -72,8 +72,8 @@ def test_another_folder_gets_the_same_version(make_dataset: MakeDataset, clip_sp
     embed_labels([rooms], tmp_path / "in two", encoder=clip_spec)
     in_two = embed_labels([streets], tmp_path / "in two", encoder=clip_spec)
     assert at_once.version[-8:] == in_two.version[-8:]
-    vectors = [Bank.load(tmp_path / name).vectors for name in ("at once", "in two")]
-    np.testing.assert_allclose(*vectors, atol=1e-6)
+    one, other = (Bank.load(tmp_path / name).vectors for name in ("at once", "in two"))
+    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_weights_are_known_by_their_content_wherever_they_lie(
