@@ -232,7 +232,8 @@ def _index_png(classes: npt.NDArray[np.int64], colours: Palette) -> bytes:
         image = Image.fromarray(classes.astype(np.uint16))
     else:
         image = Image.fromarray(classes.astype(np.uint8))
-        image.putpalette(colours.tobytes())
+        # A full palette: with a shorter one Pillow packs pixels into less than 8 bits, which few readers unpack.
+        image.putpalette(colours.tobytes().ljust(3 * 256, b"\0"))
     out = io.BytesIO()
     image.save(out, "png", optimize=True)
     return out.getvalue()

@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 Palette = npt.NDArray[np.uint8]
 
-# What everybody expects to look like itself.
+# What everybody expects to look like itself; nothing grey, because the image under a colour is grey.
 _NATURAL = {
     "sky": (112, 178, 232),
-    "road": (118, 92, 128),
+    "road": (128, 70, 142),
     "sidewalk": (232, 98, 204),
     "pavement": (232, 98, 204),
-    "building": (150, 142, 136),
-    "wall": (188, 170, 146),
+    "building": (184, 92, 68),
+    "wall": (226, 190, 138),
     "vegetation": (64, 138, 58),
     "tree": (48, 118, 62),
     "grass": (142, 196, 74),
@@ -28,8 +28,8 @@ _NATURAL = {
     "river": (74, 156, 202),
     "sand": (232, 206, 140),
     "snow": (226, 238, 246),
-    "earth": (150, 104, 62),
-    "mountain": (128, 112, 92),
+    "earth": (158, 92, 36),
+    "mountain": (116, 98, 50),
     "floor": (198, 156, 106),
     "fence": (206, 150, 150),
     "person": (224, 44, 70),
@@ -93,7 +93,7 @@ def _candidates() -> tuple[Palette, npt.NDArray[np.float64]]:
     grid = [
         (lightness, chroma * np.cos(hue), chroma * np.sin(hue))
         for lightness in (0.45, 0.56, 0.67, 0.78, 0.88)
-        for chroma in (0.07, 0.13, 0.19)
+        for chroma in (0.09, 0.14, 0.19)
         for hue in np.arange(0, 2 * np.pi, np.pi / 12)
     ]
     linear = _lab_to_linear(np.array(grid))

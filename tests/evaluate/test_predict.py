@@ -44,6 +44,7 @@ def test_outputs(trained: Path, tmp_path: Path) -> None:
     assert checkpoint.bank_folder is not None
     bank = Bank.load(checkpoint.bank_folder)
     expected = segment(checkpoint.model, pixels, bank.rows([("set", i) for i in range(3)]), tau=1)
+    assert (tmp_path / "out/a.png").read_bytes()[24] == 8  # bits per pixel
     with Image.open(tmp_path / "out/a.png") as mask:
         assert mask.mode == "P"
         np.testing.assert_array_equal(np.asarray(mask), expected)

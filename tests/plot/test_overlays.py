@@ -8,7 +8,7 @@ import pytest
 from labelmerge.plot.colours import _oklab, palette
 from labelmerge.plot.overlays import legend, overlay, panel, present, with_legend
 
-NAMES = ["road", "sky", "deer", "animal--ground-animal"]
+NAMES = ["road", "sky", "horse", "animal--ground-animal"]
 
 
 def test_a_name_keeps_its_colour() -> None:
