@@ -154,12 +154,12 @@ class Camera:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Camera:
-        mix = np.eye(3) + rng.normal(0, 0.08, (3, 3))
+        mix = np.eye(3) + rng.normal(0, 0.04, (3, 3))
         return cls(
             mix=mix / mix.sum(axis=1, keepdims=True),
-            gain=np.exp(rng.normal(0, 0.12, 3)),
-            gamma=float(np.exp(rng.normal(0, 0.18))),
-            noise=float(rng.uniform(0.01, 0.045)),
+            gain=np.exp(rng.normal(0, 0.07, 3)),
+            gamma=float(np.exp(rng.normal(0, 0.14))),
+            noise=float(rng.uniform(0.01, 0.04)),
             blur=float(rng.uniform(0.0, 0.35)),
         )
 

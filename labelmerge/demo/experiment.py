@@ -1,0 +1,330 @@
+"""The experiment on the toy worlds: the whole pipeline, once for every way to merge label spaces.
+
+All ways share data, model, steps, batches, seed, losses and evaluation; they differ in the label vectors only
+(docs/demo.md). Everything here calls the library as a user would.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from labelmerge.catalog import Recipe, load_descriptions
+from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels, write_worlds
+from labelmerge.describe.files import write_descriptions
+from labelmerge.errors import OutputError
+from labelmerge.files import output_faults, write_json, write_text
+from labelmerge.progress import Track, no_track
+
+T = TypeVar("T")
+
+FORMAT = "labelmerge-demo/1"
+RESULT, PAGE, MARKER = "demo.json", "demo.html", ".labelmerge-demo"
+
+MERGED = ("naive", "words", "sentences")
+METRICS = ("seen", "unseen", "camvid", "village", "harmonic")
+_SINGLE = "single"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the experiment is.
+
+    Attributes:
+        images: of each dataset.
+        steps: of each training run.
+        batch_size, crop: of each batch.
+        single: the datasets that a model is trained on alone.
+    """
+
+    images: int
+    steps: int
+    batch_size: int
+    crop: int
+    single: tuple[str, ...]
+
+
+SINGLE = tuple(dataset for dataset in TRAINING if dataset not in ("openimages", "objects365"))
+FULL = Size(images=60, steps=250, batch_size=18, crop=64, single=SINGLE)
+QUICK = Size(images=6, steps=6, batch_size=9, crop=32, single=("cityscapes",))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one trained model came to.
+
+    Attributes:
+        method: ``naive``, ``words``, ``sentences``, or ``single/<dataset>``.
+        iou: by held-out dataset and label; 0..1.
+        miou: by held-out dataset.
+        harmonic: mean of the two.
+        seen, unseen: mean IoU over the labels of both sets that are, and are not, in the training data.
+        seconds: of training.
+    """
+
+    method: str
+    iou: Mapping[str, Mapping[str, float]]
+    miou: Mapping[str, float]
+    harmonic: float
+    seen: float
+    unseen: float
+    seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """By the names in `METRICS`."""
+        return {"seen": self.seen, "unseen": self.unseen, "harmonic": self.harmonic, **self.miou}
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where one world's experiment lies."""
+
+    root: Path
+
+    @property
+    def worlds(self) -> Path:
+        return self.root / "worlds"
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards"
+
+    def run(self, method: str) -> Path:
+        return self.root / "runs" / method.replace("/", "-")
+
+    def results(self, method: str) -> Path:
+        return self.root / "results" / f"{method.replace('/', '-')}.json"
+
+
+@dataclass(frozen=True)
+class Banks:
+    """The label vectors of each way to merge: folders of banks."""
+
+    root: Path
+
+    @property
+    def descriptions(self) -> Path:
+        return self.root / "descriptions"
+
+    def of(self, method: str) -> Path:
+        """Single-dataset models speak the language of sentences, too."""
+        return self.root / "banks" / (method if method in MERGED else "sentences")
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    seeds: int = 1,
+    size: Size = FULL,
+    track: Track = no_track,
+) -> dict[str, Any]:
+    """Run the whole demo and write its page; returns what is in demo.json.
+
+    Args:
+        out: a new folder, or that of an earlier demo, whose content is replaced.
+        seed: of the first world and its models.
+        seeds: how many worlds; the others have the seeds that follow.
+        size: `FULL` or `QUICK`, or anything else.
+        track: progress of every stage.
+
+    Raises:
+        OutputError: `out` holds anything but a demo, or can't be written.
+    """
+    claim(out)
+    banks = Banks(out)
+    worlds: list[tuple[int, list[Scores]]] = []
+    for number in range(seed, seed + seeds):
+        place = Workplace(out / f"seed-{number}")
+        write_worlds(place.worlds, size.images, number, track)
+        if number == seed:
+            embed(banks, place.worlds, track)
+        shard_worlds(place, track)
+        scores = []
+        for method in [*(f"{_SINGLE}/{dataset}" for dataset in size.single), *MERGED]:
+            scores.append(train_and_measure(method, place, banks, size, number, track))
+        worlds.append((number, scores))
+    result = summarise(worlds, size)
+    write_json(out / RESULT, result)
+
+    from labelmerge.demo.page import make_page
+    from labelmerge.plot.report import write_page
+
+    write_page(out / PAGE, make_page(result, Workplace(out / f"seed-{seed}"), banks, track))
+    return result
+
+
+def claim(out: Path) -> None:
+    """Make `out` an empty folder of the demo's: new, or that of an earlier demo. Raises OutputError."""
+    with output_faults(out):
+        if out.exists() and any(out.iterdir()):
+            if not (out / MARKER).exists():
+                raise OutputError("holds something else than a demo", where=out, fix="Choose another --out")
+            for entry in out.iterdir():
+                if entry.name != MARKER:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(out / MARKER, "`labelmerge demo` wrote everything in this folder, and replaces it when it runs again.\n")
+
+
+def embed(banks: Banks, worlds: Path, track: Track = no_track) -> None:
+    """Describe the labels that the toy datasets use, and make the three banks of the merged ways.
+
+    The descriptions are those that ship; the user's own set brings its own.
+    """
+    from labelmerge.embed.bank import Bank
+    from labelmerge.embed.baselines import one_hot_bank
+    from labelmerge.embed.labels import embed_labels
+
+    recipes = [_described(recipe_of(dataset, worlds), banks.descriptions) for dataset in WORLDS]
+    for method in ("words", "sentences"):
+        embed_labels(recipes, banks.of(method), encoder="offline", words=method == "words", track=track)
+    one_hot_bank(Bank.load(banks.of("sentences")), TRAINING).save(banks.of("naive"))
+
+
+def _described(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with only the labels that its toy dataset uses, written to `folder`."""
+    path = folder / f"{recipe.name}.csv"
+    used = taxonomies()[recipe.name]
+    write_descriptions(path, [row for row in load_descriptions(recipe) if row.name in used])
+    return replace(recipe, descriptions=path)
+
+
+def shard_worlds(place: Workplace, track: Track = no_track) -> None:
+    """Read every toy dataset by its recipe and write it as shards."""
+    from labelmerge.sharding.write import shard
+
+    for dataset in track(WORLDS, "sharding"):
+        recipe = recipe_of(dataset, place.worlds)
+        shard(recipe, place.worlds / dataset, WORLDS[dataset].split, place.shards)
+
+
+def train_and_measure(
+    method: str, place: Workplace, banks: Banks, size: Size, seed: int, track: Track = no_track
+) -> Scores:
+    """Train one model the way `method` says and evaluate it zero-shot on the held-out sets."""
+    from labelmerge.evaluate.results import evaluate
+    from labelmerge.train.config import load_config
+    from labelmerge.train.loop import train
+
+    datasets = TRAINING if method in MERGED else (method.partition("/")[2],)
+    settings = {
+        "steps": size.steps,
+        "batch_size": size.batch_size,
+        "crop": size.crop,
+        "seed": seed,
+        "checkpoint_every": size.steps,
+        "log_every": max(size.steps // 50, 1),
+        "warmup": min(20, size.steps // 2),
+    }
+    config = load_config("tiny", overrides=settings)
+    named = _named(track, method)
+    shards = [place.shards / dataset for dataset in datasets]
+    run = train(shards, banks.of(method), place.run(method), config=config, device="cpu", track=named)
+    held_out = [place.shards / dataset for dataset in HELD_OUT]
+    results = evaluate(run.run, held_out, banks.of(method), place.results(method), device="cpu", track=named)
+    return scores_of(method, results.to_json(), run.seconds)
+
+
+def scores_of(method: str, results: Mapping[str, Any], seconds: float) -> Scores:
+    """Read seen and unseen labels off the content of a results.json."""
+    iou = {
+        entry["dataset"]: {row["name"]: row["iou"] for row in entry["classes"] if row["iou"] is not None}
+        for entry in results["sets"]
+    }
+    groups: dict[bool, list[float]] = {True: [], False: []}
+    for dataset, by_name in iou.items():
+        for name, value in by_name.items():
+            groups[name in unseen_labels(dataset)].append(value)
+    return Scores(
+        method=method,
+        iou=iou,
+        miou={entry["dataset"]: float(entry["miou"]) for entry in results["sets"]},
+        harmonic=float(results["harmonic_mean"]),
+        seen=_mean(groups[False]),
+        unseen=_mean(groups[True]),
+        seconds=seconds,
+    )
+
+
+def summarise(worlds: Sequence[tuple[int, Sequence[Scores]]], size: Size) -> dict[str, Any]:
+    """What demo.json holds: for each row of the table its figures in every world, and everything they come from.
+
+    The row ``single`` is the mean over the single-dataset models; ``best single`` is the one that has the highest
+    harmonic mean on the held-out sets, chosen by looking at them, which flatters it.
+    """
+    rows: dict[str, dict[str, list[float]]] = {}
+    best: list[str] = []
+    for _, scores in worlds:
+        single = [score for score in scores if score.method.startswith(_SINGLE)]
+        top = max(single, key=lambda score: score.harmonic)
+        best.append(top.method.partition("/")[2])
+        table = {
+            "single": {name: _mean([score.metrics()[name] for score in single]) for name in METRICS},
+            "best": top.metrics(),
+            **{score.method: score.metrics() for score in scores if score.method in MERGED},
+        }
+        for row, figures in table.items():
+            for name in METRICS:
+                rows.setdefault(row, {}).setdefault(name, []).append(figures[name])
+    return {
+        "format": FORMAT,
+        "seeds": [seed for seed, _ in worlds],
+        "size": {**vars(size), "single": list(size.single)},
+        "rows": rows,
+        "best_single": best,
+        "worlds": [{"seed": seed, "scores": [score.to_json() for score in scores]} for seed, scores in worlds],
+    }
+
+
+ROW_NAMES = {
+    "single": "one dataset, mean",
+    "best": "one dataset, best",
+    "naive": "naive merge",
+    "words": "words",
+    "sentences": "sentences",
+}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The results as plain text, in per cent."""
+    from labelmerge.plot.report import Mean
+
+    head = ("mIoU, %", "seen labels", "unseen labels", "camvid", "village", "harmonic mean")
+    body = [
+        (ROW_NAMES[row], *(Mean.of(figures[name]).percent() for name in METRICS))
+        for row, figures in result["rows"].items()
+    ]
+    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in cells)
+        for cells in (list(enumerate(zip(line, widths, strict=True))) for line in (head, *body))
+    ]
+    return "\n".join(lines)
+
+
+def read_result(out: Path) -> dict[str, Any]:
+    """The demo.json of a finished demo."""
+    result: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
+    return result
+
+
+def _named(track: Track, name: str) -> Track:
+    def wrapped(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:
+        return track(things, f"{name}: {what}", total)
+
+    return wrapped
+
+
+def _mean(values: Sequence[float] | Iterator[float]) -> float:
+    known = list(values)
+    return float(np.mean(known)) if known else 0.0

@@ -1,0 +1,522 @@
+"""From the demo's folders and figures to its page (`labelmerge.plot.report.Page`). Sentences follow the numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+
+from labelmerge import __version__
+from labelmerge.catalog import load_recipe
+from labelmerge.demo.experiment import MERGED, METRICS, ROW_NAMES, Banks, Workplace
+from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels
+from labelmerge.describe.prompts import prompt_name
+from labelmerge.embed.bank import Bank
+from labelmerge.embed.similarity import Group, Pair, cosine_matrix, merge_groups, seriation
+from labelmerge.evaluate.inference import segment
+from labelmerge.labels import LabelKey
+from labelmerge.loading.stream import Sample, ShardSet
+from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
+from labelmerge.plot.colours import palette
+from labelmerge.plot.overlays import overlay
+from labelmerge.plot.report import (
+    Chip,
+    Curve,
+    CurveChart,
+    DatasetCard,
+    LabelRow,
+    Matrix,
+    Mean,
+    MergedLabel,
+    MethodRow,
+    Page,
+    PairRow,
+    PredictionRow,
+    UnseenCard,
+    data_uri,
+    heat_map,
+    png_uri,
+)
+from labelmerge.progress import Track, no_track
+from labelmerge.train.run import read_log
+
+Classes = npt.NDArray[np.int64]
+Cosines = npt.NDArray[np.float32]
+
+ENLARGE = 3  # browsers show pictures of 100 pixels at about 300
+ABOUT = {
+    "single": "Mean over models that were each trained on one dataset alone, with the sentences of its own labels.",
+    "best": "The one of them that does best on the held-out sets, chosen by looking at them.",
+    "naive": "All nine, every label of every dataset a class of its own. Held-out labels are found by their name.",
+    "words": "All nine, every label the embedding of its bare name.",
+    "sentences": "All nine, every label the embedding of a sentence that says what it means.",
+}
+KINDS = {"mask": "masks", "noisy_mask": "noisy partial masks", "box": "boxes only"}
+PAIRS: tuple[tuple[tuple[str, str], tuple[str, str], str], ...] = (
+    (("cityscapes", "sidewalk"), ("coco_panoptic", "pavement-merged"), "two words, one thing"),
+    (("cityscapes", "rider"), ("mapillary", "Bicyclist"), "two words, one thing"),
+    (("sunrgbd", "sofa"), ("objects365", "Couch"), "two words, one thing"),
+    (("cityscapes", "terrain"), ("idd", "non-drivable fallback"), "two words, one thing"),
+    (("coco_panoptic", "mouse"), ("openimages", "Mouse"), "one word, two things: device and animal"),
+    (("coco_panoptic", "counter"), ("ade20k", "counter"), "one word, two things: worktop and shop counter"),
+    (("openimages", "Vehicle"), ("cityscapes", "car"), "a kind and one of its sorts"),
+    (("idd", "animal"), ("coco_panoptic", "dog"), "a kind and one of its sorts"),
+    (("cityscapes", "person"), ("cityscapes", "rider"), "told apart in one dataset, one in another"),
+)
+
+# From this cosine on, labels with different sentences are shown as nearly the same.
+NEARLY_THE_SAME = 0.9
+# A difference below this, in mIoU, is called none where there is only one world to judge by.
+NOISE = 0.02
+
+
+def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: Track = no_track) -> Page:
+    """Everything the demo's page shows.
+
+    Args:
+        result: the content of demo.json.
+        place: the world whose pictures are shown.
+        banks: the label vectors.
+        track: progress.
+    """
+    torch.manual_seed(0)
+    sentences, words = Bank.load(banks.of("sentences")), Bank.load(banks.of("words"))
+    trained = sentences.for_datasets(TRAINING)
+    report = merge_groups(trained, NEARLY_THE_SAME)
+    rows = result["rows"]
+    seeds = result["seeds"]
+    shown = [score for world in result["worlds"] if world["seed"] == seeds[0] for score in world["scores"]]
+    best = f"single/{result['best_single'][0]}"
+    viewer = _Viewer(place, banks, {"best": best, **{method: method for method in MERGED}})
+    unseen = Mean.of(rows["sentences"]["unseen"])
+    worlds = "one toy world" if len(seeds) == 1 else f"{len(seeds)} toy worlds"
+    return Page(
+        title="Nine datasets, one model, no relabelling",
+        lead="Segmentation datasets disagree about words. Here nine toy datasets, in the official formats of nine real "
+        "ones, are merged by what their labels mean: every label becomes the embedding of a sentence, and one model "
+        "learns from all of them at once.",
+        hero=[(dataset, _split_picture(place, dataset)) for dataset in TRAINING],
+        tiles=[
+            ("9", "training datasets: seven with masks, one with noisy partial masks, one with boxes"),
+            (str(len(trained)), f"labels in nine taxonomies, {report.columns} different sentences"),
+            (Mean.of(rows["sentences"]["seen"]).percent(), "% mIoU on held-out sets, labels that training has"),
+            (unseen.percent(), "% mIoU on seven labels that nobody drew"),
+        ],
+        verdict=verdict(rows),
+        columns=[
+            ("seen", "seen labels"),
+            ("unseen", "unseen labels"),
+            ("camvid", "camvid, all labels"),
+            ("village", "village, all labels"),
+            ("harmonic", "harmonic mean of the sets"),
+        ],
+        methods=[
+            MethodRow(
+                key,
+                ROW_NAMES[key].capitalize(),
+                ABOUT[key] + (f" Here: {', '.join(result['best_single'])}." if key == "best" else ""),
+                {metric: Mean.of(rows[key][metric]) for metric in METRICS},
+                featured=key == "sentences",
+            )
+            for key in rows
+        ],
+        bars=[("seen", "Labels that training has, % mIoU"), ("unseen", "Labels that no dataset has, % mIoU")],
+        notes=[
+            "Seen labels: all 11 of CamVid and 13 of the village, by whatever name the training sets call them. Unseen "
+            f"labels: {', '.join(unseen_labels('village'))}. All labels of a set compete: a wolf may be called cow.",
+            "The naive merge scores 0 on unseen labels because it cannot name them: a one-hot class exists only where "
+            "training had a label of that name. For the same reason it misses seen labels that go by another name.",
+            f"From {worlds}"
+            + (
+                ", so that small differences may be chance; `labelmerge demo --seeds 3` gives a spread."
+                if len(seeds) == 1
+                else f" (seeds {', '.join(map(str, seeds))}): mean ± standard deviation. Pictures are from the first."
+            ),
+        ],
+        unseen=_unseen_cards(viewer, shown, sentences, track),
+        predictions=_prediction_rows(viewer, track),
+        datasets=[_dataset_card(place, dataset) for dataset in WORLDS],
+        matrices=_matrices(trained, words),
+        pairs=[_pair_row(pair, sentences, words) for pair in PAIRS],
+        merged=_merged(report.groups),
+        merged_about=f"{len(trained)} labels have {report.columns} different sentences; labels with the same sentence (1.00) "
+        "are a single class for training, with no threshold to choose. The others here are so near, "
+        f"{NEARLY_THE_SAME} or more, that what one dataset teaches helps the other.",
+        kept_apart=_kept_apart(report.same_name),
+        charts=_charts(place, best),
+        labels=_label_rows(result),
+        protocol=_protocol(result, shown, sentences),
+        commands=_commands(),
+    )
+
+
+def verdict(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """What the figures say, in plain words: one sentence for each comparison, whichever way it went.
+
+    Args:
+        rows: by row of the table and metric, one figure for each world.
+    """
+    lines = [
+        _compare("On labels that training has, sentences", "words", rows["sentences"]["seen"], rows["words"]["seen"]),
+        _compare(
+            "On labels that no dataset has, sentences", "words", rows["sentences"]["unseen"], rows["words"]["unseen"]
+        ),
+        _compare(
+            "Against one-hot classes, on labels that training has, sentences",
+            "the naive merge",
+            rows["sentences"]["seen"],
+            rows["naive"]["seen"],
+        ),
+        _compare(
+            "Against a single dataset, on labels that training has, all nine merged by sentences",
+            "the best one",
+            rows["sentences"]["seen"],
+            rows["best"]["seen"],
+        ),
+    ]
+    return lines
+
+
+def _compare(who: str, other: str, ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """One sentence. With several worlds the difference counts where it is twice its standard error or more."""
+    a, b = Mean.of(ours), Mean.of(theirs)
+    differences = np.subtract(ours, theirs)
+    difference = float(differences.mean())
+    figures = f"{a.percent()} % and {b.percent()} % mIoU"
+    if len(differences) > 1:
+        error = float(differences.std(ddof=1)) / len(differences) ** 0.5
+        clear = abs(difference) >= max(2 * error, 1e-12)
+        sign = f", better in {int((differences > 0).sum())} of {len(differences)} worlds"
+    else:
+        clear, sign = abs(difference) >= NOISE, ""
+    if not clear:
+        return f"{who} and {other} show no clear difference: {figures}{sign}."
+    better = "beat" if difference > 0 else "do not beat"
+    points = f"{100 * abs(difference):.1f} points {'more' if difference > 0 else 'less'}"
+    return f"{who} {better} {other}: {figures}, {points}{sign}."
+
+
+class _Viewer:
+    """Held-out samples, and what each shown model makes of them."""
+
+    def __init__(self, place: Workplace, banks: Banks, methods: Mapping[str, str]) -> None:
+        self.sets = {dataset: ShardSet.open(place.shards / dataset / WORLDS[dataset].split) for dataset in HELD_OUT}
+        self.models = {key: load_checkpoint(place.run(method)) for key, method in methods.items()}
+        self.banks = {key: Bank.load(banks.of(method)) for key, method in methods.items()}
+        self.positions = {
+            dataset: data.space.lookup({index: n for n, index in enumerate(data.space.indices)}, -1)
+            for dataset, data in self.sets.items()
+        }
+
+    def truth(self, dataset: str, sample: Sample) -> Classes:
+        """Positions in the label space, -1 for no label."""
+        assert sample.mask is not None  # held-out sets have masks
+        return self.positions[dataset][sample.mask]
+
+    def prediction(self, key: str, dataset: str, sample: Sample) -> Classes:
+        vectors = self.banks[key].rows(self.sets[dataset].space.keys)
+        model = self.models[key]
+        return segment(model.model, sample.image, vectors, tau=float(model.temperature().detach()))
+
+    def similarity(self, key: str, label: LabelKey, sample: Sample) -> Cosines:
+        """The cosine of every pixel's embedding with one label, [H, W]."""
+        return _cosine(self.models[key], sample.image, self.banks[key].rows([label])[0])
+
+
+def _cosine(checkpoint: Checkpoint, image: npt.NDArray[np.uint8], vector: Cosines) -> Cosines:
+    model = checkpoint.model
+    height, width = image.shape[:2]
+    with torch.inference_mode():
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+        pixels = (pixels - torch.tensor(model.mean).view(1, 3, 1, 1)) / torch.tensor(model.std).view(1, 3, 1, 1)
+        padded = torch.nn.functional.pad(pixels, (0, -width % model.stride, 0, -height % model.stride))
+        embeddings = torch.nn.functional.normalize(model(padded), dim=1)
+        cosines = torch.einsum("bchw,c->bhw", embeddings, torch.from_numpy(vector))[None]
+        size = padded.shape[2:]
+        full = torch.nn.functional.interpolate(cosines, size=size, mode="bilinear", align_corners=False)
+    found: Cosines = full[0, 0, :height, :width].numpy()
+    return found
+
+
+def _picture(image: npt.NDArray[np.uint8], enlarge: int = ENLARGE) -> str:
+    return data_uri(image, enlarge=enlarge)
+
+
+def _chips(names: Sequence[str], shown: Sequence[int], unseen: Sequence[str] = ()) -> list[Chip]:
+    colours = palette(names)
+    return [Chip(names[n], _css(colours[n]), names[n] in unseen) for n in shown]
+
+
+def _css(colour: npt.NDArray[np.uint8]) -> str:
+    return "#" + "".join(f"{int(channel):02x}" for channel in colour)
+
+
+def _unseen_cards(viewer: _Viewer, scores: Sequence[Mapping[str, Any]], bank: Bank, track: Track) -> list[UnseenCard]:
+    """The unseen labels that went best, worst and in the middle, each in the image that has most of it."""
+    dataset = "village"
+    data = viewer.sets[dataset]
+    names = list(data.space.names)
+    iou = {score["method"]: score["iou"][dataset] for score in scores}
+    ranked = sorted((name for name in unseen_labels(dataset) if name in iou["sentences"]), key=iou["sentences"].get)
+    chosen = dict.fromkeys([ranked[-1], ranked[len(ranked) // 2], ranked[0]]) if ranked else {}
+    samples = [data.read(number) for number in range(len(data))]
+    cards = []
+    for name in track(list(chosen), "drawing unseen labels"):
+        position = names.index(name)
+        key = (dataset, data.space.indices[position])
+        sample = max(samples, key=lambda s: int((viewer.truth(dataset, s) == position).sum()))  # noqa: B023
+        truth, found = viewer.truth(dataset, sample), viewer.prediction("sentences", dataset, sample)
+        only = [np.where(mask == position, 0, -1) for mask in (truth, found)]
+        cards.append(
+            UnseenCard(
+                name=name,
+                description=_text_of(bank, key),
+                image=_picture(sample.image),
+                truth=_picture(overlay(sample.image, only[0], [name])),
+                heat=_picture(heat_map(sample.image, viewer.similarity("sentences", key, sample))),
+                found=_picture(overlay(sample.image, only[1], [name])),
+                scores=[(method, f"{100 * iou[method].get(name, 0.0):.0f} %") for method in MERGED],
+            )
+        )
+    return cards
+
+
+def _text_of(bank: Bank, key: LabelKey) -> str:
+    return bank.texts[int(bank.positions([key])[0])]
+
+
+def _prediction_rows(viewer: _Viewer, track: Track) -> list[PredictionRow]:
+    """The first image of CamVid, and those village images that together show the most unseen labels."""
+    chosen = [("camvid", number) for number in _telling(viewer, "camvid", 2)]
+    chosen += [("village", number) for number in _telling(viewer, "village", 3)]
+    rows = []
+    for dataset, number in track(chosen, "drawing predictions"):
+        data = viewer.sets[dataset]
+        sample, names = data.read(number), list(data.space.names)
+        truth = viewer.truth(dataset, sample)
+        masks = {"truth": truth} | {key: viewer.prediction(key, dataset, sample) for key in viewer.models}
+        titles = {"truth": "truth", **ROW_NAMES}
+        pictures = [("image", _picture(sample.image))]
+        pictures += [
+            (titles[key], _picture(overlay(sample.image, mask, names, strength=0.7, edges=False)))
+            for key, mask in masks.items()
+        ]
+        counts = np.bincount(truth[truth >= 0], minlength=len(names))
+        shown = [int(n) for n in np.argsort(-counts) if counts[n]]
+        rows.append(PredictionRow(sample.key, pictures, _chips(names, shown, unseen_labels(dataset))))
+    return rows
+
+
+def _telling(viewer: _Viewer, dataset: str, count: int) -> list[int]:
+    """The images that together show as many labels of the set as they can, unseen ones first; by their truth alone."""
+    data = viewer.sets[dataset]
+    unseen = unseen_labels(dataset)
+    weight = np.array([3.0 if name in unseen else 1.0 for name in data.space.names])
+    present = []
+    for number in range(len(data)):
+        truth = viewer.truth(dataset, data.read(number))
+        counts = np.bincount(truth[truth >= 0], minlength=len(weight))
+        present.append(counts > truth.size / 200)
+    chosen: list[int] = []
+    missing = np.ones(len(weight), dtype=np.bool_)
+    for _ in range(min(count, len(present))):
+        gains = [float((weight * (shown & missing)).sum()) + 0.1 * float(shown.sum()) for shown in present]
+        for number in chosen:
+            gains[number] = -1.0
+        chosen.append(int(np.argmax(gains)))
+        missing &= ~present[chosen[-1]]
+    return chosen
+
+
+def _dataset_card(place: Workplace, dataset: str) -> DatasetCard:
+    world = WORLDS[dataset]
+    data = ShardSet.open(place.shards / dataset / world.split)
+    recipe = recipe_of(dataset, place.worlds)
+    used = list(taxonomies()[dataset])
+    image, annotation = _telling_sample(data, used)
+    return DatasetCard(
+        name=dataset,
+        title=recipe.title,
+        kind="held out" if world.held_out else KINDS[data.annotation_type],
+        facts=f"{len(data)} images of {world.width} × {world.height}, {len(used)} labels, reader {recipe.reader}",
+        image=_picture(image, 2),
+        annotation=_picture(annotation, 2),
+        chips=_chips(used, range(len(used)), unseen_labels(dataset)),
+        held_out=world.held_out,
+    )
+
+
+def _split_picture(place: Workplace, dataset: str) -> str:
+    """The same sample as on the dataset's card, square, and its right half under the annotation."""
+    data = ShardSet.open(place.shards / dataset / WORLDS[dataset].split)
+    image, annotation = _telling_sample(data, list(taxonomies()[dataset]))
+    side, middle = image.shape[0], image.shape[1] // 2
+    both = np.concatenate([image[:, :middle], annotation[:, middle:]], axis=1)
+    return _picture(both[:, middle - side // 2 : middle - side // 2 + side], 2)
+
+
+def _telling_sample(data: ShardSet, used: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Image and annotation, both uint8 [H, W, 3], of that one of the first samples which has most labels."""
+    samples = [data.read(number) for number in range(min(len(data), 12))]
+    sample = max(samples, key=_labels_in)
+    index_of = dict(zip(data.space.names, data.space.indices, strict=True))
+    table = data.space.lookup({index_of[name]: n for n, name in enumerate(used)}, -1)
+    if sample.mask is None:
+        return sample.image, _boxes(sample, [int(table[c]) for c in sample.box_classes], used)
+    return sample.image, overlay(sample.image, table[sample.mask], used, strength=0.7, edges=False)
+
+
+def _labels_in(sample: Sample) -> int:
+    return len(np.unique(sample.box_classes if sample.mask is None else sample.mask))
+
+
+def _boxes(sample: Sample, classes: Sequence[int], names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    colours = palette(names)
+    picture = Image.fromarray(overlay(sample.image, np.full(sample.image.shape[:2], -1), names, strength=0.25))
+    draw = ImageDraw.Draw(picture)
+    for (x0, y0, x1, y1), position in zip(sample.boxes.tolist(), classes, strict=True):
+        draw.rectangle((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)), outline=tuple(colours[position].tolist()))
+    return np.asarray(picture)
+
+
+def _matrices(trained: Bank, words: Bank) -> list[Matrix]:
+    """The similarities of all different sentences and of the same labels' words, in one order."""
+    first: dict[str, LabelKey] = {}
+    for key, text in zip(trained.keys, trained.texts, strict=True):
+        first.setdefault(text, key)
+    sentences = trained.for_keys(first.values())
+    order = seriation(sentences)
+    names = [prompt_name(name) for name in sentences.names]
+    labels = [
+        name if names.count(name) == 1 else f"{name} ({key[0]})"
+        for name, key in zip(names, sentences.keys, strict=True)
+    ]
+    shown = [labels[row] for row in order]
+    panels = [("Words", words.for_keys(sentences.keys)), ("Sentences", sentences)]
+    return [Matrix(title, shown, _heat(cosine_matrix(bank)[np.ix_(order, order)])) for title, bank in panels]
+
+
+def _heat(matrix: npt.NDArray[np.float32]) -> str:
+    """A PNG of one pixel for each cell, dark to bright from the 2nd percentile to 1."""
+    import matplotlib
+
+    low = float(np.quantile(matrix, 0.02))
+    colours = matplotlib.colormaps["magma"](np.clip((matrix - low) / (1 - low), 0, 1), bytes=True)
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(colours[:, :, :3])).save(out, "PNG", optimize=True)
+    return png_uri(out.getvalue())
+
+
+def _pair_row(pair: tuple[tuple[str, str], tuple[str, str], str], sentences: Bank, words: Bank) -> PairRow:
+    keys = [_key_of(sentences, dataset, name) for dataset, name in pair[:2]]
+    cosines = [float(bank.rows(keys[:1])[0] @ bank.rows(keys[1:])[0]) for bank in (words, sentences)]
+    left, right = (f"{prompt_name(name)} ({dataset})" for dataset, name in pair[:2])
+    return PairRow(left, right, pair[2], *cosines)
+
+
+def _key_of(bank: Bank, dataset: str, name: str) -> LabelKey:
+    return next(key for key, own in zip(bank.keys, bank.names, strict=True) if key[0] == dataset and own == name)
+
+
+def _merged(groups: Sequence[Group]) -> list[MergedLabel]:
+    out = []
+    for group in groups:
+        datasets: dict[str, list[str]] = {}
+        for member in group.members:
+            datasets.setdefault(prompt_name(member.name), []).append(member.dataset)
+        members = [(name, ", ".join(where)) for name, where in sorted(datasets.items(), key=lambda item: -len(item[1]))]
+        out.append(MergedLabel(members, group.lowest))
+    return out
+
+
+def _kept_apart(pairs: Sequence[Pair]) -> list[PairRow]:
+    """One row for each pair of sentences: the datasets that share a sentence would say the same again."""
+    rows: dict[tuple[str, str], PairRow] = {}
+    for pair in pairs:
+        left, right = (f"{prompt_name(side.name)} ({side.dataset})" for side in (pair.a, pair.b))
+        rows.setdefault((pair.a.text, pair.b.text), PairRow(left, right, "", 1.0, pair.cosine))
+    return list(rows.values())
+
+
+def _charts(place: Workplace, best: str) -> list[CurveChart]:
+    logs = {key: read_log(place.run(method)) for key, method in (("best", best), *((m, m) for m in MERGED))}
+    about = {
+        "hd": ("Masks, L_HD", "cross-entropy over cosines, each pixel against all labels"),
+        "ld": ("Noisy masks, L_LD", "the same without the 30 % largest losses of an image"),
+        "wd": ("Boxes, L_WD", "distance from the box's mean embedding to its label's vector"),
+    }
+    charts = []
+    for part, (title, what) in about.items():
+        curves = []
+        for key, log in logs.items():
+            points = [
+                (float(line["step"]), float(line["parts"][part])) for line in log if line["parts"].get(part) is not None
+            ]
+            if points:
+                curves.append(Curve(key, ROW_NAMES[key], points))
+        charts.append(CurveChart(title, what, curves))
+    return charts
+
+
+def _label_rows(result: Mapping[str, Any]) -> list[LabelRow]:
+    """Mean IoU over the worlds of every held-out label, by the rows of the table."""
+    rows = []
+    for dataset in HELD_OUT:
+        for name in taxonomies()[dataset]:
+            figures = [_mean_iou(result, row, dataset, name) for row in result["rows"]]
+            rows.append(LabelRow(dataset, name, name in unseen_labels(dataset), figures))
+    return rows
+
+
+def _mean_iou(result: Mapping[str, Any], row: str, dataset: str, name: str) -> str:
+    values = []
+    for world, best in zip(result["worlds"], result["best_single"], strict=True):
+        wanted = f"single/{best}" if row == "best" else row
+        for score in world["scores"]:
+            if score["method"] == wanted or (row == "single" and score["method"].startswith("single/")):
+                value = score["iou"][dataset].get(name)
+                values += [] if value is None else [value]
+    return f"{100 * float(np.mean(values)):.0f}" if values else "–"
+
+
+def _protocol(result: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], sentences: Bank) -> list[tuple[str, str]]:
+    size = result["size"]
+    seconds = sum(score["seconds"] for score in scores)
+    training = (
+        f"{size['steps']} steps of {size['batch_size']} views of {size['crop']} × {size['crop']} pixels, every dataset "
+        "with an equal share of each batch"
+    )
+    return [
+        ("model", "tiny: a convolutional network of 0.3 million parameters, random initial weights"),
+        ("training", training),
+        ("losses", "L_HD, L_LD and L_WD of Yin et al. (IJCV 2024)"),
+        ("what differs", "between the rows of the table: the label vectors, and nothing else"),
+        ("single datasets", ", ".join(size["single"])),
+        ("encoder", f"{sentences.identity.get('model')}, {sentences.dim} dimensions"),
+        ("data", f"{size['images']} images in each dataset"),
+        ("evaluation", "whole images, one scale; each set by its own labels; IoU over the whole set"),
+        ("worlds", f"seeds {', '.join(map(str, result['seeds']))}"),
+        ("time", f"{seconds:.0f} s of training in the first world"),
+        ("software", f"labelmerge {__version__}, torch {torch.__version__.partition('+')[0]}"),
+    ]
+
+
+def _commands() -> list[tuple[str, str]]:
+    root = load_recipe("cityscapes").name
+    return [
+        ("Shards, one dataset at a time:", f"labelmerge shard {root} --root /data/{root} --split train --out shards"),
+        (
+            "Label vectors, with CLIP as in the paper:",
+            "labelmerge embed cityscapes coco_panoptic ade20k camvid --out bank",
+        ),
+        ("One model on all of them:", "labelmerge train --shards shards --bank bank --out run --preset segformer-b5"),
+        (
+            "Ask for labels that nobody drew:",
+            'labelmerge predict photo.jpg --checkpoint run --labels "deer, grass, sky" --out masks',
+        ),
+    ]
