@@ -11,7 +11,12 @@ from . import options
 
 @click.group("plot")
 def command() -> None:
-    """Draw similarity matrices and other pictures."""
+    """Draw similarity matrices and other pictures.
+
+    \b
+    Example:
+      labelmerge plot similarity --bank bank --out similarity.png
+    """
 
 
 @command.command("similarity")
