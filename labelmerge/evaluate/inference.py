@@ -219,9 +219,13 @@ class _LowResolution:
         """[U, rows, W] upsampled logits."""
         above, down = self.y[0][rows], self.y[1][rows, None]
         left, right = self.x
-        after = (above + 1).clamp(max=self.logits.shape[1] - 1)
-        band = torch.lerp(self.logits[:, above], self.logits[:, after], down)  # [U, rows, w]
-        return torch.lerp(band[:, :, left], band[:, :, (left + 1).clamp(max=band.shape[2] - 1)], right)
+        below = (above + 1).clamp(max=self.logits.shape[1] - 1)
+        beside = (left + 1).clamp(max=self.logits.shape[2] - 1)
+        first = int(above[0])
+        band = self.logits[:, first : int(below[-1]) + 1]
+        # Columns first: there are fewer rows yet.
+        band = torch.lerp(band.index_select(2, left), band.index_select(2, beside), right)
+        return torch.lerp(band.index_select(1, above - first), band.index_select(1, below - first), down)
 
     def lengths(self, rows: slice) -> Tensor:
         """[rows, W] length of the upsampled embedding."""

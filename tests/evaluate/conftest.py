@@ -97,6 +97,7 @@ def make_split(
         "dataset": dataset,
         "split": split,
         "annotation_type": annotation_type,
+        "recipe": {"name": dataset, "sha256": "", "text": f'name = "{dataset}"'},
         "label_space": space.to_json(),
         "class_pixels": {"0": 1} if labelled else {},
         "class_boxes": {},
