@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import tarfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +136,7 @@ class ShardSet:
         dataset: the dataset's name.
         split: the split's name.
         annotation_type: ``mask`` | ``noisy_mask`` | ``box``.
+        role: ``train``, or ``eval`` for a set that is kept from training, by the recipe it was made from.
         space: the label space of its masks and boxes.
         class_pixels: labelled pixels of each class index in the whole split (classes without any may be absent).
         class_boxes: boxes of each class index, likewise.
@@ -145,6 +147,7 @@ class ShardSet:
     dataset: str
     split: str
     annotation_type: str
+    role: str
     space: LabelSpace
     class_pixels: Mapping[int, int]
     class_boxes: Mapping[int, int]
@@ -176,6 +179,7 @@ class ShardSet:
                 dataset=str(data["dataset"]),
                 split=str(data["split"]),
                 annotation_type=str(data["annotation_type"]),
+                role=str(tomllib.loads(data["recipe"]["text"]).get("role", "train")),
                 space=LabelSpace.from_json(data["label_space"]),
                 class_pixels={int(index): int(count) for index, count in data["class_pixels"].items()},
                 class_boxes={int(index): int(count) for index, count in data["class_boxes"].items()},

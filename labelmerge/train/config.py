@@ -21,7 +21,7 @@ _PROBABILITIES = ("flip", "colour", "blur", "jpeg")
 _GROUPS = {
     "model": ("model", "pretrained", "method", "label_space", "labels", "temperature", "temperature_lr"),
     "losses": ("losses", "hd_weight", "ld_weight", "wd_weight", "drop"),
-    "batches": ("steps", "batch_size", "weights", "seed", "workers", "cache_mb"),
+    "batches": ("steps", "batch_size", "eval_sets", "weights", "seed", "workers", "cache_mb"),
     "views": ("crop", "short_edge", "scale_min", "scale_max", "flip", "colour", "blur", "jpeg"),
     "optimizer": (
         "optimizer", "lr", "head_lr_factor", "weight_decay", "momentum", "warmup", "power", "clip", "bf16",
@@ -50,6 +50,7 @@ class TrainConfig:
         temperature_lr: learning rate of log τ; it follows the same schedule.
         steps: how many batches the run takes.
         batch_size: samples in a batch, shared equally among the datasets.
+        eval_sets: also train on datasets whose recipe says ``role = "eval"``; they are left out otherwise.
         weights: whole-number shares of datasets by name, where they should not be equal (1 where not given).
         seed: of the initial weights, the order of samples, their views and dropout.
         crop: side of a training view, pixels.
@@ -89,6 +90,7 @@ class TrainConfig:
     temperature_lr: float = 1e-3
     steps: int = 1000
     batch_size: int = 18
+    eval_sets: bool = False
     weights: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     crop: int = 64

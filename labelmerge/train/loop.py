@@ -236,19 +236,22 @@ def train(
 
 
 def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> list[Source]:
-    """The datasets that some loss is for. Raises ConfigError where there are none."""
+    """The datasets to train on: those that some loss is for, evaluation sets only on request. Raises ConfigError."""
     wanted = set(method.annotation_types(config).values())
-    sources = group_by_dataset(sets)
-    for source in sources:
+    kept, reasons = [], []
+    for source in group_by_dataset(sets):
         if source.annotation_type not in wanted:
-            _log.info(
-                "%s is left out: no loss for %s samples in losses = %s",
-                source.dataset, source.annotation_type, list(config.losses),
-            )  # fmt: skip
-    kept = [source for source in sources if source.annotation_type in wanted]
+            reason = f"no loss for {source.annotation_type} samples in losses = {list(config.losses)}"
+        elif any(shard_set.role == "eval" for shard_set in source.sets) and not config.eval_sets:
+            reason = "it is an evaluation set (`--set eval_sets=true` trains on those too)"
+        else:
+            kept.append(source)
+            continue
+        reasons.append(f"{source.dataset} is left out: {reason}")
     if not kept:
-        kinds = ", ".join(sorted({source.annotation_type for source in sources}))
-        raise ConfigError(f"losses = {list(config.losses)} has none for these shards, which are: {kinds}")
+        raise ConfigError(f"nothing to train on: {'; '.join(reasons)}")
+    for reason in reasons:
+        _log.info("%s", reason)
     return kept
 
 

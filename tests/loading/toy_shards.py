@@ -113,6 +113,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         "dataset": toy.name,
         "split": toy.split,
         "annotation_type": toy.kind,
+        "recipe": {"name": toy.name, "sha256": "", "text": ""},
         "label_space": toy.space.to_json(),
         "shards": shards,
         "counts": {"found": len(samples), "written": len(samples), "skipped": 0},

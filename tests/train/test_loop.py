@@ -200,8 +200,20 @@ def test_datasets_without_a_loss_are_left_out(
         result = train([shards], bank, tmp_path / "run", config=config, device="cpu")
     assert "things is left out" in caplog.text and "parts is left out" in caplog.text
     assert list(load_checkpoint(result.run).meta["manifests"]) == ["streets/train"]
-    with pytest.raises(ConfigError, match="has none for these shards, which are: box"):
+    with pytest.raises(ConfigError, match="nothing to train on: things is left out: no loss for box"):
         train([shards / "things"], bank, tmp_path / "other", config=config, device="cpu")
+
+
+def test_evaluation_sets_are_trained_on_only_on_request(
+    bank: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = {"recipe": {"name": "streets", "sha256": "", "text": 'role = "eval"'}}
+    folder = dataclasses.replace(TOYS[0], changes=recipe).write(tmp_path / "shards")
+    config = dataclasses.replace(CONFIG, steps=1)
+    with pytest.raises(ConfigError, match="streets is left out: it is an evaluation set"):
+        train([folder], bank, tmp_path / "run", config=config, device="cpu")
+    result = train([folder], bank, tmp_path / "run", config=dataclasses.replace(config, eval_sets=True), device="cpu")
+    assert list(load_checkpoint(result.run).meta["manifests"]) == ["streets/train"]
 
 
 def test_batches_smaller_than_the_number_of_datasets_train_too(shards: Path, bank: Path, tmp_path: Path) -> None:
