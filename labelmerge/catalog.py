@@ -182,13 +182,12 @@ _MAX_NAME = 60
 _STRINGS = ("name", "annotation_type", "reader", "descriptions")
 _OPTIONAL_STRINGS = ("image_format", "role", "title", "homepage", "licence")
 _TABLES = ("layout", "ids", "options", "splits")
-_LISTS = ("folders", "variants")
 _VARIANT_KEYS = ("name", "detect", *_TABLES)
 
 
 def _parse(path: Path, descriptions_folder: Path) -> Recipe:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"can't be read as TOML ({error})", where=path) from error
@@ -209,17 +208,13 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
 
 
 def _problems(data: dict[str, Any]) -> list[str]:
-    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, *_LISTS)
+    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, "folders", "variants")
     problems = [f"unknown key {key!r}" for key in data if key not in known]
     required = _STRINGS if data.get("reader") == NO_READER else (*_STRINGS, "layout")
     problems += [f"{key!r} is missing" for key in required if key not in data]
     for key, value in data.items():
         if key in (*_STRINGS, *_OPTIONAL_STRINGS) and not isinstance(value, str):
             problems.append(f"{key!r} must be a string")
-        if key in _TABLES and not isinstance(value, dict):
-            problems.append(f"{key!r} must be a table")
-        if key in _LISTS and not isinstance(value, list):
-            problems.append(f"{key!r} must be a list")
     name = data.get("name", "")
     if isinstance(name, str) and (not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789_")):
         problems.append(f"name {name!r} must be lower case letters, digits and '_'")
@@ -232,10 +227,11 @@ def _problems(data: dict[str, Any]) -> list[str]:
     ):
         if key in data and data[key] not in allowed:
             problems.append(f"{key} {data[key]!r} must be one of {', '.join(allowed)}")
-    splits = data.get("splits", {})
-    if isinstance(splits, dict):
-        problems += [f"split {key!r} must be one of {', '.join(SPLITS)}" for key in splits if key not in SPLITS]
-        problems += [f"splits.{key} must be a string" for key, value in splits.items() if not isinstance(value, str)]
+    problems += _table_problems(data)
+    if not isinstance(data.get("variants", []), list):
+        problems.append("'variants' must be a list of tables")
+    if not _are_strings(data.get("folders", [])):
+        problems.append("'folders' must be a list of names")
     for number, variant in enumerate(data.get("variants", []) if isinstance(data.get("variants", []), list) else []):
         where = f"variants[{number}]"
         if not isinstance(variant, dict):
@@ -243,6 +239,23 @@ def _problems(data: dict[str, Any]) -> list[str]:
             continue
         problems += [f"{where}: unknown key {key!r}" for key in variant if key not in _VARIANT_KEYS]
         problems += [f"{where}: {key!r} is missing" for key in ("name", "detect") if key not in variant]
-        if not isinstance(variant.get("detect", []), list):
+        problems += [f"{where}: {problem}" for problem in _table_problems(variant)]
+        if not isinstance(variant.get("name", "?"), str) or not variant.get("name", "?"):
+            problems.append(f"{where}: 'name' must be a string that is not empty")
+        if not variant.get("detect", ["?"]) or not _are_strings(variant.get("detect", [])):
             problems.append(f"{where}: 'detect' must be a list of patterns")
     return problems
+
+
+def _table_problems(data: dict[str, Any]) -> list[str]:
+    """What is wrong with the tables that a recipe and its variants can both have."""
+    problems = [f"{key!r} must be a table" for key in _TABLES if not isinstance(data.get(key, {}), dict)]
+    splits = data.get("splits", {})
+    if isinstance(splits, dict):
+        problems += [f"split {key!r} must be one of {', '.join(SPLITS)}" for key in splits if key not in SPLITS]
+        problems += [f"splits.{key} must be a string" for key, value in splits.items() if not isinstance(value, str)]
+    return problems
+
+
+def _are_strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 
 from labelmerge.errors import SampleError
 
-_INDEX_MODES = ("P", "L", "1", "I;16", "I")
+_INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 _DEFAULT_QUALITY = 95
 
 Array = npt.NDArray[Any]
@@ -29,8 +30,12 @@ def read_file(path: Path) -> bytes:
 def decode(data: bytes, where: Path) -> Image.Image:
     """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
     try:
-        image = Image.open(BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is large: no matter
+            image = Image.open(BytesIO(data))
         image.load()
+    except Image.DecompressionBombError as error:
+        raise SampleError("has more pixels than Pillow takes for safe", where=where) from error
     except Exception as error:  # Pillow's decoders raise about anything on damaged files
         raise SampleError("is not a readable image", where=where) from error
     return image
@@ -96,7 +101,7 @@ def image_member(
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I"):
+    if image.mode.startswith("I"):
         # 16 bits to 8: Pillow's own conversion would clip instead of scale.
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from labelmerge.sharding.sample import Item, Skip, Source
 
 _WILDCARD = re.compile(r"\*\*/|\*")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_PLACEHOLDERS = "{split}, {stem}, {number}, {number:06d}, {1}, {2}, …"
 _NUMBER_FORMAT = re.compile(r"number(?::(0\d+d))?")
 
 
@@ -44,10 +45,24 @@ def fill(pattern: str, fields: Mapping[str, str | int]) -> str:
             return match[0]
         raise RecipeError(
             f"unknown placeholder {match[0]} in {pattern!r}",
-            fix="Known: {split}, {stem}, {number}, {number:06d}, {1}, {2}, …",
+            fix=f"Known: {_PLACEHOLDERS}",
         )
 
     return _PLACEHOLDER.sub(value, pattern)
+
+
+def pattern_problem(pattern: str) -> str | None:
+    """Why `pattern` can't be one of a layout; None where it can."""
+    parts = pattern.split("/")
+    if not parts[0]:
+        return f"{pattern!r} must be relative to the root"
+    if parts[-1] == "**" or any("**" in part and part != "**" for part in parts):
+        return f"in {pattern!r}, '**' must be a folder of its own: '**/'"
+    try:
+        fill(pattern, {})
+    except RecipeError as error:
+        return f"{error.what} (known: {_PLACEHOLDERS})"
+    return None
 
 
 def mask_wildcards(pattern: str, images: str) -> str:
@@ -116,17 +131,24 @@ def _walk(
             return
         above = (*above, real)
         yield from _walk(root, prefix, rest, want_folders, above)
-        for name in [entry.name for entry in entries(folder) if entry.is_dir()]:
+        for name in [entry.name for entry in entries(folder) if _holds(entry.is_dir)]:
             yield from _walk(root, f"{prefix}{name}/", segments, want_folders, above)
         return
     matches = _segment(head).fullmatch
     for entry in entries(folder):
         if matches(entry.name):
             if not rest:
-                if want_folders or entry.is_file():
+                if want_folders or _holds(entry.is_file):
                     yield prefix + entry.name
-            elif entry.is_dir():
+            elif _holds(entry.is_dir):
                 yield from _walk(root, f"{prefix}{entry.name}/", rest, want_folders, above)
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def entries(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -160,7 +182,7 @@ def optional_place(source: Source, key: str) -> str | None:
     """As `first_place`, but None where nothing exists."""
     for base in source.bases:
         for place in places(source, key):
-            if (source.root / base / place).exists():
+            if os.path.exists(source.root / base / place):  # no error where it may not be looked at
                 return base + place
     return None
 
@@ -170,13 +192,13 @@ def inside(folder: str, name: str, parts: int | None = None) -> str | None:
 
     Args:
         folder: path under the root.
-        name: what the file says, with ``/`` between folders.
+        name: what the file says, with ``/`` between folders; ``.`` is the folder itself.
         parts: keep only the last so many parts of `name`.
     """
-    pieces = name.split("/")
+    pieces = [piece for piece in name.split("/") if piece != "."]
     if parts is not None:
         pieces = pieces[-parts:]
-    if not all(pieces) or any(piece in (".", "..") or "\\" in piece or "\0" in piece for piece in pieces):
+    if not pieces or not all(pieces) or any(piece == ".." or "\\" in piece or "\0" in piece for piece in pieces):
         return None
     return "/".join((folder, *pieces))
 

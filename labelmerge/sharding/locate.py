@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from labelmerge import catalog
 from labelmerge.catalog import NO_READER, SPLITS, Recipe, Variant
 from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
-from labelmerge.sharding.layout import entries, exists, fill, see, strings
+from labelmerge.sharding.layout import entries, exists, fill, pattern_problem, see, strings
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.sample import Keys, Source
 
@@ -39,10 +40,10 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
         raise RecipeError("; ".join(problems), where=recipe.path, fix="docs/recipes.md lists every key")
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", fix=did_you_mean(split, SPLITS))
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise LayoutError("no such folder", where=root, fix=f"--root is where {recipe.name} was unpacked")
 
-    for bases in ([""], [f"{folder.strip('/')}/" for folder in recipe.folders if (root / folder).is_dir()]):
+    for bases in ([""], [f"{folder.strip('/')}/" for folder in recipe.folders if os.path.isdir(root / folder)]):
         found = [(base, _variant_at(recipe, root / base, split)) for base in bases]
         fitting = [(base, variant) for base, variant in found if variant is not None]
         if fitting:
@@ -110,7 +111,7 @@ def _expected(recipe: Recipe, root: Path, split: str) -> str:
         fields = {"split": _word(recipe, variant, split)}
         wanted.append(" or ".join(fill(pattern, fields) for pattern in strings(variant.layout or {}, "images")))
     folders = f", here or in {' or '.join(recipe.folders)}" if recipe.folders else ""
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in entries(str(root)))
+    names = sorted(entry.name + "/" * os.path.isdir(entry.path) for entry in entries(str(root)))
     more = ", …" if len(names) > _MAX_ENTRIES_SHOWN else ""
     have = f"found {', '.join(names[:_MAX_ENTRIES_SHOWN])}{more}" if names else "the folder is empty"
     return f"not laid out as {recipe.name}: expected images at {', or '.join(reversed(wanted))}{folders}; {have}"
@@ -139,6 +140,19 @@ def _key_problems(recipe: Recipe, keys: Keys) -> list[str]:
             if key not in _LAYOUT_TABLES and not _is_strings(value)
         ]
         problems += [
+            f"layout.{key}{at}: {problem}"
+            for key in layout
+            if key not in _LAYOUT_TABLES and _is_strings(layout[key])
+            for pattern in strings(layout, key)
+            if (problem := pattern_problem(pattern))
+        ]
+        problems += [f"detect{at}: {problem}" for pattern in variant.detect if (problem := pattern_problem(pattern))]
+        problems += [
+            f"{table}.{key}{at} must be {what}"
+            for (table, key), (kind, what) in _TYPES.items()
+            if not isinstance(getattr(variant, table).get(key, kind()), kind)
+        ]
+        problems += [
             f"layout.{key}{at} must be a table of whole numbers"
             for key in _LAYOUT_TABLES
             if key in layout and not _is_numbers(layout[key], SPLITS)
@@ -147,6 +161,12 @@ def _key_problems(recipe: Recipe, keys: Keys) -> list[str]:
 
 
 _LAYOUT_TABLES = ("number_offset",)
+_TYPES: dict[tuple[str, str], tuple[type, str]] = {
+    ("ids", "ignore"): (list, "a list"),
+    ("ids", "skip"): (list, "a list"),
+    ("ids", "map"): (dict, "a table"),
+    ("options", "resize_masks"): (bool, "true or false"),
+}
 
 
 def _is_strings(value: object) -> bool:

@@ -77,6 +77,16 @@ class Box:
     group_of: bool = False
 
 
+Corners = tuple[float, float, float, float]
+
+
+def clip(corners: Corners, size: tuple[int, int]) -> Corners | None:
+    """The part of a box (x0, y0, x1, y1) inside an image of (height, width); None where nothing is left of it."""
+    x0, x1 = (min(max(edge, 0.0), float(size[1])) for edge in corners[::2])
+    y0, y1 = (min(max(edge, 0.0), float(size[0])) for edge in corners[1::2])
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
 @dataclass(frozen=True)
 class Segment:
     """One segment of a panoptic annotation: `id` is its value in the instances mask, 1 or above."""

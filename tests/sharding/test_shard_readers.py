@@ -269,6 +269,16 @@ def inside_triangle(x: float, y: float, triangle: tuple[Corner, Corner, Corner])
             '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": [], "polygon": [1, 2, 3]}]}',
             "is not polygon JSON",
         ),
+        ('{"imgHeight": "12", "imgWidth": 16, "objects": []}', "polygons are for 16x'12', but"),
+        (
+            '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": "car", "polygon": [[0, 0], [9, 9], [NaN, 5]]}]}',
+            "a vertex is no point within",
+        ),
+        (
+            '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": "car", "polygon": [[0, 0], [9, 9], [1e9, 5]]}]}',
+            "a vertex is no point within",
+        ),
+        ("[" * 20000 + "]" * 20000, "is not polygon JSON"),
     ],
 )
 def test_malformed_polygon_json_is_a_recorded_skip(own: Own, text: str, message: str) -> None:
@@ -372,6 +382,26 @@ def test_panoptic_candidates_that_do_not_fit(own: Own) -> None:
     assert manifest["notes"] == {"images_not_listed": 1, "masks_not_listed": 1}
 
 
+def test_the_value_0_and_more_than_16_bits_of_segments_are_no_segments(own: Own) -> None:
+    own.write_recipe(PANOPTIC)
+    own.image("train/a.jpg")
+    (own.root / "masks_train").mkdir()
+    Image.new("RGB", (16, 12)).save(own.root / "masks_train/a.png")
+
+    def plan(segments: list[dict[str, Any]]) -> Plan:
+        (own.root / "train.json").write_text(json.dumps(panoptic_json(own, "a", segments)))
+        return make_plan(own.recipe, own.root, "train")
+
+    void = plan([{"id": 0, "category_id": 3}])
+    annotation = read(void, only(void))
+    assert annotation.segments == () and annotation.mask is not None and set(annotation.mask.ravel()) == {255}
+    many = plan([{"id": number, "category_id": 3} for number in range(70000)])
+    with pytest.raises(SampleError, match="70000 segments, more than 65535"):
+        read(many, only(many))
+    with pytest.raises(LayoutError, match="annotations 1 is malformed .the file lists no category 77"):
+        plan([{"id": 1, "category_id": 77}])
+
+
 def test_crowds_stay_and_sizes_must_agree(fixtures: Path, own: Own) -> None:
     own.write_classes(["a", "b"])
     layout = PANOPTIC.replace('"{split}"', '"images/{split}"').replace(
@@ -402,14 +432,18 @@ annotations = "annotations/{split}.json"
 """
 
 
-def write_boxes(own: Own, data: dict[str, Any] | str) -> None:
+def write_boxes(own: Own, data: dict[str, Any] | str | bytes) -> None:
     own.write_recipe(BOXES)
     (own.root / "annotations").mkdir(exist_ok=True)
-    (own.root / "annotations/train.json").write_text(data if isinstance(data, str) else json.dumps(data))
+    text = json.dumps(data) if isinstance(data, dict) else data
+    (own.root / "annotations/train.json").write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 def image_record(number: int, name: str) -> dict[str, Any]:
     return {"id": number, "file_name": name, "width": 16, "height": 12}
+
+
+IMAGE = image_record(1, "a.jpg")
 
 
 def test_boxes_of_ones_own(own: Own) -> None:
@@ -452,6 +486,22 @@ def test_boxes_of_ones_own(own: Own) -> None:
     assert [(box.bbox, box.class_index, box.area, box.iscrowd) for box in second] == [((0, 0, 16, 12), 2, 7.5, True)]
 
 
+def test_an_image_that_is_listed_twice_counts_once(own: Own) -> None:
+    own.image("images/train/a.jpg")
+    box = {"category_id": 4, "bbox": [1, 2, 3, 4]}
+    write_boxes(
+        own,
+        {
+            "images": [image_record(7, "./a.jpg"), image_record(5, "a.jpg")],
+            "annotations": [{"image_id": 7, **box, "area": -1}, {"image_id": 5, **box}],
+            "categories": CATEGORIES,
+        },
+    )
+    plan = make_plan(own.recipe, own.root, "train")
+    assert [(skip.path, skip.reason) for skip in plan.skips] == [("images/train/a.jpg", "listed before")]
+    assert [box.area for box in read(plan, only(plan)).boxes] == [12]
+
+
 finite = st.floats(-30, 30)
 
 
@@ -474,14 +524,27 @@ def test_a_clipped_box_is_the_part_inside_the_image(x: float, y: float, width: f
         ({"categories": [{"id": 1}]}, "categories 1 has no 'name'"),
         ({"categories": CATEGORIES, "images": [{"id": 1}]}, "images 1 has no 'file_name'"),
         (
-            {"categories": CATEGORIES, "images": [], "annotations": [{"bbox": [1, 2], "image_id": 1}]},
+            {"categories": CATEGORIES, "images": [IMAGE], "annotations": [{"bbox": [1, 2]}]},
             "annotations 1 is malformed",
         ),
-        ({"categories": CATEGORIES, "images": []}, "no images found"),
+        ({"categories": CATEGORIES, "images": []}, "lists no images"),
+        ({"categories": CATEGORIES, "images": [IMAGE]}, "lists no annotations"),
+        ({"categories": CATEGORIES, "images": [IMAGE, IMAGE]}, "images 2 is malformed .its id 1 is that of another"),
+        ({"categories": CATEGORIES, "images": [{**IMAGE, "id": []}]}, "images 1 is malformed"),
+        ({"categories": [{"id": 3, "name": "road"}, {"id": 3, "name": "car"}]}, "categories 2 is malformed .its id 3"),
+        (
+            {
+                "categories": CATEGORIES,
+                "images": [IMAGE],
+                "annotations": [{"image_id": "1", "category_id": 3, "bbox": [1, 2, 3, 4]}],
+            },
+            "none of its annotations is of an image and a category that it lists",
+        ),
+        ('{"categories": [{"id": 1, "name": "\xff"}]}'.encode("latin-1"), "invalid bytes in UTF8 string.; after 0 cat"),
         ({"categories": [{"id": 1, "name": "cat"}]}, "1 of its 1 categories are no classes of my_streets: 'cat'"),
     ],
 )
-def test_malformed_annotations_are_one_clear_error(own: Own, data: dict[str, Any] | str, message: str) -> None:
+def test_malformed_annotations_are_one_clear_error(own: Own, data: dict[str, Any] | str | bytes, message: str) -> None:
     own.image("images/train/a.jpg")
     write_boxes(own, data)
     with pytest.raises(LayoutError, match=message):
@@ -557,7 +620,7 @@ def test_open_images(own: Own) -> None:
     report = shard(load_recipe("openimages"), own.root, "train", own.folder / "out")
     assert {skip["path"]: skip["reason"] for skip in report.skipped} == {
         "train_f/fb.jpg": "none of its 1 masks is on disk",
-        "train_f/fc.jpg": "none of its masks covers a pixel",
+        "train_f/fc.jpg": "none of its masks covers a pixel (empty masks: 1)",
         "fd": "named in the CSV, but there is no such image",
     }
     assert report.notes == {"empty_masks": 1, "masks_of_other_classes": 1, "missing_masks": 2}
@@ -602,6 +665,21 @@ def test_small_masks_lie_on_top(new_own: Callable[[], Own], masks: list[tuple[st
             assert plan.source.space.name_of(int(painted[y, x])) == names[label]
 
 
+def test_open_images_boxes_are_clipped_and_the_first_of_two_files_is_read(own: Own) -> None:
+    data = OpenImages(own)
+    own.image("train/0a.jpg")
+    for number, corners in enumerate(["-1,0.5,0,2", "-3,-2,0,1"]):
+        data.mask("0a", DOG, f"{number:08x}", np.ones((12, 16)))
+        data.rows[-1] = data.rows[-1].replace("0.25,0.75,0.000000,0.5", corners)
+    (own.root / "masks/train/1").mkdir()
+    for name in data.rows[1:]:
+        Image.new("1", (16, 12)).save(own.root / "masks/train/1" / name.partition(",")[0])
+    plan = data.plan()
+    annotation = read(plan, only(plan))
+    assert [box.bbox for box in annotation.boxes] == [(0, 0, 8, 12)]
+    assert annotation.notes == {"zero_size_boxes": 1}
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
@@ -613,6 +691,11 @@ def test_small_masks_lie_on_top(new_own: Callable[[], Own], masks: list[tuple[st
         (
             "train-annotations-object-segmentation.csv",
             HEADER + f"a.png,0a,{DOG},1,x,1,0,1,1,\n",
+            "row 1 has a box of",
+        ),
+        (
+            "train-annotations-object-segmentation.csv",
+            HEADER + f"a.png,0a,{DOG},1,nan,1,0,1,1,\n",
             "row 1 has a box of",
         ),
     ],

@@ -74,6 +74,12 @@ def test_a_missing_root_and_a_wrong_layout_say_what_is_expected(own: Own, tmp_pa
         ("ignore = [255]", "map = {1 = 9}", "has no class index 9"),
         ("ignore = [255]", "map = {1 = 1}\noffset = 1", "exclude each other"),
         ('masks = "masks/{split}/{stem}.png"', "masks = 3", "layout.masks must be a pattern"),
+        ("images/{split}/*.jpg", "images/**", r"layout.images: in 'images/\*\*', '\*\*' must be a folder of its own"),
+        ("images/{split}/*.jpg", "images/**.jpg", "'\\*\\*' must be a folder of its own"),
+        ("images/{split}/*.jpg", "/images/{split}/*.jpg", "must be relative to the root"),
+        ("ignore = [255]", "ignore = 255", "ids.ignore must be a list"),
+        ("ignore = [255]", "map = [1]", "ids.map must be a table"),
+        ("[layout]", 'options = {resize_masks = "no"}\n[layout]', "options.resize_masks must be true or false"),
     ],
 )
 def test_what_a_reader_does_not_understand_is_refused(own: Own, old: str, new: str, message: str) -> None:
@@ -83,6 +89,34 @@ def test_what_a_reader_does_not_understand_is_refused(own: Own, old: str, new: s
     own.write_recipe(text.replace(old, new))
     with pytest.raises(RecipeError, match=message):
         make_plan(own.recipe, own.root, "train")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("nmae = 1", "unknown key 'nmae'"),
+        ("folders = [1]", "'folders' must be a list of names"),
+        ("variants = 3", "'variants' must be a list of tables"),
+        ("variants = [3]", r"variants\[0\] must be a table"),
+        ("variants = [{name = ''}]", r"variants\[0\]: 'detect' is missing; variants\[0\]: 'name' must be a string"),
+        ("variants = [{name = 'old', detect = []}]", r"variants\[0\]: 'detect' must be a list of patterns"),
+        ("variants = [{name = 'old', detect = [1]}]", r"variants\[0\]: 'detect' must be a list of patterns"),
+        ("variants = [{name = 'old', detect = ['a'], ids = 'b'}]", r"variants\[0\]: 'ids' must be a table"),
+        ("variants = [{name = 'old', detect = ['a'], splits = {val = 1}}]", r"variants\[0\]: splits.val must be a str"),
+        ("splits = {trian = 'a'}", "split 'trian' must be one of train, val, test"),
+        ("role = 'both'", "role 'both' must be one of train, eval"),
+        ("title =", "can't be read as TOML"),
+    ],
+)
+def test_a_malformed_recipe_is_one_clear_error(own: Own, more: str, message: str) -> None:
+    own.write_recipe(f"{more}\n{own.recipe_file.read_text()}")
+    with pytest.raises(RecipeError, match=message):
+        assert own.recipe
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(own: Own) -> None:
+    own.write_recipe("\ufeff" + own.recipe_file.read_text())
+    assert own.recipe.name == "my_streets"
 
 
 def test_find_gives_what_the_wildcards_matched(tmp_path: Path) -> None:
@@ -103,6 +137,13 @@ def test_find_gives_what_the_wildcards_matched(tmp_path: Path) -> None:
     assert mask_wildcards("gt/{stem}_ids.png", "left/*/*_left.png") == "gt/*/*_ids.png"
     assert mask_wildcards("{1}gt/{2}.png", "**/*.jpg") == "**/gt/*.png"
     assert mask_wildcards("l/{number:08d}.png", "*.jpg") == "l/*.png"
+
+
+def test_a_link_to_itself_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").touch()
+    assert [match.path for match in find(tmp_path, "*.jpg")] == ["b.jpg"]
+    assert list(find(tmp_path, "**/*/*.jpg")) == []
 
 
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ import pytest
 from PIL import Image
 
 from labelmerge.errors import LayoutError, OutputError, ShardError, UsageError
+from labelmerge.sharding.images import decode, image_member, read_indices
 from labelmerge.sharding.verify import verify
 from labelmerge.sharding.write import check, shard
 
@@ -192,6 +194,19 @@ def test_16_bit_images_are_scaled_not_clipped(own: Own, tmp_path: Path, read_sam
     assert report.folder is not None
     (sample,) = read_samples(report.folder).values()
     np.testing.assert_array_equal(sample["png"], np.stack([values >> 8] * 3, axis=-1))
+
+
+def test_16_bits_in_the_other_byte_order_are_the_same_values(tmp_path: Path) -> None:
+    values = np.arange(0, 60000, 5000, dtype=np.uint16).reshape(3, 4)
+    # A TIFF in big-endian order, which Pillow can't write: header, data, then the directory.
+    tags = [(256, 4), (257, 3), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, 3), (279, 24)]
+    directory = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in tags)
+    data = struct.pack(">2sHI", b"MM", 42, 32) + values.astype(">u2").tobytes()
+    (tmp_path / "a.tif").write_bytes(data + struct.pack(">H", len(tags)) + directory + bytes(4))
+    np.testing.assert_array_equal(read_indices(tmp_path / "a.tif"), values)
+    image = decode((tmp_path / "a.tif").read_bytes(), tmp_path / "a.tif")
+    encoded, _ = image_member(b"", image, "png", values.shape, None)
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(encoded)))[..., 0], values >> 8)
 
 
 def test_short_edge(own: Own, tmp_path: Path, read_samples: Samples) -> None:

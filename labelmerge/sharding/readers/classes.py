@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, did_you_mean
@@ -29,7 +30,7 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def match_categories(source: Source, categories: Mapping[int, str], where: Path) -> dict[int, int]:
+def match_categories(source: Source, categories: Mapping[Any, str], where: Path) -> dict[Any, int]:
     """Class index by category id, for annotation files that carry their own list of categories.
 
     Categories are matched by name, for their ids have holes and their order in the file means nothing. A file may list
@@ -43,10 +44,8 @@ def match_categories(source: Source, categories: Mapping[int, str], where: Path)
     Raises:
         LayoutError: the file is of another dataset; names the recipe that fits, if one does.
     """
-    if not categories:
-        raise LayoutError("lists no categories", where=where)
     by_name = _by_folded_name(source.space)
-    unknown = [name for _, name in sorted(categories.items()) if folded(name) not in by_name]
+    unknown = [name for name in categories.values() if folded(name) not in by_name]
     if unknown:
         fitting = _fitting_recipe(source, categories)
         raise LayoutError(
@@ -62,7 +61,7 @@ def _by_folded_name(space: LabelSpace) -> dict[str, int]:
     return dict(zip(map(folded, reversed(space.names)), reversed(space.indices), strict=True))
 
 
-def _fitting_recipe(source: Source, categories: Mapping[int, str]) -> str | None:
+def _fitting_recipe(source: Source, categories: Mapping[Any, str]) -> str | None:
     """The shipped dataset of the same format whose classes these categories are."""
     names = {folded(name) for name in categories.values()}
     for name in catalog.dataset_names():

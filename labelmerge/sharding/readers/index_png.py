@@ -51,8 +51,10 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         (height, width), (mask_height, mask_width) = size, raw.shape
         if abs(height * mask_width / (width * mask_height) - 1) <= _SHAPE_TOLERANCE:
             raw = resize_nearest(raw, size)
-    if raw.dtype.itemsize > 2 and (raw.min() < 0 or raw.max() >= _VALUES):
-        raise SampleError(f"mask value {raw.max()} is no 16-bit number", where=path)
+    if raw.dtype.itemsize > 2:
+        for value in (raw.min(), raw.max()):
+            if not 0 <= value < _VALUES:
+                raise SampleError(f"mask value {value} is no 16-bit number", where=path)
     indices = _table(source)[raw]
     if indices.min() == _UNKNOWN:
         values, counts = np.unique(raw[indices == _UNKNOWN], return_counts=True)

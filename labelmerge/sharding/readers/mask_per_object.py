@@ -11,9 +11,10 @@ the index that it has among all classes of the recipe.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from labelmerge.sharding.images import read_indices, resize_nearest
 from labelmerge.sharding.layout import find, first_place, optional_place, places
 from labelmerge.sharding.readers.classes import folded
 from labelmerge.sharding.readers.tables import csv_rows
-from labelmerge.sharding.sample import Annotation, Box, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.sample import Annotation, Box, Corners, Item, Keys, Note, Skip, Source, clip
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),
@@ -32,7 +33,6 @@ KEYS = Keys(
 )
 
 _CORNERS = ("XMin", "YMin", "XMax", "YMax")
-_Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of width and height
 # The two CSVs round corners differently.
 _SAME_BOX = 1e-3
 
@@ -49,7 +49,7 @@ def scan(source: Source) -> Iterator[Item | Skip | Note]:
     """List the images that the CSV names, each with its masks; raises LayoutError."""
     classes = _class_of(source)
     path = source.root / first_place(source, "annotations", "CSV of masks")
-    masks: dict[str, list[tuple[str, str, _Corners]]] = defaultdict(list)  # by image: file name, machine id, box
+    masks: dict[str, list[tuple[str, str, Corners]]] = defaultdict(list)  # by image: file name, machine id, box
     notes: Counter[str] = Counter()
     columns = ("MaskPath", "ImageID", "LabelName", *(f"Box{corner}" for corner in _CORNERS))
     for number, (name, image, label, *corners) in enumerate(csv_rows(path, columns), 1):
@@ -96,10 +96,14 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             notes["empty_masks"] += 1
             continue
         painted.append((area, index, covered))
-        bbox = (x0 * width, y0 * height, x1 * width, y1 * height)
-        boxes.append(Box(bbox, index, float(area), group_of=group_of))
+        bbox = clip((x0 * width, y0 * height, x1 * width, y1 * height), size)
+        if bbox is None:
+            notes["zero_size_boxes"] += 1
+        else:
+            boxes.append(Box(bbox, index, float(area), group_of=group_of))
     if not painted:
-        raise SampleError("none of its masks covers a pixel", where=source.root / item.path)
+        faults = ", ".join(f"{what.replace('_', ' ')}: {count}" for what, count in sorted(notes.items()))
+        raise SampleError(f"none of its masks covers a pixel ({faults})", where=source.root / item.path)
     mask = np.full(size, source.space.ignore_index, dtype=source.space.dtype)
     for _, index, covered in sorted(painted, key=lambda entry: -entry[0]):
         mask[covered] = index
@@ -133,19 +137,20 @@ def _classes_file(source: Source) -> str:
     return first_place(source, key, "list of classes")
 
 
-def _corners(texts: list[str], path: object, row: int) -> _Corners:
+def _corners(texts: list[str], path: Path, row: int) -> Corners:
+    """x0, y0, x1, y1 as shares of width and height."""
     try:
         x0, y0, x1, y1 = map(float, texts)
     except ValueError as error:
-        raise LayoutError(f"row {row} has a box of {texts}", where=str(path)) from error
+        raise LayoutError(f"row {row} has a box of {texts}", where=path) from error
+    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+        raise LayoutError(f"row {row} has a box of {texts}", where=path)
     return x0, y0, x1, y1
 
 
-def _groups(
-    source: Source, images: dict[str, list[tuple[str, str, _Corners]]]
-) -> dict[tuple[str, str], list[_Corners]]:
+def _groups(source: Source, images: dict[str, list[tuple[str, str, Corners]]]) -> dict[tuple[str, str], list[Corners]]:
     """The boxes that stand for a group of things, by (image, machine id); {} where the user has no CSV of boxes."""
-    groups: dict[tuple[str, str], list[_Corners]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Corners]] = defaultdict(list)
     place = optional_place(source, "boxes")
     if place is not None:
         path = source.root / place
@@ -156,17 +161,22 @@ def _groups(
     return groups
 
 
-def _is_group(groups: list[_Corners] | tuple[()], corners: _Corners) -> bool:
+def _is_group(groups: list[Corners] | tuple[()], corners: Corners) -> bool:
     return any(max(abs(a - b) for a, b in zip(group, corners, strict=True)) < _SAME_BOX for group in groups)
 
 
 def _by_name(source: Source, key: str, wanted: Collection[str], suffix: str = "") -> dict[str, str]:
-    """Paths of the files of one layout key whose stem (plus `suffix`) is wanted; the first place counts."""
+    """Paths of the files of one layout key whose stem (plus `suffix`) is wanted.
+
+    The first place counts, and of several files in one the first by path.
+    """
     found: dict[str, str] = {}
     for base in source.bases:
         for pattern in places(source, key):
+            here: dict[str, str] = {}
             for match in find(source.root, base + pattern):
                 name = PurePosixPath(match.path).stem + suffix
                 if name in wanted:
-                    found.setdefault(name, match.path)
+                    here[name] = min(match.path, here.get(name, match.path))
+            found = here | found
     return found

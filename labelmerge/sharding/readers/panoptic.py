@@ -16,13 +16,14 @@ from labelmerge.errors import SampleError
 from labelmerge.sharding.images import decode, read_file
 from labelmerge.sharding.layout import find, first_place, inside
 from labelmerge.sharding.readers.classes import match_categories
-from labelmerge.sharding.readers.tables import json_records
+from labelmerge.sharding.readers.tables import json_by_id
 from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Segment, Skip, Source
 
 KEYS = Keys(types=("mask",), layout=("images", "annotations", "masks"))
 label_space = None
 
 _IdsOfSegment = tuple[int, int, int, bool]  # id in the PNG, category id, class index, crowd
+_MAX_SEGMENTS = np.iinfo(np.uint16).max
 
 
 def scan(source: Source) -> Iterator[Item | Skip | Note]:
@@ -30,30 +31,32 @@ def scan(source: Source) -> Iterator[Item | Skip | Note]:
     images = first_place(source, "images", "folder of images")
     masks = first_place(source, "masks", "folder of panoptic PNGs")
     path = source.root / first_place(source, "annotations", "panoptic JSON")
-    categories = dict(json_records(path, "categories", lambda record: (int(record["id"]), str(record["name"]))))
-    classes = match_categories(source, categories, path)
+    classes = match_categories(source, json_by_id(path, "categories", "id", lambda r: str(r["name"])), path)
 
-    def segments(record: dict[str, Any]) -> tuple[int, str, tuple[_IdsOfSegment, ...]]:
-        found = tuple(
-            (s["id"], s["category_id"], classes[s["category_id"]], bool(s.get("iscrowd", 0)))
-            for s in record["segments_info"]
-        )
-        return record["image_id"], record["file_name"], found
+    def segment(record: dict[str, Any]) -> _IdsOfSegment:
+        category = record["category_id"]
+        if category not in classes:
+            raise ValueError(f"the file lists no category {category!r}")
+        return int(record["id"]), int(category), classes[category], bool(record.get("iscrowd", 0))
 
-    annotated = {number: (name, found) for number, name, found in json_records(path, "annotations", segments)}
+    def segments(record: dict[str, Any]) -> tuple[str, tuple[_IdsOfSegment, ...]]:
+        return str(record["file_name"]), tuple(map(segment, record["segments_info"]))
+
+    annotated = json_by_id(path, "annotations", "image_id", segments)
     on_disk = {match.path for match in find(source.root, f"{images}/*")}
     pngs = {match.path for match in find(source.root, f"{masks}/*.png")}
-    records = json_records(path, "images", lambda r: (r["file_name"], r["id"], int(r["height"]), int(r["width"])))
+    records = json_by_id(path, "images", "id", lambda r: (str(r["file_name"]), int(r["height"]), int(r["width"])))
     listed: set[str] = set()
-    for name, number, height, width in sorted(records):
+    for number, (name, height, width) in sorted(records.items(), key=lambda record: record[1]):
         image = inside(images, name, parts=1)
         if image is None:
             yield Skip(name, "the name leads out of its folder")
             continue
-        listed.add(image)
         png, found = annotated.get(number, ("", ()))
         mask = inside(masks, png, parts=1) if png else None
-        if image not in on_disk:
+        if image in listed:
+            yield Skip(image, "listed before")
+        elif image not in on_disk:
             yield Skip(image, "listed, but there is no such image")
         elif mask is None:
             yield Skip(image, "no annotation in the JSON")
@@ -62,6 +65,7 @@ def scan(source: Source) -> Iterator[Item | Skip | Note]:
         else:
             pngs.discard(mask)
             yield Item(image, (mask, (height, width), found))
+        listed.add(image)
     if extra := len(on_disk - listed):
         yield Note("images_not_listed", extra)
     if pngs:
@@ -77,6 +81,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             f"the JSON says {listed_size[1]}x{listed_size[0]}, but the image is {size[1]}x{size[0]}",
             where=source.root / item.path,
         )
+    if len(listed) > _MAX_SEGMENTS:
+        raise SampleError(f"the JSON lists {len(listed)} segments, more than {_MAX_SEGMENTS}", where=path)
     picture = decode(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA"):
         raise SampleError(f"is no RGB panoptic PNG (mode {picture.mode})", where=path)
@@ -88,7 +94,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     segments: list[Segment] = []
     for value, category_id, index, iscrowd in listed:
         place = place_of.get(value)
-        if place is not None and numbers[place] == 0:
+        if value and place is not None and numbers[place] == 0:
             segments.append(Segment(len(segments) + 1, index, category_id, iscrowd))
             classes[place], numbers[place] = index, len(segments)
     notes = {

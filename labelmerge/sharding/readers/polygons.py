@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labelmerge.errors import SampleError
+from labelmerge.errors import RecipeError, SampleError
 from labelmerge.sharding.images import read_file
 from labelmerge.sharding.layout import pair
 from labelmerge.sharding.readers.classes import class_index
@@ -34,6 +34,7 @@ KEYS = Keys(
 label_space = None
 
 _MIN_POINTS = 3
+_FAR = 1_000_000  # pixels from the image's corner
 
 
 def scan(source: Source) -> Iterator[Item | Skip | Note]:
@@ -53,7 +54,9 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         data = json.loads(read_file(path))
         height, width = data["imgHeight"], data["imgWidth"]
         if (height, width) != size:
-            raise SampleError(f"polygons are for {width}x{height}, but the image is {size[1]}x{size[0]}", where=path)
+            raise SampleError(
+                f"polygons are for {width!r}x{height!r}, but the image is {size[1]}x{size[0]}", where=path
+            )
         for thing in data["objects"]:
             label, polygon = thing["label"], thing["polygon"]
             if thing.get("deleted") or len(polygon) < _MIN_POINTS:
@@ -62,12 +65,20 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             if label not in values and label not in skipped and label.endswith("group"):
                 label = label.removesuffix("group")
             if label in values:
-                draw.polygon([(float(x), float(y)) for x, y in polygon], fill=values[label])
+                draw.polygon(_vertices(polygon), fill=values[label])
             elif label not in skipped:
                 notes["polygons_of_unknown_labels"] += 1
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise SampleError(f"is not polygon JSON ({_say(error)})", where=path) from error
     return Annotation(mask=np.asarray(canvas).astype(source.space.dtype), notes=notes)
+
+
+def _vertices(polygon: list[Any]) -> list[tuple[float, float]]:
+    points = [(float(x), float(y)) for x, y in polygon]
+    # Not-a-numbers fail this, too. Pillow would take them, and overflow.
+    if not all(abs(x) <= _FAR and abs(y) <= _FAR for x, y in points):
+        raise ValueError(f"a vertex is no point within {_FAR} pixels")
+    return points
 
 
 def _say(error: Exception) -> str:
@@ -81,6 +92,9 @@ def _values(source: Source) -> dict[str, int]:
     mapping: dict[str, Any] = source.ids.get("map", {})
     for label, target in mapping.items():
         values[label] = class_index(source.space, target, source.recipe.path)
+    for label in (*source.ids.get("ignore", []), *source.ids.get("skip", [])):
+        if not isinstance(label, str):
+            raise RecipeError(f"ids: {label!r} is no label", where=source.recipe.path)
     for label in source.ids.get("ignore", []):
         values[label] = source.space.ignore_index
     return values

@@ -19,7 +19,8 @@ def json_records(path: Path, key: str, parse: Callable[[dict[str, Any]], T]) -> 
     """`parse` of every record in the list `key` of a JSON object, without loading the file.
 
     Raises:
-        LayoutError: the file is not JSON, or a record lacks something that `parse` asks for.
+        LayoutError: the file is not JSON, it has no such list or an empty one, or a record lacks something that
+            `parse` asks for.
     """
     number = 1  # of the record at hand
     try:
@@ -27,15 +28,41 @@ def json_records(path: Path, key: str, parse: Callable[[dict[str, Any]], T]) -> 
             for record in ijson.items(stream, f"{key}.item", use_float=True):
                 yield parse(record)
                 number += 1
+        if number == 1:
+            raise LayoutError(f"lists no {key}", where=path)
     except OSError as error:
         raise LayoutError(f"can't be read ({error.strerror})", where=path) from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends too early"
-        raise LayoutError(f"is not valid JSON ({reason}; in {key} {number})", where=path) from error
+        raise LayoutError(f"is not valid JSON ({_reason(error)}; after {number - 1} {key})", where=path) from error
     except KeyError as error:
         raise LayoutError(f"{key} {number} has no {error}", where=path) from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise LayoutError(f"{key} {number} is malformed ({error})", where=path) from error
+
+
+def _reason(error: Exception) -> str:
+    # ijson's parser gives its message as bytes, with a picture of the place below the first line.
+    message = error.args[0] if error.args and isinstance(error.args[0], bytes) else str(error).encode()
+    lines = message.decode(errors="replace").splitlines()
+    return lines[0] if lines else "it ends too early"
+
+
+def json_by_id(path: Path, key: str, name: str, parse: Callable[[dict[str, Any]], T]) -> dict[Any, T]:
+    """As `json_records`, by the id that each record has under `name`; in file order.
+
+    Raises:
+        LayoutError: as `json_records`; also where two records have one id.
+    """
+    found: dict[Any, T] = {}
+
+    def add(record: dict[str, Any]) -> None:
+        if record[name] in found:
+            raise ValueError(f"its {name} {record[name]!r} is that of another one, too")
+        found[record[name]] = parse(record)
+
+    for _ in json_records(path, key, add):
+        pass
+    return found
 
 
 def csv_rows(path: Path, columns: Sequence[str], defaults: Sequence[str] | None = None) -> Iterator[tuple[str, ...]]:
