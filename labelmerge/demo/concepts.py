@@ -22,27 +22,20 @@ Floats = npt.NDArray[np.float64]
 TEXTURES = ("smooth", "stripes", "spots", "bricks", "grain")
 SHAPE_TRAITS = 6
 
-# Standard deviation of what chance adds to a kind's look at the top of the tree and at each level below it.
-_CHANCE_TOP = {
+# Standard deviation of what chance adds to the look of a broad kind, and to that of a leaf: a wolf differs from a dog
+# less than canines differ from cattle.
+_CHANCE_KIND = {
     "hue": 16.0,
-    "saturation": 0.06,
-    "value": 0.06,
-    "texture": 0.7,
-    "scale": 0.25,
-    "angle": 0.5,
-    "shape": 0.5,
-}
-_CHANCE_BELOW = {
-    "hue": 22.0,
-    "saturation": 0.10,
-    "value": 0.09,
-    "texture": 0.9,
+    "saturation": 0.08,
+    "value": 0.07,
+    "texture": 0.8,
     "scale": 0.3,
-    "angle": 0.6,
-    "shape": 0.7,
+    "angle": 0.5,
+    "shape": 0.6,
 }
+_CHANCE_LEAF = {"hue": 8.0, "saturation": 0.05, "value": 0.05, "texture": 0.5, "scale": 0.2, "angle": 0.4, "shape": 0.6}
 # Two children of one parent must differ by this much, or nobody could tell them apart; drawn again until they do.
-_LEAST_DIFFERENCE = 0.75
+_LEAST_DIFFERENCE = 0.3
 _MAX_DRAWS = 50
 
 
@@ -160,11 +153,12 @@ def draw_looks(rng: np.random.Generator) -> dict[str, Look]:
     for name, node in _tree().items():
         parent = node.get("parent")
         siblings = [looks[n] for n, other in _tree().items() if n in looks and other.get("parent") == parent]
+        chance = _CHANCE_LEAF if concepts()[name].leaf else _CHANCE_KIND
         best, best_difference = None, -1.0
         for _ in range(_MAX_DRAWS):
             look = _vary(
                 _average(looks[parent] if isinstance(parent, str) else None, node.get("look", {})),
-                _CHANCE_BELOW if parent else _CHANCE_TOP,
+                chance,
                 rng,
             )
             difference = min((look.difference(other) for other in siblings), default=np.inf)

@@ -72,7 +72,7 @@ class Painter:
     Args:
         looks: of the world's concepts.
         allowed: how often each leaf is drawn relative to others of its place in the scene; absent means never.
-        zoom: how large things are: 1 is a person of half the image's height at its lower border.
+        zoom: how large things are: 1 is a person of 0.7 of the image's height at its lower border.
     """
 
     def __init__(self, looks: Mapping[str, Look], allowed: Mapping[str, float], zoom: float) -> None:
@@ -112,7 +112,7 @@ class _Composition:
     def metre(self, y: float) -> float:
         """How many pixels a metre is for a thing that stands at `y`."""
         near = max(y - self.horizon, 0.04) / (1.0 - self.horizon)
-        return self.scene.height * 0.30 * self.painter.zoom * near
+        return self.scene.height * 0.40 * self.painter.zoom * near
 
     def thing(self, kind: str | None, x: float, y: float, metre: float | None = None, lift: float = 0.0) -> None:
         """A thing standing at (x, y), raised by `lift` metres; its size by the distance, or `metre` pixels a metre."""
@@ -135,9 +135,9 @@ class _Composition:
         look, variety = self.painter.looks[kind], concepts()[kind].variety
         own = replace(
             look,
-            hue=look.hue + self.rng.normal(0, 2 + 28 * variety),
-            saturation=look.saturation + self.rng.normal(0, 0.02 + 0.10 * variety),
-            value=look.value + self.rng.normal(0, 0.02 + 0.10 * variety),
+            hue=look.hue + self.rng.normal(0, 2 + 18 * variety),
+            saturation=look.saturation + self.rng.normal(0, 0.02 + 0.07 * variety),
+            value=look.value + self.rng.normal(0, 0.02 + 0.07 * variety),
         )
         rounded = tuple(Part(np.round(part.points, 2), part.fill) for part in parts)
         phase = self.rng.uniform(0, _NOISE_TILE, 2)
@@ -214,8 +214,8 @@ def _street(c: _Composition) -> None:
     _crowd(
         c,
         [
-            (2.2, lambda x, y: c.thing(c.choose(*_MOTORS), x, min(y, 0.85), c.metre(min(y, 0.85)) * 0.8)),
-            (1.3, lambda x, y: c.thing(c.choose("pedestrian"), x, y)),
+            (1.8, lambda x, y: c.thing(c.choose(*_MOTORS), x, min(y, 0.85), c.metre(min(y, 0.85)) * 0.7)),
+            (1.0, lambda x, y: c.thing(c.choose("pedestrian"), x, y)),
             (0.7, lambda x, y: _rider(c, x, y)),
             (0.3, lambda x, y: c.thing(c.choose("bicycle", "motorcycle"), x, y)),
             (0.8, lambda x, y: _sign(c, x, y)),
@@ -243,7 +243,7 @@ def _field(c: _Composition) -> None:
     _crowd(
         c,
         [
-            (2.3, lambda x, y: c.thing(c.choose(*_QUADRUPEDS), x, y)),
+            (1.8, lambda x, y: c.thing(c.choose(*_QUADRUPEDS), x, y)),
             (1.0, lambda x, y: c.thing(c.choose(*_BIRDS), x, y, c.metre(y) * 1.5)),
             (0.9, lambda x, y: c.thing(c.choose(*_RODENTS), x, y, c.metre(y) * 1.7)),
             (0.7, lambda x, y: c.thing(c.choose("pedestrian"), x, y)),
