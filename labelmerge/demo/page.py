@@ -105,8 +105,8 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         tiles=[
             ("9", "training datasets: seven with masks, one with noisy partial masks, one with boxes"),
             (str(len(trained)), f"labels in nine taxonomies, {report.columns} different sentences"),
-            (Mean.of(rows["sentences"]["seen"]).percent(), "% mIoU on held-out sets, labels that training has"),
-            (unseen.percent(), f"% mIoU on {len(hidden)} labels that nobody drew"),
+            (f"{Mean.of(rows['sentences']['seen']).percent()} %", "mIoU on held-out sets, labels that training has"),
+            (f"{unseen.percent()} %", f"mIoU on {len(hidden)} labels that nobody drew"),
         ],
         verdict=verdict(rows),
         columns=[
@@ -128,9 +128,9 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         ],
         bars=[("seen", "Labels that training has, % mIoU"), ("unseen", "Labels that no dataset has, % mIoU")],
         notes=[
-            f"Seen labels: all {len(taxonomies()['camvid'])} of CamVid and {len(taxonomies()['village']) - len(hidden)} of the "
-            f"village, by whatever name the training sets call them. Unseen labels: {', '.join(hidden)}. All labels of a "
-            "set compete: a wolf may be called cow.",
+            f"Seen labels: all {len(taxonomies()['camvid'])} of CamVid and "
+            f"{len(taxonomies()['village']) - len(hidden)} of the village, by whatever name training has them. "
+            f"Unseen labels: {', '.join(hidden)}. All labels of a set compete: a wolf may be called cow.",
             "The naive merge scores 0 on unseen labels because it cannot name them: a one-hot class exists only where "
             "training had a label of that name. For the same reason it misses seen labels that go by another name.",
             f"From {worlds}"

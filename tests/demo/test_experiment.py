@@ -75,7 +75,9 @@ def test_rows_are_means_over_single_models_and_the_best_of_them() -> None:
 
 
 def rows(words: list[float], sentences: list[float]) -> dict[str, Any]:
-    return summarise([(n, world(w, s)) for n, (w, s) in enumerate(zip(words, sentences, strict=True))], QUICK)["rows"]
+    worlds = [(n, world(w, s)) for n, (w, s) in enumerate(zip(words, sentences, strict=True))]
+    found: dict[str, Any] = summarise(worlds, QUICK)["rows"]
+    return found
 
 
 def test_the_verdict_follows_the_figures_whichever_way_they_go() -> None:
@@ -88,7 +90,10 @@ def test_the_verdict_follows_the_figures_whichever_way_they_go() -> None:
 
 
 def test_seen_and_unseen_labels_are_told_apart() -> None:
-    classes = {"village": {"sky": 0.8, "wolf": 0.2, "coach": 0.4}, "camvid": {"Sky": 0.6, "Pole": None}}
+    classes: dict[str, dict[str, float | None]] = {
+        "village": {"sky": 0.8, "wolf": 0.2, "coach": 0.4},
+        "camvid": {"Sky": 0.6, "Pole": None},
+    }
     results = {
         "harmonic_mean": 0.5,
         "sets": [
