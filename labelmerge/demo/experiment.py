@@ -6,7 +6,6 @@ All ways share data, model, steps, batches, seed, losses and evaluation; they di
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -379,12 +378,6 @@ def table(result: Mapping[str, Any]) -> str:
         for cells in (list(enumerate(zip(line, widths, strict=True))) for line in (head, *body))
     ]
     return "\n".join(lines)
-
-
-def read_result(out: Path) -> dict[str, Any]:
-    """The demo.json of a finished demo."""
-    result: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
-    return result
 
 
 def _named(track: Track, name: str) -> Track:

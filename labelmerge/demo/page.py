@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageDraw
 
 from labelmerge import __version__
-from labelmerge.catalog import load_recipe
 from labelmerge.demo.experiment import MERGED, METRICS, ROW_NAMES, Banks, Workplace
 from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels
 from labelmerge.describe.prompts import prompt_name
@@ -153,7 +152,7 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         charts=_charts(place, best),
         labels=_label_rows(result),
         protocol=_protocol(result, shown, sentences),
-        commands=_commands(),
+        commands=_commands(place),
     )
 
 
@@ -508,17 +507,23 @@ def _protocol(result: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], se
     ]
 
 
-def _commands() -> list[tuple[str, str]]:
-    root = load_recipe("cityscapes").name
+def _commands(place: Workplace) -> list[tuple[str, str]]:
+    here = place.root.name
     return [
-        ("Shards, one dataset at a time:", f"labelmerge shard {root} --root /data/{root} --split train --out shards"),
         (
-            "Label vectors, with CLIP as in the paper:",
-            "labelmerge embed cityscapes coco_panoptic ade20k camvid --out bank",
+            "In this page's folder: ask the model that the pictures are from for labels of your own.",
+            f"labelmerge predict {here}/worlds/village/images/test/*.jpg --checkpoint {here}/runs/sentences \\\n"
+            '  --out masks --labels "sky; road; grass; person; coach = A large vehicle that carries many passengers"',
         ),
-        ("One model on all of them:", "labelmerge train --shards shards --bank bank --out run --preset segformer-b5"),
         (
-            "Ask for labels that nobody drew:",
-            'labelmerge predict photo.jpg --checkpoint run --labels "deer, grass, sky" --out masks',
+            "With real data: each dataset becomes shards.",
+            "labelmerge shard cityscapes --root /data/cityscapes --split train --out shards\n"
+            "labelmerge shard camvid --root /data/CamVid --split test --out shards",
+        ),
+        ("Label vectors, with CLIP as in the paper.", "labelmerge embed cityscapes camvid --out bank"),
+        (
+            "One model for all of them, and how good it is on what it never saw.",
+            "labelmerge train --shards shards --bank bank --out run --preset segformer-b5\n"
+            "labelmerge eval --checkpoint run --shards shards/camvid --bank bank --out results.json",
         ),
     ]
