@@ -61,6 +61,11 @@ class _Pipeline(click.Group):
         except LabelmergeError as error:
             close_bars()
             raise _OneLine(error) from error
+        except OSError as error:
+            if error.filename is None:  # a fault of the program, or a pipe that click knows how to end
+                raise
+            close_bars()
+            raise _OneLine(LabelmergeError(f"{error.strerror}", where=error.filename)) from error
 
 
 @click.group(cls=_Pipeline, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

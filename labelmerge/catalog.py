@@ -189,7 +189,9 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise RecipeError(f"can't be read ({error.strerror})", where=path) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"can't be read as TOML ({error})", where=path) from error
     problems = _problems(data)
     if problems:

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from labelmerge.errors import LabelmergeError, SampleError, ShardError
+from labelmerge.errors import SampleError, ShardError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.images import decode
-from labelmerge.sharding.write import FORMAT, MANIFEST, UNFINISHED
+from labelmerge.sharding.manifest import MANIFEST, UNFINISHED, Types, read_manifest, wrong_types
 
-_SAMPLE_TYPES: dict[str, type | tuple[type, ...]] = {
+_SAMPLE_TYPES: Types = {
     "key": str,
     "dataset": str,
     "split": str,
@@ -35,33 +35,21 @@ _SAMPLE_TYPES: dict[str, type | tuple[type, ...]] = {
     "boxes": list,
     "segments": list,
 }
-_BOX_TYPES: dict[str, type | tuple[type, ...]] = {
+_BOX_TYPES: Types = {
     "bbox": list,
     "class_index": int,
     "iscrowd": bool,
     "group_of": bool,
     "area": (int, float),
 }
-_SEGMENT_TYPES: dict[str, type | tuple[type, ...]] = {
+_SEGMENT_TYPES: Types = {
     "id": int,
     "class_index": int,
     "category_id": int,
     "iscrowd": bool,
     "area": int,
 }
-_MANIFEST_TYPES: dict[str, type | tuple[type, ...]] = {
-    "dataset": str,
-    "split": str,
-    "annotation_type": str,
-    "label_space": dict,
-    "members": list,
-    "shards": list,
-    "counts": dict,
-    "skipped": list,
-    "class_pixels": dict,
-    "class_boxes": dict,
-    "ignored_pixels": int,
-}
+_FORMATS = {"jpg": "JPEG", "png": "PNG"}
 # Float32 readers of boxes may step this far over the border.
 _BORDER = 1e-3
 
@@ -120,7 +108,7 @@ def verify(folders: Sequence[Path], track: Track = no_track) -> VerifyReport:
     splits = find_splits(folders)
     for folder in splits:
         try:
-            manifest, space = _read_manifest(folder)
+            manifest, space = read_manifest(folder)
         except ShardError as error:
             problems.append(Problem(str(error.where), error.what))
             continue
@@ -138,28 +126,6 @@ def verify(folders: Sequence[Path], track: Track = no_track) -> VerifyReport:
     return VerifyReport(len(splits), len(shards), sum(total.samples for total in totals), tuple(problems))
 
 
-def _read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise ShardError("no manifest: the run was not finished", where=folder)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.get("format") != FORMAT:
-            raise ShardError(f"its format is {manifest.get('format')!r}, not {FORMAT!r}", where=path)
-        if wrong := _wrong_types(manifest, _MANIFEST_TYPES):
-            raise ShardError(wrong, where=path)
-        for entry in manifest["shards"]:
-            if wrong := _wrong_types(entry, {"name": str, "samples": int, "bytes": int, "sha256": str}):
-                raise ShardError(f"shards: {wrong}", where=path)
-        return manifest, LabelSpace.from_json(manifest["label_space"])
-    except ShardError:
-        raise
-    except LabelmergeError as error:
-        raise ShardError(error.what, where=path) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"is not a manifest ({error})", where=path) from error
-
-
 class _Totals:
     """Counts over a split's samples, to be compared with its manifest."""
 
@@ -174,11 +140,11 @@ class _Totals:
 
     def check(self) -> Iterator[str]:
         counts, listed = self.manifest["counts"], sum(entry["samples"] for entry in self.manifest["shards"])
-        if counts.get("written") != listed:
-            yield f"counts {counts.get('written')} samples written, but its shards have {listed}"
-        if counts.get("skipped") != len(self.manifest["skipped"]):
-            yield f"counts {counts.get('skipped')} skipped, but lists {len(self.manifest['skipped'])}"
-        if counts.get("found") != counts.get("written", 0) + counts.get("skipped", 0):
+        if counts["written"] != listed:
+            yield f"counts {counts['written']} samples written, but its shards have {listed}"
+        if counts["skipped"] != len(self.manifest["skipped"]):
+            yield f"counts {counts['skipped']} skipped, but lists {len(self.manifest['skipped'])}"
+        if counts["found"] != counts["written"] + counts["skipped"]:
             yield "its counts do not add up"
         if not self.complete:
             return
@@ -197,15 +163,17 @@ class _Totals:
 
 def _check_shard(path: Path, entry: dict[str, Any], space: LabelSpace, total: _Totals) -> Iterator[tuple[str, str]]:
     """Faults of one shard: (":key" of the sample or "", what)."""
-    faults = list(_check_file(path, entry))
-    yield from (("", what) for what in faults)
     if not path.is_file():
         total.complete = False
+        yield "", "is missing"
         return
     samples = 0
     try:
-        for key, members in _samples(path):
+        yield from (("", what) for what in _check_file(path, entry))
+        for key, members, twice in _samples(path):
             samples += 1
+            if twice:
+                yield f":{key}", f"members that occur twice: {', '.join(twice)}"
             if key in total.keys:
                 yield f":{key}", "the key occurs twice"
             total.keys.add(key)
@@ -214,9 +182,13 @@ def _check_shard(path: Path, entry: dict[str, Any], space: LabelSpace, total: _T
                 sound = False
                 yield f":{key}", what
             total.complete = total.complete and sound
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except tarfile.TarError as error:
         total.complete = False
         yield "", f"is not a whole tar ({error})"
+    except OSError as error:
+        total.complete = False
+        yield "", f"can't be read ({error.strerror})"
+        return
     total.samples += samples
     if samples != entry["samples"]:
         total.complete = False
@@ -224,25 +196,27 @@ def _check_shard(path: Path, entry: dict[str, Any], space: LabelSpace, total: _T
 
 
 def _check_file(path: Path, entry: dict[str, Any]) -> Iterator[str]:
-    if not path.is_file():
-        yield "is missing"
-    elif path.stat().st_size != entry["bytes"]:
+    if path.stat().st_size != entry["bytes"]:
         yield f"has {path.stat().st_size} bytes, but the manifest says {entry['bytes']}"
     elif sha256_file(path) != entry["sha256"]:
         yield "its content is not what the manifest's sha256 says"
 
 
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Runs of members with one key, as WebDataset reads them."""
-    with tarfile.open(path) as tar:
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
+    """Runs of members with one key, as WebDataset reads them: the key, the members, and the names that come twice."""
+    with tarfile.open(path, "r:") as tar:
         files = (member for member in tar if member.isfile())
         for key, group in groupby(files, key=lambda member: member.name.partition(".")[0]):
-            members = {}
+            members: dict[str, bytes] = {}
+            twice = []
             for member in group:
+                name = member.name.partition(".")[2]
+                if name in members:
+                    twice.append(name)
                 stream = tar.extractfile(member)
                 assert stream is not None
-                members[member.name.partition(".")[2]] = stream.read()
-            yield key, members
+                members[name] = stream.read()
+            yield key, members, twice
 
 
 def _check_sample(key: str, members: dict[str, bytes], space: LabelSpace, total: _Totals) -> Iterator[str]:
@@ -255,10 +229,10 @@ def _check_sample(key: str, members: dict[str, bytes], space: LabelSpace, total:
         return
     try:
         meta = json.loads(members["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield f"json can't be read ({error})"
         return
-    if wrong := _wrong_types(meta, _SAMPLE_TYPES):
+    if wrong := wrong_types(meta, _SAMPLE_TYPES):
         yield f"json: {wrong}"
         return
     for name, value in (
@@ -274,7 +248,7 @@ def _check_sample(key: str, members: dict[str, bytes], space: LabelSpace, total:
     for name in ("jpg", "png"):
         if name in members:
             yield from _check_size(key, name, members[name], size)
-    present = {box["class_index"] for box in meta["boxes"] if isinstance(box, dict) and "class_index" in box}
+    present = {box["class_index"] for box in meta["boxes"] if wrong_types(box, {"class_index": int}) is None}
     if "mask.png" in members:
         mask = yield from _check_size(key, "mask.png", members["mask.png"], size)
         if mask is not None:
@@ -289,6 +263,8 @@ def _check_sample(key: str, members: dict[str, bytes], space: LabelSpace, total:
         instances = yield from _check_size(key, "instances.png", members["instances.png"], size)
         if instances is not None:
             yield from _check_segments(meta, space, np.bincount(instances.ravel()))
+    elif meta["segments"]:
+        yield "json: has segments, but there is no instances.png"
     if meta["present"] != sorted(present):
         yield f"json: present is {meta['present']}, but the annotation has {sorted(present)}"
 
@@ -301,6 +277,8 @@ def _check_size(
     except SampleError:
         yield f"{name} can't be decoded"
         return None
+    if image.format != _FORMATS[name.rpartition(".")[2]]:
+        yield f"{name} is a {image.format} file"
     if (image.height, image.width) != size:
         yield f"{name} is {image.width}x{image.height}, but the json says {size[1]}x{size[0]}"
     if name.endswith(".png") and name != "png" and image.mode not in ("L", "I;16"):
@@ -311,12 +289,12 @@ def _check_size(
 
 def _check_boxes(meta: dict[str, Any], space: LabelSpace, total: _Totals) -> Iterator[str]:
     for number, box in enumerate(meta["boxes"]):
-        if wrong := _wrong_types(box, _BOX_TYPES):
+        if wrong := wrong_types(box, _BOX_TYPES):
             yield f"json: boxes[{number}]: {wrong}"
             continue
         corners = box["bbox"]
-        if len(corners) != 4 or not all(isinstance(edge, (int, float)) and math.isfinite(edge) for edge in corners):
-            yield f"json: boxes[{number}]: bbox must be four numbers"
+        if len(corners) != 4 or not all(map(_is_number, corners)) or not _is_number(box["area"]) or box["area"] < 0:
+            yield f"json: boxes[{number}]: bbox must be four numbers, and area one of 0 or more"
             continue
         x0, y0, x1, y1 = corners
         if not (-_BORDER <= x0 < x1 <= meta["width"] + _BORDER and -_BORDER <= y0 < y1 <= meta["height"] + _BORDER):
@@ -327,10 +305,14 @@ def _check_boxes(meta: dict[str, Any], space: LabelSpace, total: _Totals) -> Ite
             total.boxes[box["class_index"]] += 1
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and -math.inf < value < math.inf
+
+
 def _check_segments(meta: dict[str, Any], space: LabelSpace, areas: Any) -> Iterator[str]:
     listed: dict[int, int] = {}
     for number, segment in enumerate(meta["segments"]):
-        if wrong := _wrong_types(segment, _SEGMENT_TYPES):
+        if wrong := wrong_types(segment, _SEGMENT_TYPES):
             yield f"json: segments[{number}]: {wrong}"
             continue
         listed[segment["id"]] = segment["area"]
@@ -339,15 +321,3 @@ def _check_segments(meta: dict[str, Any], space: LabelSpace, areas: Any) -> Iter
     have = {int(value): int(areas[value]) for value in np.flatnonzero(areas) if value}
     if listed != have:
         yield "instances.png and the segments of the json differ in ids or areas"
-
-
-def _wrong_types(record: object, types: dict[str, type | tuple[type, ...]]) -> str | None:
-    """What of a JSON object lacks a key or has another type there."""
-    if not isinstance(record, dict):
-        return "not an object"
-    for key, wanted in types.items():
-        if key not in record:
-            return f"{key!r} is missing"
-        if not isinstance(record[key], wanted) or (wanted is int and isinstance(record[key], bool)):
-            return f"{key!r} is a {type(record[key]).__name__}"
-    return None

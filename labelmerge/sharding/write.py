@@ -24,13 +24,12 @@ from labelmerge.errors import LayoutError, ShardError, UsageError
 from labelmerge.files import output_faults, sha256_file, write_json
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import Job, Shard, run
+from labelmerge.sharding.manifest import FORMAT, MANIFEST, UNFINISHED, read_manifest
 from labelmerge.sharding.members import member_names
 from labelmerge.sharding.plan import Plan, make_plan
 
-FORMAT = "labelmerge-shards/1"
-MANIFEST = "manifest.json"
-UNFINISHED = ".unfinished"
 _RUN = "run.json"
+_OTHER_OUT = "Remove the folder, or choose another --out"
 _MAX_REASONS_SHOWN = 3
 
 _log = logging.getLogger(__name__)
@@ -220,19 +219,22 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        identity = {
-            "labelmerge": manifest["labelmerge"],
-            "recipe": manifest["recipe"]["sha256"],
-            "variant": manifest["variant"],
-            "label_space": manifest["label_space"]["hash"],
-            "options": manifest["options"],
-            "candidates": manifest["candidates"],
-        }
-        whole = all(_is_whole(folder, entry) for entry in manifest["shards"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ShardError("is damaged", where=path, fix="Remove the folder, or choose another --out") from error
+        manifest, space = read_manifest(folder)
+    except ShardError as error:
+        raise ShardError(error.what, where=error.where, fix=_OTHER_OUT) from error
+    identity = {
+        "labelmerge": manifest["labelmerge"],
+        "recipe": manifest["recipe"]["sha256"],
+        "variant": manifest.get("variant"),
+        "label_space": space.hash,
+        "options": manifest["options"],
+        "candidates": manifest["candidates"],
+    }
     _refuse_other(folder, identity, _identity(plan))
+    try:
+        whole = all(_is_whole(folder, entry) for entry in manifest["shards"])
+    except OSError as error:
+        raise ShardError(f"can't be read ({error.strerror})", where=error.filename, fix=_OTHER_OUT) from error
     if whole:
         return manifest
     _log.warning("%s: a shard is damaged or gone: all are made again", folder)
@@ -254,8 +256,8 @@ def _begin(folder: Path, plan: Plan) -> dict[int, Shard]:
                 made = Shard.from_json(json.loads(path.read_text(encoding="utf-8")))
                 if made.samples == 0 or _is_whole(folder, made.to_json()):
                     shards[made.number] = made
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ShardError("is damaged", where=state, fix="Remove the folder, or choose another --out") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ShardError("is damaged", where=state, fix=_OTHER_OUT) from error
     elif any(folder.glob("*.tar")):
         raise ShardError(
             "holds tar files that no manifest describes", where=folder, fix="Remove them, or choose another --out"
@@ -294,7 +296,7 @@ def _refuse_other(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) ->
     raise ShardError(
         f"holds shards of another run ({'; '.join(changes)})",
         where=folder,
-        fix="Remove the folder, or choose another --out",
+        fix=_OTHER_OUT,
     )
 
 

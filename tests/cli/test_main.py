@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -53,3 +55,13 @@ def test_a_repeatable_option_takes_every_value_up_to_the_next_option() -> None:
     assert CliRunner().invoke(command, ["--shards", "a", "b", "--bank", "c"]).output == "('a', 'b') c\n"
     assert CliRunner().invoke(command, ["--shards", "a", "--bank", "c", "--shards=b"]).output == "('a', 'b') c\n"
     assert CliRunner().invoke(command, ["--shards", "a", "--bank", "c", "d"]).exit_code == 2
+
+
+def test_what_the_operating_system_refuses_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    result = run("ls", "closed/my_streets.toml")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: closed/my_streets.toml: Permission denied\n"

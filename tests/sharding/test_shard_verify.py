@@ -131,6 +131,12 @@ BOX = {"bbox": [1.0, 2.0, 3.0, 4.0], "class_index": 0, "iscrowd": False, "group_
         (with_json(boxes=[BOX | {"class_index": 3}]), "json: boxes[0]: class 3 is not in the label space"),
         (with_json(boxes=[BOX | {"bbox": [1, 2, 99, 4]}]), "is no box inside the image"),
         (with_json(boxes=[BOX | {"bbox": [1, 2, 3]}]), "bbox must be four numbers"),
+        (with_json(boxes=[BOX | {"bbox": [1, 2, 3, 10**400]}]), "is no box inside the image"),
+        (with_json(boxes=[BOX | {"area": float("nan")}]), "and area one of 0 or more"),
+        (with_json(boxes=[BOX | {"class_index": []}]), "json: boxes[0]: 'class_index' is a list"),
+        (with_json(segments=[{}]), "json: has segments, but there is no instances.png"),
+        (with_member("json", b"[" * 20000), "json can't be read"),
+        (with_member("jpg", png(np.zeros((12, 16, 3), np.uint8))), "jpg is a PNG file"),
         (with_json(boxes=[BOX]), "class_boxes does not agree with the samples"),
         (lambda members: members | {f"{KEY}.json": members[f"{OTHER}.json"]}, f"json: key is '{OTHER}', not '{KEY}'"),
         (lambda members: {name: data for name, data in members.items() if KEY not in name}, "has 1 samples, but"),
@@ -153,13 +159,36 @@ def test_a_faulty_sample(folder: Path, change: Callable[[dict[str, bytes]], dict
         ({"shards": [{}]}, "shards: 'name' is missing"),
         ({"shards": 3}, "'shards' is a int"),
         ({"label_space": {"name": "x", "hash": "0", "names": ["a"]}}, "hash does not match"),
-        ({"label_space": {}}, "is not a manifest"),
+        ({"label_space": {}}, "label_space is malformed ('names')"),
+        ({"members": [1]}, "'members' is not a list of names"),
+        ({"counts": {"found": 4, "written": "4", "skipped": 0}}, "counts: 'written' is a str"),
+        ({"skipped": [{}]}, "skipped: 'path' is missing"),
+        ({"notes": None}, "'notes' is a NoneType"),
+        ({"recipe": {"name": "my_streets", "sha256": "0", "text": ""}}, "recipe: the text is not what its sha256 says"),
     ],
 )
 def test_a_faulty_manifest(folder: Path, change: dict[str, Any], fault: str) -> None:
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert any(fault in found for found in faults(folder)), faults(folder)
+
+
+def test_a_member_that_comes_twice(folder: Path) -> None:
+    path = folder / "my_streets-train-000000.tar"
+    with tarfile.open(path) as tar:
+        first = tar.next()
+        assert first is not None
+        end = tar.next().offset  # type: ignore[union-attr]
+    path.write_bytes(path.read_bytes()[:end] + path.read_bytes())
+    assert any("members that occur twice: jpg" in fault for fault in faults(folder))
+
+
+def test_a_damaged_manifest_keeps_a_second_run_away(folder: Path, own: Own) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"notes": 3}))
+    with pytest.raises(ShardError, match=r"'notes' is a int. Remove the folder, or choose another --out"):
+        shard(own.recipe, own.root, "train", folder.parent.parent, samples_per_shard=2)
+    assert json.loads(path.read_text())["notes"] == 3
 
 
 def test_faulty_segments(fixtures: Path, tmp_path: Path) -> None:

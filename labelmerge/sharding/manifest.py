@@ -1,0 +1,97 @@
+"""The manifest of a split's shards: what says that a folder is finished, and what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labelmerge.errors import LabelmergeError, ShardError
+from labelmerge.labels import LabelSpace
+
+FORMAT = "labelmerge-shards/1"
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"
+
+Types = Mapping[str, type | tuple[type, ...]]
+
+_TYPES: Types = {
+    "labelmerge": str,
+    "dataset": str,
+    "split": str,
+    "annotation_type": str,
+    "recipe": dict,
+    "options": dict,
+    "candidates": str,
+    "label_space": dict,
+    "members": list,
+    "shards": list,
+    "counts": dict,
+    "skipped": list,
+    "notes": dict,
+    "class_pixels": dict,
+    "class_boxes": dict,
+    "ignored_pixels": int,
+}
+_COUNTS: Types = {"found": int, "written": int, "skipped": int}
+_RECIPE: Types = {"name": str, "sha256": str, "text": str}
+_SHARD: Types = {"name": str, "samples": int, "bytes": int, "sha256": str}
+_SKIP: Types = {"path": str, "reason": str}
+
+
+def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
+    """A split's manifest, with every field of the right type, and its label space.
+
+    Raises:
+        ShardError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ShardError("no manifest: the run was not finished", where=folder)
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ShardError(f"can't be read ({error.strerror})", where=path) from error
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"is not a manifest ({error})", where=path) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        have = repr(manifest.get("format")) if isinstance(manifest, dict) else "none"
+        raise ShardError(f"its format is {have}, not {FORMAT!r}", where=path)
+    if problem := _problem(manifest):
+        raise ShardError(problem, where=path)
+    try:
+        return manifest, LabelSpace.from_json(manifest["label_space"])
+    except LabelmergeError as error:
+        raise ShardError(error.what, where=path) from error
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"label_space is malformed ({error})", where=path) from error
+
+
+def _problem(manifest: dict[str, Any]) -> str | None:
+    if wrong := wrong_types(manifest, _TYPES):
+        return wrong
+    if not all(isinstance(name, str) for name in manifest["members"]):
+        return "'members' is not a list of names"
+    records = [("counts", manifest["counts"], _COUNTS), ("recipe", manifest["recipe"], _RECIPE)]
+    records += [("shards", entry, _SHARD) for entry in manifest["shards"]]
+    records += [("skipped", entry, _SKIP) for entry in manifest["skipped"]]
+    for name, record, types in records:
+        if wrong := wrong_types(record, types):
+            return f"{name}: {wrong}"
+    if hashlib.sha256(manifest["recipe"]["text"].encode()).hexdigest() != manifest["recipe"]["sha256"]:
+        return "recipe: the text is not what its sha256 says"
+    return None
+
+
+def wrong_types(record: object, types: Types) -> str | None:
+    """What of a JSON object lacks a key or has another type there; None where nothing does."""
+    if not isinstance(record, dict):
+        return "not an object"
+    for key, wanted in types.items():
+        if key not in record:
+            return f"{key!r} is missing"
+        if not isinstance(record[key], wanted) or (wanted is int and isinstance(record[key], bool)):
+            return f"{key!r} is a {type(record[key]).__name__}"
+    return None
