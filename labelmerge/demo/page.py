@@ -132,6 +132,7 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
             f"Unseen labels: {', '.join(hidden)}. All labels of a set compete: a wolf may be called cow.",
             "The naive merge scores 0 on unseen labels because it cannot name them: a one-hot class exists only where "
             "training had a label of that name. For the same reason it misses seen labels that go by another name.",
+            _where_from(result, "village", hidden),
             f"From {worlds}"
             + (
                 ", so that small differences may be chance; `labelmerge demo --seeds 3` gives a spread."
@@ -200,6 +201,20 @@ def _compare(who: str, other: str, ours: Sequence[float], theirs: Sequence[float
     better = "beat" if difference > 0 else "do not beat"
     points = f"{100 * abs(difference):.1f} points {'more' if difference > 0 else 'less'}"
     return f"{who} {better} {other}: {figures}, {points}{sign}."
+
+
+def _where_from(result: Mapping[str, Any], dataset: str, labels: Sequence[str]) -> str:
+    """Which label the difference of sentences to words on `labels` owes most to, and what is left without it."""
+    iou = {
+        method: {name: float(np.mean(_ious(result, method, dataset, name) or [0.0])) for name in labels}
+        for method in ("sentences", "words")
+    }
+    first = max(labels, key=lambda name: abs(iou["sentences"][name] - iou["words"][name]))
+    rest = [100 * float(np.mean([iou[m][name] for name in labels if name != first])) for m in ("sentences", "words")]
+    return (
+        f"On unseen labels the two differ most on {first}: {100 * iou['sentences'][first]:.0f} % with sentences, "
+        f"{100 * iou['words'][first]:.0f} % with words. Without it they have {rest[0]:.1f} % and {rest[1]:.1f} % mIoU."
+    )
 
 
 class _Viewer:
@@ -475,14 +490,20 @@ def _label_rows(result: Mapping[str, Any]) -> list[LabelRow]:
 
 
 def _mean_iou(result: Mapping[str, Any], row: str, dataset: str, name: str) -> str:
+    values = _ious(result, row, dataset, name)
+    return f"{100 * float(np.mean(values)):.0f}" if values else "–"
+
+
+def _ious(result: Mapping[str, Any], row: str, dataset: str, name: str) -> list[float]:
+    """The IoU of one label in one row of the table: a figure for each world and model."""
     values = []
     for world, best in zip(result["worlds"], result["best_single"], strict=True):
         wanted = f"single/{best}" if row == "best" else row
         for score in world["scores"]:
             if score["method"] == wanted or (row == "single" and score["method"].startswith("single/")):
                 value = score["iou"][dataset].get(name)
-                values += [] if value is None else [value]
-    return f"{100 * float(np.mean(values)):.0f}" if values else "–"
+                values += [] if value is None else [float(value)]
+    return values
 
 
 def _protocol(result: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], sentences: Bank) -> list[tuple[str, str]]:
