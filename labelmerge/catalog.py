@@ -130,6 +130,7 @@ def load_descriptions(recipe: Recipe, overrides: Path | None = None) -> list[Des
 
     Raises:
         DescriptionsError: a file is malformed, or an override's row fits no class.
+        RecipeError: a class's index fits no mask.
     """
     rows = {row.index: row for row in read_descriptions(recipe.descriptions)}
     override = overrides / f"{recipe.name}.csv" if overrides is not None else None
@@ -144,7 +145,9 @@ def load_descriptions(recipe: Recipe, overrides: Path | None = None) -> list[Des
                     fix="Index and name must be the dataset's own",
                 )
             rows[row.index] = row
-    return [rows[index] for index in sorted(rows)]
+    ordered = [rows[index] for index in sorted(rows)]
+    label_space(recipe.name, ordered)  # raises where an index fits no mask
+    return ordered
 
 
 def load_label_space(recipe: Recipe) -> LabelSpace:

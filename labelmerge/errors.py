@@ -99,4 +99,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     near += [n for n in names if name and (n.startswith(name.lower()) or name.lower() in n) and n not in near]
-    return f"Did you mean {' or '.join(near[:3])}?" if near else f"Known: {', '.join(names)}"
+    return f"Did you mean {' or '.join(near[:3])}?" if near else f"Known: {', '.join(names)}."

@@ -68,6 +68,8 @@ def read_descriptions(path: Path) -> list[Description]:
         header = reader.fieldnames or []
         if unknown := [name for name in header if name not in HEADER]:
             problems.append(f"unknown columns {', '.join(map(repr, unknown))} (known: {', '.join(HEADER)})")
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            problems.append(f"the header has {', '.join(twice)} twice")
         if missing := [name for name in _REQUIRED if name not in header]:
             problems.append(f"the header lacks {', '.join(missing)}")
         first_line: dict[int, int] = {}

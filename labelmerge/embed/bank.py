@@ -39,6 +39,7 @@ _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
 _COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
 _VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
 _MAX_LABELS_SHOWN = 5
+_ANEW = "Restore the file, or remove the folder and make the bank anew with `labelmerge embed`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,10 +319,12 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
         raise BankError(
             "no bank here", where=folder, fix=f"`labelmerge embed DATASET… --out {folder}` makes one"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BankError(f"damaged ({error})", where=path, fix="Make the bank anew with `labelmerge embed`") from error
+    except OSError as error:
+        raise BankError(f"can't be read ({error.strerror})", where=path) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BankError(f"damaged ({error})", where=path, fix=_ANEW) from error
     if not versions:
-        raise BankError("lists no versions", where=path, fix="Make the bank anew with `labelmerge embed`")
+        raise BankError("lists no versions", where=path, fix=_ANEW)
     return versions
 
 
@@ -384,13 +387,12 @@ def _read_version(folder: Path, entry: Mapping[str, Any]) -> Bank:
     import pyarrow.parquet as pq
 
     path = folder / f"{entry['version']}.parquet"
-    fix = "Restore the file, or make the bank anew with `labelmerge embed`"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BankError(f"can't be read ({error.strerror})", where=path, fix=fix) from error
+        raise BankError(f"can't be read ({error.strerror})", where=path, fix=_ANEW) from error
     if hashlib.sha256(data).hexdigest() != entry["file_sha256"]:
-        raise BankError(f"damaged: its content is not what {INDEX} says", where=path, fix=fix)
+        raise BankError(f"damaged: its content is not what {INDEX} says", where=path, fix=_ANEW)
     try:
         table = pq.read_table(pa.BufferReader(data))
         about = json.loads(table.schema.metadata[b"labelmerge"])
@@ -413,4 +415,4 @@ def _read_version(folder: Path, entry: Mapping[str, Any]) -> Bank:
             folder=folder,
         )
     except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BankError(f"is not a bank version ({error})", where=path, fix=fix) from error
+        raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error

@@ -132,7 +132,7 @@ def embed_labels(
     keys = sorted(labels)
     texts = [labels[key][1] for key in keys]
     distinct = list(dict.fromkeys(texts))
-    spec = encoder or (current.encoder if current is not None else encoders.CLIP)
+    spec = encoder if encoder is not None else current.encoder if current is not None else encoders.CLIP
 
     identity = _recorded_identity(versions, spec)
     stored, probe = _stored(out, versions, identity, distinct)

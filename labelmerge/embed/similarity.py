@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from labelmerge.describe.prompts import prompt_name
 from labelmerge.embed.bank import Bank
+from labelmerge.errors import UsageError
 from labelmerge.labels import LabelKey
 
 Matrix = npt.NDArray[np.float32]
@@ -139,7 +140,12 @@ def merge_groups(bank: Bank, threshold: float | None = None) -> MergeReport:
     Args:
         bank: the labels.
         threshold: a cosine; None for `calibrated_threshold`.
+
+    Raises:
+        UsageError: a threshold that is no cosine.
     """
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise UsageError(f"the threshold is {threshold}: it must be -1 to 1")
     calibrated = threshold is None
     limit = calibrated_threshold(bank) if threshold is None else threshold
     members = [

@@ -22,6 +22,7 @@ _TYPES: Types = {
     "dataset": str,
     "split": str,
     "annotation_type": str,
+    "variant": (str, type(None)),
     "recipe": dict,
     "options": dict,
     "candidates": str,
@@ -34,6 +35,7 @@ _TYPES: Types = {
     "class_pixels": dict,
     "class_boxes": dict,
     "ignored_pixels": int,
+    "reproduce": str,
 }
 _COUNTS: Types = {"found": int, "written": int, "skipped": int}
 _RECIPE: Types = {"name": str, "sha256": str, "text": str}

@@ -111,7 +111,7 @@ def shard(
         ShardError: the folder holds shards of another run, or too much was skipped.
         OutputError: no space, no permission.
     """
-    _check_workers(workers)
+    _check_options(workers, max_skip_ratio)
     plan = make_plan(
         recipe,
         root,
@@ -163,7 +163,7 @@ def check(
     track: Track = no_track,
 ) -> ShardReport:
     """Do all that `shard` does, but write nothing: what would be skipped and why, and how much space it takes."""
-    _check_workers(workers)
+    _check_options(workers, max_skip_ratio)
     plan = make_plan(
         recipe,
         root,
@@ -189,9 +189,11 @@ def check(
     return _report(manifest, None, kept=0)
 
 
-def _check_workers(workers: int) -> None:
+def _check_options(workers: int, max_skip_ratio: float | None) -> None:
     if workers < 1:
         raise UsageError(f"workers is {workers}: it must be 1 or more")
+    if max_skip_ratio is not None and not 0 <= max_skip_ratio <= 1:
+        raise UsageError(f"max_skip_ratio is {max_skip_ratio}: it must be 0 to 1")
 
 
 def _finish(steps: Generator[None, None, None], track: Track, what: str, total: int) -> None:
@@ -225,7 +227,7 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
     identity = {
         "labelmerge": manifest["labelmerge"],
         "recipe": manifest["recipe"]["sha256"],
-        "variant": manifest.get("variant"),
+        "variant": manifest["variant"],
         "label_space": space.hash,
         "options": manifest["options"],
         "candidates": manifest["candidates"],

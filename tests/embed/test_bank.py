@@ -118,6 +118,7 @@ def test_equal_texts_are_one_column(bank: Bank) -> None:
         (lambda folder, file: file.unlink(), "can't be read"),
         (lambda folder, file: (folder / "bank.json").write_text("{"), "damaged"),
         (lambda folder, file: (folder / "bank.json").write_text("[]"), "damaged"),
+        (lambda folder, file: (folder / "bank.json").write_text("[" * 20000), "damaged.*remove the folder"),
         (lambda folder, file: (folder / "bank.json").write_text('{"format": "x"}'), "has format 'x'"),
         (
             lambda folder, file: (folder / "bank.json").write_text('{"format": "labelmerge-bank/1", "versions": []}'),
@@ -125,7 +126,17 @@ def test_equal_texts_are_one_column(bank: Bank) -> None:
         ),
         (lambda folder, file: (folder / "bank.json").unlink(), "no bank here.*labelmerge embed"),
     ],
-    ids=["truncated", "flipped bit", "gone", "not JSON", "other JSON", "other format", "empty", "no index"],
+    ids=[
+        "truncated",
+        "flipped bit",
+        "gone",
+        "not JSON",
+        "other JSON",
+        "deep JSON",
+        "other format",
+        "empty",
+        "no index",
+    ],
 )
 def test_a_damaged_bank_is_refused(
     bank: Bank, tmp_path: Path, damage: Callable[[Path, Path], object], message: str

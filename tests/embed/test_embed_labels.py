@@ -13,7 +13,7 @@ from labelmerge.catalog import Recipe, load_mixture
 from labelmerge.embed import encoders
 from labelmerge.embed.bank import Bank
 from labelmerge.embed.labels import embed_labels, find_datasets
-from labelmerge.errors import BankError, DescriptionsError, UsageError
+from labelmerge.errors import BankError, DescriptionsError, RecipeError, UsageError
 
 MakeDataset = Callable[[str, Mapping[str, str]], Recipe]
 
@@ -170,6 +170,16 @@ def test_words_for_datasets(make_dataset: MakeDataset) -> None:
         find_datasets(["citiscapes"])
     with pytest.raises(UsageError, match="streets: named twice"):
         embed_labels([recipe, recipe], Path("nowhere"))
+
+
+def test_bad_input_makes_no_bank(make_dataset: MakeDataset, out: Path) -> None:
+    streets = make_dataset("streets", STREETS)
+    with pytest.raises(UsageError, match="unknown encoder ''"):
+        embed_labels([streets], out, encoder="")
+    streets.descriptions.write_text("index,name\n0,road\n99999999999,car\n")
+    with pytest.raises(RecipeError, match="streets: class index 99999999999 does not fit a 16-bit mask"):
+        embed_labels([streets], out, encoder="offline")
+    assert not out.exists()
 
 
 def test_the_command(run: Any, make_dataset: MakeDataset, clip_spec: str, out: Path) -> None:

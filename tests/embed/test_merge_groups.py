@@ -18,6 +18,7 @@ from labelmerge.embed.similarity import (
     merge_groups,
     seriation,
 )
+from labelmerge.errors import UsageError
 
 MakeBank = Callable[..., Bank]
 
@@ -127,6 +128,12 @@ def test_many_labels_take_little_time(make_bank: MakeBank) -> None:
     report = merge_groups(many)
     assert sum(len(group.members) for group in report.groups) + len(report.alone) == 2000
     assert sorted(seriation(many).tolist()) == list(range(2000))
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), 1.1])
+def test_a_threshold_is_a_cosine(bank: Bank, threshold: float) -> None:
+    with pytest.raises(UsageError, match="it must be -1 to 1"):
+        merge_groups(bank, threshold)
 
 
 def test_a_single_label_is_alone(make_bank: MakeBank) -> None:

@@ -135,6 +135,8 @@ def test_too_many_skips_fail_before_the_manifest(own: Own, tmp_path: Path) -> No
         shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.2)
     assert not list(tmp_path.rglob("manifest.json"))
     assert shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.25).kept == 1
+    with pytest.raises(UsageError, match="max_skip_ratio is nan"):
+        check(own.recipe, own.root, "train", max_skip_ratio=float("nan"))
 
 
 def test_a_name_that_is_not_utf_8_is_skipped(own: Own, tmp_path: Path) -> None:
