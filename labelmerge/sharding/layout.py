@@ -237,6 +237,12 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
 
         patterns = places(source, "images")
         for pattern in patterns:
+            if os.path.isdir(source.root / base / pattern):
+                raise RecipeError(
+                    f"layout.images is a folder, {pattern!r}, and not the images in it",
+                    where=source.recipe.path,
+                    fix=f'Write "{pattern.rstrip("/")}/*.jpg", or whatever they end in',
+                )
             for match in kept(pattern):
                 if listed is not None and unseen is not None:
                     entry = fill((places(source, "list_entry") or ["{stem}"])[0], _fields(source, match))

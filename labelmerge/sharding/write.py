@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shlex
 import shutil
 from collections import Counter
@@ -353,7 +354,7 @@ def _command(plan: Plan) -> str:
     words = [
         "labelmerge",
         "shard",
-        Path(recipe.argument).name,
+        os.fsencode(Path(recipe.argument).name).decode(errors="backslashreplace"),  # JSON holds UTF-8 only
         "--root",
         "ROOT",
         "--split",

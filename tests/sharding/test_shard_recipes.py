@@ -77,6 +77,7 @@ def test_a_missing_root_and_a_wrong_layout_say_what_is_expected(own: Own, tmp_pa
         ("images/{split}/*.jpg", "images/**", r"layout.images: in 'images/\*\*', '\*\*' must be a folder of its own"),
         ("images/{split}/*.jpg", "images/**.jpg", "'\\*\\*' must be a folder of its own"),
         ("images/{split}/*.jpg", "/images/{split}/*.jpg", "must be relative to the root"),
+        ("images/{split}/*.jpg", "images/{split}", r"layout.images is a folder.*Write .images/train/\*.jpg."),
         ("ignore = [255]", "ignore = 255", "ids.ignore must be a list"),
         ("ignore = [255]", "map = [1]", "ids.map must be a table"),
         ("[layout]", 'options = {resize_masks = "no"}\n[layout]', "options.resize_masks must be true or false"),

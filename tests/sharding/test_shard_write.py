@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, OutputError, ShardError, UsageError
 from labelmerge.sharding.images import decode, image_member, read_indices
 from labelmerge.sharding.verify import verify
@@ -147,6 +148,16 @@ def test_a_name_that_is_not_utf_8_is_skipped(own: Own, tmp_path: Path) -> None:
             stream.write(other.read())
     report = shard(own.recipe, own.root, "train", tmp_path)
     assert report.skipped == ({"path": "images/train/\\udcff.jpg", "reason": "the file's name is not UTF-8"},)
+
+
+def test_a_recipe_whose_name_is_not_utf_8(own: Own, tmp_path: Path) -> None:
+    own.pairs(1)
+    odd = own.recipe_file.with_name(os.fsdecode(b"my\xff.toml"))
+    odd.write_text(own.recipe_file.read_text())
+    report = shard(load_recipe(odd), own.root, "train", tmp_path)
+    assert report.folder is not None
+    reproduce = json.loads((report.folder / "manifest.json").read_text())["reproduce"]
+    assert reproduce.startswith("labelmerge shard 'my\\xff.toml' --root ROOT")
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
