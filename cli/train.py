@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from labelmerge.errors import LabelmergeError
+
 from . import options
 
 # Flags that set a key of the configuration of the same name. What isn't given is left to the preset or the file.
@@ -74,7 +76,11 @@ def command(
 
     from labelmerge.train.loop import train
 
-    result = train(shards, bank, out, config=config, split=split, device=device, track=options.track)
+    try:
+        result = train(shards, bank, out, config=config, split=split, device=device, track=options.track)
+    except KeyboardInterrupt:
+        fix = "The same command goes on from the newest checkpoint"
+        raise LabelmergeError("interrupted", where=out, fix=fix) from None
     run = shlex.quote(str(out))
     options.say(
         {

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labelmerge.errors import BankError, SampleError, UsageError
+from labelmerge.model.device import is_out_of_memory
 
 _STRIPE_ELEMENTS = 2**24  # labels x rows x width of one stripe: 64 MiB of float32, a few times over
 
@@ -138,11 +139,14 @@ def segment(
     views = views or Views()
     try:
         return _segment(model, image, labels, tau, views, torch.device(device))
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         height, width = max(views.sizes(*image.shape[:2]))
         raise SampleError(
             f"at {width}x{height} pixels the image does not fit into the memory of {device}",
-            fix="Use a smaller --short-edge or scale, or --device cpu",
+            fix="Use a smaller --short-edge or scale"
+            + (", or --device cpu" if torch.device(device).type != "cpu" else ""),
         ) from error
 
 

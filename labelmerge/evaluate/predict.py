@@ -110,7 +110,7 @@ def predict(
     vectors = LabelVectors(np.stack([label.vector for label in resolved]))
     _warn(resolved, vectors)
     if short_edge is None:
-        short_edge = int(trained.config.get("short_edge", 0))
+        short_edge = trained.short_edge
     views = Views(short_edge=short_edge, scales=tuple(scales), flip=flip)
     tau = trained.temperature().item()
     written: list[Prediction] = []

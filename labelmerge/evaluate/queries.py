@@ -130,7 +130,10 @@ def resolve(
         found += _described(query, bank) if query.description else _known(query, bank)
     names = Counter(label.name for label in found)
     if twice := [name for name, count in names.items() if count > 1]:
-        raise UsageError(f"labels given twice: {', '.join(map(repr, twice))}")
+        raise UsageError(
+            f"labels given twice: {', '.join(map(repr, twice))}",
+            fix="Where several datasets have a label, write DATASET:NAME",
+        )
     new = [label for label in found if isinstance(label, LabelQuery)]
     encoded = iter(_encode(new, bank, encoder, device) if new else ())
     return [next(encoded) if isinstance(label, LabelQuery) else label for label in found]
@@ -157,7 +160,7 @@ def _known(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQuery
     if dataset not in bank.datasets():
         raise UsageError(
             f"{query.name!r}: the checkpoint's bank has no dataset {dataset!r}",
-            fix=f"{did_you_mean(dataset, bank.datasets())} A new label needs a description: NAME = DESCRIPTION",
+            fix=f"A new label needs a description, NAME = DESCRIPTION. {did_you_mean(dataset, bank.datasets())}",
         )
     own = [row for row, (whose, _) in enumerate(bank.keys) if whose == dataset]
     if name == _ALL:

@@ -203,7 +203,7 @@ def evaluate(
     vectors = load_bank(bank, trained)
     labels = [LabelVectors(vectors.rows(data.space.keys)) for data in sets]
     if short_edge is None:
-        short_edge = int(trained.config.get("short_edge", 0))
+        short_edge = trained.short_edge
     views = Views(short_edge=short_edge, scales=tuple(scales), flip=flip)
     measured = tuple(
         _measure(trained, data, label_vectors, vectors, views, limit, track)

@@ -17,6 +17,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -291,18 +292,11 @@ class Mixture:
             collate_fn=_unchanged,
             pin_memory=pin_memory,
         )
-        try:
+        with dead_workers():
             for made in loader:
                 if isinstance(made, LabelmergeError):
                     raise made
                 yield made
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise LabelmergeError(
-                f"a loading process died ({str(error).splitlines()[0]})",
-                fix="Usually memory ran out: use fewer --workers, or give the machine more shared memory",
-            ) from error
 
     def _sample(self, dataset: int, number: int, skipped: list[str]) -> Sample:
         """The dataset's sample for its slot `number`; the next one of the epoch where that is corrupt."""
@@ -352,6 +346,24 @@ def _trainable(sample: Sample, table: npt.NDArray[np.int64]) -> Sample:
         group_of=sample.group_of[keep],
         box_embeddings=None if sample.box_embeddings is None else sample.box_embeddings[keep],
     )
+
+
+@contextmanager
+def dead_workers() -> Iterator[None]:
+    """Say in one line that a process of `Mixture.batches` died: torch raises that wherever its parent happens to be.
+
+    Raises:
+        LabelmergeError: a worker process died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise LabelmergeError(
+            f"a loading process died ({str(error).splitlines()[0].rstrip('. ')})",
+            fix="Usually memory ran out: use fewer --workers, or give the machine more shared memory",
+        ) from error
 
 
 class _Steps(Dataset[Batch | LabelmergeError]):

@@ -30,7 +30,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from labelmerge.errors import CheckpointError, ConfigError
+from labelmerge.errors import CheckpointError, ConfigError, OutputError
 from labelmerge.files import output_faults, sha256_file
 from labelmerge.model.build import SegmentationModel, build_model
 from labelmerge.model.temperature import Temperature
@@ -38,6 +38,7 @@ from labelmerge.model.temperature import Temperature
 FORMAT = "labelmerge-checkpoint/1"
 _WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
 _FILES = (_WEIGHTS, _STATE, _CONFIG, _META)
+_MEND = "Use another checkpoint, or remove this one and train on from the one before"
 _STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -64,6 +65,14 @@ class Checkpoint:
     hash: str
     folder: Path
     bank_folder: Path | None
+
+    @property
+    def short_edge(self) -> int:
+        """The short edge of an image at scale 1 in training, pixels; 0: its own size. Raises CheckpointError."""
+        pixels = self.config.get("short_edge", 0)
+        if not isinstance(pixels, int) or pixels < 0:
+            raise CheckpointError(f"short_edge is {pixels!r}", where=self.folder / _CONFIG, fix="Give --short-edge")
+        return pixels
 
 
 def save_checkpoint(
@@ -110,13 +119,16 @@ def save_checkpoint(
             if final.exists():  # a run that is repeated: a folder can't be renamed onto another
                 final.rename(checkpoints / f".{final.name}.replaced")
             temporary.rename(final)
+            # Renamed before they are removed, so that what has a checkpoint's name is whole at any moment.
+            for _, old in _numbered(checkpoints)[:-keep]:
+                if old != final:
+                    old.rename(checkpoints / f".{old.name}.old")
             _sync(checkpoints)
+        except OutputError as error:  # the bank's writer names a file of the temporary folder
+            raise OutputError(error.what, where=final, fix=error.fix) from error
         finally:
             for path in checkpoints.glob(".step-*"):
                 shutil.rmtree(path)
-        for _, old in _numbered(checkpoints)[:-keep]:
-            if old != final:
-                shutil.rmtree(old)
     return final
 
 
@@ -191,7 +203,7 @@ def find_checkpoint(path: Path) -> Path:
         raise CheckpointError("no such run or checkpoint", where=path)
     if any((path / name).exists() for name in (_WEIGHTS, _META)):
         missing = [name for name in _FILES if not (path / name).is_file()]
-        raise CheckpointError(f"the checkpoint lacks {', '.join(missing)}", where=path, fix="Use another checkpoint")
+        raise CheckpointError(f"the checkpoint lacks {', '.join(missing)}", where=path, fix=_MEND)
     raise CheckpointError(
         "there is no checkpoint here", where=path, fix="Give the folder that `labelmerge train --out` wrote"
     )
@@ -265,7 +277,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError("can't be read as JSON", where=path, fix="Use another checkpoint") from error
+        raise CheckpointError("can't be read as JSON", where=path, fix=_MEND) from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
         raise CheckpointError(f"its format is {found!r}, not {FORMAT!r}", where=path)
@@ -277,7 +289,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         and isinstance(meta.get("sha256"), dict)
     )
     if not well_formed:
-        raise CheckpointError("lacks step, model or sha256", where=path, fix="Use another checkpoint")
+        raise CheckpointError("lacks step, model or sha256", where=path, fix=_MEND)
     return meta
 
 
@@ -286,13 +298,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError("can't be read as TOML", where=path, fix="Use another checkpoint") from error
+        raise CheckpointError("can't be read as TOML", where=path, fix=_MEND) from error
 
 
 def _checked(folder: Path, name: str, meta: Mapping[str, Any]) -> Path:
     path = folder / name
     if sha256_file(path) != meta["sha256"].get(name):
-        raise CheckpointError(
-            "the file is damaged: its SHA-256 is not the one in meta.json", where=path, fix="Use another checkpoint"
-        )
+        raise CheckpointError("the file is damaged: its SHA-256 is not the one in meta.json", where=path, fix=_MEND)
     return path

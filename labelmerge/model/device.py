@@ -1,4 +1,4 @@
-"""Which device tensors live on."""
+"""Which device tensors live on, and what it looks like when its memory is full."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def choose_device(name: str | None = None) -> torch.device:
     if device is None or (str(device) not in here and f"{device}:0" not in here):
         raise UsageError(f"there is no device {name!r}", fix=f"Devices here: {', '.join(here)}")
     return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's own, a GPU's, or the CPU's, which torch reports as a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -14,6 +14,7 @@ from labelmerge.errors import ConfigError
 # What wraps a state dict, or stands before its names, in the checkpoints that people publish.
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("", "encoder.", "backbone.", "module.", "model.", "module.encoder.", "module.backbone.")
+_HUB_SECONDS = 5.0  # how long an unreachable hub is waited for
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,18 @@ def load_encoder_weights(encoder: nn.Module, name: str, pretrained: str, hub: Hu
 
 
 def _fetch(name: str, hub: Hub) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 
+    if isinstance(cached := try_to_load_from_cache(hub.repo, hub.file), str):
+        return Path(cached)
     try:
+        # Asked once and briefly: the client alone retries for half a minute, with two lines for each time.
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
         return Path(hf_hub_download(hub.repo, hub.file))
-    except OSError as error:
+    except Exception as error:  # the client's, its transport's and the operating system's errors have no common base
         raise ConfigError(
             f"the ImageNet weights of {name} can't be fetched from the hub ({hub.repo})",
-            fix=f"Set `pretrained` to a local copy of its {hub.file}, or leave `pretrained` out to start from random "
-            "weights",
+            fix=f"Give a local copy of its {hub.file} as --pretrained, or start from random weights: --pretrained ''",
         ) from error
 
 

@@ -17,6 +17,7 @@ INCIDENTAL = ("workers", "cache_mb", "log_every", "checkpoint_every", "keep_chec
 
 _CHOICES = {"label_space": ("union", "dataset"), "labels": ("seen", "all"), "optimizer": ("adamw", "sgd")}
 _AT_LEAST_ONE = ("steps", "batch_size", "crop", "log_every", "checkpoint_every", "keep_checkpoints")
+_LARGEST = 2**63 - 1  # of TOML and of torch
 _PROBABILITIES = ("flip", "colour", "blur", "jpeg")
 _GROUPS = {
     "model": ("model", "pretrained", "method", "label_space", "labels", "temperature", "temperature_lr"),
@@ -128,6 +129,8 @@ class TrainConfig:
             # `not >=` rather than `<`, which lets nan through
             if isinstance(value, int | float) and not value >= 0:
                 problems.append(f"{name} must not be negative, and is {value}")
+            if isinstance(value, int) and value > _LARGEST:
+                problems.append(f"{name} must be at most {_LARGEST}, not {value}")
         if not self.losses or set(self.losses) - set(LOSSES):
             problems.append(f"losses must be some of {', '.join(LOSSES)}, not {list(self.losses)}")
         if not 0 <= self.drop < 1:
@@ -223,7 +226,7 @@ def _checked(settings: Mapping[str, Any], where: Path | str | None) -> dict[str,
     problems = []
     for name, value in settings.items():
         if name not in known:
-            problems.append(f"unknown setting {name!r} ({did_you_mean(name, known).rstrip('?')}?)")
+            problems.append(f"unknown setting {name!r} ({did_you_mean(name, known).rstrip('.')})")
             continue
         try:
             out[name] = _cast(value, types[name])

@@ -25,11 +25,11 @@ from torch import Tensor
 from labelmerge.embed.bank import Bank
 from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError
 from labelmerge.loading.augment import Augmentation
-from labelmerge.loading.mix import Mixture, Source, group_by_dataset
+from labelmerge.loading.mix import Mixture, Source, dead_workers, group_by_dataset
 from labelmerge.loading.stream import ShardSet, find_splits
 from labelmerge.model.build import build_model
 from labelmerge.model.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
-from labelmerge.model.device import choose_device
+from labelmerge.model.device import choose_device, is_out_of_memory
 from labelmerge.model.temperature import Temperature
 from labelmerge.progress import Track, no_track
 from labelmerge.train.columns import Columns, Labels, build_columns
@@ -137,8 +137,11 @@ def train(
     model.to(here).train()
     temperature.to(here).train()
     optimizer = make_optimizer(model, temperature, config)
+    logged: list[list[float]] = []  # loss, norm and parts of the steps since the last line of the log
     if checkpoint is not None:
-        optimizer.load_state_dict(load_state(checkpoint)["optimizer"])
+        state = load_state(checkpoint)
+        optimizer.load_state_dict(state["optimizer"])
+        logged += state["logged"]
         _log.info("going on from step %d (%s)", start, checkpoint)
     rewind_log(out, start)
 
@@ -153,23 +156,22 @@ def train(
     on_gpu = here.type == "cuda"
 
     # ---- the steps
-    unread: list[Tensor] = []  # losses of the steps since they were last read; reading waits for a GPU
-    logged: list[list[float]] = []  # the same as numbers, since the last line of the log
+    unread: list[Tensor] = []  # rows for `logged` that were not read yet, because reading waits for a GPU
     skipped: set[str] = set()
-    last_line = time.monotonic()
+    since, last_line = start, time.monotonic()
     batches = mixture.batches(start, config.steps, workers=config.workers, pin_memory=on_gpu)
     bar = track(batches, "training", config.steps - start)
-    for batch in bar:
-        step = batch.step
-        torch.manual_seed(_seed_of(config.seed, step))  # dropout
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * schedule_factor(step, config)
-        for line in batch.skipped:
-            if line not in skipped:
-                _log.warning("skipped %s", line)
-        skipped.update(batch.skipped)
+    with dead_workers(), _clear_faults(config):
+        for batch in bar:
+            step = batch.step
+            torch.manual_seed(_seed_of(config.seed, step))  # dropout
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * schedule_factor(step, config)
+            for line in batch.skipped:
+                if line not in skipped:
+                    _log.warning("skipped %s", line)
+            skipped.update(batch.skipped)
 
-        with _out_of_memory(step, config):
             batch = batch.to(here)
             images = (batch.images.float() / 255 - mean) / std  # [B, 3, S, S]
             with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu and config.bf16):
@@ -184,51 +186,51 @@ def train(
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
             optimizer.step()
-        nothing = torch.full((), math.nan, device=here)
-        row = [loss, norm, *(losses.get(name, nothing) for name in parts)]
-        unread.append(torch.stack([value.detach().float() for value in row]))
+            nothing = torch.full((), math.nan, device=here)
+            row = [loss, norm, *(losses.get(name, nothing) for name in parts)]
+            unread.append(torch.stack([value.detach().float() for value in row]))
 
-        done = step + 1
-        line_due = done % config.log_every == 0 or done == config.steps
-        checkpoint_due = done % config.checkpoint_every == 0 or done == config.steps
-        if line_due or checkpoint_due:
-            rows = torch.stack(unread).tolist()
-            unread.clear()
-            for before, row_read in enumerate(reversed(rows)):
-                if not (math.isfinite(row_read[0]) and math.isfinite(row_read[1])):
-                    raise _not_a_number(done - before, row_read[0], checkpoint, out)
-            logged += rows
-        if line_due:
-            mean_loss, mean_norm, *mean_parts = (_mean(values) for values in zip(*logged, strict=True))
-            now = time.monotonic()
-            append_log(
-                out,
-                {
-                    "step": done,
-                    "loss": mean_loss,
-                    "parts": {name: None if math.isnan(v) else v for name, v in zip(parts, mean_parts, strict=True)},
-                    "grad_norm": mean_norm,
-                    "temperature": temperature().item(),
-                    "lr": config.lr * schedule_factor(step, config),
-                    "samples_per_second": len(logged) * config.batch_size / max(now - last_line, 1e-9),
-                    "skipped": len(skipped),
-                },
-            )
-            logged, last_line = [], now
-            if hasattr(bar, "set_postfix_str"):
-                bar.set_postfix_str(f"loss {mean_loss:.3f}")
-        if checkpoint_due:
-            checkpoint = save_checkpoint(
-                out,
-                step=done,
-                model=model,
-                temperature=temperature,
-                state={"optimizer": optimizer.state_dict()},
-                config=whole_config,
-                meta=meta,
-                bank_folder_writer=vectors.save_copy,
-                keep=config.keep_checkpoints,
-            )
+            done = step + 1
+            line_due = done % config.log_every == 0 or done == config.steps
+            checkpoint_due = done % config.checkpoint_every == 0 or done == config.steps
+            if line_due or checkpoint_due:
+                rows = torch.stack(unread).tolist()
+                unread.clear()
+                for which, row_read in enumerate(rows, start=done - len(rows) + 1):
+                    if not (math.isfinite(row_read[0]) and math.isfinite(row_read[1])):
+                        raise _not_a_number(which, row_read[0], checkpoint, out)
+                logged += rows
+            if line_due:
+                mean_loss, mean_norm, *mean_parts = (_mean(values) for values in zip(*logged, strict=True))
+                now = time.monotonic()
+                append_log(
+                    out,
+                    {
+                        "step": done,
+                        "loss": mean_loss,
+                        "parts": dict(zip(parts, mean_parts, strict=True)),
+                        "grad_norm": mean_norm,
+                        "temperature": temperature().item(),
+                        "lr": config.lr * schedule_factor(step, config),
+                        "samples_per_second": (done - since) * config.batch_size / max(now - last_line, 1e-9),
+                        "skipped": len(skipped),
+                    },
+                )
+                logged, since, last_line = [], done, now
+                if hasattr(bar, "set_postfix_str"):
+                    bar.set_postfix_str(f"loss {mean_loss:.3f}")
+            if checkpoint_due:
+                checkpoint = save_checkpoint(
+                    out,
+                    step=done,
+                    model=model,
+                    temperature=temperature,
+                    state={"optimizer": optimizer.state_dict(), "logged": logged},
+                    config=whole_config,
+                    meta=meta,
+                    bank_folder_writer=vectors.save_copy,
+                    keep=config.keep_checkpoints,
+                )
 
     assert checkpoint is not None  # the last step writes one
     draw_curves(out)
@@ -314,14 +316,15 @@ def _not_a_number(step: int, loss: float, checkpoint: Path | None, out: Path) ->
 
 
 @contextmanager
-def _out_of_memory(step: int, config: TrainConfig) -> Iterator[None]:
-    """Turn the three ways in which memory runs out into one clear error."""
+def _clear_faults(config: TrainConfig) -> Iterator[None]:
+    """Say in one line what batches of the wrong size come to."""
+    size = f"batch_size {config.batch_size} and crop {config.crop}"
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise LabelmergeError(
-            f"out of memory at step {step + 1}, with batch_size {config.batch_size} and crop {config.crop}",
-            fix="Use a smaller --batch-size or --crop",
-        ) from error
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise LabelmergeError(f"out of memory with {size}", fix="Use a smaller --batch-size or --crop") from error
+        if "more than 1 value per channel" in str(error):
+            what = f"the batch norms of {config.model} have nothing to average with {size}"
+            raise ConfigError(what, fix="Use a larger --batch-size or --crop") from error
+        raise

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
     try:
         theirs = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"can't be read as TOML ({error})", where=path, fix="Use another --out") from error
+        raise ConfigError(
+            f"can't be read as TOML ({error})", where=path, fix="The newest checkpoint holds a copy of it"
+        ) from error
     changes = _changes(theirs, ours)
     if changes:
         shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
@@ -82,12 +84,17 @@ def _show(value: Any) -> str:
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:
-    """The lines of log.jsonl; the last one is left out where a kill cut it short."""
+    """The lines of log.jsonl; the last one is left out where a kill cut it short. Raises ConfigError."""
     try:
         text = (out / LOG).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+    try:
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+    except ValueError as error:
+        raise ConfigError(
+            f"a line is damaged ({error})", where=out / LOG, fix="Remove the file: training goes on without"
+        ) from error
 
 
 def rewind_log(out: Path, step: int) -> None:
@@ -98,28 +105,33 @@ def rewind_log(out: Path, step: int) -> None:
 
 def append_log(out: Path, line: Mapping[str, Any]) -> None:
     """Add one line; not-a-number becomes null."""
-    clean = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
     with output_faults(out / LOG), (out / LOG).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(clean) + "\n")
+        stream.write(json.dumps(_without_nan(line)) + "\n")
 
 
-def draw_curves(out: Path) -> Path:
-    """Draw log.jsonl as curves.png: the losses, the temperature, the learning rate. Returns its path."""
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def draw_curves(out: Path) -> None:
+    """Draw log.jsonl as curves.png: the losses, the temperature, the learning rate. Nothing where nothing is logged."""
     from matplotlib.figure import Figure
 
     lines = read_log(out)
-    steps = [line["step"] for line in lines]
-    losses = [key for key in ("loss", *lines[-1]["parts"]) if any(_value(line, key) is not None for line in lines)]
+    if not lines:
+        return
     figure = Figure(figsize=(7, 6), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
-    for key in losses:
-        values = [math.nan if _value(line, key) is None else _value(line, key) for line in lines]
-        top.plot(steps, values, label={"loss": "sum"}.get(key, f"L_{key.upper()}"), linewidth=2 if key == "loss" else 1)
+    for key in ("loss", *lines[-1]["parts"]):
+        name, width = ("sum", 2) if key == "loss" else (f"L_{key.upper()}", 1)
+        _plot(top, [(line["step"], _value(line, key)) for line in lines], label=name, linewidth=width)
     top.set_ylabel("loss")
     top.set_ylim(bottom=0)
     top.legend(frameon=False)
     for axes, key, name in ((middle, "temperature", "τ"), (bottom, "lr", "learning rate")):
-        axes.plot(steps, [line[key] for line in lines], color="0.3", linewidth=1)
+        _plot(axes, [(line["step"], line[key]) for line in lines], color="0.3", linewidth=1)
         axes.set_ylabel(name)
     bottom.set_xlabel("step")
     for axes in (top, middle, bottom):
@@ -127,7 +139,13 @@ def draw_curves(out: Path) -> Path:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_bytes(out / CURVES, buffer.getvalue())
-    return out / CURVES
+
+
+def _plot(axes: Any, points: Sequence[tuple[int, float | None]], **style: Any) -> None:
+    """A line through the points that have a value; a dot where there is only one."""
+    known = [point for point in points if point[1] is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), marker="o" if len(known) == 1 else None, **style)
 
 
 def _value(line: Mapping[str, Any], key: str) -> Any:

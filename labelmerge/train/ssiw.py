@@ -37,7 +37,7 @@ def ssiw_losses(
         teacher: gives the boxes' vectors.
 
     Returns:
-        For each of ``config.losses`` that has samples in this batch, a scalar.
+        For each of ``config.losses`` that this batch has samples for (``wd``: boxes), a scalar.
     """
     losses = {}
     for name, annotation_type in ssiw_annotation_types(config).items():
@@ -53,6 +53,8 @@ def ssiw_losses(
             losses[name] = config.ld_weight * loss
         else:
             some = batch.only(rows)
+            if not any(map(len, some.boxes)):  # crowds alone, or views between the boxes: no loss is not a loss of 0
+                continue
             height, width = batch.images.shape[2:]
             loss = box_embedding_loss(v, some.boxes, teacher(some, labels), (height, width))
             losses[name] = config.wd_weight * loss

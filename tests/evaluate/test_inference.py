@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labelmerge.errors import BankError, UsageError
+from labelmerge.errors import BankError, SampleError, UsageError
 from labelmerge.evaluate import inference
 from labelmerge.evaluate.inference import LabelVectors, Views, segment
 
@@ -154,3 +154,5 @@ def test_faults() -> None:
             Views(scales=scales)
     with pytest.raises(UsageError, match="fewer than 0 pixels"):
         Views(short_edge=-1)
+    with pytest.raises(SampleError, match="10000000x10000000 pixels .* the memory of cpu. Use a smaller --short-edge"):
+        segment(Tiny(), picture(8, 8), np.eye(5), tau=0.1, views=Views(short_edge=10_000_000))

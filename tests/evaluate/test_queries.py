@@ -174,7 +174,7 @@ def test_a_bank_of_words_gets_words(bank: Bank, encoder: FakeEncoder, caplog: py
 
 def test_faults(bank: Bank, encoder: FakeEncoder) -> None:
     for name, message in (
-        ("zo:mouse", "no dataset 'zo'. Did you mean zoo"),
+        ("zo:mouse", "no dataset 'zo'. A new label needs a description, NAME = DESCRIPTION. Did you mean zoo?"),
         ("zoo:mous", "no label 'mous'. Did you mean mouse"),
     ):
         with pytest.raises(UsageError) as raised:

@@ -71,6 +71,41 @@ def test_newest_is_the_runs_and_older_ones_go(tmp_path: Path, model: Segmentatio
     assert load_checkpoint(tmp_path).bank_folder is None
 
 
+def test_a_checkpoint_half_removed_has_no_checkpoints_name(
+    tmp_path: Path, model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5, model)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", interrupted)
+        save(tmp_path, 10, model, keep=1)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-000010"]
+    save(tmp_path, 15, model, keep=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000015"]
+
+
+def interrupted(_: Path) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_banks_fault_names_the_checkpoint(tmp_path: Path, model: SegmentationModel) -> None:
+    def write_bank(folder: Path) -> None:
+        raise OutputError("no space left on the device", where=folder / "v0001.parquet", fix="Free some")
+
+    with pytest.raises(OutputError) as caught:
+        save(tmp_path, 5, model, bank_folder_writer=write_bank)
+    assert str(caught.value) == f"{tmp_path}/checkpoints/step-000005: no space left on the device. Free some"
+
+
+def test_the_short_edge_of_training(tmp_path: Path, model: SegmentationModel) -> None:
+    save(tmp_path, 5, model)
+    assert load_checkpoint(tmp_path).short_edge == 0
+    save(tmp_path, 6, model, config={"short_edge": 480})
+    assert load_checkpoint(tmp_path).short_edge == 480
+    save(tmp_path, 7, model, config={"short_edge": "a"})
+    with pytest.raises(CheckpointError, match="config.toml: short_edge is 'a'. Give --short-edge"):
+        _ = load_checkpoint(tmp_path).short_edge
+
+
 def test_same_step_again_replaces_it(tmp_path: Path, model: SegmentationModel) -> None:
     save(tmp_path, 5, model)
     save(tmp_path, 5, model, meta={"columns": []})

@@ -47,7 +47,8 @@ def test_the_summary_has_every_setting() -> None:
 @pytest.mark.parametrize(
     "settings, what",
     [
-        ({"stepz": 3}, "unknown setting 'stepz'.*steps"),
+        ({"stepz": 3}, r"unknown setting 'stepz' \(Did you mean steps\?\)"),
+        ({"zzz": 3}, r"unknown setting 'zzz' \(Known: .*workers\)"),
         ({"lr": "fast"}, "lr must be a number"),
         ({"steps": 1.5}, "steps must be a whole number"),
         ({"bf16": 1}, "bf16 must be true or false"),
@@ -62,6 +63,7 @@ def test_the_summary_has_every_setting() -> None:
         ({"lr": math.nan}, "lr must not be negative"),
         ({"scale_min": 3.0}, "scale_min"),
         ({"temperature": 5.0}, "temperature must be within"),
+        ({"seed": 2**63}, "seed must be at most 9223372036854775807"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], what: str) -> None:

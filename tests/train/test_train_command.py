@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ..loading.toy_shards import Toy
 
 QUICK = ("--steps", 2, "--batch-size", 3, "--crop", 32, "--device", "cpu", "--set", "log_every=1")
@@ -60,6 +62,19 @@ def test_mistakes_are_one_line(run: Any, shards: Path, bank: Path, tmp_path: Pat
     code, line = fault("--shards", tmp_path / "more", *QUICK)
     assert code == 1 and "no vector for 2 labels" in line and "labelmerge embed sea" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_is_one_line(
+    run: Any, shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: object, step: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labelmerge.loading.mix.Mixture.batch", interrupt)
+    result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
+    assert result.exit_code == 1
+    last = f"Error: {tmp_path / 'run'}: interrupted. The same command goes on from the newest checkpoint"
+    assert result.stderr.strip().splitlines()[-1] == last
 
 
 def test_help_imports_no_torch() -> None:
