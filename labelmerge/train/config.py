@@ -189,7 +189,7 @@ def load_config(
     names = preset_names()
     preset = preset or "tiny"
     if preset not in names:
-        raise UsageError(f"unknown preset {preset!r}", fix=did_you_mean(preset, names))
+        raise UsageError(f"unknown preset {preset!r}", fix=did_you_mean(str(preset), names))
     text = files("labelmerge.train").joinpath("presets", f"{preset}.toml").read_text(encoding="utf-8")
     settings = {
         **_checked(tomllib.loads(text), f"{preset}.toml"),

@@ -80,6 +80,9 @@ def test_wrong_files_and_presets_are_named(tmp_path: Path) -> None:
     bad.write_text("lr = ")
     with pytest.raises(ConfigError, match="bad.toml: can't be read as TOML"):
         load_config(file=bad)
+    bad.write_text("preset = 3")
+    with pytest.raises(UsageError, match="unknown preset 3. Known: hrnet-w48"):
+        load_config(file=bad)
     bad.write_text("crup = 3")
     with pytest.raises(ConfigError, match="bad.toml: unknown setting 'crup'.*crop"):
         load_config(file=bad)
