@@ -193,7 +193,7 @@ def _compare(who: str, other: str, ours: Sequence[float], theirs: Sequence[float
     if len(differences) > 1:
         error = float(differences.std(ddof=1)) / len(differences) ** 0.5
         clear = abs(difference) >= max(2 * error, 1e-12)
-        sign = f", better in {int((differences > 0).sum())} of {len(differences)} worlds"
+        sign = f", ahead in {int((differences > 0).sum())} of {len(differences)} worlds"
     else:
         clear, sign = abs(difference) >= NOISE, ""
     if not clear:
@@ -212,8 +212,8 @@ def _where_from(result: Mapping[str, Any], dataset: str, labels: Sequence[str]) 
     first = max(labels, key=lambda name: abs(iou["sentences"][name] - iou["words"][name]))
     rest = [100 * float(np.mean([iou[m][name] for name in labels if name != first])) for m in ("sentences", "words")]
     return (
-        f"On unseen labels the two differ most on {first}: {100 * iou['sentences'][first]:.0f} % with sentences, "
-        f"{100 * iou['words'][first]:.0f} % with words. Without it they have {rest[0]:.1f} % and {rest[1]:.1f} % mIoU."
+        f"On unseen labels sentences and words differ most on {first}: {100 * iou['sentences'][first]:.0f} % and "
+        f"{100 * iou['words'][first]:.0f} %. Without it they have {rest[0]:.1f} % and {rest[1]:.1f} % mIoU."
     )
 
 
