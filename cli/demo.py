@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,11 +35,21 @@ def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, as
     """
     from labelmerge.demo.experiment import FULL, PAGE, QUICK, run_demo, table
 
-    # Ten runs would say ten times what one says; warnings are shown all the same.
-    logging.getLogger("labelmerge.train").setLevel(logging.WARNING)
     size = QUICK if quick else FULL
     if steps is not None:
         size = replace(size, steps=steps)
-    result = run_demo(out, seed=seed, seeds=seeds, size=size, track=options.track)
+    with _only_warnings("labelmerge.train"):  # six runs would say six times what one says
+        result = run_demo(out, seed=seed, seeds=seeds, size=size, track=options.track)
     where = f"Wrote the page, with everything it shows, into {out}. Open {out / PAGE} in a browser."
     options.say({**result, "page": str(out / PAGE)}, as_json, f"{table(result)}\n\n{where}")
+
+
+@contextmanager
+def _only_warnings(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
