@@ -167,7 +167,7 @@ def evaluate(
 
     Args:
         checkpoint: a run, or one checkpoint folder.
-        shards: split folders, dataset folders, or folders of datasets.
+        shards: split folders, dataset folders, or folders of datasets. Sets without labelled masks are left out.
         bank: holds the labels of these datasets; made by the encoder that the checkpoint was trained with.
         out: results.json; the confusion matrices go beside it, as ``<stem>.confusion.npz``.
         short_edge: pixels of an image's short edge at scale 1; 0: its own size; None: what the run was trained at.
@@ -187,10 +187,9 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} images leaves nothing to measure")
     _check_out(out)
-    sets = [ShardSet.open(folder) for folder in choose_splits(shards, split)]
+    sets = _measurable([ShardSet.open(folder) for folder in choose_splits(shards, split)])
     names: dict[tuple[str, str], Path] = {}
     for data in sets:
-        _check_masks(data)
         first = names.setdefault((data.dataset, data.split), data.folder)
         if first != data.folder:
             raise ShardError(
@@ -293,19 +292,21 @@ def _check_out(out: Path) -> None:
         raise OutputError("no permission to write here", where=out, fix="Choose another --out")
 
 
-def _check_masks(data: ShardSet) -> None:
-    if data.annotation_type == "box":
-        raise ShardError(
-            f"{data.dataset} has boxes but no masks, so there is no IoU to measure",
-            where=data.folder,
-            fix="Evaluate on a dataset with masks",
-        )
-    if not any(data.class_pixels.values()):
-        raise ShardError(
-            f"no pixel of {data.dataset} {data.split} is labelled (a test set whose masks are held back?)",
-            where=data.folder,
-            fix="Evaluate on another split",
-        )
+def _measurable(sets: Sequence[ShardSet]) -> list[ShardSet]:
+    """Those that have labelled masks; what is left out is logged. Raises ShardError where none is left."""
+    kept, reasons = [], []
+    for data in sets:
+        if data.annotation_type == "box":
+            reasons.append(f"{data.dataset} {data.split} has boxes but no masks, so there is no IoU to measure")
+        elif not any(data.class_pixels.values()):
+            reasons.append(f"no pixel of {data.dataset} {data.split} is labelled (are its masks held back?)")
+        else:
+            kept.append(data)
+    if not kept:
+        raise ShardError("; ".join(reasons), where=sets[0].folder, fix="Evaluate on a dataset or split with masks")
+    for reason in reasons:
+        _log.info("left out: %s", reason)
+    return kept
 
 
 def _measure(
@@ -337,7 +338,7 @@ def _measure(
     for number in track(numbers, f"evaluating {data.dataset} {data.split}", count):
         try:
             sample = data.read(number)
-            assert sample.mask is not None  # `_check_masks`
+            assert sample.mask is not None  # `_measurable`
             truth = position_of[sample.mask]
             if (truth == unknown).any():
                 wrong = sorted({int(value) for value in np.unique(sample.mask[truth == unknown])})

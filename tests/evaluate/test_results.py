@@ -204,8 +204,6 @@ def empty_shards(world: Path, tools: Any) -> None:
         (other_encoder, BankError, r"made by offline \(weights ffff.* trained with offline \(weights 0000"),
         (other_dimension, BankError, r"have 5 dimensions, the checkpoint's pixel embeddings 8"),
         (lacking_label, BankError, "no vector for 1 labels: rooms 2"),
-        (boxes_only, ShardError, "has boxes but no masks"),
-        (no_labels, ShardError, "no pixel of blank test is labelled"),
         (the_same_twice, ShardError, "rooms val again"),
         (empty_shards, ShardError, "no shards here"),
     ],
@@ -220,6 +218,32 @@ def test_faults(
     spoil(world, tools)
     with pytest.raises(error, match=message):
         evaluate(world / "run", [world / "shards"], world / "bank", world / "r.json")
+    assert not (world / "r.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "folder", "message"),
+    [
+        (boxes_only, "boxes", "boxes val has boxes but no masks"),
+        (no_labels, "blank", "no pixel of blank test is labelled"),
+    ],
+)
+def test_sets_without_masks_are_left_out(
+    world: Path,
+    tools: Any,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Path, Any], None],
+    folder: str,
+    message: str,
+) -> None:
+    whole = evaluate(world / "run", [world / "shards"], world / "bank", world / "whole.json")
+    spoil(world, tools)
+    with caplog.at_level("INFO", logger="labelmerge"):
+        others = evaluate(world / "run", [world / "shards"], world / "bank", world / "others.json")
+    assert f"left out: {message}" in caplog.text
+    assert [result.name for result in others.sets] == [result.name for result in whole.sets]
+    with pytest.raises(ShardError, match=message):
+        evaluate(world / "run", [world / "shards" / folder], world / "bank", world / "r.json")
     assert not (world / "r.json").exists()
 
 
