@@ -80,5 +80,5 @@ def command(
     if done.failed:
         path, reason = done.failed[0]
         raise SampleError(
-            f"{len(done.failed)} of {len(done.failed) + len(done.written)} images failed; the first: {path} {reason}"
+            f"{len(done.failed)} of {len(done.failed) + len(done.written)} images failed; the first: {path}: {reason}"
         )
