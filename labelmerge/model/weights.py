@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from labelmerge.errors import ConfigError
+from labelmerge.hub import ask_hub
 
 # What wraps a state dict, or stands before its names, in the checkpoints that people publish.
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("", "encoder.", "backbone.", "module.", "model.", "module.encoder.", "module.backbone.")
-_HUB_SECONDS = 5.0  # how long an unreachable hub is waited for
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,12 @@ def load_encoder_weights(encoder: nn.Module, name: str, pretrained: str, hub: Hu
 
 
 def _fetch(name: str, hub: Hub) -> Path:
-    from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     if isinstance(cached := try_to_load_from_cache(hub.repo, hub.file), str):
         return Path(cached)
     try:
-        # Asked once and briefly: the client alone retries for half a minute, with two lines for each time.
-        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+        ask_hub()
         return Path(hf_hub_download(hub.repo, hub.file))
     except Exception as error:  # the client's, its transport's and the operating system's errors have no common base
         raise ConfigError(
