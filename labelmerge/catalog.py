@@ -26,13 +26,16 @@ NO_READER = "none"
 
 @dataclass(frozen=True)
 class Variant:
-    """One way a dataset lies on disk: chosen when every `detect` pattern matches something under the root.
+    """One way a dataset lies on disk: chosen when every `detect` pattern matches something under the root, and no
+    `unless` pattern does.
 
     What it sets replaces the recipe's own key of the same name, as a whole table.
     """
 
     name: str
     detect: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+    reader: str | None = None
     layout: Mapping[str, Any] | None = None
     ids: Mapping[str, Any] | None = None
     splits: Mapping[str, str] | None = None
@@ -185,7 +188,7 @@ _MAX_NAME = 60
 _STRINGS = ("name", "annotation_type", "reader", "descriptions")
 _OPTIONAL_STRINGS = ("image_format", "role", "title", "homepage", "licence")
 _TABLES = ("layout", "ids", "options", "splits")
-_VARIANT_KEYS = ("name", "detect", *_TABLES)
+_VARIANT_KEYS = ("name", "detect", "unless", "reader", *_TABLES)
 
 
 def _parse(path: Path, descriptions_folder: Path) -> Recipe:
@@ -199,7 +202,10 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
     problems = _problems(data)
     if problems:
         raise RecipeError("; ".join(problems), where=path, fix="docs/recipes.md lists every key")
-    variants = tuple(Variant(**{**variant, "detect": tuple(variant["detect"])}) for variant in data.pop("variants", []))
+    variants = tuple(
+        Variant(**{**variant, "detect": tuple(variant["detect"]), "unless": tuple(variant.get("unless", ()))})
+        for variant in data.pop("variants", [])
+    )
     return Recipe(
         **{
             **data,
@@ -249,6 +255,10 @@ def _problems(data: dict[str, Any]) -> list[str]:
             problems.append(f"{where}: 'name' must be a string that is not empty")
         if not variant.get("detect", ["?"]) or not _are_strings(variant.get("detect", [])):
             problems.append(f"{where}: 'detect' must be a list of patterns")
+        if not _are_strings(variant.get("unless", [])):
+            problems.append(f"{where}: 'unless' must be a list of patterns")
+        if not isinstance(variant.get("reader", ""), str):
+            problems.append(f"{where}: 'reader' must be a string")
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from labelmerge.errors import OutputError
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -58,6 +61,68 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def locked(path: Path, what: str, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file `path`, which goes away afterwards; a process that dies lets go of it.
+
+    Where the file system or the platform has no locks, a warning says so.
+
+    Args:
+        path: the lock file; its folder exists.
+        what: what is being protected, for the message.
+        shared: several may hold it at once, but none together with one that is not shared.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    with output_faults(path):
+        descriptor = _lock(path, what, shared)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            # Removed by whoever is the last: the others' locks are on the same file.
+            if not shared or _only_holder(descriptor):
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _lock(path: Path, what: str, shared: bool) -> int | None:
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        _log.warning("%s: no locks on this platform: see that no second process writes here", path.parent)
+        return None
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                _log.warning("%s: no locks on this file system: see that no second process writes here", path.parent)
+                return None
+            raise OutputError(
+                f"another process is writing {what}", where=path.parent, fix="Wait for it, or choose another --out"
+            ) from error
+        try:
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its last holder has removed it since: once more
+
+
+def _only_holder(descriptor: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

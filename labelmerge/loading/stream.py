@@ -27,7 +27,7 @@ from labelmerge.labels import LabelSpace
 
 Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-_FORMAT = "labelmerge-shards/1"
+_FORMAT = "labelmerge-shards/2"
 _MANIFEST = "manifest.json"
 
 
@@ -283,6 +283,7 @@ def _decode(key: str, files: Mapping[str, bytes], space: LabelSpace, annotation_
     if "json" not in files:
         raise SampleError("no json")
     meta = json.loads(files["json"])
+    meta |= {name: json.loads(meta[name]) for name in ("present", "boxes", "segments") if name in meta}
     if meta.get("label_space", space.hash) != space.hash:
         raise SampleError("its label space is not the manifest's")
     image = np.asarray(Image.open(io.BytesIO(image_bytes)).convert("RGB"))

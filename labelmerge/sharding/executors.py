@@ -9,12 +9,13 @@ import signal
 import tarfile
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice, repeat
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -62,17 +63,22 @@ class Shard:
         return cls(**{**data, "class_pixels": pixels, "class_boxes": boxes, "notes": Counter(data["notes"])})
 
 
-def run(job: Job, tasks: list[Task], workers: int) -> Iterator[Shard | None]:
+def run(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard | None]:
     """Make shards. Yields None for every candidate that is done with, and each shard when it is in place.
+
+    Args:
+        job: what to make.
+        tasks: taken one by one, only as fast as they are worked off.
+        workers: processes; 1: this one.
 
     Raises:
         OutputError: a shard can't be written.
     """
-    if workers == 1 or len(tasks) < 2:
+    if workers == 1:
         for task in tasks:
             yield (yield from make_shard(job, task))
     else:
-        yield from _run_pool(job, tasks, min(workers, len(tasks)))
+        yield from _run_pool(job, tasks, workers)
 
 
 def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
@@ -158,17 +164,23 @@ _job: Job
 _stop: Event
 
 
-def _run_pool(job: Job, tasks: list[Task], workers: int) -> Iterator[Shard | None]:
+def _run_pool(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard | None]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job, stop))
     try:
-        sizes = {pool.submit(_work, task): len(task.items) for task in tasks}
-        for future in as_completed(sizes):
-            shard = future.result()
-            for _ in range(sizes[future]):
-                yield None
-            yield shard
+        sizes: dict[Future[Shard], int] = {}
+        waiting = iter(tasks)
+        while True:
+            # One task more than there are workers, so that none has to wait, and memory need not hold them all.
+            for task in islice(waiting, workers + 1 - len(sizes)):
+                sizes[pool.submit(_work, task)] = len(task.items)
+            if not sizes:
+                return
+            for future in wait(sizes, return_when=FIRST_COMPLETED).done:
+                shard = future.result()
+                yield from repeat(None, sizes.pop(future))
+                yield shard
     except BrokenProcessPool as error:
         raise LabelmergeError(
             "a worker process died, perhaps for lack of memory",

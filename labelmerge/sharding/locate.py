@@ -12,7 +12,7 @@ from labelmerge.catalog import NO_READER, SPLITS, Recipe, Variant
 from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
 from labelmerge.sharding.layout import entries, exists, fill, pattern_problem, see, strings
 from labelmerge.sharding.readers import READERS
-from labelmerge.sharding.sample import Keys, Source
+from labelmerge.sharding.sample import Source
 
 _MAX_ENTRIES_SHOWN = 8
 
@@ -31,12 +31,10 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
             where=recipe.path.name,
             fix="Convert it to index PNGs and write a recipe for those (docs/recipes.md)",
         )
-    if recipe.reader not in READERS:
-        raise RecipeError(
-            f"unknown reader {recipe.reader!r}", where=recipe.path, fix=did_you_mean(recipe.reader, READERS)
-        )
-    reader = READERS[recipe.reader]
-    if problems := _key_problems(recipe, reader.KEYS):
+    for name in (recipe.reader, *(variant.reader for variant in recipe.variants if variant.reader is not None)):
+        if name not in READERS:
+            raise RecipeError(f"unknown reader {name!r}", where=recipe.path, fix=did_you_mean(name, READERS))
+    if problems := _key_problems(recipe):
         raise RecipeError("; ".join(problems), where=recipe.path, fix="docs/recipes.md lists every key")
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", fix=did_you_mean(split, SPLITS))
@@ -61,12 +59,21 @@ def _variants(recipe: Recipe) -> Iterator[Variant]:
     for variant in recipe.variants:
         yield replace(
             variant,
+            reader=recipe.reader if variant.reader is None else variant.reader,
             layout=recipe.layout if variant.layout is None else variant.layout,
             ids=recipe.ids if variant.ids is None else variant.ids,
             options=recipe.options if variant.options is None else variant.options,
             splits=recipe.splits if variant.splits is None else variant.splits,
         )
-    yield Variant(_BASE, (), recipe.layout, recipe.ids, recipe.splits, recipe.options)
+    yield Variant(
+        _BASE,
+        (),
+        reader=recipe.reader,
+        layout=recipe.layout,
+        ids=recipe.ids,
+        splits=recipe.splits,
+        options=recipe.options,
+    )
 
 
 def _variant_at(recipe: Recipe, folder: Path, split: str) -> Variant | None:
@@ -74,7 +81,9 @@ def _variant_at(recipe: Recipe, folder: Path, split: str) -> Variant | None:
         patterns = variant.detect if variant.name != _BASE else strings(variant.layout or {}, "images")
         fields = {"split": _word(recipe, variant, split)}
         found = [exists(folder, fill(pattern, fields)) for pattern in patterns]
-        if all(found) if variant.name != _BASE else any(found):
+        if not (all(found) if variant.name != _BASE else any(found)):
+            continue
+        if not any(exists(folder, fill(pattern, fields)) for pattern in variant.unless):
             return variant
     return None
 
@@ -89,19 +98,21 @@ def _word(recipe: Recipe, variant: Variant, split: str) -> str:
 
 
 def _source(recipe: Recipe, root: Path, split: str, bases: tuple[str, ...], variant: Variant) -> Source:
+    assert variant.reader is not None  # `_variants` has filled it in
     source = Source(
         recipe=recipe,
         root=root,
         split=split,
         word=_word(recipe, variant, split),
         variant=variant.name or None,
+        reader=variant.reader,
         bases=bases,
         layout=variant.layout or {},
         ids=variant.ids or {},
         options=variant.options or {},
         space=catalog.load_label_space(recipe),
     )
-    narrowed = READERS[recipe.reader].label_space
+    narrowed = READERS[variant.reader].label_space
     return source if narrowed is None else replace(source, space=narrowed(source))
 
 
@@ -117,18 +128,21 @@ def _expected(recipe: Recipe, root: Path, split: str) -> str:
     return f"not laid out as {recipe.name}: expected images at {', or '.join(reversed(wanted))}{folders}; {have}"
 
 
-def _key_problems(recipe: Recipe, keys: Keys) -> list[str]:
-    """What in the tables of a recipe its reader does not understand."""
+def _key_problems(recipe: Recipe) -> list[str]:
+    """What in the tables of a recipe its readers do not understand."""
     problems = []
-    if recipe.annotation_type not in keys.types:
-        problems.append(f"the reader {recipe.reader!r} gives {' or '.join(keys.types)}, not {recipe.annotation_type}")
-    known = {"layout": (*keys.layout, *keys.layout_optional), "ids": keys.ids, "options": keys.options}
     for variant in _variants(recipe):
+        assert variant.reader is not None  # `_variants` has filled it in
+        keys = READERS[variant.reader].KEYS
+        if recipe.annotation_type not in keys.types:
+            types = " or ".join(keys.types)
+            problems.append(f"the reader {variant.reader!r} gives {types}, not {recipe.annotation_type}")
+        known = {"layout": (*keys.layout, *keys.layout_optional), "ids": keys.ids, "options": keys.options}
         at = f" of variant {variant.name!r}" if variant.name else ""
         for table, names in known.items():
             content: Mapping[str, object] = getattr(variant, table)
             problems += [
-                f"unknown key {table}.{key}{at} (the reader {recipe.reader!r} knows {', '.join(names) or 'none'})"
+                f"unknown key {table}.{key}{at} (the reader {variant.reader!r} knows {', '.join(names) or 'none'})"
                 for key in content
                 if key not in names
             ]
@@ -146,7 +160,12 @@ def _key_problems(recipe: Recipe, keys: Keys) -> list[str]:
             for pattern in strings(layout, key)
             if (problem := pattern_problem(pattern))
         ]
-        problems += [f"detect{at}: {problem}" for pattern in variant.detect if (problem := pattern_problem(pattern))]
+        problems += [
+            f"{key}{at}: {problem}"
+            for key, patterns in (("detect", variant.detect), ("unless", variant.unless))
+            for pattern in patterns
+            if (problem := pattern_problem(pattern))
+        ]
         problems += [
             f"{table}.{key}{at} must be {what}"
             for (table, key), (kind, what) in _TYPES.items()

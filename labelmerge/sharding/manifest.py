@@ -11,7 +11,7 @@ from typing import Any
 from labelmerge.errors import LabelmergeError, ShardError
 from labelmerge.labels import LabelSpace
 
-FORMAT = "labelmerge-shards/1"
+FORMAT = "labelmerge-shards/2"
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
 

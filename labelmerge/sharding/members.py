@@ -28,12 +28,12 @@ class Tally:
     notes: Counter[str] = field(default_factory=Counter)
 
 
-def member_names(image_format: str, annotation_type: str, reader: str) -> list[str]:
-    """The members that every sample of a dataset has, sorted."""
-    names = [image_format, "json"]
-    if annotation_type != "box":
+def member_names(source: Source, options: Options) -> list[str]:
+    """The members that every sample of a split has, sorted."""
+    names = [options.image_format, "json"]
+    if source.recipe.annotation_type != "box":
         names.append("mask.png")
-    if reader == "panoptic":
+    if READERS[source.reader].KEYS.instances or "instances" in source.layout:
         names.append("instances.png")
     return sorted(names)
 
@@ -52,10 +52,11 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         SampleError: image or annotation is unusable, or they don't fit each other.
     """
     path = source.root / item.path
-    data = read_file(path)
+    reader = READERS[source.reader]
+    data = read_file(path) if reader.image is None else reader.image(source, item)
     image = decode(data, path)
     original = (image.height, image.width)
-    annotation = READERS[source.recipe.reader].read(source, item, original)
+    annotation = reader.read(source, item, original)
     for values, what in ((annotation.mask, "mask"), (annotation.instances, "instances mask")):
         if values is not None and values.shape != original:
             height, width = values.shape
@@ -96,13 +97,19 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         "width": size[1],
         "original_height": original[0],
         "original_width": original[1],
-        "source": {"path": item.path, "sha256": hashlib.sha256(data).hexdigest()},
-        "present": sorted(present),
-        "boxes": _boxes(annotation, original, size),
-        "segments": _segments(annotation, areas),
+        "source": {"path": item.path, "native_id": item.native_id, "sha256": hashlib.sha256(data).hexdigest()},
+        # Lists go in as text: readers that take a field's type from the first samples (Hugging Face's datasets) can't
+        # see one in an empty list.
+        "present": _text(sorted(present)),
+        "boxes": _text(_boxes(annotation, original, size)),
+        "segments": _text(_segments(annotation, areas)),
     }
-    members["json"] = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
+    members["json"] = _text(meta).encode()
     return dict(sorted(members.items()))
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _boxes(annotation: Annotation, original: tuple[int, int], size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -118,7 +125,10 @@ def _boxes(annotation: Annotation, original: tuple[int, int], size: tuple[int, i
             "class_index": box.class_index,
             "iscrowd": box.iscrowd,
             "group_of": box.group_of,
+            "depiction": box.depiction,
+            "reflected": box.reflected,
             "area": box.area * horizontal * vertical,
+            "native_id": box.native_id,
         }
         for box in annotation.boxes
     ]
@@ -135,6 +145,7 @@ def _segments(annotation: Annotation, areas: npt.NDArray[np.int64] | None) -> li
             "category_id": segment.category_id,
             "iscrowd": segment.iscrowd,
             "area": int(areas[segment.id]),
+            "native_id": segment.native_id,
         }
         for segment in annotation.segments
         if areas[segment.id]

@@ -1,10 +1,17 @@
-"""What will go into which shard: decided before anything is written, so that it depends on nothing but the dataset."""
+"""What will go into which shard: decided before anything is written, so that it depends on nothing but the dataset.
+
+Candidates may be millions: they are listed into a database on disk, and read back one shard at a time.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
+import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from labelmerge.catalog import Recipe
-from labelmerge.errors import LayoutError, UsageError
+from labelmerge.errors import LayoutError, OutputError, UsageError
 from labelmerge.sharding.layout import see
 from labelmerge.sharding.locate import open_source
 from labelmerge.sharding.readers import READERS
@@ -54,39 +61,60 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is known before the first sample is read."""
+    """Everything that is known before the first sample is read.
+
+    Attributes:
+        source, options: what was asked for.
+        sizes: for every task, how many candidates it has.
+        skips, notes: what the reader found besides candidates.
+        candidates: hash of all that the reader found.
+    """
 
     source: Source
     options: Options
-    tasks: tuple[Task, ...]
+    sizes: tuple[int, ...]
     skips: tuple[Skip, ...]
     notes: Mapping[str, int]
-    candidates: str  # hash of all that the reader found
+    candidates: str
+    _listed: sqlite3.Connection
 
     @property
     def samples(self) -> int:
         """How many candidates have an annotation."""
-        return sum(len(task.items) for task in self.tasks)
+        return sum(self.sizes)
+
+    def task(self, number: int) -> Task:
+        """One shard's candidates, read back from disk."""
+        (data,) = self._listed.execute("SELECT items FROM tasks WHERE number = ?", (number,)).fetchone()
+        return Task(number, pickle.loads(data))
 
 
+@contextmanager
 def make_plan(
     recipe: Recipe,
     root: Path,
     split: str,
+    scratch: Path,
     *,
     short_edge: int | None = None,
     limit: int | None = None,
     image_format: str | None = None,
     quality: int | None = None,
     samples_per_shard: int = 1000,
-) -> Plan:
+) -> Iterator[Plan]:
     """List a split's candidates and deal them out to shards.
 
     A sample's number is its place in the sorted list of all candidates, so that one that has to be skipped, now or
     later, moves no other.
 
+    Args:
+        recipe, root, split: the dataset.
+        scratch: an empty folder for lists that are too long for memory; the plan is good as long as it is there.
+        short_edge, limit, image_format, quality, samples_per_shard: see `Options`.
+
     Raises:
         LayoutError, RecipeError, UsageError: as `open_source` and the reader; also where nothing at all is found.
+        OutputError: no space in `scratch`.
     """
     for name, value in (("short_edge", short_edge), ("limit", limit), ("samples_per_shard", samples_per_shard)):
         if value is not None and value < 1:
@@ -94,41 +122,107 @@ def make_plan(
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality is {quality}: it must be 1 to 100")
     source = open_source(recipe, root, split)
-    items: list[tuple[int, Item]] = []
-    skips: list[Skip] = []
-    notes: Counter[str] = Counter()
-    all_jpeg = True
-    digest = hashlib.sha256()
-    for number, entry in enumerate(map(_utf8, READERS[recipe.reader].scan(source))):
-        full = limit is not None and len(items) >= limit
-        _update(digest, entry)
+    with closing(_database(scratch / "tasks.sqlite")) as listed:
+        listed.execute("CREATE TABLE tasks (number INTEGER PRIMARY KEY, items BLOB)")
+        found = _Found(listed, samples_per_shard, limit)
+        with _space(scratch), closing(_database(scratch / "scan.sqlite")) as tables:
+            for number, entry in enumerate(map(_utf8, READERS[source.reader].scan(source, tables))):
+                found.add(number, entry)
+            found.end_task()
+        (scratch / "scan.sqlite").unlink()
+        if not found.sizes:
+            raise LayoutError(_nothing(source, found.skips), where=root, fix=see(recipe))
+        yield Plan(
+            source=source,
+            options=_options(recipe, found.all_jpeg, image_format, short_edge, quality, samples_per_shard, limit),
+            sizes=tuple(found.sizes),
+            skips=tuple(found.skips),
+            notes=found.notes,
+            candidates=found.digest.hexdigest(),
+            _listed=listed,
+        )
+
+
+class _Found:
+    """Takes what a reader finds, and writes down a task whenever it has a shard's worth."""
+
+    def __init__(self, listed: sqlite3.Connection, samples_per_shard: int, limit: int | None) -> None:
+        self._listed = listed
+        self._samples_per_shard = samples_per_shard
+        self._limit = limit
+        self._items: list[tuple[int, Item]] = []
+        self._count = 0
+        self.sizes: list[int] = []
+        self.skips: list[Skip] = []
+        self.notes: Counter[str] = Counter()
+        self.all_jpeg = True
+        self.digest = hashlib.sha256()
+
+    def add(self, number: int, entry: Item | Skip | Note) -> None:
+        full = self._limit is not None and self._count >= self._limit
+        _update(self.digest, entry)
         if isinstance(entry, Item):
-            all_jpeg = all_jpeg and entry.path.lower().endswith(_JPEG_SUFFIXES)
+            self.all_jpeg = self.all_jpeg and entry.path.lower().endswith(_JPEG_SUFFIXES)
             if not full:
-                items.append((number, entry))
+                self._items.append((number, entry))
+                self._count += 1
+                if len(self._items) == self._samples_per_shard:
+                    self.end_task()
         elif isinstance(entry, Skip):
             if not full:
-                skips.append(entry)
+                self.skips.append(entry)
         else:
-            notes[entry.what] += entry.count
-    if not items:
-        raise LayoutError(_nothing(source, skips), where=root, fix=see(recipe))
+            self.notes[entry.what] += entry.count
+
+    def end_task(self) -> None:
+        if self._items:
+            data = pickle.dumps(tuple(self._items), protocol=pickle.HIGHEST_PROTOCOL)
+            self._listed.execute("INSERT INTO tasks VALUES (?, ?)", (len(self.sizes), data))
+            self.sizes.append(len(self._items))
+            self._items = []
+
+
+def _database(path: Path) -> sqlite3.Connection:
+    """A database for one run: nothing in it outlives a crash, so nothing is done for its safety."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = OFF")
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+@contextmanager
+def _space(scratch: Path) -> Iterator[None]:
+    """Let SQLite sort in `scratch` and not in /tmp, which may be small, or memory."""
+    before = os.environ.get("SQLITE_TMPDIR")
+    os.environ["SQLITE_TMPDIR"] = str(scratch)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OutputError(
+            f"can't keep the list of candidates ({error})", where=scratch, fix="Free some space and run again"
+        ) from error
+    finally:
+        if before is None:
+            del os.environ["SQLITE_TMPDIR"]
+        else:
+            os.environ["SQLITE_TMPDIR"] = before
+
+
+def _options(
+    recipe: Recipe,
+    all_jpeg: bool,
+    image_format: str | None,
+    short_edge: int | None,
+    quality: int | None,
+    samples_per_shard: int,
+    limit: int | None,
+) -> Options:
     chosen = image_format or recipe.image_format
     if chosen == "auto":
         chosen = "jpg" if all_jpeg and short_edge is None else "png"
     if quality is not None and chosen != "jpg":
         raise UsageError("quality is for JPEG only", fix="Add --image-format jpg, or leave --quality out")
-    return Plan(
-        source=source,
-        options=Options(chosen, short_edge, quality, samples_per_shard, limit),
-        tasks=tuple(
-            Task(number, tuple(items[start : start + samples_per_shard]))
-            for number, start in enumerate(range(0, len(items), samples_per_shard))
-        ),
-        skips=tuple(skips),
-        notes=notes,
-        candidates=digest.hexdigest(),
-    )
+    return Options(chosen, short_edge, quality, samples_per_shard, limit)
 
 
 def _utf8(entry: Item | Skip | Note) -> Item | Skip | Note:

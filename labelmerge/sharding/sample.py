@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ class Source:
         split: ``train``, ``val`` or ``test``.
         word: the dataset's own word for the split.
         variant: the name of the recipe's variant that was found, or None.
+        reader: the name of the reader: the variant's, or the recipe's.
         bases: folders under the root ("" or ending in "/") at which the layout was found.
         layout, ids, options: the recipe's tables, the variant's in their place where it has some.
         space: the classes; the reader may have narrowed the recipe's.
@@ -34,6 +36,7 @@ class Source:
     split: str
     word: str
     variant: str | None
+    reader: str
     bases: tuple[str, ...]
     layout: Mapping[str, Any]
     ids: Mapping[str, Any]
@@ -43,11 +46,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Item:
-    """An image that has an annotation: `path` is relative to the root, `annotation` the reader's own affair (picklable:
-    strings, numbers, tuples of them, numpy arrays)."""
+    """An image that has an annotation.
+
+    Attributes:
+        path: relative to the root; where one file holds many images, ``file#what`` tells them apart.
+        annotation: the reader's own affair (picklable: strings, numbers, tuples of them, numpy arrays).
+        native_id: the dataset's own id of the image, "" where its path is all there is.
+    """
 
     path: str
     annotation: Any
+    native_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,13 +77,27 @@ class Note:
 
 @dataclass(frozen=True)
 class Box:
-    """One box: `bbox` is x0, y0, x1, y1 in pixels of the image, inside it; `area` is in pixels."""
+    """One box.
+
+    Attributes:
+        bbox: x0, y0, x1, y1 in pixels of the image, inside it.
+        class_index: in the label space.
+        area: in pixels.
+        iscrowd: it stands for several things that nobody told apart (COCO, Objects365).
+        group_of: likewise (Open Images).
+        depiction: a picture or model of the thing (Objects365's `isfake`, Open Images' `IsDepiction`).
+        reflected: a mirror image (Objects365's `isreflected`).
+        native_id: the dataset's own id of the box; "" where it has none.
+    """
 
     bbox: tuple[float, float, float, float]
     class_index: int
     area: float
     iscrowd: bool = False
     group_of: bool = False
+    depiction: bool = False
+    reflected: bool = False
+    native_id: str = ""
 
 
 Corners = tuple[float, float, float, float]
@@ -89,12 +112,13 @@ def clip(corners: Corners, size: tuple[int, int]) -> Corners | None:
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment of a panoptic annotation: `id` is its value in the instances mask, 1 or above."""
+    """One segment: `id` is its value in the instances mask, 1 or above; `native_id` the dataset's own id of it."""
 
     id: int
     class_index: int
     category_id: int
     iscrowd: bool
+    native_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,13 +141,21 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Keys:
-    """Which annotation types a reader serves, and the keys it knows in the tables of a recipe."""
+    """What a reader serves, and the keys it knows in the tables of a recipe.
+
+    Attributes:
+        types: annotation types.
+        layout, layout_optional: keys of `[layout]` that must and may be there.
+        ids, options: keys of these tables, all optional.
+        instances: every sample has an instances mask; where False, it has one if `layout.instances` is given.
+    """
 
     types: tuple[str, ...]
     layout: tuple[str, ...]
     layout_optional: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    instances: bool = False
 
 
 class Reader(Protocol):
@@ -136,8 +168,15 @@ class Reader(Protocol):
     def label_space(self) -> Callable[[Source], LabelSpace] | None:
         """How the classes of a source follow from its files; None where they are always the recipe's."""
 
-    def scan(self, source: Source) -> Iterator[Item | Skip | Note]:
+    @property
+    def image(self) -> Callable[[Source, Item], bytes] | None:
+        """How to get an item's image as the bytes of a PNG or JPEG (may raise SampleError); None: a file."""
+
+    def scan(self, source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
         """List the candidates, cheaply, sorted by image path; then whatever else is worth a record.
+
+        Annotation files may have any size, memory has not: what must be sorted or joined goes into tables of `scratch`,
+        an empty database on disk that lives as long as the scan.
 
         Raises LayoutError or RecipeError.
         """

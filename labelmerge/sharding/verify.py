@@ -31,16 +31,21 @@ _SAMPLE_TYPES: Types = {
     "original_height": int,
     "original_width": int,
     "source": dict,
-    "present": list,
-    "boxes": list,
-    "segments": list,
+    "present": str,
+    "boxes": str,
+    "segments": str,
 }
+_LISTS = ("present", "boxes", "segments")
+_SOURCE_TYPES: Types = {"path": str, "native_id": str, "sha256": str}
 _BOX_TYPES: Types = {
     "bbox": list,
     "class_index": int,
     "iscrowd": bool,
     "group_of": bool,
+    "depiction": bool,
+    "reflected": bool,
     "area": (int, float),
+    "native_id": str,
 }
 _SEGMENT_TYPES: Types = {
     "id": int,
@@ -48,6 +53,7 @@ _SEGMENT_TYPES: Types = {
     "category_id": int,
     "iscrowd": bool,
     "area": int,
+    "native_id": str,
 }
 _FORMATS = {"jpg": "JPEG", "png": "PNG"}
 # Float32 readers of boxes may step this far over the border.
@@ -232,9 +238,18 @@ def _check_sample(key: str, members: dict[str, bytes], space: LabelSpace, total:
     except (ValueError, RecursionError) as error:
         yield f"json can't be read ({error})"
         return
-    if wrong := wrong_types(meta, _SAMPLE_TYPES):
+    if wrong := wrong_types(meta, _SAMPLE_TYPES) or wrong_types(meta["source"], _SOURCE_TYPES):
         yield f"json: {wrong}"
         return
+    for name in _LISTS:
+        try:
+            meta[name] = json.loads(meta[name])
+        except (ValueError, RecursionError) as error:
+            yield f"json: {name} is no JSON text ({error})"
+            return
+        if not isinstance(meta[name], list):
+            yield f"json: {name} is no list"
+            return
     for name, value in (
         ("key", key),
         ("dataset", total.manifest["dataset"]),

@@ -1,7 +1,8 @@
 """datasets -> shards: the whole of `labelmerge shard`.
 
 Shards appear one by one, each complete, and the manifest last. Until then the folder holds `.unfinished/`: what the run
-was asked for, and a record of every finished shard. The same command goes on from there.
+was asked for, and a record of every finished shard. The same command goes on from there. Several processes, on one
+machine or many, may each do a part; `finish` then makes the manifest of all their records.
 """
 
 from __future__ import annotations
@@ -12,24 +13,37 @@ import logging
 import os
 import shlex
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Generator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labelmerge import __version__
 from labelmerge.catalog import Recipe
 from labelmerge.errors import LayoutError, ShardError, UsageError
-from labelmerge.files import output_faults, sha256_file, write_json
+from labelmerge.files import locked, output_faults, sha256_file, write_json
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import Job, Shard, run
-from labelmerge.sharding.manifest import FORMAT, MANIFEST, UNFINISHED, read_manifest
+from labelmerge.sharding.manifest import FORMAT, MANIFEST, UNFINISHED, Types, read_manifest, wrong_types
 from labelmerge.sharding.members import member_names
 from labelmerge.sharding.plan import Plan, make_plan
 
+WHOLE = (1, 1)
+"""The part of a run that is all of it."""
+
 _RUN = "run.json"
+_RUN_TYPES: Types = {"identity": dict, "tasks": int, "max_skip_ratio": (int, float, type(None)), "manifest": dict}
+_IDENTITY_TYPES: Types = {
+    "labelmerge": str,
+    "recipe": str,
+    "variant": (str, type(None)),
+    "label_space": str,
+    "options": dict,
+    "candidates": str,
+}
 _OTHER_OUT = "Remove the folder, or choose another --out"
 _MAX_REASONS_SHOWN = 3
 
@@ -50,6 +64,7 @@ class ShardReport:
         shards: how many.
         bytes: size of the shards.
         kept: shards that an earlier run of the same command had finished.
+        part: the part that was done, of how many; then the counts are of that part.
     """
 
     folder: Path | None
@@ -64,6 +79,7 @@ class ShardReport:
     shards: int
     bytes: int
     kept: int = 0
+    part: tuple[int, int] = WHOLE
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,6 +102,7 @@ def shard(
     quality: int | None = None,
     samples_per_shard: int = 1000,
     max_skip_ratio: float | None = None,
+    part: tuple[int, int] = WHOLE,
     track: Track = no_track,
 ) -> ShardReport:
     """Write one split of a dataset as WebDataset shards into ``<out>/<dataset>/<split>/``.
@@ -105,6 +122,8 @@ def shard(
         quality: of JPEGs that have to be encoded; 95 where None.
         samples_per_shard: candidates in one shard.
         max_skip_ratio: fail, without a manifest, where a larger share of the candidates is unusable.
+        part: (I, N): only every N-th shard, from the I-th on. Processes with the other parts may run at the same time,
+            on other machines that share `out`; when all are done, `finish` writes the manifest.
         track: progress over candidates.
 
     Raises:
@@ -112,41 +131,82 @@ def shard(
         ShardError: the folder holds shards of another run, or too much was skipped.
         OutputError: no space, no permission.
     """
-    _check_options(workers, max_skip_ratio)
-    plan = make_plan(
-        recipe,
-        root,
-        split,
-        short_edge=short_edge,
-        limit=limit,
-        image_format=image_format,
-        quality=quality,
-        samples_per_shard=samples_per_shard,
-    )
+    _check_options(workers, max_skip_ratio, part)
     folder = out / recipe.name / split
-    if (finished := _finished(folder, plan)) is not None:
-        _log.info("%s is complete already", folder)
-        return _report(finished, folder, kept=len(finished["shards"]))
-    shards = _begin(folder, plan)
-    kept = len(shards)
+    with (
+        _working_folder(folder, part) as scratch,
+        make_plan(
+            recipe,
+            root,
+            split,
+            scratch,
+            short_edge=short_edge,
+            limit=limit,
+            image_format=image_format,
+            quality=quality,
+            samples_per_shard=samples_per_shard,
+        ) as plan,
+    ):
+        if (finished := _finished(folder, plan)) is not None:
+            _log.info("%s is complete already", folder)
+            return _report(finished, folder, kept=len(finished["shards"]))
+        ours = range(part[0] - 1, len(plan.sizes), part[1])
+        there = _begin(folder, plan, max_skip_ratio, ours)
+        todo = [number for number in ours if number not in there]
+
+        def progress() -> Generator[None, None, None]:
+            for event in run(Job(plan.source, plan.options, folder), map(plan.task, todo), workers):
+                if event is None:
+                    yield
+                else:
+                    there[event.number] = event
+                    write_json(_record(folder, event.number), event.to_json())
+
+        what = f"sharding {recipe.name} {split}" + (f" {part[0]}/{part[1]}" if part[1] > 1 else "")
+        _work_off(progress(), track, what, sum(plan.sizes[number] for number in todo))
+        kept = len(ours) - len(todo)
+        if part[1] == 1:
+            return replace(_finish(folder), kept=kept)
+        plan_part = _manifest(_skeleton(plan), list(there.values()))
+        return replace(_report(plan_part, folder, kept), part=part)
+
+
+def finish(folder: Path) -> ShardReport:
+    """Make the manifest of a split whose parts are all done.
+
+    Args:
+        folder: the split's, ``<out>/<dataset>/<split>``.
+
+    Raises:
+        ShardError: no run was begun there, or parts of it are missing; or too much was skipped.
+        OutputError: a process is still writing there; no space, no permission.
+    """
+    if (folder / MANIFEST).is_file() and not (folder / UNFINISHED).is_dir():
+        manifest, _ = read_manifest(folder)
+        return _report(manifest, folder, kept=len(manifest["shards"]))
+    if not (folder / UNFINISHED / _RUN).is_file():
+        raise ShardError("no run was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
+    with _working_folder(folder, WHOLE):
+        return _finish(folder)
+
+
+def _finish(folder: Path) -> ShardReport:
     state = folder / UNFINISHED
-    tasks = [task for task in plan.tasks if task.number not in shards]
-
-    def progress() -> Generator[None, None, None]:
-        for event in run(Job(plan.source, plan.options, folder), tasks, workers):
-            if event is None:
-                yield
-            else:
-                shards[event.number] = event
-                write_json(state / f"{event.number:06d}.json", event.to_json())
-
-    _finish(progress(), track, f"sharding {recipe.name} {split}", sum(len(task.items) for task in tasks))
-    manifest = _manifest(plan, [shards[number] for number in sorted(shards)])
-    _refuse_bad(manifest, max_skip_ratio, root)
+    begun = _read_run(folder)
+    made = _records(folder, range(begun["tasks"]))
+    if missing := [number for number in range(begun["tasks"]) if number not in made]:
+        first = ", ".join(f"{number:06d}" for number in missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise ShardError(
+            f"{len(missing)} of {begun['tasks']} shards are not done yet ({first})",
+            where=folder,
+            fix="Run the missing parts, `labelmerge shard … --part I/N`, or the same command without --part",
+        )
+    manifest = _manifest(begun["manifest"], [made[number] for number in sorted(made)])
+    _refuse_bad(manifest, begun["max_skip_ratio"], folder)
     write_json(folder / MANIFEST, manifest)
     with output_faults(folder):
         shutil.rmtree(state)
-    return _report(manifest, folder, kept)
+    return _report(manifest, folder, kept=0)
 
 
 def check(
@@ -164,44 +224,80 @@ def check(
     track: Track = no_track,
 ) -> ShardReport:
     """Do all that `shard` does, but write nothing: what would be skipped and why, and how much space it takes."""
-    _check_options(workers, max_skip_ratio)
-    plan = make_plan(
-        recipe,
-        root,
-        split,
-        short_edge=short_edge,
-        limit=limit,
-        image_format=image_format,
-        quality=quality,
-        samples_per_shard=samples_per_shard,
-    )
+    _check_options(workers, max_skip_ratio, WHOLE)
     shards: list[Shard] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch,
+        make_plan(
+            recipe,
+            root,
+            split,
+            Path(scratch),
+            short_edge=short_edge,
+            limit=limit,
+            image_format=image_format,
+            quality=quality,
+            samples_per_shard=samples_per_shard,
+        ) as plan,
+    ):
 
-    def progress() -> Generator[None, None, None]:
-        for event in run(Job(plan.source, plan.options, None), list(plan.tasks), workers):
-            if event is None:
-                yield
-            else:
-                shards.append(event)
+        def progress() -> Generator[None, None, None]:
+            for event in run(Job(plan.source, plan.options, None), map(plan.task, range(len(plan.sizes))), workers):
+                if event is None:
+                    yield
+                else:
+                    shards.append(event)
 
-    _finish(progress(), track, f"checking {recipe.name} {split}", plan.samples)
-    manifest = _manifest(plan, sorted(shards, key=lambda made: made.number))
+        _work_off(progress(), track, f"checking {recipe.name} {split}", plan.samples)
+        manifest = _manifest(_skeleton(plan), shards)
     _refuse_bad(manifest, max_skip_ratio, root)
     return _report(manifest, None, kept=0)
 
 
-def _check_options(workers: int, max_skip_ratio: float | None) -> None:
+def _check_options(workers: int, max_skip_ratio: float | None, part: tuple[int, int]) -> None:
     if workers < 1:
         raise UsageError(f"workers is {workers}: it must be 1 or more")
     if max_skip_ratio is not None and not 0 <= max_skip_ratio <= 1:
         raise UsageError(f"max_skip_ratio is {max_skip_ratio}: it must be 0 to 1")
+    if not 1 <= part[0] <= part[1]:
+        raise UsageError(f"part {part[0]}/{part[1]}: it must be 1/N to N/N")
 
 
-def _finish(steps: Generator[None, None, None], track: Track, what: str, total: int) -> None:
+def _work_off(steps: Generator[None, None, None], track: Track, what: str, total: int) -> None:
     # Closed also when interrupted, so that no worker goes on behind the user's back.
     with closing(steps):
         for _ in track(steps, what, total):
             pass
+
+
+@contextmanager
+def _working_folder(folder: Path, part: tuple[int, int]) -> Iterator[Path]:
+    """A folder for lists that are too long for memory, beside the split's, while no other process does the same part.
+
+    Nothing is left of it, nor of folders made for it, unless something was written into the split's folder.
+    """
+    existed = [parent for parent in (folder, *folder.parents) if parent.is_dir()]
+    name = f"part-{part[0]}-of-{part[1]}" if part != WHOLE else "whole"
+    work = folder.parent / f".{folder.name}-work"
+    with output_faults(folder):
+        work.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            locked(work / "lock", f"the {folder.name} split", shared=part != WHOLE),
+            locked(work / f"{name}.lock", f"part {part[0]}/{part[1]} of the {folder.name} split"),
+        ):
+            scratch = work / name
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
+            with output_faults(scratch):
+                scratch.mkdir()
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        for made in (work, *(parent for parent in (folder, *folder.parents) if parent not in existed)):
+            with suppress(OSError):  # not empty: another process works here, or there are shards
+                made.rmdir()
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
@@ -241,37 +337,75 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
     if whole:
         return manifest
     _log.warning("%s: a shard is damaged or gone: all are made again", folder)
-    write_json(folder / UNFINISHED / _RUN, _identity(plan))
+    _write_run(folder, plan, None)
     with output_faults(folder):
         path.unlink()
     return None
 
 
-def _begin(folder: Path, plan: Plan) -> dict[int, Shard]:
-    """Prepare the folder; the shards, by number, that an earlier run of the same command has finished."""
+def _begin(folder: Path, plan: Plan, max_skip_ratio: float | None, ours: range) -> dict[int, Shard]:
+    """Prepare the folder; the shards of `ours`, by number, that an earlier run of the same command has finished."""
     state = folder / UNFINISHED
-    identity_file = state / _RUN
-    shards: dict[int, Shard] = {}
-    if identity_file.is_file():
-        try:
-            _refuse_other(folder, json.loads(identity_file.read_text(encoding="utf-8")), _identity(plan))
-            for path in sorted(state.glob("[0-9]*.json")):
-                made = Shard.from_json(json.loads(path.read_text(encoding="utf-8")))
-                if made.samples == 0 or _is_whole(folder, made.to_json()):
-                    shards[made.number] = made
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ShardError("is damaged", where=state, fix=_OTHER_OUT) from error
+    there: dict[int, Shard] = {}
+    if (state / _RUN).is_file():
+        _refuse_other(folder, _read_run(folder)["identity"], _identity(plan))
+        there = _records(folder, ours)
     elif any(folder.glob("*.tar")):
         raise ShardError(
             "holds tar files that no manifest describes", where=folder, fix="Remove them, or choose another --out"
         )
-    write_json(identity_file, _identity(plan))
+    _write_run(folder, plan, max_skip_ratio)
     with output_faults(folder):
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
-    if shards:
-        _log.info("going on: %d of %d shards are there", len(shards), len(plan.tasks))
-    return shards
+        for leftover in [path for path in folder.glob(".*.tar.*.tmp") if _task_of(path) in ours]:
+            leftover.unlink(missing_ok=True)
+    if there:
+        _log.info("going on: %d of %d shards are there", len(there), len(ours))
+    return there
+
+
+def _write_run(folder: Path, plan: Plan, max_skip_ratio: float | None) -> None:
+    begun = {
+        "identity": _identity(plan),
+        "tasks": len(plan.sizes),
+        "max_skip_ratio": max_skip_ratio,
+        "manifest": _skeleton(plan),
+    }
+    write_json(folder / UNFINISHED / _RUN, begun)
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    path = folder / UNFINISHED / _RUN
+    try:
+        begun: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
+    if wrong := wrong_types(begun, _RUN_TYPES) or wrong_types(begun["identity"], _IDENTITY_TYPES):
+        raise ShardError(f"is damaged ({wrong})", where=path, fix=_OTHER_OUT)
+    return begun
+
+
+def _record(folder: Path, number: int) -> Path:
+    return folder / UNFINISHED / f"{number:06d}.json"
+
+
+def _records(folder: Path, numbers: range) -> dict[int, Shard]:
+    """The shards among `numbers` that are finished and whole."""
+    there = {}
+    for path in sorted((folder / UNFINISHED).glob("[0-9]*.json")):
+        if int(path.stem) in numbers:
+            try:
+                made = Shard.from_json(json.loads(path.read_text(encoding="utf-8")))
+                if made.samples == 0 or _is_whole(folder, made.to_json()):
+                    there[made.number] = made
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
+    return there
+
+
+def _task_of(path: Path) -> int:
+    """The number of the shard that a temporary file was to become."""
+    number = path.name.split(".tar.")[0].rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
@@ -303,14 +437,9 @@ def _refuse_other(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) ->
     )
 
 
-def _manifest(plan: Plan, shards: list[Shard]) -> dict[str, Any]:
+def _skeleton(plan: Plan) -> dict[str, Any]:
+    """The manifest of a run of which no shard is made yet."""
     source, recipe = plan.source, plan.source.recipe
-    pixels: Counter[int] = sum((made.class_pixels for made in shards), Counter())
-    boxes: Counter[int] = sum((made.class_boxes for made in shards), Counter())
-    notes: Counter[str] = sum((made.notes for made in shards), Counter(plan.notes))
-    skipped = [{"path": skip.path, "reason": skip.reason} for skip in plan.skips]
-    skipped += [skip for made in shards for skip in made.skipped]
-    written = sum(made.samples for made in shards)
     return {
         "format": FORMAT,
         "labelmerge": __version__,
@@ -322,7 +451,28 @@ def _manifest(plan: Plan, shards: list[Shard]) -> dict[str, Any]:
         "options": plan.options.to_json(),
         "candidates": plan.candidates,
         "label_space": source.space.to_json(),
-        "members": member_names(plan.options.image_format, recipe.annotation_type, recipe.reader),
+        "members": member_names(source, plan.options),
+        "shards": [],
+        "counts": {"found": len(plan.skips), "written": 0, "skipped": len(plan.skips)},
+        "skipped": [{"path": skip.path, "reason": skip.reason} for skip in plan.skips],
+        "notes": dict(sorted(plan.notes.items())),
+        "class_pixels": {},
+        "class_boxes": {},
+        "ignored_pixels": 0,
+        "reproduce": _command(plan),
+    }
+
+
+def _manifest(skeleton: dict[str, Any], shards: list[Shard]) -> dict[str, Any]:
+    """The skeleton with what became of the candidates."""
+    shards = sorted(shards, key=lambda made: made.number)
+    pixels: Counter[int] = sum((made.class_pixels for made in shards), Counter())
+    boxes: Counter[int] = sum((made.class_boxes for made in shards), Counter())
+    notes: Counter[str] = sum((made.notes for made in shards), Counter(skeleton["notes"]))
+    skipped = skeleton["skipped"] + [skip for made in shards for skip in made.skipped]
+    written = sum(made.samples for made in shards)
+    return {
+        **skeleton,
         "shards": [
             {"name": made.name, "samples": made.samples, "bytes": made.bytes, "sha256": made.sha256}
             for made in shards
@@ -334,7 +484,6 @@ def _manifest(plan: Plan, shards: list[Shard]) -> dict[str, Any]:
         "class_pixels": {str(index): pixels[index] for index in sorted(pixels)},
         "class_boxes": {str(index): boxes[index] for index in sorted(boxes)},
         "ignored_pixels": sum(made.ignored_pixels for made in shards),
-        "reproduce": _command(plan),
     }
 
 

@@ -86,14 +86,14 @@ def make_split(
     tar_path = folder / f"{dataset}-{split}-000000.tar"
     with tarfile.open(tar_path, "w") as tar:
         for number, (image, mask) in enumerate(samples):
-            meta = {"label_space": space.hash, "boxes": []}
+            meta = {"label_space": space.hash, "boxes": "[]"}
             members = {"png": image, "json": json.dumps(meta).encode()} | ({"mask.png": mask} if mask else {})
             for name, data in members.items():
                 info = tarfile.TarInfo(f"{dataset}-{split}-{number:09d}.{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     manifest = {
-        "format": "labelmerge-shards/1",
+        "format": "labelmerge-shards/2",
         "dataset": dataset,
         "split": split,
         "annotation_type": annotation_type,

@@ -42,7 +42,7 @@ def test_boxes_flags_and_embeddings(tmp_path: Path) -> None:
 def test_sixteen_bit_masks_and_instances(tmp_path: Path) -> None:
     wide = Toy("wide", tuple(f"class {i}" for i in range(300)))
     mask = np.array([[0, 299], [65535, 260]], dtype=np.uint16)
-    meta = {"key": "wide-train-000000000", "label_space": wide.space.hash, "boxes": []}
+    meta = {"key": "wide-train-000000000", "label_space": wide.space.hash, "boxes": "[]"}
     members = {
         "json": json.dumps(meta).encode(),
         "png": png(np.zeros((2, 2, 3), dtype=np.uint8)),
@@ -61,7 +61,7 @@ def test_sixteen_bit_masks_and_instances(tmp_path: Path) -> None:
         ("png", None, "no image"),
         ("json", None, "no json"),
         ("json", b"{", "can't be decoded"),
-        ("json", b'{"boxes": [{"bbox": [0, 0, 1]}]}', "can't be decoded"),
+        ("json", b'{"boxes": "[{\\"bbox\\": [0, 0, 1]}]"}', "can't be decoded"),
         ("json", b'{"label_space": "other"}', "label space"),
         ("mask.png", None, "no mask.png"),
         ("mask.png", png(np.zeros((3, 3), dtype=np.uint8)), "3x3, the image 48x40"),

@@ -74,7 +74,9 @@ class Toy:
             "label_space": self.space.hash,
             "height": height,
             "width": width,
-            "boxes": [{**box, "group_of": False, "area": 1.0} for box in boxes] if self.kind == "box" else [],
+            "boxes": json.dumps(
+                [{**box, "group_of": False, "area": 1.0} for box in boxes] if self.kind == "box" else []
+            ),
         }
         members = {"json": json.dumps(meta).encode(), "png": png(image.clip(0, 255).astype(np.uint8))}
         if self.kind != "box":
@@ -109,7 +111,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         shards.append({"name": path.name, "samples": len(some), "bytes": len(data), "sha256": digest})
     counts = {str(index): 100 for index in range(len(toy.names))}
     manifest = {
-        "format": "labelmerge-shards/1",
+        "format": "labelmerge-shards/2",
         "dataset": toy.name,
         "split": toy.split,
         "annotation_type": toy.kind,

@@ -95,7 +95,7 @@ def own(new_own: Callable[[], Own]) -> Own:
 
 
 def samples(folder: Path) -> dict[str, Sample]:
-    """Every sample under a split's folder by key: `json` and masks decoded, the rest as bytes."""
+    """Every sample under a split's folder by key: `json`, the lists in it, and masks decoded, the rest as bytes."""
     found: dict[str, Sample] = {}
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -106,6 +106,7 @@ def samples(folder: Path) -> dict[str, Sample]:
                 data: Any = stream.read()
                 if name == "json":
                     data = json.loads(data)
+                    data |= {part: json.loads(data[part]) for part in ("present", "boxes", "segments")}
                 elif name.endswith("png"):
                     data = np.asarray(Image.open(BytesIO(data)))
                 found.setdefault(key, {})[name] = data

@@ -163,6 +163,7 @@ def test_original_bytes_pass_through(fixtures: Path, tmp_path: Path, read_sample
     assert sample["jpg"] == original
     assert sample["json"]["source"] == {
         "path": "VOCdevkit/VOC2012/JPEGImages/2007_000063.jpg",
+        "native_id": "",
         "sha256": hashlib.sha256(original).hexdigest(),
     }
 

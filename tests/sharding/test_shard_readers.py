@@ -21,25 +21,15 @@ from PIL import Image
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LayoutError, SampleError
 from labelmerge.sharding.images import read_indices, resize_nearest
-from labelmerge.sharding.plan import Plan, make_plan
-from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.readers.coco_boxes import clipped
-from labelmerge.sharding.sample import Annotation, Item
 from labelmerge.sharding.write import shard
+
+from .listing import Listed, listed
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
 
 SIZE = (12, 16)
-
-
-def read(plan: Plan, item: Item, size: tuple[int, int] = SIZE) -> Annotation:
-    return READERS[plan.source.recipe.reader].read(plan.source, item, size)
-
-
-def only(plan: Plan) -> Item:
-    ((_, item),) = plan.tasks[0].items
-    return item
 
 
 def reasons(own: Own) -> dict[str, str]:
@@ -120,12 +110,12 @@ def test_the_id_rule(own: Own, ids: str, expected: dict[int, int | None]) -> Non
     own.image("images/train/a.jpg")
     for value, index in expected.items():
         own.mask("masks/train/a.png", np.full(SIZE, value, dtype=np.uint8))
-        plan = make_plan(own.recipe, own.root, "train")
+        plan = listed(own.recipe, own.root, "train")
         if index is None:
             with pytest.raises(SampleError, match=f"unknown to the recipe: {value} "):
-                read(plan, only(plan))
+                plan.read(plan.item)
         else:
-            mask = read(plan, only(plan)).mask
+            mask = plan.read(plan.item).mask
             assert mask is not None and mask.dtype == np.uint8 and set(mask.ravel().tolist()) == {index}
 
 
@@ -134,8 +124,8 @@ def test_more_than_254_classes_make_16_bit_masks(own: Own) -> None:
     own.write_recipe(own.recipe_file.read_text().replace("[255]", "[65535]"))
     own.image("images/train/a.jpg")
     values = own.mask("masks/train/a.png", np.random.default_rng(1).integers(0, 300, SIZE).astype(np.uint16))
-    plan = make_plan(own.recipe, own.root, "train")
-    mask = read(plan, only(plan)).mask
+    plan = listed(own.recipe, own.root, "train")
+    mask = plan.read(plan.item).mask
     assert mask is not None and mask.dtype == np.uint16
     np.testing.assert_array_equal(mask, values)
 
@@ -177,11 +167,11 @@ map = {lorry = "car"}
 Corner = tuple[float, float]
 
 
-def polygon_plan(own: Own, objects: list[dict[str, Any]]) -> Plan:
+def polygon_plan(own: Own, objects: list[dict[str, Any]]) -> Listed:
     own.write_recipe(POLYGONS)
     own.image("train/a.jpg")
     (own.root / "train/a.json").write_text(json.dumps({"imgHeight": 12, "imgWidth": 16, "objects": objects}))
-    return make_plan(own.recipe, own.root, "train")
+    return listed(own.recipe, own.root, "train")
 
 
 def rectangle(label: str, x0: int, y0: int, x1: int, y1: int, **more: object) -> dict[str, Any]:
@@ -202,7 +192,7 @@ def test_polygons_are_painted_by_the_official_rule(own: Own) -> None:
             rectangle("lorry", 12, 8, 40, 40),
         ],
     )
-    annotation = read(plan, only(plan))
+    annotation = plan.read(plan.item)
     expected = np.zeros(SIZE, dtype=np.uint8)
     expected[0:4, 0:4] = 1
     expected[0:2, 8:10] = 255
@@ -223,7 +213,7 @@ def test_triangles_agree_with_point_by_point_painting(
 ) -> None:
     """Every pixel that is not within a pixel of an edge has the class of the last triangle around its centre."""
     plan = polygon_plan(new_own(), [{"label": name, "polygon": list(points)} for name, points in objects])
-    mask = read(plan, only(plan)).mask
+    mask = plan.read(plan.item).mask
     assert mask is not None
     for y in range(12):
         for x in range(16):
@@ -319,7 +309,7 @@ def test_panoptic_agrees_with_a_look_at_every_pixel(new_own: Callable[[], Own], 
     places = data.draw(st.lists(st.integers(0, len(ids)), min_size=192, max_size=192))
     crowd = data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
     kinds = data.draw(st.lists(st.sampled_from([3, 4, 9]), min_size=len(ids), max_size=len(ids)))
-    listed = ids[: data.draw(st.integers(0, len(ids)))]
+    known = ids[: data.draw(st.integers(0, len(ids)))]
     stored = np.array([*ids, 0])[np.array(places).reshape(SIZE)]
     segments = [{"id": i, "category_id": c, "iscrowd": int(k)} for i, c, k in zip(ids, kinds, crowd, strict=True)]
     own = new_own()
@@ -328,21 +318,21 @@ def test_panoptic_agrees_with_a_look_at_every_pixel(new_own: Callable[[], Own], 
     rgb = np.stack([stored & 255, stored >> 8 & 255, stored >> 16], axis=-1).astype(np.uint8)
     (own.root / "masks_train").mkdir()
     Image.fromarray(rgb).save(own.root / "masks_train/a.png")
-    (own.root / "train.json").write_text(json.dumps(panoptic_json(own, "a", segments[: len(listed)])))
-    plan = make_plan(own.recipe, own.root, "train")
-    annotation = read(plan, only(plan))
+    (own.root / "train.json").write_text(json.dumps(panoptic_json(own, "a", segments[: len(known)])))
+    plan = listed(own.recipe, own.root, "train")
+    annotation = plan.read(plan.item)
     assert annotation.mask is not None and annotation.instances is not None
     kind_of = {3: 0, 4: 1, 9: 2}
     number_of: dict[int, int] = {}
-    for segment_id in listed:
+    for segment_id in known:
         if segment_id in stored:
             number_of[segment_id] = len(number_of) + 1
     for y in range(12):
         for x in range(16):
             value = int(stored[y, x])
-            known = value in listed
-            assert annotation.mask[y, x] == (kind_of[kinds[ids.index(value)]] if known else 255)
-            assert annotation.instances[y, x] == (number_of[value] if known else 0)
+            is_known = value in known
+            assert annotation.mask[y, x] == (kind_of[kinds[ids.index(value)]] if is_known else 255)
+            assert annotation.instances[y, x] == (number_of[value] if is_known else 0)
     assert [segment.id for segment in annotation.segments] == sorted(number_of.values())
     assert [segment.iscrowd for segment in annotation.segments] == [crowd[ids.index(i)] for i in number_of]
 
@@ -388,16 +378,16 @@ def test_the_value_0_and_more_than_16_bits_of_segments_are_no_segments(own: Own)
     (own.root / "masks_train").mkdir()
     Image.new("RGB", (16, 12)).save(own.root / "masks_train/a.png")
 
-    def plan(segments: list[dict[str, Any]]) -> Plan:
+    def plan(segments: list[dict[str, Any]]) -> Listed:
         (own.root / "train.json").write_text(json.dumps(panoptic_json(own, "a", segments)))
-        return make_plan(own.recipe, own.root, "train")
+        return listed(own.recipe, own.root, "train")
 
     void = plan([{"id": 0, "category_id": 3}])
-    annotation = read(void, only(void))
+    annotation = void.read(void.item)
     assert annotation.segments == () and annotation.mask is not None and set(annotation.mask.ravel()) == {255}
     many = plan([{"id": number, "category_id": 3} for number in range(70000)])
     with pytest.raises(SampleError, match="70000 segments, more than 65535"):
-        read(many, only(many))
+        many.read(many.item)
     with pytest.raises(LayoutError, match="annotations 1 is malformed .the file lists no category 77"):
         plan([{"id": 1, "category_id": 77}])
 
@@ -409,11 +399,11 @@ def test_crowds_stay_and_sizes_must_agree(fixtures: Path, own: Own) -> None:
     )
     own.write_recipe(layout.replace('"{split}.json"', '"annotations/panoptic_{split}.json"'))
     root = fixtures / "coco_panoptic_tiny_synthetic"
-    plan = make_plan(own.recipe, root, "val")
-    segments = read(plan, only(plan), (10, 5)).segments
+    plan = listed(own.recipe, root, "val")
+    segments = plan.read(plan.item, (10, 5)).segments
     assert sorted(segment.iscrowd for segment in segments) == [False, True]
-    plan = make_plan(own.recipe, root, "train")
-    mask = read(plan, only(plan), only(plan).annotation[1]).mask
+    plan = listed(own.recipe, root, "train")
+    mask = plan.read(plan.item, plan.item.annotation[1]).mask
     assert mask is not None and mask.shape == (5, 5) and not mask.any()
     # The published sample's picture is larger than its mask.
     with pytest.raises(LayoutError, match="the image is 10x5, but its mask is 5x5"):
@@ -480,8 +470,8 @@ def test_boxes_of_ones_own(own: Own) -> None:
     }
     assert report.image_format == "png"
     assert [skip["reason"] for skip in report.skipped] == ["the name leads out of its folder"] * 2
-    plan = make_plan(own.recipe, own.root, "train")
-    (first, second) = [read(plan, item).boxes for _, item in plan.tasks[0].items]
+    plan = listed(own.recipe, own.root, "train")
+    (first, second) = [plan.read(item).boxes for item in plan.items]
     assert [(box.bbox, box.class_index, box.area, box.iscrowd) for box in first] == [((1, 2, 4, 6), 1, 12, False)]
     assert [(box.bbox, box.class_index, box.area, box.iscrowd) for box in second] == [((0, 0, 16, 12), 2, 7.5, True)]
 
@@ -497,9 +487,9 @@ def test_an_image_that_is_listed_twice_counts_once(own: Own) -> None:
             "categories": CATEGORIES,
         },
     )
-    plan = make_plan(own.recipe, own.root, "train")
+    plan = listed(own.recipe, own.root, "train")
     assert [(skip.path, skip.reason) for skip in plan.skips] == [("images/train/a.jpg", "listed before")]
-    assert [box.area for box in read(plan, only(plan)).boxes] == [12]
+    assert [box.area for box in plan.read(plan.item).boxes] == [12]
 
 
 finite = st.floats(-30, 30)
@@ -548,7 +538,7 @@ def test_malformed_annotations_are_one_clear_error(own: Own, data: dict[str, Any
     own.image("images/train/a.jpg")
     write_boxes(own, data)
     with pytest.raises(LayoutError, match=message):
-        make_plan(own.recipe, own.root, "train")
+        listed(own.recipe, own.root, "train")
 
 
 @pytest.mark.parametrize(("used", "right"), [("objects365", "objects365_v1"), ("objects365_v1", "objects365")])
@@ -559,7 +549,7 @@ def test_the_other_objects365_is_refused_by_name(own: Own, used: str, right: str
     file = "zhiyuan_objv2_train.json" if used == "objects365" else "objects365_train.json"
     (own.root / file).write_text(json.dumps(data))
     with pytest.raises(LayoutError, match=f"This is {right}: use that name"):
-        make_plan(load_recipe(used), own.root, "train")
+        listed(load_recipe(used), own.root, "train")
 
 
 # --- one mask for each object (Open Images) ---------------------------------------------------------------------------
@@ -584,9 +574,9 @@ class OpenImages:
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.asarray(values, dtype=bool)).save(target)
 
-    def plan(self) -> Plan:
+    def plan(self) -> Listed:
         (self.root / "train-annotations-object-segmentation.csv").write_text("".join(self.rows))
-        return make_plan(load_recipe("openimages"), self.root, "train")
+        return listed(load_recipe("openimages"), self.root, "train")
 
 
 def test_open_images(own: Own) -> None:
@@ -624,7 +614,7 @@ def test_open_images(own: Own) -> None:
         "fd": "named in the CSV, but there is no such image",
     }
     assert report.notes == {"empty_masks": 1, "masks_of_other_classes": 1, "missing_masks": 2}
-    annotation = read(plan, plan.tasks[0].items[0][1])
+    annotation = plan.read(plan.items[0])
     expected = np.full(SIZE, 65535, np.uint16)
     expected[2:10, 4:15] = of["Dog"]
     expected[4:6, 6:8] = of["Person"]
@@ -647,7 +637,7 @@ def test_small_masks_lie_on_top(new_own: Callable[[], Own], masks: list[tuple[st
     for number, ((label, _), grid) in enumerate(zip(masks, grids, strict=True)):
         data.mask("0a", label, f"{number:08x}", grid)
     plan = data.plan()
-    painted = read(plan, only(plan)).mask
+    painted = plan.read(plan.item).mask
     assert painted is not None
     names = {DOG: "Dog", PERSON: "Person"}
     for y in range(12):
@@ -675,7 +665,7 @@ def test_open_images_boxes_are_clipped_and_the_first_of_two_files_is_read(own: O
     for name in data.rows[1:]:
         Image.new("1", (16, 12)).save(own.root / "masks/train/1" / name.partition(",")[0])
     plan = data.plan()
-    annotation = read(plan, only(plan))
+    annotation = plan.read(plan.item)
     assert [box.bbox for box in annotation.boxes] == [(0, 0, 8, 12)]
     assert annotation.notes == {"zero_size_boxes": 1}
 
@@ -706,4 +696,4 @@ def test_malformed_open_images_files_are_one_clear_error(own: Own, file: str, te
     (own.root / "train-annotations-object-segmentation.csv").write_text(HEADER)
     (own.root / file).write_text(text)
     with pytest.raises(LayoutError, match=message):
-        make_plan(load_recipe("openimages"), own.root, "train")
+        listed(load_recipe("openimages"), own.root, "train")

@@ -11,7 +11,8 @@ from labelmerge.catalog import dataset_names, load_label_space, load_mixture, lo
 from labelmerge.errors import LayoutError, RecipeError, UsageError
 from labelmerge.sharding.layout import exists, fill, find, mask_wildcards
 from labelmerge.sharding.locate import open_source
-from labelmerge.sharding.plan import make_plan
+
+from .listing import listed
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -89,7 +90,7 @@ def test_what_a_reader_does_not_understand_is_refused(own: Own, old: str, new: s
     assert old in text
     own.write_recipe(text.replace(old, new))
     with pytest.raises(RecipeError, match=message):
-        make_plan(own.recipe, own.root, "train")
+        listed(own.recipe, own.root, "train")
 
 
 @pytest.mark.parametrize(
@@ -171,29 +172,29 @@ train = 100
     for part in ("part1", "part2"):
         own.image(f"{part}/images/train/1.jpg")
         own.mask(f"{part}/masks/train/1.png")
-    plan = make_plan(own.recipe, own.root, "train")
+    plan = listed(own.recipe, own.root, "train")
     assert plan.source.bases == ("part1/", "part2/") and plan.source.variant is None
-    assert [item.annotation for _, item in plan.tasks[0].items] == [
+    assert [item.annotation for item in plan.items] == [
         "part1/masks/train/1.png",
         "part2/masks/train/1.png",
     ]
-    assert make_plan(own.recipe, own.root / "part2", "train").samples == 1
+    assert len(listed(own.recipe, own.root / "part2", "train").items) == 1
     own.image("pictures/train/7.jpg")
     own.mask("labels/train/img0107.png")
-    plan = make_plan(own.recipe, own.root, "train")
+    plan = listed(own.recipe, own.root, "train")
     assert plan.source.variant == "old"
-    assert [item.annotation for _, item in plan.tasks[0].items] == ["labels/train/img0107.png"]
+    assert [item.annotation for item in plan.items] == ["labels/train/img0107.png"]
 
 
 def test_a_list_chooses_images(own: Own) -> None:
     own.write_recipe(own.recipe_file.read_text().replace("[ids]", 'list = "{split}.txt"\n[ids]'))
     own.pairs(4)
     (own.root / "train.txt").write_text("001 extra\n003\n\n009\n")
-    plan = make_plan(own.recipe, own.root, "train")
-    assert [item.path for _, item in plan.tasks[0].items] == ["images/train/001.jpg", "images/train/003.jpg"]
+    plan = listed(own.recipe, own.root, "train")
+    assert [item.path for item in plan.items] == ["images/train/001.jpg", "images/train/003.jpg"]
     assert [(skip.path, skip.reason) for skip in plan.skips] == [
         ("009", "named in train.txt, but there is no such image")
     ]
     (own.root / "train.txt").unlink()
     with pytest.raises(LayoutError, match="no list of images: expected train.txt"):
-        make_plan(own.recipe, own.root, "train")
+        listed(own.recipe, own.root, "train")

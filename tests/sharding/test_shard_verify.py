@@ -96,7 +96,8 @@ def without(name: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
 def with_json(**changes: Any) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
     def change(members: dict[str, bytes]) -> dict[str, bytes]:
         meta = json.loads(members[f"{KEY}.json"])
-        return members | {f"{KEY}.json": json.dumps(meta | changes).encode()}
+        texts = {name: json.dumps(value) if isinstance(value, list) else value for name, value in changes.items()}
+        return members | {f"{KEY}.json": json.dumps(meta | texts).encode()}
 
     return change
 
@@ -105,7 +106,16 @@ def with_member(name: str, data: bytes) -> Callable[[dict[str, bytes]], dict[str
     return lambda members: dict(sorted((members | {f"{KEY}.{name}": data}).items()))
 
 
-BOX = {"bbox": [1.0, 2.0, 3.0, 4.0], "class_index": 0, "iscrowd": False, "group_of": False, "area": 4.0}
+BOX = {
+    "bbox": [1.0, 2.0, 3.0, 4.0],
+    "class_index": 0,
+    "iscrowd": False,
+    "group_of": False,
+    "depiction": False,
+    "reflected": False,
+    "area": 4.0,
+    "native_id": "",
+}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +136,9 @@ BOX = {"bbox": [1.0, 2.0, 3.0, 4.0], "class_index": 0, "iscrowd": False, "group_
         (with_json(height=13), "jpg is 16x12, but the json says 16x13"),
         (with_json(key="other"), "json: key is 'other', not"),
         (with_json(label_space="0"), "json: label_space is '0', not"),
+        (with_json(source={}), "json: 'path' is missing"),
+        (with_json(boxes="[{"), "json: boxes is no JSON text"),
+        (with_json(segments="{}"), "json: segments is no list"),
         (with_json(present=[1]), "json: present is [1], but the annotation has [0, 1, 2]"),
         (with_json(boxes=[{}]), "json: boxes[0]: 'bbox' is missing"),
         (with_json(boxes=[BOX | {"class_index": 3}]), "json: boxes[0]: class 3 is not in the label space"),
@@ -195,7 +208,7 @@ def test_faulty_segments(fixtures: Path, tmp_path: Path) -> None:
     report = shard(load_recipe("coco_panoptic"), fixtures / "coco_panoptic", "train", tmp_path)
     assert verify([tmp_path]).problems == () and report.folder is not None
     path = report.folder / "coco_panoptic-train-000000.tar"
-    path.write_bytes(path.read_bytes().replace(b'"area":17245', b'"area":17246'))
+    path.write_bytes(path.read_bytes().replace(rb"\"area\":17245", rb"\"area\":17246"))
     assert any("differ in ids or areas" in fault for fault in faults(report.folder))
 
 

@@ -75,14 +75,14 @@ def test_a_sample_and_its_manifest(own: Own, tmp_path: Path, read_samples: Sampl
         "width": 16,
         "original_height": 12,
         "original_width": 16,
-        "source": {"path": "images/train/002.jpg", "sha256": hashlib.sha256(original).hexdigest()},
+        "source": {"path": "images/train/002.jpg", "native_id": "", "sha256": hashlib.sha256(original).hexdigest()},
         "present": [0, 1, 2],
         "boxes": [],
         "segments": [],
     }
     manifest = json.loads((report.folder / "manifest.json").read_text())
     tar = report.folder / "my_streets-train-000000.tar"
-    assert manifest["format"] == "labelmerge-shards/1"
+    assert manifest["format"] == "labelmerge-shards/2"
     assert manifest["members"] == ["jpg", "json", "mask.png"]
     assert manifest["counts"] == {"found": 3, "written": 2, "skipped": 1}
     assert manifest["recipe"]["text"] == own.recipe.text
@@ -366,7 +366,7 @@ def test_hugging_face_datasets_opens_the_folder(own: Own, tmp_path: Path) -> Non
         "webdataset", data_files={"train": f"{report.folder}/*.tar"}, split="train", cache_dir=str(tmp_path / "cache")
     )
     assert opened.num_rows == 3
-    assert opened[1]["json"]["present"] == [0, 1, 2]
+    assert json.loads(opened[1]["json"]["present"]) == [0, 1, 2]
     np.testing.assert_array_equal(np.asarray(opened[1]["mask.png"]), masks[1])
 
 

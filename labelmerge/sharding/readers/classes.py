@@ -66,6 +66,6 @@ def _fitting_recipe(source: Source, categories: Mapping[Any, str]) -> str | None
     names = {folded(name) for name in categories.values()}
     for name in catalog.dataset_names():
         recipe = catalog.load_recipe(name)
-        if recipe.reader == source.recipe.reader and names <= _by_folded_name(catalog.load_label_space(recipe)).keys():
+        if recipe.reader == source.reader and names <= _by_folded_name(catalog.load_label_space(recipe)).keys():
             return name
     return None

@@ -9,6 +9,7 @@ Option `name_parts`: of the JSON's `file_name`, only the last so many parts are 
 
 from __future__ import annotations
 
+import sqlite3
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -23,12 +24,13 @@ from labelmerge.sharding.sample import Annotation, Box, Item, Keys, Note, Skip, 
 
 KEYS = Keys(types=("box",), layout=("images", "annotations"), options=("name_parts",))
 label_space = None
+image = None
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _COLUMNS = 7  # x, y, width, height, area, class index, crowd
 
 
-def scan(source: Source) -> Iterator[Item | Skip | Note]:
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
     """List the images of the JSON that are on disk; raises LayoutError or RecipeError.
 
     The 25 million boxes of Objects365 take 1.6 GB, and 2 GB while they are put in order: they are kept as numbers, not

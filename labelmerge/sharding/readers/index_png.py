@@ -10,6 +10,7 @@ and most people's own data. The recipe's `[ids]` say how a stored value becomes 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -30,6 +31,7 @@ KEYS = Keys(
     options=("resize_masks",),
 )
 label_space = None
+image = None
 
 _VALUES = 1 << 16
 _UNKNOWN = -1
@@ -37,7 +39,7 @@ _UNKNOWN = -1
 _SHAPE_TOLERANCE = 0.01
 
 
-def scan(source: Source) -> Iterator[Item | Skip | Note]:
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
     """List images with their mask; raises LayoutError or RecipeError."""
     _table(source)
     return pair(source, "masks")

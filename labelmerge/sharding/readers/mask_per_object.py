@@ -12,6 +12,7 @@ the index that it has among all classes of the recipe.
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ KEYS = Keys(
     layout=("images", "masks", "annotations", "class_names"),
     layout_optional=("classes", "boxes"),
 )
+image = None
 
 _CORNERS = ("XMin", "YMin", "XMax", "YMax")
 # The two CSVs round corners differently.
@@ -45,7 +47,7 @@ def label_space(source: Source) -> LabelSpace:
     return LabelSpace(source.space.name, tuple(used), tuple(source.space.name_of(index) for index in used))
 
 
-def scan(source: Source) -> Iterator[Item | Skip | Note]:
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
     """List the images that the CSV names, each with its masks; raises LayoutError."""
     classes = _class_of(source)
     path = source.root / first_place(source, "annotations", "CSV of masks")

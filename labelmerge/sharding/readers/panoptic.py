@@ -7,6 +7,7 @@ flagged.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,14 +20,15 @@ from labelmerge.sharding.readers.classes import match_categories
 from labelmerge.sharding.readers.tables import json_by_id
 from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Segment, Skip, Source
 
-KEYS = Keys(types=("mask",), layout=("images", "annotations", "masks"))
+KEYS = Keys(types=("mask",), layout=("images", "annotations", "masks"), instances=True)
 label_space = None
+image = None
 
 _IdsOfSegment = tuple[int, int, int, bool]  # id in the PNG, category id, class index, crowd
 _MAX_SEGMENTS = np.iinfo(np.uint16).max
 
 
-def scan(source: Source) -> Iterator[Item | Skip | Note]:
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
     """List the images of the JSON that are on disk with their PNG; raises LayoutError."""
     images = first_place(source, "images", "folder of images")
     masks = first_place(source, "masks", "folder of panoptic PNGs")

@@ -11,6 +11,7 @@ plate"), `map` (label → class index or name). Other labels are the class names
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -32,12 +33,13 @@ KEYS = Keys(
     ids=("ignore", "skip", "map"),
 )
 label_space = None
+image = None
 
 _MIN_POINTS = 3
 _FAR = 1_000_000  # pixels from the image's corner
 
 
-def scan(source: Source) -> Iterator[Item | Skip | Note]:
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
     """List images with their polygon file; raises LayoutError or RecipeError."""
     _values(source)
     return pair(source, "polygons")
