@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelmerge.embed.bank import Bank
+from labelmerge.embed.bank import WORD_TEMPLATE, Bank
+from labelmerge.embed.counts import Count
 from labelmerge.embed.similarity import (
+    Member,
     Pair,
+    _kinds,
     calibrated_threshold,
     cosine_matrix,
     linkage,
@@ -93,7 +97,9 @@ def test_one_datasets_labels_are_never_merged(bank: Bank) -> None:
 def test_the_threshold_comes_from_labels_that_datasets_tell_apart(bank: Bank, make_bank: MakeBank) -> None:
     cosines = cosine_matrix(bank)
     own = [cosines[i, j] for i, j in combinations(range(len(bank)), 2) if bank.keys[i][0] == bank.keys[j][0]]
-    assert calibrated_threshold(bank) == pytest.approx(np.quantile(own, 0.999), abs=1e-6)
+    assert calibrated_threshold(bank) == pytest.approx(np.quantile(own, 0.9999), abs=1e-6)
+    words = replace(bank, prompt=WORD_TEMPLATE, version="")
+    assert calibrated_threshold(words) == pytest.approx(np.quantile(own, 0.999), abs=1e-6)
     assert merge_groups(bank).calibrated
     assert calibrated_threshold(make_bank({("a", 0): ("road", angle(0)), ("b", 0): ("sky", angle(9))})) == 1.0
 
@@ -130,6 +136,60 @@ def test_many_labels_take_little_time(make_bank: MakeBank) -> None:
     assert sorted(seriation(many).tolist()) == list(range(2000))
 
 
+KINDS = {
+    ("coarse", 0): ("person: A person is a human being.", [1, 0, 0, 0, 0, 0]),
+    ("coarse", 1): ("animal: An animal is alive.", [0, 1, 1, 0, 0, 0]),
+    ("coarse", 2): ("car: A car has four wheels.", [0, 0, 0, 1, 0, 0]),
+    ("fine", 0): ("person: A person is a human being.", [1, 0, 0, 0, 0, 0]),
+    ("fine", 1): ("rider: A rider is a tall person on a bicycle.", [1, 0.1, 0, 0.2, 0, 1.2]),
+    ("fine", 2): ("dog: Fur, four legs.", [0, 1, 0, 0, 0.2, 0]),
+    ("fine", 3): ("cat: Fur, four soft legs.", [0, 0, 1, 0, 0.2, 0]),
+    ("fine", 4): ("car mount: A car mount is a strip of metal.", [0, 0, 0, 0, 1, 0]),
+    ("fine", 5): ("parked car: Nobody drives it.", [0, 0.1, 0, 1, 0.3, 0]),
+}
+
+
+def test_a_label_that_covers_what_others_tell_apart_is_found(make_bank: MakeBank) -> None:
+    covers = merge_groups(make_bank(KINDS), threshold=0.999).covers
+    found = {
+        cover.name: {part.name: (part.said, part.lacking) for part in cover.parts}
+        for cover in covers
+        if cover.parents[0].dataset == "coarse"
+    }
+    assert found == {
+        "person": {"rider": (True, ("coarse",))},  # by its words
+        "animal": {"dog": (False, ("coarse",)), "cat": (False, ("coarse",))},  # it lies between them
+        "car": {"parked car": (True, ("coarse",))},  # by the last word of its name; a car mount is no car
+    }
+    assert [member.key for cover in covers if cover.name == "person" for member in cover.parents] == [("coarse", 0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("bus: A bus is a large road vehicle with seats.", {"vehicle", "road vehicle", "large road vehicle"}),
+        ("car mount: A car mount is a strip.", {"mount", "strip"}),
+        ("stairs: Stairs are steps that lead up.", {"steps"}),
+        ("van: A box van is a truck.", {"truck"}),
+        ("grass: Grass is low green plants, often mown.", {"plants", "green plants", "low green plants"}),
+        ("sky: An image of sky.", set()),
+    ],
+)
+def test_what_words_say_a_label_is_a_kind_of(text: str, kinds: set[str]) -> None:
+    assert _kinds([Member("a", 0, text.partition(":")[0], text)]) == kinds
+
+
+def test_pixels_and_boxes_are_added_up(bank: Bank) -> None:
+    counts = {("a", 0): Count(5, 2), ("b", 0): Count(7), ("a", 1): Count(0)}
+    report = merge_groups(bank, float(np.cos(np.radians(10))), counts)
+    (group,) = report.groups
+    assert (group.pixels, group.boxes) == (12, 2) and report.counted == ("a", "b")
+    assert [(member.pixels, member.boxes) for member in group.members] == [(5, 2), (7, None), (None, None)]
+    assert report.alone[0].pixels == 0
+    plain = merge_groups(bank)
+    assert plain.groups[0].pixels is None and plain.counted == ()
+
+
 @pytest.mark.parametrize("threshold", [float("nan"), 1.1])
 def test_a_threshold_is_a_cosine(bank: Bank, threshold: float) -> None:
     with pytest.raises(UsageError, match="it must be -1 to 1"):
@@ -147,9 +207,10 @@ def test_the_command(run: Any, bank: Bank, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "9 labels: 3 merged into 1, 6 alone (cosine 0.985)" in result.stdout and "merge.html" in result.stdout
     report = json.loads((tmp_path / "merge" / "merge.json").read_text())
-    assert report["groups"][0]["members"][0] == {"dataset": "a", "index": 0, "name": "road", "text": "road: x"}
+    member = {"dataset": "a", "index": 0, "name": "road", "text": "road: x", "pixels": None, "boxes": None}
+    assert report["groups"][0]["members"][0] == member
     table = (tmp_path / "merge" / "merge.csv").read_text().splitlines()
-    assert len(table) == 10 and table[1] == "1,road,3,0.9962,a,0,road,road: x"
+    assert len(table) == 10 and table[1].startswith("1,road,3,0.9962,a,0,road,road: x")
     page = (tmp_path / "merge" / "merge.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "heaven" in page
     assert "http:" not in page and "https:" not in page  # nothing to fetch
