@@ -9,31 +9,45 @@ import click
 from . import options
 
 
-@click.command("merge")
+@click.command("merge", cls=options.SpreadCommand)
 @options.bank()
-@options.out_folder("Where merge.html, merge.csv and merge.json go.")
+@options.out_folder("Where merge.html, merge.csv, merge.json and mapping.csv go.")
+@click.option(
+    "--shards",
+    type=options.folder,
+    multiple=True,
+    metavar="DIR…",
+    help="Folders that `shard` wrote: the report then says how many pixels and boxes each label has.",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(-1, 1),
     metavar="T",
-    help="The cosine from which on two labels mean the same; default: the one that only 1 in 1000 pairs of labels of "
-    "one and the same dataset exceed.",
+    help="The cosine from which on two labels mean the same; default: one that hardly any two labels of one and the "
+    "same dataset reach.",
 )
+@options.seed
 @options.as_json
-def command(bank: Path, out: Path, threshold: float | None, as_json: bool) -> None:
+def command(bank: Path, out: Path, shards: tuple[Path, ...], threshold: float | None, seed: int, as_json: bool) -> None:
     """Report which labels mean the same, and which clash.
+
+    merge.html is the report to read. mapping.csv says which labels are one class: edit its column `group`, and
+    `labelmerge train --merge table --mapping mapping.csv` trains with your word instead of the machine's.
 
     \b
     Example:
       labelmerge embed cityscapes camvid --encoder offline --out bank
       labelmerge merge --bank bank --out merge
+      labelmerge merge --bank bank --shards shards-out --out merge
     """
     from labelmerge.embed.bank import Bank
+    from labelmerge.embed.counts import read_counts
     from labelmerge.embed.similarity import merge_groups
     from labelmerge.plot.merge import write_merge_report
 
-    report = merge_groups(Bank.load(bank), threshold)
-    write_merge_report(report, out)
+    labels = Bank.load(bank)
+    report = merge_groups(labels, threshold, read_counts(shards, labels) if shards else None)
+    write_merge_report(report, labels, out, seed=seed, track=options.track)
     merged = sum(len(group.members) for group in report.groups)
     options.say(
         report.to_json(),
@@ -41,6 +55,7 @@ def command(bank: Path, out: Path, threshold: float | None, as_json: bool) -> No
         f"{sum(report.datasets.values())} labels: {merged} merged into {len(report.groups)}, {len(report.alone)} alone "
         f"(cosine {report.threshold:.3f})\n"
         f"To check: {len(report.same_name)} same names apart, {len(report.other_name)} different names together, "
-        f"{len(report.near_misses)} near misses, {len(report.same_dataset)} pairs of one dataset hard to tell apart\n"
-        f"Made {out / 'merge.html'}, merge.csv and merge.json",
+        f"{len(report.near_misses)} near misses, {len(report.same_dataset)} pairs of one dataset hard to tell apart, "
+        f"{len(report.covers)} labels that cover others\n"
+        f"Made {out / 'merge.html'}, merge.csv, merge.json and mapping.csv",
     )

@@ -1,52 +1,97 @@
-"""The merge report as files: a page to read, a table to sort, JSON for programs."""
+"""The merge report as files: a page to read, a table to sort, a mapping to edit, JSON for programs."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from labelmerge.embed.bank import Bank
+from labelmerge.embed.mapping import mapping_table
 from labelmerge.embed.similarity import MergeReport
-from labelmerge.files import write_json, write_text
-from labelmerge.plot.similarity import dataset_colours
+from labelmerge.errors import OutputError
+from labelmerge.files import write_bytes, write_json, write_text
+from labelmerge.plot.label_lines import LabelLine, label_lines
+from labelmerge.plot.merge_page import merge_page
+from labelmerge.progress import Track, no_track
 
-CSV_HEADER = ("group", "name", "labels", "lowest_cosine", "dataset", "index", "label", "text")
+MAPPING = "mapping.csv"
+JSON = "merge.json"
+CSV_HEADER = (
+    *("group", "name", "labels", "lowest_cosine", "dataset", "index", "label", "text"),
+    *("nearest_dataset", "nearest_index", "nearest_label", "nearest_cosine", "pixels", "boxes"),
+)
 
 
-def write_merge_report(report: MergeReport, out: Path) -> None:
-    """Write ``merge.html`` (self-contained), ``merge.csv`` (a row per label; group 0 = alone) and ``merge.json``.
+def write_merge_report(report: MergeReport, bank: Bank, out: Path, *, seed: int = 0, track: Track = no_track) -> None:
+    """Write the report into a folder.
+
+    - ``merge.html``, self-contained;
+    - ``merge.csv``, a row for each label (`merge_table`);
+    - ``merge.json``, the report and under ``labels`` each label with its group and nearest neighbour;
+    - ``mapping.csv``, for a person to edit (`labelmerge.embed.mapping`). One that was edited is never written over.
+
+    Args:
+        report: what `merge_groups` found in `bank`.
+        bank: the labels.
+        out: the folder; made where there is none.
+        seed: of the page's map.
+        track: progress.
 
     Raises:
-        OutputError: the files can't be written.
+        OutputError: the files can't be written, or there is a mapping that a person has edited.
     """
-    write_json(out / "merge.json", report.to_json())
-    write_text(out / "merge.csv", merge_table(report))
-    write_text(out / "merge.html", merge_page(report))
+    lines = label_lines(report, bank)
+    mapping = mapping_table(report).encode()
+    _keep_edits(out, mapping)
+    for _ in track([None], "placing labels on the map", 1):
+        page = merge_page(report, bank, lines, seed)
+    about = {"mapping_sha256": hashlib.sha256(mapping).hexdigest(), "labels": [line.to_json() for line in lines]}
+    write_bytes(out / MAPPING, mapping)
+    write_json(out / JSON, {**report.to_json(), **about})
+    write_text(out / "merge.csv", merge_table(report, lines))
+    write_text(out / "merge.html", page)
 
 
-def merge_table(report: MergeReport) -> str:
-    """The groups as CSV with the columns `CSV_HEADER`; labels that are alone have group 0."""
+def _keep_edits(out: Path, mapping: bytes) -> None:
+    """Raise OutputError where the folder's mapping is neither `mapping` nor what its report was written with."""
+    try:
+        there = (out / MAPPING).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return
+    try:
+        written = json.loads((out / JSON).read_bytes())["mapping_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        written = None
+    if there != mapping and hashlib.sha256(there).hexdigest() != written:
+        raise OutputError(
+            "a mapping that was edited is here, and is not written over",
+            where=out / MAPPING,
+            fix="Give it another name, or choose another --out",
+        )
+
+
+def merge_table(report: MergeReport, lines: Sequence[LabelLine]) -> str:
+    """The labels as CSV with the columns `CSV_HEADER`, group by group; labels that are alone come last, as group 0.
+
+    Cells are empty where there is nothing to say: no nearest label, no shards.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
-    for number, group in enumerate(report.groups, start=1):
-        about = (number, group.name, len(group.members), f"{group.lowest:.4f}")
-        writer.writerows((*about, m.dataset, m.index, m.name, m.text) for m in group.members)
-    writer.writerows((0, "", 1, "", m.dataset, m.index, m.name, m.text) for m in report.alone)
+    for line in sorted(lines, key=lambda line: (line.group == 0, line.group, line.member.key)):
+        member, nearest = line.member, line.nearest
+        group = report.groups[line.group - 1] if line.group else None
+        writer.writerow(
+            (
+                line.group,
+                *((group.name, len(group.members), f"{group.lowest:.4f}") if group else ("", 1, "")),
+                *(member.dataset, member.index, member.name, member.text),
+                *((nearest.dataset, nearest.index, nearest.name, f"{line.cosine:.4f}") if nearest else ("",) * 4),
+                *("" if number is None else number for number in (member.pixels, member.boxes)),
+            )
+        )
     return out.getvalue()
-
-
-def merge_page(report: MergeReport) -> str:
-    """The report as one HTML page that needs nothing else."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labelmerge.plot", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("merge.html.j2").render(
-        report=report, labels=sum(report.datasets.values()), colours=dataset_colours(list(report.datasets))
-    )
