@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import click
 
 from labelmerge.catalog import Recipe, dataset_names, load_descriptions, load_recipe
-from labelmerge.errors import UsageError
+from labelmerge.errors import DescriptionsError, UsageError
 
 from . import options
 
@@ -29,10 +30,22 @@ from . import options
 @click.option(
     "--contact",
     metavar="TEXT",
-    help="Your e-mail or URL, sent to Wikipedia, whose rules ask for it.",
+    help="Your e-mail or URL, sent to Wikipedia, whose rules ask for it; or set LABELMERGE_CONTACT.",
     envvar="LABELMERGE_CONTACT",
 )
+@click.option(
+    "--language", metavar="CODE", help="Whose Wikipedia: en (default), de, pt, zh-yue …; titles stay English."
+)
+@click.option("--follow-redirects", is_flag=True, help="Take the article that a title redirects to, instead of asking.")
+@click.option("--again", is_flag=True, help="Fetch again what an earlier run into DIR has fetched.")
 @click.option("--lint", "check", is_flag=True, help="Write nothing; list what is wrong with the descriptions.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=10),
+    metavar="N",
+    help="How long a sentence may be, its prompt included; default: 60. CLIP reads 77.",
+)
+@click.option("--encoder", metavar="SPEC", help="With --lint: count as this encoder does, instead of as CLIP does.")
 @options.as_json
 @click.pass_context
 def command(
@@ -42,14 +55,21 @@ def command(
     out: Path | None,
     force: bool,
     contact: str | None,
+    language: str | None,
+    follow_redirects: bool,
+    again: bool,
     check: bool,
+    max_tokens: int | None,
+    encoder: str | None,
     as_json: bool,
 ) -> None:
     """Write what the labels of a dataset mean.
 
     DATASET is a name (`labelmerge ls` shows them), the path of a recipe of your own, or `all`. Edit the files as you
-    like and give their folder to `labelmerge embed --descriptions`. With --lint, the descriptions in --out count
-    before the shipped ones.
+    like and give their folder to `labelmerge embed --descriptions`; a file needs only the rows that differ from ours.
+    With --lint, the descriptions in --out count before the shipped ones, and the exit status is 1 if any is at fault.
+
+    What Wikipedia has answered is kept in DIR/.wikipedia, so a run that was broken off goes on where it was.
 
     \b
     Example:
@@ -59,12 +79,22 @@ def command(
     """
     names = [name for given in datasets for name in (dataset_names() if given == "all" else [given])]
     recipes = [load_recipe(name) for name in dict.fromkeys(names)]
+    if encoder and not check:
+        raise UsageError("--encoder goes with --lint; to embed with it, use `labelmerge embed --encoder`")
+    limit = {} if max_tokens is None else {"max_tokens": max_tokens}
     if check:
-        context.exit(_lint(recipes, out, as_json))
+        context.exit(_lint(recipes, out, encoder, limit, as_json))
     if out is None:
         raise UsageError("where to write is missing", fix="Give --out DIR")
     if source == "wikipedia":
-        _refresh(recipes, out, contact, force, as_json)
+        if not contact:
+            raise UsageError(
+                "Wikipedia's rules ask whom to write to when a program misbehaves",
+                fix="Give --contact with your e-mail or URL, or set LABELMERGE_CONTACT",
+            )
+        asked = {"language": language} if language else {}
+        flags = {"follow_redirects": follow_redirects, "again": again, "force": force}
+        _refresh(recipes, out, as_json, contact=contact, **asked, **flags, **limit)
     else:
         _copy(recipes, out, force, as_json)
 
@@ -77,16 +107,21 @@ def _copy(recipes: list[Recipe], out: Path, force: bool, as_json: bool) -> None:
     options.say(result, as_json, last)
 
 
-def _refresh(recipes: list[Recipe], out: Path, contact: str | None, force: bool, as_json: bool) -> None:
+def _refresh(recipes: list[Recipe], out: Path, as_json: bool, **settings: Any) -> None:
     from labelmerge.describe.wikipedia import refresh_from_wikipedia
 
-    done = refresh_from_wikipedia(recipes, out, contact=contact, force=force, track=options.track)
+    done = refresh_from_wikipedia(recipes, out, track=options.track, **settings)
     result, last = _summary(recipes, out, done.paths)
     lines = []
     by_reason = sorted(done.kept, key=lambda row: (row.dataset, row.reason))
     for (dataset, reason), group in groupby(by_reason, key=lambda row: (row.dataset, row.reason)):
         rows = list(group)
         lines.append(f"{dataset}: {len(rows)} kept as before, {reason}: {', '.join(row.name.strip() for row in rows)}")
+    if any(row.ask for row in done.kept):
+        lines.append(
+            "To fetch one of these, write the exact title of its article into the wikipedia column of its row "
+            f"in {out} and run again."
+        )
     lines.append(f"{done.refreshed} from Wikipedia (CC BY-SA 4.0), {len(done.kept)} kept as before.")
     result |= {"refreshed": done.refreshed, "kept": [asdict(row) for row in done.kept]}
     options.say(result, as_json, "\n".join([*lines, last]))
@@ -100,13 +135,29 @@ def _summary(recipes: list[Recipe], out: Path, paths: list[Path]) -> tuple[dict[
     return result, f"Wrote {len(rows)} labels in {files} to {out}; {empty} of them have no description yet."
 
 
-def _lint(recipes: list[Recipe], out: Path | None, as_json: bool) -> int:
+def _lint(recipes: list[Recipe], out: Path | None, encoder: str | None, limit: dict[str, int], as_json: bool) -> int:
     from labelmerge.describe.lint import lint
 
-    found = [(recipe.name, problem) for recipe in recipes for problem in lint(load_descriptions(recipe, overrides=out))]
-    lines = [f"{dataset} {problem.index} {problem.name!r} {problem.what}" for dataset, problem in found]
+    settings: dict[str, Any] = dict(limit)
+    if encoder:
+        from labelmerge.embed.encoders import load_encoder
+
+        reader = load_encoder(encoder, "cpu")
+        settings["count_tokens"] = lambda text: reader.count_tokens([text])[0][0]
+        settings.setdefault("max_tokens", reader.max_tokens)
+    lines: list[str] = []
+    found: list[dict[str, object]] = []
+    for recipe in recipes:
+        try:
+            rows = load_descriptions(recipe, overrides=out)
+        except DescriptionsError as error:  # one dataset's unreadable file does not hide the faults of the others
+            found.append({"dataset": recipe.name, "index": None, "name": None, "kind": "malformed", "what": str(error)})
+            lines.append(f"{recipe.name} {error}")
+            continue
+        for problem in lint(rows, **settings):
+            found.append({"dataset": recipe.name, **asdict(problem)})
+            lines.append(f"{recipe.name} {problem.index} {problem.name!r} {problem.what}")
     checked = ", ".join(recipe.name for recipe in recipes)
     lines.append(f"{len(found)} problem{'s' * (len(found) != 1)} in the descriptions of {checked}.")
-    result = {"problems": [{"dataset": dataset, **asdict(problem)} for dataset, problem in found]}
-    options.say(result, as_json, "\n".join(lines))
+    options.say({"problems": found}, as_json, "\n".join(lines))
     return 1 if found else 0

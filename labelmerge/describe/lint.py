@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Literal
 
 from labelmerge.describe.files import Description
-from labelmerge.describe.prompts import CLIP_TOKENS, clip_tokens, sentence
+from labelmerge.describe.prompts import MAX_TOKENS, clip_tokens, prompt_name, sentence
 
-Kind = Literal["missing", "bare", "long", "duplicate text", "duplicate index", "source"]
+Kind = Literal["missing", "bare", "long", "no category", "duplicate text", "near text", "duplicate index", "source"]
+
+NEARLY = 0.85
+"""How much of two texts may be the same, from 0 to 1, before they count as nearly the same."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class Problem:
     Attributes:
         index, name: the row's.
         kind: ``missing``: no description; ``bare``: it says no more than the caption; ``long``: the encoder would cut
-            it off; ``duplicate text``: two classes of the dataset with one text would be merged; ``duplicate index``;
+            it off; ``no category``: it does not open with what kind of thing it describes; ``duplicate text``: two
+            classes of the dataset with one text would be merged; ``near text``: two nearly would; ``duplicate index``;
             ``source``: not said where the text is from, or under which licence it may be used.
         what: the same in a sentence.
     """
@@ -34,14 +40,14 @@ def lint(
     rows: Iterable[Description],
     *,
     count_tokens: Callable[[str], int] = clip_tokens,
-    max_tokens: int = CLIP_TOKENS,
+    max_tokens: int = MAX_TOKENS,
 ) -> list[Problem]:
     """The problems of one dataset's descriptions, in the order of its rows.
 
     Args:
         rows: all rows of one dataset.
         count_tokens: how many tokens the encoder needs for a text, special ones included.
-        max_tokens: how many it reads.
+        max_tokens: how many a sentence may have, the prompt's caption included.
     """
     problems: list[Problem] = []
     seen_texts: dict[str, Description] = {}
@@ -61,11 +67,15 @@ def lint(
             continue
         if _says_nothing(row.name, text):
             report("bare", "has a description that says no more than the caption")
+        elif row.source != "wikipedia" and not _says_what_kind(text):  # an article's opening is a definition
+            report("no category", "has a description that does not open with what kind of thing it is")
         tokens = count_tokens(sentence(row.name, text))
         if tokens > max_tokens:
-            report("long", f"makes a sentence of {tokens} tokens; the encoder reads {max_tokens}")
+            report("long", f"makes a sentence of {tokens} tokens; {max_tokens} are allowed")
         if text in seen_texts:
             report("duplicate text", f"has the same text as {seen_texts[text].name!r}, so the two would be merged")
+        elif other := next((seen for seen in seen_texts if _nearly_the_same(seen, text)), None):
+            report("near text", f"has nearly the same text as {seen_texts[other].name!r}: say what sets them apart")
         seen_texts.setdefault(text, row)
 
         if not row.source:
@@ -77,7 +87,55 @@ def lint(
     return problems
 
 
+_WORD = re.compile(r"\w+")
+
+
 def _says_nothing(name: str, text: str) -> bool:
-    caption = sentence(name, "")
-    bare = {caption, caption.partition(": ")[2], name, sentence(name, name)}
-    return text.casefold().rstrip(".") in {" ".join(words.split()).casefold().rstrip(".") for words in bare}
+    """Whether a text is made of the name and of words for "picture of" alone."""
+    filler = {
+        "a",
+        "an",
+        "the",
+        "this",
+        "is",
+        "of",
+        "image",
+        "photo",
+        "photograph",
+        "picture",
+        "some",
+        "in",
+        "and",
+        "or",
+    }
+    named = set(_WORD.findall(f"{name} {prompt_name(name)}".casefold()))
+    return not set(_WORD.findall(text.casefold())) - filler - named
+
+
+_IS = re.compile(
+    r"\S\s+(?:is|are|was|were|means|refers to|ist|sind|est|sont|es|son|è|sono|é|são|zijn|är|er|jest)\s+(?P<what>.+)",
+    re.IGNORECASE,
+)
+"""What joins a thing to its category, in the languages that people are most likely to write descriptions in."""
+_ONE_THING = re.compile(r"an?\s.*?\s(?:is|was)\s+(?P<next>\w+)", re.IGNORECASE)
+_DETERMINERS = frozenset("a an the one two any some several another anything something what part".split())
+
+
+def _says_what_kind(text: str) -> bool:
+    """Whether the first sentence has the form "X is a kind of thing …" rather than "X is big" or "Found on roads"."""
+    first = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+    one = _ONE_THING.match(first)
+    if one:
+        return one["next"].casefold() in _DETERMINERS
+    if not first.isascii() and not re.search("[A-Za-z]{2}", first):
+        return True  # a script whose grammar this does not know
+    joined = _IS.search(first)
+    return joined is not None and len(_WORD.findall(joined["what"])) >= 2
+
+
+def _nearly_the_same(one: str, other: str) -> bool:
+    a, b = one.casefold().split(), other.casefold().split()
+    # At most twice the shorter length is shared: what can't reach the threshold need not be compared.
+    if 2 * min(len(a), len(b)) < NEARLY * (len(a) + len(b)) or 2 * len(set(a) & set(b)) < 0.5 * len(a + b):
+        return False
+    return SequenceMatcher(None, a, b, autojunk=False).ratio() >= NEARLY

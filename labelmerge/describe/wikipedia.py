@@ -5,48 +5,45 @@ The texts of Wikipedia are under CC BY-SA 4.0: a row that is fetched carries tit
 
 from __future__ import annotations
 
-import email.utils
-import json
-import logging
+import html
 import re
-import time
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 import wikipediaapi
 
 from labelmerge import __version__
 from labelmerge.catalog import Recipe, load_descriptions
 from labelmerge.describe.curated import target_files
 from labelmerge.describe.files import Description, write_descriptions
-from labelmerge.describe.prompts import CLIP_TOKENS, clip_tokens, sentence
-from labelmerge.errors import LabelmergeError, UsageError
+from labelmerge.describe.mediawiki import MediaWiki
+from labelmerge.describe.prompts import MAX_TOKENS, clip_tokens, sentence
+from labelmerge.errors import UsageError
 from labelmerge.progress import Track, no_track
 
-API_URL = "https://en.wikipedia.org/w/api.php"
+API_URL = "https://{language}.wikipedia.org/w/api.php"
 LICENCE = "CC BY-SA 4.0"
+CACHE = ".wikipedia"
+"""The folder in `out` where answers are kept, so that nothing is asked for twice."""
 
-_log = logging.getLogger(__name__)
-
-_MAX_WAIT = 120.0
-"""Seconds: a server that asks for a longer pause is not waited for."""
+_TITLES = "en"
+"""The language of the titles in the `wikipedia` column."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A row whose description was not refreshed, and why."""
+    """A row whose description was not refreshed, and why; `ask` where another title in its row would help."""
 
     dataset: str
     index: int
     name: str
     title: str
     reason: str
+    ask: bool
 
 
 @dataclass(frozen=True)
@@ -60,21 +57,25 @@ class Refreshed:
 
 @dataclass(frozen=True)
 class Article:
-    """The opening of an article at one revision."""
+    """The opening of an article at one revision, fetched on a day (``YYYY-MM-DD``)."""
 
     title: str
     url: str
     revision: str
     lead: str
+    retrieved: str
 
 
 def refresh_from_wikipedia(
     datasets: Sequence[Recipe],
     out: Path,
     *,
-    contact: str | None = None,
+    contact: str,
+    language: str = _TITLES,
+    follow_redirects: bool = False,
+    again: bool = False,
     force: bool = False,
-    max_tokens: int = CLIP_TOKENS,
+    max_tokens: int = MAX_TOKENS,
     count_tokens: Callable[[str], int] = clip_tokens,
     api_url: str = API_URL,
     retries: int = 4,
@@ -84,48 +85,56 @@ def refresh_from_wikipedia(
 ) -> Refreshed:
     """Write ``<out>/<dataset>.csv`` with the opening sentences of the article that each row names.
 
-    A row keeps its old description where it names no article, or where the article is missing, a disambiguation page,
-    reached through a redirect into a section, without an opening text, or opens with too long a sentence. What is in
-    `out` already is the starting point, so its `wikipedia` column may be edited; descriptions that are neither the
-    shipped ones nor fetched are somebody's own and stay unless `force` is set. Files are written after the last
-    article was fetched.
+    A row keeps its old description where it names no article, or where the title is that of no article, of a
+    disambiguation page or of a redirect, or where the article has no opening text, opens with too long a sentence or
+    has no version in `language`: what a label means is never guessed. What is in `out` already is the starting point,
+    so its `wikipedia` column may be edited; descriptions that are neither the shipped ones nor fetched are somebody's
+    own and stay unless `force` is set. The CSV files are written after the last article was fetched; what the API has
+    answered is kept in ``<out>/.wikipedia`` at once, so a run that was broken off goes on where it was.
 
     Args:
         datasets: whose rows.
         out: the user's folder.
         contact: an e-mail address or URL for the User-Agent header, which Wikimedia's policy asks for.
+        language: whose Wikipedia, as in its address (``de``, ``pt``, ``zh-yue``); the titles stay the English ones,
+            and the articles are those that the English ones link to.
+        follow_redirects: take the article that a title redirects to, unless that is a section of one.
+        again: ask for everything again, whatever is kept.
         force: replace the user's own descriptions too.
         max_tokens: as many whole sentences are taken as fit with the prompt's caption, counted by `count_tokens`.
-        api_url: the MediaWiki API to ask.
+        api_url: the MediaWiki API to ask; ``{language}`` is filled in.
         retries: how often a request is repeated when the server is busy or faulty (429, 5xx) or the connection breaks.
         retry_wait: seconds before the first repetition, doubled each time; ``Retry-After`` overrules it.
         timeout: seconds without an answer after which a request has failed.
         track: shows progress.
 
     Raises:
-        LabelmergeError: the API can't be reached or does not answer as it should; nothing was written.
-        UsageError: `contact` can't stand in a header, or `out` is where a recipe's own descriptions are.
+        LabelmergeError: the API can't be reached or does not answer as it should; no CSV was written.
+        UsageError: `contact` can't stand in a header, `language` is none, or `out` is where a recipe's own
+            descriptions are.
         DescriptionsError: a descriptions file is malformed.
         OutputError: a file can't be written.
     """
-    if contact and not (contact.isascii() and contact.isprintable()):
-        raise UsageError("the contact must be printable ASCII: an e-mail address or a URL")
+    if not contact or not (contact.isascii() and contact.isprintable()):
+        raise UsageError("the contact must be an e-mail address or a URL in printable ASCII")
+    if not re.fullmatch(r"[a-z]{2,12}(-[a-z]{2,12})*", language):
+        raise UsageError(f"{language!r} is not the code of a Wikipedia, such as en, de or zh-yue")
     targets = target_files(datasets, out)
     rows: dict[Path, list[Description]] = {}
     kept: list[Kept] = []
     wanted: set[tuple[Path, int]] = set()
 
-    def keep(path: Path, row: Description, reason: str) -> None:
-        kept.append(Kept(targets[path].name, row.index, row.name, row.wikipedia, reason))
+    def keep(path: Path, row: Description, reason: str, ask: bool = True) -> None:
+        kept.append(Kept(targets[path].name, row.index, row.name, row.wikipedia, reason, ask))
 
     for path, recipe in targets.items():
         shipped = {row.index: row.description for row in load_descriptions(recipe)}
         rows[path] = load_descriptions(recipe, overrides=out)
         for row in rows[path]:
-            if not row.wikipedia.strip():
+            if not _title(row):
                 keep(path, row, "no Wikipedia title")
             elif not (force or row.source == "wikipedia" or row.description in ("", shipped[row.index])):
-                keep(path, row, "the description is your own")
+                keep(path, row, "the description is your own", ask=False)
             else:
                 wanted.add((path, row.index))
 
@@ -133,10 +142,22 @@ def refresh_from_wikipedia(
     for path in targets:
         for row in rows[path]:
             if (path, row.index) in wanted:
-                names[row.wikipedia.strip()].add(row.name)
-    with closing(_Transport(api_url, retries, retry_wait, timeout)) as transport:
-        wiki = _client(contact, transport)
-        articles = {title: _fetch(wiki, title) for title in track(sorted(names), "fetching articles", len(names))}
+                names[_title(row)].add(row.name)
+
+    def wiki(of: str, links_to: str | None = None) -> MediaWiki:
+        cache = out / CACHE / (f"{of}-to-{links_to}.json" if links_to else f"{of}.json")
+        return MediaWiki(
+            api_url.format(language=of),
+            cache,
+            user_agent=f"labelmerge/{__version__} ({contact})",
+            links_to=links_to,
+            again=again,
+            retries=retries,
+            retry_wait=retry_wait,
+            timeout=timeout,
+        )
+
+    articles = _articles(sorted(names), language, follow_redirects, wiki, track)
 
     def longest(title: str, lead: str) -> str:
         # What fits every name: rows that share an article mean the same, so they must get the same text.
@@ -144,19 +165,18 @@ def refresh_from_wikipedia(
 
     texts = {title: longest(title, found.lead) for title, found in articles.items() if isinstance(found, Article)}
 
-    today = datetime.now(UTC).date()
     for path in targets:
         for position, row in enumerate(rows[path]):
             if (path, row.index) not in wanted:
                 continue
-            title = row.wikipedia.strip()
+            title = _title(row)
             article = articles[title]
             if isinstance(article, str):
                 keep(path, row, article)
             elif not texts[title]:
                 keep(path, row, f"the first sentence is longer than {max_tokens} tokens allow")
             else:
-                rows[path][position] = _refreshed(row, texts[title], article, today)
+                rows[path][position] = _refreshed(row, texts[title], article, language)
     for path in targets:
         write_descriptions(path, rows[path])
     order = {recipe.name: place for place, recipe in enumerate(targets.values())}
@@ -164,148 +184,101 @@ def refresh_from_wikipedia(
     return Refreshed(list(targets), sum(map(len, rows.values())) - len(kept), kept)
 
 
-def _refreshed(row: Description, text: str, article: Article, today: date) -> Description:
+def _title(row: Description) -> str:
+    return unicodedata.normalize("NFC", row.wikipedia.strip())  # as MediaWiki stores titles
+
+
+def _refreshed(row: Description, text: str, article: Article, language: str) -> Description:
     return replace(
         row,
         description=text,
+        wikipedia=article.title if language == _TITLES else _title(row),
         source="wikipedia",
         revision=article.revision,
         url=article.url,
         licence=LICENCE,
-        retrieved=today.isoformat(),
+        retrieved=article.retrieved,
     )
 
 
-def _client(contact: str | None, transport: httpx.BaseTransport) -> wikipediaapi.Wikipedia:
-    # One request brings text, revision and kind of page, so the revision is that of the text.
-    return wikipediaapi.Wikipedia(
-        user_agent=f"labelmerge/{__version__} ({contact or 'no contact given'})",
-        language="en",
-        extra_api_params={
-            "prop": "info|pageprops|extracts",
-            "inprop": "url",
-            "ppprop": "disambiguation",
-            "exintro": 1,
-            "explaintext": 1,
-            "maxlag": 5,
-        },
-        max_retries=0,
-        transport=transport,
-    )
+def _articles(
+    titles: Sequence[str],
+    language: str,
+    follow_redirects: bool,
+    wiki: Callable[..., MediaWiki],
+    track: Track,
+) -> dict[str, Article | str]:
+    """For each English title its article in `language`, or the reason why there is none."""
+    impossible = [title for title in titles if set(title) & set("|#<>[]{}")]
+    found: dict[str, Article | str] = dict.fromkeys(impossible, "no article can have this title")
+    titles = [title for title in titles if title not in found]
+    if language == _TITLES:
+        with closing(wiki(_TITLES)) as english:
+            english.fetch(titles, track)
+            return found | {title: _article(english, title, follow_redirects) for title in titles}
+    linked: dict[str, str] = {}
+    with closing(wiki(_TITLES, language)) as english:
+        english.fetch(titles, track)
+        for title in titles:
+            page = _page(english, title, follow_redirects)
+            if isinstance(page, str):
+                found[title] = page
+            elif not page.langlinks:
+                found[title] = f"the article has no version in {language!r}"
+            else:
+                (there,) = page.langlinks.values()
+                linked[title] = str(there.title)
+    with closing(wiki(language)) as foreign:
+        foreign.fetch(sorted(set(linked.values())), track)
+        # An article that was moved since the link was made is still the article that was linked to.
+        return found | {title: _article(foreign, there, follow_redirects=True) for title, there in linked.items()}
 
 
-def _fetch(wiki: wikipediaapi.Wikipedia, title: str) -> Article | str:
+def _article(wiki: MediaWiki, title: str, follow_redirects: bool) -> Article | str:
     """The article of this title, or the reason why there is none."""
-    if set(title) & set("|#<>[]{}"):
-        return "no article can have this title"
+    page = _page(wiki, title, follow_redirects)
+    if isinstance(page, str):
+        return page
+    lead = clean(str(getattr(page, "extract", "")))
+    if not lead:
+        return "the article has no opening text"
+    return Article(str(page.title), str(page.fullurl), str(page.lastrevid), lead, wiki.fetched(title))
+
+
+def _page(wiki: MediaWiki, title: str, follow_redirects: bool) -> wikipediaapi.WikipediaPage | str:
+    """The page of this title if it is an article, or the reason why it is none."""
     page = wiki.page(title)
     try:
         if not page.exists():
             return "there is no such article"
     except KeyError:  # a title such as "de:Haus" leads out of this Wikipedia
         return "the title is not one of this Wikipedia"
+    redirects = getattr(page, "redirects", ())
+    if any("tofragment" in step for step in redirects):
+        return "the title redirects into a section of another article"
     if "disambiguation" in getattr(page, "pageprops", {}):
         return "the title is a disambiguation page"
-    if any("tofragment" in step for step in getattr(page, "redirects", ())):
-        return "the title redirects into a section of another article"
-    lead = clean(str(getattr(page, "extract", "")))
-    if not lead:
-        return "the article has no opening text"
-    return Article(str(page.title), str(page.fullurl), str(page.lastrevid), lead)
+    if redirects and not follow_redirects:
+        return f"the title redirects to {str(page.title)!r}"
+    return page
 
 
-class _Transport(httpx.BaseTransport):
-    """Carries the requests of the wikipedia-api package to `api_url`: patiently, and through the user's proxy.
-
-    The package can retry too, but it minds no ``Retry-After`` of a 503 nor one that is a date, has no setting for the
-    address, and goes around proxies.
-    """
-
-    def __init__(self, api_url: str, retries: int, retry_wait: float, timeout: float) -> None:
-        self._url = httpx.URL(api_url)
-        self._retries, self._wait = retries, retry_wait
-        self._client = httpx.Client(timeout=timeout, follow_redirects=True)
-        self._answered = False
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The API's answer, if it is one; raises LabelmergeError after the last attempt."""
-        url = self._url.copy_with(query=request.url.query)
-        for attempt in range(self._retries + 1):
-            pause = self._wait * 2**attempt
-            try:
-                answer = self._client.get(url, headers={"User-Agent": request.headers["User-Agent"]})
-            except httpx.RequestError as error:
-                fault = f"can't be reached ({str(error) or type(error).__name__})"
-                if not self._answered:  # offline, most likely: say so at once
-                    break
-            else:
-                self._answered = True
-                fault = _fault(answer)
-                if not fault:
-                    return httpx.Response(200, content=answer.content)
-                asked = _retry_after(answer.headers.get("Retry-After"))
-                if answer.status_code != 429 and answer.status_code < 500 and asked is None:
-                    break
-                pause = pause if asked is None else asked
-                if pause > _MAX_WAIT:
-                    fault += f" and asks to come back in {pause:.0f} s"
-                    break
-            if attempt < self._retries:
-                _log.debug("%s %s; asking again in %.1f s", self._url, fault, pause)
-                time.sleep(pause)
-        raise LabelmergeError(
-            fault,
-            where=str(self._url),
-            fix="Nothing was written. Try again later, or use `--from curated`, which needs no network",
-        )
-
-    def close(self) -> None:
-        self._client.close()
-
-
-def _fault(answer: httpx.Response) -> str:
-    """What keeps an answer from being one of the MediaWiki API about a page; ``""`` where nothing does."""
-    if answer.status_code != 200:
-        return f"answered with HTTP status {answer.status_code}"
-    try:
-        data: Any = json.loads(answer.content)
-    except ValueError:
-        return "did not answer with JSON"
-    if isinstance(data, dict) and "error" in data:
-        error = data["error"]
-        return f"refused: {error.get('info', error) if isinstance(error, dict) else error}".rstrip(".")
-    query = data.get("query") if isinstance(data, dict) else None
-    if not isinstance(query, dict) or not (query.get("pages") or query.get("interwiki")):
-        return "did not answer as the MediaWiki API does"
-    return ""
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for; it is a number of seconds or a date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-
-
-_BRACKETS = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
+_FORMULA = re.compile(r"\s*\{\\displaystyle(?:[^{}]|\{[^{}]*\})*\}")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+_BRACKETS = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）)")
 _PRONUNCIATION = re.compile(r"\s*/[^/\s]*[ˈˌːəɪʊɛɔæɑʌɒɜθðʃʒŋɹ][^/]*/")
-_SENTENCE_END = re.compile(r"[.!?][\"”’]?(?=\s+[\"“‘]?[A-Z0-9]|\s*$)")
+# East Asian sentences end without a blank.
+_SENTENCE_END = re.compile(r"[.!?][\"”’»]?(?=\s|$)|[。！？][」』]?")
+_NEXT_WORD = re.compile(r"[\s\"“„‘«¿¡]*")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s“\"‘])(?:[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]|ca?|cf|approx|spp?|var|vs|No|St|Dr|Mrs?|Ms|Prof|Jr|Sr|Inc|Ltd|fl)\.$"
+    r"(?:^|[\s“\"‘])(?:[^\W\d_]|(?:[A-Za-z]\.)+[A-Za-z]|ca?|cf|approx|spp?|var|vs|No|St|Dr|Mrs?|Ms|Prof|Jr|Sr|Inc|Ltd|fl"
+    r"|bzw|engl|franz|lat|vgl|env|esp|ing|lit)\.$"
 )
 
 
 def clean(lead: str) -> str:
     """The plain text of an article's opening in one line, without brackets and pronunciations."""
-    text = " ".join(lead.split())
+    text = _FORMULA.sub("", " ".join(_INVISIBLE.sub("", html.unescape(lead)).split()))
     while (shorter := _BRACKETS.sub("", text)) != text:
         text = shorter
     text = _PRONUNCIATION.sub("", text)
@@ -317,7 +290,9 @@ def opening(text: str, fits: Callable[[str], bool]) -> str:
     """As many whole sentences from the start of `text` as fit; ``""`` where not even the first one does."""
     taken = ""
     for match in _SENTENCE_END.finditer(text):
-        if match.end() < len(text) and _ABBREVIATION.search(text[: match.end()]):
+        begins = _NEXT_WORD.match(text, match.end())
+        follows = text[begins.end() :] if begins else ""
+        if follows and (follows[0].islower() or _ABBREVIATION.search(text[: match.end()])):
             continue
         if not fits(text[: match.end()]):
             break

@@ -23,9 +23,9 @@ def kinds(*rows: Description) -> list[tuple[int, str]]:
 
 def test_nothing_to_say_about_sound_rows() -> None:
     fetched = Description(
-        1, "bus", "A bus is big.", "Bus", "wikipedia", "12", "https://x", "CC BY-SA 4.0", "2025-01-01"
+        1, "bus", "A bus is a big car.", "Bus", "wikipedia", "12", "https://x", "CC BY-SA 4.0", "2025-01-01"
     )
-    theirs = Description(2, "van", "A van is a box.", source="our wiki", licence="CC0")
+    theirs = Description(2, "van", "A van is a kind of truck.", source="our wiki", licence="CC0")
     assert kinds(GOOD, fetched, theirs) == []
 
 
@@ -37,16 +37,51 @@ def test_nothing_to_say_about_sound_rows() -> None:
         (Description(1, "bus", "Bus", source="curated"), "bare"),
         (Description(1, "bus, coach", "An image of bus.", source="curated"), "bare"),
         (Description(1, "bus", "bus: an image of bus.", source="curated"), "bare"),
-        (Description(1, "bus", "A bus " + "is big " * 20, source="curated"), "long"),
+        (Description(1, "bus, coach", "This is a photo of a bus.", source="curated"), "bare"),
+        (Description(1, "bus", "A bus is a " + "very " * 20 + "big thing.", source="curated"), "long"),
+        (Description(1, "bus", "A bus is big and yellow.", source="curated"), "no category"),
+        (Description(1, "bus", "Seen on roads everywhere, with passengers.", source="curated"), "no category"),
+        (Description(1, "bus", "Often found on roads. A bus is a vehicle.", source="curated"), "no category"),
         (Description(1, "auto", "A car is  a road vehicle.", source="curated"), "duplicate text"),
-        (Description(0, "bus", "A bus is big.", source="curated"), "duplicate index"),
-        (Description(1, "bus", "A bus is big."), "source"),
-        (Description(1, "bus", "A bus is big.", source="our wiki"), "source"),
-        (Description(1, "bus", "A bus is big.", source="wikipedia", licence="CC BY-SA 4.0"), "source"),
+        (Description(0, "bus", "A bus is a big thing.", source="curated"), "duplicate index"),
+        (Description(1, "bus", "A bus is a big thing."), "source"),
+        (Description(1, "bus", "A bus is a big thing.", source="our wiki"), "source"),
+        (Description(1, "bus", "A bus is a big thing.", source="wikipedia", licence="CC BY-SA 4.0"), "source"),
     ],
 )
 def test_each_kind_of_problem(row: Description, kind: str) -> None:
     assert kinds(GOOD, row) == [(row.index, kind)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Grass is low green plants.",
+        "Scissors are a hand tool with two blades.",
+        "The sky is the open air.",
+        "A set of chairs is a group of seats.",
+        "Ein Bus ist ein großes Fahrzeug.",
+        "バスは大きな車である。",
+    ],
+)
+def test_openings_that_name_a_category(text: str) -> None:
+    assert kinds(Description(1, "x", text, source="curated")) == []
+
+
+def test_texts_that_differ_in_a_word_or_two() -> None:
+    text = "An arrow is a mark for drivers who turn to the {}."
+    rows = [Description(i, side, text.format(side), source="curated") for i, side in enumerate(["left", "right"])]
+    assert kinds(*rows) == [(1, "near text")]
+    other = Description(1, "dash", "A dashed line is a mark on the road that drivers may cross.", source="curated")
+    assert kinds(rows[0], other) == []
+
+
+def test_length_counts_the_whole_sentence_in_clip_tokens() -> None:
+    text = "A bus is a road vehicle" + " with wheels" * 22 + "."
+    assert [problem.what for problem in lint([Description(0, "bus", text, source="curated")])] == []
+    (problem,) = lint([Description(0, "double decker bus, coach, omnibus", text[:-1] + " too now.", source="curated")])
+    assert problem.kind == "long" and "60 are allowed" in problem.what
+    assert lint([Description(0, "double decker bus", text, source="curated")], max_tokens=77) == []
 
 
 def test_rows_without_text_are_no_duplicates() -> None:
@@ -62,5 +97,15 @@ def test_the_command_lists_them(run: Callable[..., Result], tmp_path: Path) -> N
         "cityscapes 0 'road' has a description that says no more than the caption\n"
         "1 problem in the descriptions of cityscapes, camvid.\n"
     )
-    result = run("describe", "cityscapes", "--lint", "--out", tmp_path, "--json")
-    assert [problem["kind"] for problem in json.loads(result.stdout)["problems"]] == ["bare"]
+    (tmp_path / "camvid.csv").write_text("index,name\n0,Sky\n0,Sky\n")
+    result = run("describe", "camvid", "cityscapes", "--lint", "--out", tmp_path, "--json")
+    assert result.exit_code == 1
+    assert [problem["kind"] for problem in json.loads(result.stdout)["problems"]] == ["malformed", "bare"]
+
+
+def test_the_command_counts_as_an_encoder_does(run: Callable[..., Result]) -> None:
+    assert run("describe", "cityscapes", "--lint", "--max-tokens", 20).exit_code == 1
+    result = run("describe", "cityscapes", "--lint", "--encoder", "no such encoder")
+    assert result.exit_code in (1, 2) and "no such encoder" in result.stderr
+    result = run("describe", "cityscapes", "--encoder", "offline", "--out", "x")
+    assert result.exit_code == 2 and "goes with --lint" in result.stderr
