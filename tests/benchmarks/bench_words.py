@@ -1,0 +1,389 @@
+"""Does the text help? Bare words, bare prompts and descriptions against what public facts say of pairs of labels.
+
+    python tests/benchmarks/bench_words.py [--encoder SPEC]... [--descriptions DIR] [--worst N] [--picture FILE.png]
+
+`word_pairs.csv` beside this file holds the pairs; docs/words.md says how they were chosen and what the figures mean.
+Prints Markdown. An encoder that can't be had is one line that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.catalog import load_descriptions, load_recipe
+from labelmerge.describe.prompts import PROMPT_TEMPLATE, prompt_name, sentence, word
+from labelmerge.embed.bank import WORD_TEMPLATE, Bank
+from labelmerge.embed.encoders import CLIP, TextEncoder, load_encoder
+from labelmerge.embed.similarity import merge_groups
+from labelmerge.errors import EncoderError
+from labelmerge.labels import LabelKey
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Vector = npt.NDArray[np.float32]
+
+PAIRS = Path(__file__).with_name("word_pairs.csv")
+RESAMPLES = 1000
+ROUNDING = 1e-5
+"""Vectors are float32: cosines this close are taken as equal, as `merge_groups` does."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to turn a label into text."""
+
+    title: str
+    template: str
+    text: Callable[[str, str], str]
+
+
+FORMS = (
+    Form("word", WORD_TEMPLATE, lambda name, description: word(name)),
+    Form("bare prompt", "An image of {name}.", lambda name, description: f"An image of {prompt_name(name)}."),
+    Form("description alone", "{description}", lambda name, description: description or word(name)),
+    Form("name, prompt and description", PROMPT_TEMPLATE, sentence),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    a: LabelKey
+    name_a: str
+    b: LabelKey
+    name_b: str
+    relation: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.a[0]} *{prompt_name(self.name_a)}* – {self.b[0]} *{prompt_name(self.name_b)}*"
+
+
+def read_pairs(path: Path = PAIRS) -> list[Pair]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [
+            Pair(
+                (row["dataset_a"], int(row["index_a"])),
+                row["name_a"],
+                (row["dataset_b"], int(row["index_b"])),
+                row["name_b"],
+                row["relation"],
+                row["kind"],
+            )
+            for row in csv.DictReader(stream)
+        ]
+
+
+# --- metrics ---
+
+
+def counts_above(scores: Floats, positive: Bools, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """For every distinct score, highest first: the score, and the weight of the positives and of all at or above it."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    hits, all_ = np.cumsum((weights * positive)[order]), np.cumsum(weights[order])
+    return scores[order][last], hits[last], all_[last]
+
+
+def average_precision(scores: Floats, positive: Bools, weights: Floats) -> float:
+    """The mean precision at the score of each positive; equal scores are one threshold."""
+    _, hits, all_ = counts_above(scores, positive, weights)
+    return float(np.sum(np.diff(hits, prepend=0) * hits / np.maximum(all_, 1e-12)) / hits[-1])
+
+
+def best_f1(scores: Floats, positive: Bools, weights: Floats) -> tuple[float, float]:
+    """The highest F1 that a threshold can reach, and that threshold."""
+    thresholds, hits, all_ = counts_above(scores, positive, weights)
+    f1 = 2 * hits / (all_ + hits[-1])
+    return float(f1.max()), float(thresholds[np.argmax(f1)])
+
+
+def f1(chosen: Bools, positive: Bools, weights: Floats) -> float:
+    """2 · hits / (chosen + positive)."""
+    return float(2 * np.sum(weights * (chosen & positive)) / np.sum(weights * (chosen.astype(int) + positive)))
+
+
+def nearest_is_same(query: Vector, labels: Mapping[LabelKey, Vector], dataset: str, same: set[LabelKey]) -> float:
+    """Whether the label of `dataset` that is nearest to `query` is in `same`; among equally near ones, the share."""
+    keys = [key for key in labels if key[0] == dataset]
+    cosines = np.array([labels[key] @ query for key in keys])
+    nearest = np.flatnonzero(cosines >= cosines.max() - ROUNDING)
+    return float(np.mean([keys[i] in same for i in nearest]))
+
+
+# --- one encoder, one form ---
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What `merge_groups` makes of the pairs at its default threshold.
+
+    Attributes:
+        threshold: that default.
+        grouped: whether a pair is in one group.
+    """
+
+    threshold: float
+    grouped: Bools
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one form of text does with the pairs.
+
+    Attributes:
+        title: of the form.
+        cosines: of each pair, to five digits.
+        retrieved: of each query, whether the nearest label is a same one, 0 to 1.
+        identical: whether the two labels of a pair have the very same text.
+        merge: None where the two labels of a pair are not in one bank.
+    """
+
+    title: str
+    cosines: Floats
+    retrieved: Floats
+    identical: Bools
+    merge: Merge | None
+
+
+def queries(pairs: Sequence[Pair]) -> dict[tuple[LabelKey, str], tuple[set[LabelKey], int]]:
+    """Every label with a same one in another dataset: those labels, and the number of the first pair that says so."""
+    found: dict[tuple[LabelKey, str], tuple[set[LabelKey], int]] = {}
+    for number, pair in enumerate(pairs):
+        if pair.relation == "same":
+            for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
+                found.setdefault((one, other[0]), (set(), number))[0].add(other)
+    return found
+
+
+def make_bank(encoder: TextEncoder, form: Form, datasets: Sequence[str], descriptions: Path | None) -> Bank:
+    """A bank of all labels of `datasets` with the texts of `form`."""
+    labels = {
+        (dataset, row.index): row
+        for dataset in datasets
+        for row in load_descriptions(load_recipe(dataset), descriptions)
+    }
+    keys = sorted(labels)
+    texts = [form.text(labels[key].name, labels[key].description) for key in keys]
+    distinct = list(dict.fromkeys(texts))
+    row_of = {text: row for row, text in enumerate(distinct)}
+    rows = [row_of[text] for text in texts]
+    tokens, truncated = encoder.count_tokens(distinct)
+    return Bank(
+        encoder=encoder.spec,
+        identity=encoder.identity,
+        prompt=form.template,
+        keys=keys,
+        names=[labels[key].name for key in keys],
+        texts=texts,
+        vectors=encoder.encode(distinct)[rows],
+        tokens=[tokens[row] for row in rows],
+        truncated=[truncated[row] for row in rows],
+    )
+
+
+def measure(title: str, bank: Bank, other: Bank, pairs: Sequence[Pair]) -> Measured:
+    """Compare a label of a pair as `bank` has it with its partner as `other` has it, and the other way round.
+
+    With ``bank is other`` that is the cosine. Else it is the mean of two, and no two labels can share a text.
+    """
+    a, b = bank.positions(pair.a for pair in pairs), bank.positions(pair.b for pair in pairs)
+    forth, back = (
+        np.sum(bank.vectors[one].astype(np.float64) * other.vectors[partner], axis=1)
+        for one, partner in ((a, b), (b, a))
+    )
+    vectors, others = (dict(zip(one.keys, one.vectors, strict=True)) for one in (bank, other))
+    merge = None
+    if bank is other:
+        report = merge_groups(bank)
+        group_of = {member.key: number for number, group in enumerate(report.groups) for member in group.members}
+        grouped = np.array([group_of.get(pair.a, -1) == group_of.get(pair.b, -2) for pair in pairs])
+        merge = Merge(report.threshold, grouped)
+    return Measured(
+        title=title,
+        cosines=np.round((forth + back) / 2, 5),
+        retrieved=np.array(
+            [
+                nearest_is_same(vectors[key], others, dataset, same)
+                for (key, dataset), (same, _) in queries(pairs).items()
+            ]
+        ),
+        identical=np.array([bank.texts[i] == other.texts[j] for i, j in zip(a, b, strict=True)]),
+        merge=merge,
+    )
+
+
+def measure_all(encoder: TextEncoder, pairs: Sequence[Pair], descriptions: Path | None) -> list[Measured]:
+    """Every form, in the order of `FORMS`; and sentences on one side with bare prompts on the other."""
+    datasets = sorted({key[0] for pair in pairs for key in (pair.a, pair.b)})
+    banks = [make_bank(encoder, form, datasets, descriptions) for form in FORMS]
+    measured = [measure(form.title, bank, bank, pairs) for form, bank in zip(FORMS, banks, strict=True)]
+    return [*measured, measure("sentence against bare prompt", banks[-1], banks[1], pairs)]
+
+
+# --- the report ---
+
+Statistic = Callable[[Floats, Floats], float]
+
+
+def statistics(measured: Measured, pairs: Sequence[Pair]) -> dict[str, Statistic | None]:
+    """The columns of the table, each a function of the weights of the pairs and of the queries."""
+    relation = np.array([pair.relation for pair in pairs])
+    positive = relation == "same"
+    renamed = np.array([prompt_name(pair.name_a) != prompt_name(pair.name_b) for pair in pairs])
+    merge = measured.merge
+
+    def ap(subset: Bools, weights: Floats, _: Floats) -> float:
+        return average_precision(measured.cosines[subset], positive[subset], weights[subset])
+
+    def chosen(which: Bools, weights: Floats, _: Floats) -> float:
+        return f1(which, positive, weights)
+
+    return {
+        "R@1": lambda _, weights: float(np.average(measured.retrieved, weights=weights)),
+        "AP": partial(ap, np.ones(len(pairs), bool)),
+        "AP without *contains*": partial(ap, relation != "contains"),
+        "AP where names differ": partial(ap, renamed),
+        "best F1": lambda weights, _: best_f1(measured.cosines, positive, weights)[0],
+        "F1 at default": partial(chosen, measured.cosines >= merge.threshold - ROUNDING) if merge else None,
+        "F1 of `merge`": partial(chosen, merge.grouped) if merge else None,
+    }
+
+
+def resamples(pairs: Sequence[Pair], seed: int = 0) -> list[tuple[Floats, Floats]]:
+    """Bootstrap weights of the pairs and of the queries.
+
+    Drawn with replacement are not single pairs but the names of first labels: pairs about one word are not independent.
+    """
+    cluster = np.unique([prompt_name(pair.name_a) for pair in pairs], return_inverse=True)[1]
+    query_cluster = cluster[[number for _, number in queries(pairs).values()]]
+    count = cluster.max() + 1
+    rng = np.random.default_rng(seed)
+    drawn = (np.bincount(rng.integers(count, size=count), minlength=count).astype(float) for _ in range(RESAMPLES))
+    return [(weights[cluster], weights[query_cluster]) for weights in drawn]
+
+
+def interval(values: Floats) -> str:
+    """The middle 95 % of the resamples, which follow the value itself."""
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return f"{low:.2f} to {high:.2f}"
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def print_report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> None:
+    draws = resamples(pairs)
+    ones = np.ones(len(pairs)), np.ones(len(results[0].retrieved))
+    values: list[dict[str, Floats]] = []  # of each form and column: the value, then those of the resamples
+    for measured in results:
+        columns = statistics(measured, pairs)
+        values.append({name: np.array([of(*each) for each in (ones, *draws)]) for name, of in columns.items() if of})
+
+    names = list(values[0])
+    print(row("text", *names))
+    print(row(*["---"] * (len(names) + 1)))
+    for measured, each in zip(results, values, strict=True):
+        print(row(measured.title, *(f"{each[n][0]:.3f} ({interval(each[n])})" if n in each else "" for n in names)))
+    for measured, each in list(zip(results, values, strict=True))[1:]:
+        gains = {name: each[name] - values[0][name] for name in each}
+        cells = (f"{gains[n][0]:+.3f} ({interval(gains[n])})" if n in gains else "" for n in names)
+        print(row(f"{measured.title}, minus word", *cells))
+
+    print("\nShare of the pairs at or above the default threshold; *same* should be high, the others low.\n")
+    kinds = list(dict.fromkeys((pair.relation, pair.kind) for pair in pairs))
+    print(row("text", "threshold", *(f"{relation}, {kind}" for relation, kind in kinds)))
+    print(row(*["---"] * (len(kinds) + 2)))
+    for measured in results:
+        if measured.merge:
+            above = measured.cosines >= measured.merge.threshold - ROUNDING
+            shares = (np.mean(above[[(pair.relation, pair.kind) == kind for pair in pairs]]) for kind in kinds)
+            print(row(measured.title, f"{measured.merge.threshold:.3f}", *(f"{share:.0%}" for share in shares)))
+
+    relations = ("same", "contains", "different")
+    print("\nPairs whose two labels have one text.\n")
+    print(row("text", *(f"{relation} ({sum(p.relation == relation for p in pairs)})" for relation in relations)))
+    print(row(*["---"] * (len(relations) + 1)))
+    for measured in results:
+        counts = (np.sum(measured.identical[[pair.relation == each for pair in pairs]]) for each in relations)
+        print(row(measured.title, *counts))
+
+    words, sentences = results[0], results[len(FORMS) - 1]
+    for relation, sign, title in (
+        ("same", 1, "same, yet far apart"),
+        ("different", -1, "different, yet near"),
+        ("contains", -1, "one contains the other, yet near"),
+    ):
+        chosen = [i for i in np.argsort(sign * sentences.cosines, kind="stable") if pairs[i].relation == relation]
+        print(f"\nWorst of the {sentences.title}: {title}\n")
+        print(row("cosine", "of the words", "pair"))
+        print(row("---", "---", "---"))
+        for i in chosen[:worst]:
+            print(row(f"{sentences.cosines[i]:.2f}", f"{words.cosines[i]:.2f}", pairs[i]))
+
+
+def draw(path: Path, results: Sequence[Measured], pairs: Sequence[Pair]) -> None:
+    """The cosines of the pairs: of bare words, of sentences, and of sentences against bare prompts."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shown = (results[0], results[len(FORMS) - 1], results[-1])
+    figure, axes = plt.subplots(len(shown), 1, figsize=(8, 6.4), sharex=True, layout="constrained")
+    bins = np.linspace(min(measured.cosines.min() for measured in shown), 1, 51)
+    shades = {"same": "#0072b2", "contains": "#e69f00", "different": "#999999"}
+    for axis, measured in zip(axes, shown, strict=True):
+        parts = [measured.cosines[[pair.relation == relation for pair in pairs]] for relation in shades]
+        axis.hist(parts, bins=bins, stacked=True, color=list(shades.values()), label=list(shades))
+        if measured.merge:
+            axis.axvline(
+                measured.merge.threshold, color="black", linestyle="--", linewidth=1, label="default threshold"
+            )
+        axis.set_title(measured.title, loc="left", fontsize=10)
+        axis.set_ylabel("pairs")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=9)
+    axes[-1].set_xlabel("cosine of the two labels")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", action="append", metavar="SPEC", help=f"default: offline, and {CLIP}")
+    parser.add_argument(
+        "--descriptions", type=Path, metavar="DIR", help="<dataset>.csv in here replace the shipped ones"
+    )
+    parser.add_argument("--worst", type=int, default=15, help="how many errors to list of each sort; default 15")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the cosines of the first encoder")
+    options = parser.parse_args()
+    if options.descriptions is not None and not options.descriptions.is_dir():
+        parser.error(f"no such folder: {options.descriptions}")
+    pairs = read_pairs()
+    picture = options.picture
+    for spec in options.encoder or ["offline", CLIP]:
+        print(f"### {spec}\n")
+        try:
+            encoder = load_encoder(spec)
+        except EncoderError as error:
+            print(f"Not measured: {error}\n")
+            continue
+        results = measure_all(encoder, pairs, options.descriptions)
+        print_report(results, pairs, options.worst)
+        print()
+        if picture is not None:
+            draw(picture, results, pairs)
+            picture = None
+
+
+if __name__ == "__main__":
+    main()
