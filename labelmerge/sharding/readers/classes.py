@@ -34,7 +34,8 @@ def match_categories(source: Source, categories: Mapping[Any, str], where: Path)
     """Class index by category id, for annotation files that carry their own list of categories.
 
     Categories are matched by name, for their ids have holes and their order in the file means nothing. A file may list
-    fewer categories than the label space has, never others.
+    fewer categories than the label space has, never others, except those that the recipe names: in `ids.map` with
+    their class, in `ids.ignore` as "no label", which becomes `ignore_index`.
 
     Args:
         source: whose label space.
@@ -43,9 +44,14 @@ def match_categories(source: Source, categories: Mapping[Any, str], where: Path)
 
     Raises:
         LayoutError: the file is of another dataset; names the recipe that fits, if one does.
+        RecipeError: `ids.map` names a class that there is not.
     """
-    by_name = _by_folded_name(source.space)
-    unknown = [name for name in categories.values() if folded(name) not in by_name]
+    index_of = _by_folded_name(source.space)
+    for name, target in source.ids.get("map", {}).items():
+        index_of[folded(name)] = class_index(source.space, target, source.recipe.path)
+    for name in source.ids.get("ignore", []):
+        index_of[folded(str(name))] = source.space.ignore_index
+    unknown = [name for name in categories.values() if folded(name) not in index_of]
     if unknown:
         fitting = _fitting_recipe(source, categories)
         raise LayoutError(
@@ -54,7 +60,7 @@ def match_categories(source: Source, categories: Mapping[Any, str], where: Path)
             where=where,
             fix=f"This is {fitting}: use that name" if fitting else f"Compare with {source.recipe.descriptions.name}",
         )
-    return {number: by_name[folded(name)] for number, name in categories.items()}
+    return {number: index_of[folded(name)] for number, name in categories.items()}
 
 
 def _by_folded_name(space: LabelSpace) -> dict[str, int]:

@@ -1,67 +1,253 @@
-"""Large JSON and CSV annotation files, read as streams; a damaged one is a LayoutError."""
+"""Annotation files of any size: JSON and CSV read as streams, into tables on disk. A damaged one is a LayoutError."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+import marshal
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
-
-import ijson
+from typing import Any, TextIO
 
 from labelmerge.errors import LayoutError
 
-T = TypeVar("T")
+Record = dict[str, Any]
+
+_CHUNK = 1 << 20
+_MAX_VALUE = 1 << 25  # characters of one record
+_PAGE_CACHE = 64 << 10  # KiB
+_ROWS_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 1 << 26
+_SPACE = re.compile(r"[ \t\r\n]*")
+_MAX_WHOLE = 2**53  # beyond it, not every whole number is a float
 
 
-def json_records(path: Path, key: str, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
-    """`parse` of every record in the list `key` of a JSON object, without loading the file.
+def read_lists(path: Path, parsers: Mapping[str, Callable[[Record], None]]) -> None:
+    """Call a parser for every record of some lists of a JSON object, in file order.
+
+    The file is read once, whatever the order of its lists, and never held in memory. (A pass of ijson for each list
+    takes 3 times as long.)
+
+    Args:
+        path: the file.
+        parsers: what to do with a record, by the name of its list. KeyError, TypeError, ValueError, AttributeError and
+            OverflowError of a parser mean that the record is malformed.
 
     Raises:
-        LayoutError: the file is not JSON, it has no such list or an empty one, or a record lacks something that
-            `parse` asks for.
+        LayoutError: the file is not JSON, lacks one of the lists or has an empty one, or a record is malformed.
     """
-    number = 1  # of the record at hand
+    counts = dict.fromkeys(parsers, 0)
+    at = "its beginning"
     try:
-        with path.open("rb") as stream:
-            for record in ijson.items(stream, f"{key}.item", use_float=True):
-                yield parse(record)
-                number += 1
-        if number == 1:
-            raise LayoutError(f"lists no {key}", where=path)
+        with path.open(encoding="utf-8-sig") as file:
+            stream = _Json(file)
+            for key in stream.lists():
+                for record in stream.records():
+                    if key in counts:
+                        counts[key] += 1
+                        at = f"{key} {counts[key]}"
+                        try:
+                            parsers[key](record)
+                        except KeyError as error:
+                            raise LayoutError(f"{at} has no {error}", where=path) from error
+                        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+                            raise LayoutError(f"{at} is malformed ({error})", where=path) from error
     except OSError as error:
         raise LayoutError(f"can't be read ({error.strerror})", where=path) from error
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise LayoutError(f"is not valid JSON ({_reason(error)}; after {number - 1} {key})", where=path) from error
-    except KeyError as error:
-        raise LayoutError(f"{key} {number} has no {error}", where=path) from error
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise LayoutError(f"{key} {number} is malformed ({error})", where=path) from error
+    except UnicodeDecodeError as error:
+        raise LayoutError(f"is not valid JSON (not UTF-8: {error.reason}; after {at})", where=path) from error
+    except RecursionError as error:
+        raise LayoutError(f"is nested too deeply (after {at})", where=path) from error
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise LayoutError(f"is not valid JSON ({reason}; after {at})", where=path) from error
+    for key, count in counts.items():
+        if count == 0:
+            raise LayoutError(f"lists no {key}", where=path)
 
 
-def _reason(error: Exception) -> str:
-    # ijson's parser gives its message as bytes, with a picture of the place below the first line.
-    message = error.args[0] if error.args and isinstance(error.args[0], bytes) else str(error).encode()
-    lines = message.decode(errors="replace").splitlines()
-    return lines[0] if lines else "it ends too early"
+class _Json:
+    """A JSON text in small pieces; ValueError where it is none."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._decode = json.JSONDecoder().raw_decode
+
+    def lists(self) -> Iterator[str]:
+        """The keys of the outermost object whose values are lists; the caller takes each one's `records` at once."""
+        if self._next() != "{":
+            self.value()  # other JSON has no lists by name
+            return
+        for _ in self._elements("}"):
+            key = self.value()
+            if not isinstance(key, str) or self._next() != ":":
+                raise ValueError("a key or a colon is missing")
+            self._at += 1
+            if self._next() == "[":
+                yield key
+            else:
+                self.value()
+        if self._next():
+            raise ValueError("something follows the end")
+
+    def records(self) -> Iterator[Any]:
+        """The values of the list that begins here."""
+        for _ in self._elements("]"):
+            yield self.value()
+
+    def _elements(self, end: str) -> Iterator[None]:
+        self._at += 1
+        if self._next() != end:
+            yield
+            while (mark := self._next()) == ",":
+                self._at += 1
+                yield
+            if mark != end:
+                raise ValueError(f"',' or '{end}' is missing" if mark else "it ends too early")
+        self._at += 1
+
+    def _next(self) -> str:
+        """The next character that is no space, not taken; "" at the end."""
+        while True:
+            space = _SPACE.match(self._text, self._at)
+            assert space is not None  # it matches nothing, too
+            self._at = space.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def value(self) -> Any:
+        if not self._next():
+            raise ValueError("it ends too early")
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except ValueError:
+                if not self._more():
+                    raise
+            else:
+                # "12" may be the beginning of "123"
+                if end < len(self._text) or not self._more():
+                    self._at = end
+                    return value
+
+    def _more(self) -> bool:
+        """Read on: as much again as is waiting, so that a value is tried a few times only; False at the end."""
+        if self._ended:
+            return False
+        waiting = self._text[self._at :]
+        if len(waiting) > _MAX_VALUE:
+            raise ValueError(f"one of its values has more than {_MAX_VALUE} characters")
+        chunk = self._file.read(max(_CHUNK, len(waiting)))
+        self._ended = not chunk
+        self._text, self._at = waiting + chunk, 0
+        return bool(chunk)
 
 
-def json_by_id(path: Path, key: str, name: str, parse: Callable[[dict[str, Any]], T]) -> dict[Any, T]:
-    """As `json_records`, by the id that each record has under `name`; in file order.
+def native_id(record: Record, key: str) -> int | str:
+    """The id that a record has under `key`. Raises KeyError, or ValueError where it is neither number nor text."""
+    value = record[key]
+    if isinstance(value, str):
+        value.encode()  # raises a ValueError where it is half a character
+        return value
+    if isinstance(value, (int, float)) and abs(value) <= _MAX_WHOLE and value == int(value):
+        return int(value)
+    raise ValueError(f"its {key} {value!r} is no id")
 
-    Raises:
-        LayoutError: as `json_records`; also where two records have one id.
+
+def whole(value: Any) -> int:
+    """A whole number as a file gives it; raises ValueError, TypeError or OverflowError."""
+    number = int(value)
+    if abs(number) > _MAX_WHOLE:
+        raise ValueError(f"{number} is too large")
+    return number
+
+
+class NameById:
+    """A parser of the small lists that give every id a name: `categories`."""
+
+    _MAX = 65535  # more classes fit no mask
+
+    def __init__(self) -> None:
+        self.names: dict[int | str, str] = {}
+
+    def __call__(self, record: Record) -> None:
+        number = native_id(record, "id")
+        if number in self.names:
+            raise ValueError(f"its id {number!r} is that of another one, too")
+        if len(self.names) == self._MAX:
+            raise ValueError(f"there are more than {self._MAX}")
+        self.names[number] = str(record["name"])
+
+
+@contextmanager
+def loading(scratch: sqlite3.Connection) -> Iterator[None]:
+    """One transaction for all that is written in the block, and a bounded cache from here on."""
+    scratch.execute(f"PRAGMA cache_size = -{_PAGE_CACHE}")
+    scratch.execute("BEGIN")
+    yield
+    scratch.execute("COMMIT")
+
+
+class Rows:
+    """A new table, and the rows on their way into it."""
+
+    def __init__(self, scratch: sqlite3.Connection, name: str, columns: Sequence[str]) -> None:
+        scratch.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
+        self._scratch = scratch
+        self._insert = f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})"
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, *row: Any) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_AT_ONCE:
+            self.close()
+
+    def close(self) -> None:
+        """Write what still waits."""
+        self._scratch.executemany(self._insert, self._rows)
+        self._rows.clear()
+
+
+class Groups:
+    """Entries on their way into a new table (key, count, entries), those of one key together.
+
+    In most files the entries of an image are neighbours: they become one row, which makes tables of tens of millions of
+    entries fast. Where they are not, an image has several rows, in file order.
     """
-    found: dict[Any, T] = {}
 
-    def add(record: dict[str, Any]) -> None:
-        if record[name] in found:
-            raise ValueError(f"its {name} {record[name]!r} is that of another one, too")
-        found[record[name]] = parse(record)
+    def __init__(self, scratch: sqlite3.Connection, name: str) -> None:
+        self._rows = Rows(scratch, name, ("key", "count", "entries"))
+        self._waiting: dict[int | str, list[Any]] = {}
+        self._bytes = 0
 
-    for _ in json_records(path, key, add):
-        pass
+    def add(self, key: int | str, entry: Any, size: int = 300) -> None:
+        """Add an entry of `size` bytes, about: numbers, texts, bytes and tuples of them."""
+        self._waiting.setdefault(key, []).append(entry)
+        self._bytes += size
+        if self._bytes >= _BYTES_AT_ONCE:
+            self.close()
+
+    def close(self) -> None:
+        """Write what still waits."""
+        for key, entries in self._waiting.items():
+            self._rows.add(key, len(entries), marshal.dumps(entries))
+        self._rows.close()
+        self._waiting.clear()
+        self._bytes = 0
+
+
+def entries(data: bytes) -> list[Any]:
+    """What `Groups` has put into one row."""
+    found: list[Any] = marshal.loads(data)
     return found
 
 
