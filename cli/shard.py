@@ -13,12 +13,22 @@ from labelmerge.errors import UsageError
 from . import options
 
 _MAX_SKIPS_SHOWN = 5
+_MINUTE = 60
+
+
+def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    number, slash, count = value.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise click.BadParameter(f"{value!r} is not I/N, such as 1/8 to 8/8", ctx, option)
+    return int(number), int(count)
 
 
 @click.command()
 @click.argument("dataset", metavar="DATASET|RECIPE.toml")
 @click.option("--root", type=options.folder, required=True, metavar="DIR", help="Where the dataset was unpacked.")
-@click.option("--split", type=click.Choice(SPLITS), required=True, help="Which split, by this name.")
+@click.option("--split", type=click.Choice(SPLITS), help="Which split, by this name. --check alone looks at all.")
 @click.option(
     "--out", type=options.folder, metavar="DIR", help="Folder for all shards; they go into DIR/<dataset>/<split>/."
 )
@@ -26,6 +36,16 @@ _MAX_SKIPS_SHOWN = 5
     "--short-edge", type=click.IntRange(min=1), metavar="N", help="Shrink larger images to this short edge, in pixels."
 )
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes; the shards are the same. [1]")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes here, or the Ray cluster that RAY_ADDRESS names.",
+)
+@click.option(
+    "--part", metavar="I/N", callback=_part, help="Only part I of N, as jobs of a cluster do; then `verify --finish`."
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")
 @click.option(
     "--image-format",
@@ -37,9 +57,17 @@ _MAX_SKIPS_SHOWN = 5
 @click.option(
     "--max-skip-ratio", type=click.FloatRange(0, 1), metavar="R", help="Fail where a larger share is unusable."
 )
+@click.option(
+    "--box-teacher",
+    metavar="SPEC",
+    help="Embed every box's image now, by this encoder (open_clip:MODEL/TAG_OR_PATH), so that training need not.",
+)
+@options.device
 @click.option("--check", is_flag=True, help="Write nothing: say what is there, what would be skipped, and how large.")
 @options.as_json
-def command(dataset: str, root: Path, split: str, out: Path | None, check: bool, as_json: bool, **chosen: Any) -> None:
+def command(
+    dataset: str, root: Path, split: str | None, out: Path | None, check: bool, as_json: bool, **chosen: Any
+) -> None:
     """Turn a dataset on disk into WebDataset shards with a manifest.
 
     DATASET is a name that `labelmerge ls` shows, or the path of your own recipe. Run again, the same command goes on
@@ -54,12 +82,24 @@ def command(dataset: str, root: Path, split: str, out: Path | None, check: bool,
     recipe = load_recipe(dataset)
     settings = {name: value for name, value in chosen.items() if value is not None}
     if check:
-        report = write.check(recipe, root, split, track=options.track, **settings)
+        if unused := [name for name in ("part", "device") if name in settings] + ["executor"] * (
+            settings.pop("executor") != "local"
+        ):
+            raise UsageError(f"--{unused[0]} means nothing with --check", fix="Leave it out")
+        if split:
+            report = write.check(recipe, root, split, track=options.track, **settings)
+            options.say(report.to_json(), as_json, _text(report, check))
+        else:
+            reports = write.check_all(recipe, root, track=options.track, **settings)
+            result = {"splits": [report.to_json() for report in reports]}
+            options.say(result, as_json, "\n\n".join(_text(report, check) for report in reports))
+    elif split is None:
+        raise UsageError("--split is missing", fix=f"One of {', '.join(SPLITS)}; or --check to see what is there")
     elif out is None:
         raise UsageError("--out is missing", fix="Say where the shards go, or use --check to write nothing")
     else:
         report = write.shard(recipe, root, split, out, track=options.track, **settings)
-    options.say(report.to_json(), as_json, _text(report, check))
+        options.say(report.to_json(), as_json, _text(report, check))
 
 
 def _text(report: Any, check: bool) -> str:
@@ -70,13 +110,19 @@ def _text(report: Any, check: bool) -> str:
     lines += [f"skipped {skip['path']}: {skip['reason']}" for skip in shown]
     if len(shown) < len(report.skipped):
         lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
+    lines.append(f"classes: {report.classes_seen} of {report.classes} occur")
     counts = f"{report.written} of {report.found} images of {report.dataset} {report.split}"
     size = f"{report.shards} shard{'s' * (report.shards != 1)}, {_size(report.bytes)}"
+    took = f"{report.seconds:.0f} s" if report.seconds < _MINUTE else f"{report.seconds / _MINUTE:.0f} min"
     if check:
-        lines.append(f"Would write {counts} ({size}, {report.image_format}); wrote nothing.")
+        lines.append(f"Would write {counts} ({size}, {report.image_format}; about {took}); wrote nothing.")
+    elif report.part[1] > 1:
+        part = f"part {report.part[0]}/{report.part[1]}"
+        lines.append(f"Wrote {part}, {counts}, to {report.folder} ({size}, {took}).")
+        lines.append(f"When all parts are done: labelmerge verify --finish {report.folder}")
     else:
         kept = f", {report.kept} of them there already" if report.kept else ""
-        lines.append(f"Wrote {counts} to {report.folder} ({size}{kept}).")
+        lines.append(f"Wrote {counts} to {report.folder} ({size}{kept}, {took}).")
     return "\n".join(lines)
 
 

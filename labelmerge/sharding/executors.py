@@ -1,8 +1,9 @@
-"""Who makes the shards: this process, or several. The shards are the same."""
+"""Who makes the shards: this process, several, or a Ray cluster. The shards are the same."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,25 +21,41 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from labelmerge.errors import LabelmergeError, SampleError
+from labelmerge.errors import LabelmergeError, OutputError, SampleError, UsageError
 from labelmerge.files import atomic_file
-from labelmerge.sharding.members import Tally, make_sample
+from labelmerge.sharding.members import Made, Tally, make_sample
 from labelmerge.sharding.plan import Options, Task
 from labelmerge.sharding.sample import Source
+from labelmerge.sharding.teacher import Waiting, load_teacher
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker must know: the source, the options, and where shards go (None: nowhere, it's a trial)."""
+    """What every worker must know.
+
+    Attributes:
+        source, options: what is asked for.
+        folder: where shards go; None: nowhere, it's a trial.
+        device: of the teacher of boxes; None: a GPU if there is one.
+    """
 
     source: Source
     options: Options
     folder: Path | None
+    device: str | None = None
 
 
 @dataclass
 class Shard:
-    """What became of one task; `samples` may be 0, and then there is no file."""
+    """What became of one task; `samples` may be 0, and then there is no file.
+
+    Attributes:
+        number, name: the task's number and the file's name.
+        samples, bytes, sha256: of the file.
+        skipped: [{"path", "reason"}].
+        class_pixels, class_boxes, ignored_pixels, sizes, notes: as in the manifest, of this shard.
+        sources: the first half of the SHA-256 of every sample's source image, to find duplicates by.
+    """
 
     number: int
     name: str
@@ -49,6 +66,8 @@ class Shard:
     class_pixels: Counter[int] = field(default_factory=Counter)
     class_boxes: Counter[int] = field(default_factory=Counter)
     ignored_pixels: int = 0
+    sizes: dict[str, Any] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
@@ -63,21 +82,31 @@ class Shard:
         return cls(**{**data, "class_pixels": pixels, "class_boxes": boxes, "notes": Counter(data["notes"])})
 
 
-def run(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard | None]:
+EXECUTORS = ("local", "ray")
+
+
+def run(job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "local") -> Iterator[Shard | None]:
     """Make shards. Yields None for every candidate that is done with, and each shard when it is in place.
 
     Args:
         job: what to make.
         tasks: taken one by one, only as fast as they are worked off.
-        workers: processes; 1: this one.
+        workers: how many at a time. None: with Ray as many as the cluster has CPUs, else 1.
+        executor: ``local``: processes of this machine (1: this one); ``ray``: the cluster that `RAY_ADDRESS` names, or
+            else one that is started here for the run. All its machines must see the dataset and the shards' folder.
 
     Raises:
         OutputError: a shard can't be written.
+        UsageError: Ray isn't installed.
+        LabelmergeError: a worker died, or the cluster can't be reached.
     """
-    if workers == 1:
+    if executor == "ray":
+        yield from _run_ray(job, tasks, workers)
+    elif workers in (None, 1):
         for task in tasks:
             yield (yield from make_shard(job, task))
     else:
+        assert workers is not None
         yield from _run_pool(job, tasks, workers)
 
 
@@ -85,7 +114,8 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
     """Make one shard; yields after every candidate."""
     dataset, split = job.source.recipe.name, job.source.split
     shard = Shard(task.number, f"{dataset}-{split}-{task.number:06d}.tar")
-    tally = Tally(shard.class_pixels, shard.class_boxes, 0, shard.notes)
+    tally = Tally(shard.class_pixels, shard.class_boxes, notes=shard.notes)
+    teacher = None if job.options.box_teacher is None else load_teacher(job.options.box_teacher, job.device)
     target: AbstractContextManager[_Writable] = (
         nullcontext(_Nowhere()) if job.folder is None else atomic_file(job.folder / shard.name)
     )
@@ -93,23 +123,24 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
         with target as stream:
             hashing = _Hashing(stream)
             with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]  # only `write` is needed
+                waiting = Waiting(teacher)
                 for number, item in task.items:
                     key = f"{dataset}-{split}-{number:09d}"
                     try:
-                        members = make_sample(job.source, item, key, job.options, tally)
+                        sample = make_sample(job.source, item, key, job.options, tally)
                     except SampleError as error:
                         shard.skipped.append({"path": item.path, "reason": _reason(error, job.source.root, item.path)})
                     else:
-                        for name, data in members.items():
-                            tar.addfile(_header(f"{key}.{name}", len(data)), BytesIO(data))
+                        _write(tar, waiting.add(sample))
                         shard.samples += 1
                     yield
+                _write(tar, waiting.rest())
             if shard.samples == 0:
                 raise _Empty
     except _Empty:
         return shard
     shard.bytes, shard.sha256 = hashing.bytes, hashing.digest.hexdigest()
-    shard.ignored_pixels = tally.ignored_pixels
+    shard.ignored_pixels, shard.sizes, shard.sources = tally.ignored_pixels, tally.sizes.to_json(), tally.sources
     return shard
 
 
@@ -121,6 +152,12 @@ def _reason(error: SampleError, root: Path, path: str) -> str:
     """The error without the image's own path, and with others under the root."""
     where = None if error.where is None else os.path.relpath(error.where, root)
     return error.what if where in (None, path) else f"{where}: {error.what}"
+
+
+def _write(tar: tarfile.TarFile, samples: Iterable[Made]) -> None:
+    for sample in samples:
+        for name, data in sorted(sample.members.items()):
+            tar.addfile(_header(f"{sample.key}.{name}", len(data)), BytesIO(data))
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:
@@ -216,3 +253,76 @@ def _work(task: Task) -> Shard:
     except StopIteration as done:
         shard: Shard = done.value
         return shard
+
+
+# --- a cluster --------------------------------------------------------------------------------------------------------
+
+
+def _run_ray(job: Job, tasks: Iterable[Task], workers: int | None) -> Iterator[Shard | None]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--executor ray needs Ray", fix="pip install 'labelmerge[ray]'") from error
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            ray.init(
+                num_cpus=None if os.environ.get("RAY_ADDRESS") else workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            address = os.environ.get("RAY_ADDRESS", "none given")
+            raise LabelmergeError(
+                f"no Ray cluster can be reached (RAY_ADDRESS: {address})", fix="Start it, or unset RAY_ADDRESS"
+            ) from error
+    try:
+        there = ray.put(job)
+        at_a_time = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        gpus = 1 if job.options.box_teacher and ray.cluster_resources().get("GPU") else 0
+        work = ray.remote(num_cpus=1, num_gpus=gpus)(_work_remotely)
+        sizes: dict[Any, int] = {}
+        waiting = iter(tasks)
+        while True:
+            for task in islice(waiting, at_a_time + 1 - len(sizes)):
+                sizes[work.remote(there, task)] = len(task.items)
+            if not sizes:
+                return
+            done, _ = ray.wait(list(sizes))
+            made = ray.get(done[0])
+            if isinstance(made, LabelmergeError):
+                raise made
+            _refuse_invisible(job, made)
+            yield from repeat(None, sizes.pop(done[0]))
+            yield made
+    except ray.exceptions.RayError as error:
+        first = str(error).strip().splitlines()[0]
+        raise LabelmergeError(
+            f"a Ray worker failed ({first})", fix="Run the same command again: finished shards are kept"
+        ) from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _work_remotely(job: Job, task: Task) -> Shard | LabelmergeError:
+    """Errors travel as values: Ray would wrap them."""
+    making = make_shard(job, task)
+    try:
+        while True:
+            next(making)
+    except StopIteration as done:
+        shard: Shard = done.value
+        return shard
+    except LabelmergeError as error:
+        return error
+
+
+def _refuse_invisible(job: Job, made: Shard) -> None:
+    if job.folder is not None and made.samples and not (job.folder / made.name).is_file():
+        raise OutputError(
+            f"a Ray worker wrote {made.name}, but it is not here",
+            where=job.folder,
+            fix="Give an --out on a file system that all machines of the cluster share",
+        )

@@ -17,6 +17,10 @@ from labelmerge.sharding.sample import Source
 _MAX_ENTRIES_SHOWN = 8
 
 
+class NoLabels(UsageError):
+    """The dataset has this split, but its labels are not published."""
+
+
 def open_source(recipe: Recipe, root: Path, split: str) -> Source:
     """Find out how a dataset lies under `root`.
 
@@ -93,7 +97,7 @@ def _word(recipe: Recipe, variant: Variant, split: str) -> str:
     word = words.get(split, split)
     if not word:
         labelled = ", ".join(name for name in SPLITS if words.get(name, name))
-        raise UsageError(f"{recipe.name} has no labels for its {split} split", fix=f"Labelled: {labelled}")
+        raise NoLabels(f"{recipe.name} has no labels for its {split} split", fix=f"Labelled: {labelled}")
     return word
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ _TYPES: Types = {
     "variant": (str, type(None)),
     "recipe": dict,
     "options": dict,
+    "box_teacher": (dict, type(None)),
     "candidates": str,
     "label_space": dict,
     "members": list,
@@ -35,12 +38,17 @@ _TYPES: Types = {
     "class_pixels": dict,
     "class_boxes": dict,
     "ignored_pixels": int,
+    "sizes": dict,
     "reproduce": str,
 }
 _COUNTS: Types = {"found": int, "written": int, "skipped": int}
 _RECIPE: Types = {"name": str, "sha256": str, "text": str}
 _SHARD: Types = {"name": str, "samples": int, "bytes": int, "sha256": str}
 _SKIP: Types = {"path": str, "reason": str}
+_SIZES: Types = {"pixels": int, "min": list, "max": list}
+# What these become: names of files.
+_NAME = re.compile(r"[a-z0-9_]+")
+_SHARD_NAME = re.compile(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+\.tar")
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
@@ -76,15 +84,50 @@ def _problem(manifest: dict[str, Any]) -> str | None:
         return wrong
     if not all(isinstance(name, str) for name in manifest["members"]):
         return "'members' is not a list of names"
+    for name in ("dataset", "split"):
+        if not _NAME.fullmatch(manifest[name]):
+            return f"{name!r} must be lower case letters, digits and '_'"
+    for name in ("class_pixels", "class_boxes", "notes"):
+        if not all(_is_count(count) and (name == "notes" or key.isdecimal()) for key, count in manifest[name].items()):
+            return f"{name!r} is not a table of counts"
     records = [("counts", manifest["counts"], _COUNTS), ("recipe", manifest["recipe"], _RECIPE)]
+    records += [("sizes", manifest["sizes"], _SIZES)]
     records += [("shards", entry, _SHARD) for entry in manifest["shards"]]
     records += [("skipped", entry, _SKIP) for entry in manifest["skipped"]]
     for name, record, types in records:
         if wrong := wrong_types(record, types):
             return f"{name}: {wrong}"
+    if not all(len(pair) == 2 and all(map(_is_count, pair)) for pair in map(manifest["sizes"].get, ("min", "max"))):
+        return "sizes: 'min' and 'max' must be [height, width]"
+    for entry in manifest["shards"]:
+        if not _SHARD_NAME.fullmatch(entry["name"]):
+            return f"shards: {entry['name']!r} is no name of a shard"
+    if len({entry["name"] for entry in manifest["shards"]}) < len(manifest["shards"]):
+        return "shards: a name occurs twice"
     if hashlib.sha256(manifest["recipe"]["text"].encode()).hexdigest() != manifest["recipe"]["sha256"]:
         return "recipe: the text is not what its sha256 says"
+    try:
+        recipe = tomllib.loads(manifest["recipe"]["text"])
+    except tomllib.TOMLDecodeError as error:
+        return f"recipe: the text can't be read as TOML ({error})"
+    for name in ("title", "homepage", "licence", "role"):
+        if not isinstance(recipe.get(name, ""), str):
+            return f"recipe: {name!r} must be a string"
     return None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def recipe_keys(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the recipe that the shards were made by (docs/recipes.md)."""
+    return tomllib.loads(manifest["recipe"]["text"])
+
+
+def role(manifest: Mapping[str, Any]) -> str:
+    """``train``, or ``eval`` for a dataset that is never trained on, by its recipe."""
+    return str(recipe_keys(manifest).get("role", "train"))
 
 
 def wrong_types(record: object, types: Types) -> str | None:

@@ -4,18 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from labelmerge.errors import SampleError
-from labelmerge.sharding.images import decode, image_member, png_bytes, read_file, resize_nearest, shrunk
+from labelmerge.sharding.images import (
+    image_member,
+    load,
+    open_image,
+    passes_through,
+    png_bytes,
+    read_file,
+    resize_nearest,
+    shrunk,
+    to_rgb,
+)
 from labelmerge.sharding.plan import Options
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.sample import Annotation, Item, Source
+
+_SOURCE_DIGITS = 32
+
+
+@dataclass
+class Sizes:
+    """How large the images are: all their pixels together, and the extremes of [height, width], one by one."""
+
+    pixels: int = 0
+    least: tuple[int, int] | None = None
+    most: tuple[int, int] = (0, 0)
+
+    def add(self, other: Sizes) -> None:
+        """Take in the images of `other`."""
+        if other.least is not None:
+            least = other.least if self.least is None else self.least
+            self.least = min(least[0], other.least[0]), min(least[1], other.least[1])
+            self.most = max(self.most[0], other.most[0]), max(self.most[1], other.most[1])
+            self.pixels += other.pixels
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pixels": self.pixels, "min": list(self.least or (0, 0)), "max": list(self.most)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Sizes:
+        height, width = data["min"]
+        return cls(data["pixels"], (height, width) if data["pixels"] else None, (data["max"][0], data["max"][1]))
 
 
 @dataclass
@@ -26,6 +65,17 @@ class Tally:
     class_boxes: Counter[int] = field(default_factory=Counter)
     ignored_pixels: int = 0
     notes: Counter[str] = field(default_factory=Counter)
+    sizes: Sizes = field(default_factory=Sizes)
+    sources: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Made:
+    """One sample: its key, its members by name, and, where a teacher wants them, its boxes cut out of the image."""
+
+    key: str
+    members: dict[str, bytes]
+    cutouts: list[Image.Image]
 
 
 def member_names(source: Source, options: Options) -> list[str]:
@@ -35,11 +85,13 @@ def member_names(source: Source, options: Options) -> list[str]:
         names.append("mask.png")
     if READERS[source.reader].KEYS.instances or "instances" in source.layout:
         names.append("instances.png")
+    if options.box_teacher is not None:
+        names.append("box_embeddings.npy")
     return sorted(names)
 
 
-def make_sample(source: Source, item: Item, key: str, options: Options, tally: Tally) -> dict[str, bytes]:
-    """The members of one sample, by name, sorted.
+def make_sample(source: Source, item: Item, key: str, options: Options, tally: Tally) -> Made:
+    """Read one candidate, and make a sample of it.
 
     Args:
         source: where the item comes from.
@@ -54,7 +106,7 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     path = source.root / item.path
     reader = READERS[source.reader]
     data = read_file(path) if reader.image is None else reader.image(source, item)
-    image = decode(data, path)
+    image = open_image(data, path)
     original = (image.height, image.width)
     annotation = reader.read(source, item, original)
     for values, what in ((annotation.mask, "mask"), (annotation.instances, "instances mask")):
@@ -64,6 +116,8 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
                 f"the image is {original[1]}x{original[0]}, but its {what} is {width}x{height}", where=path
             )
     size = shrunk(original, options.short_edge)
+    if options.box_teacher is not None or not passes_through(image, data, options.image_format, size):
+        load(image, path)
     pixels, encoded_anew = image_member(data, image, options.image_format, size, options.quality)
     notes = Counter({what: count for what, count in annotation.notes.items() if count})
     if encoded_anew and size == original:
@@ -87,7 +141,7 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     tally.class_boxes.update(box.class_index for box in annotation.boxes)
     tally.notes.update(notes)
 
-    meta = {
+    meta: dict[str, Any] = {
         "key": key,
         "dataset": source.recipe.name,
         "split": source.split,
@@ -105,7 +159,16 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         "segments": _text(_segments(annotation, areas)),
     }
     members["json"] = _text(meta).encode()
-    return dict(sorted(members.items()))
+    tally.sizes.add(Sizes(size[0] * size[1], size, size))
+    tally.sources.append(meta["source"]["sha256"][:_SOURCE_DIGITS])
+    return Made(key, members, [] if options.box_teacher is None else _cut_out(image, annotation))
+
+
+def _cut_out(image: Image.Image, annotation: Annotation) -> list[Image.Image]:
+    """The boxes of the image as it was, widened to whole pixels."""
+    rgb = to_rgb(image) if annotation.boxes else image
+    corners = (box.bbox for box in annotation.boxes)
+    return [rgb.crop((math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))) for x0, y0, x1, y1 in corners]
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -39,16 +39,30 @@ class Options:
         quality: of JPEGs that have to be encoded, 1 to 100; None: 95.
         samples_per_shard: candidates that go into one shard.
         limit: only so many candidates, the first; None: all.
+        box_teacher: the ``open_clip:…`` spec of a model that embeds every box's image; None: nobody does.
     """
 
     image_format: str
+    short_edge: int | None = None
+    quality: int | None = None
+    samples_per_shard: int = 1000
+    limit: int | None = None
+    box_teacher: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the teacher, whose name may be a path: a manifest says which model it is."""
+        return {name: value for name, value in asdict(self).items() if name != "box_teacher"}
+
+
+class Chosen(TypedDict, total=False):
+    """`Options` as a user gives them: those that are not given have their defaults, the image format the recipe's."""
+
+    image_format: str | None
     short_edge: int | None
     quality: int | None
     samples_per_shard: int
     limit: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    box_teacher: str | None
 
 
 @dataclass(frozen=True)
@@ -90,18 +104,7 @@ class Plan:
 
 
 @contextmanager
-def make_plan(
-    recipe: Recipe,
-    root: Path,
-    split: str,
-    scratch: Path,
-    *,
-    short_edge: int | None = None,
-    limit: int | None = None,
-    image_format: str | None = None,
-    quality: int | None = None,
-    samples_per_shard: int = 1000,
-) -> Iterator[Plan]:
+def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: Unpack[Chosen]) -> Iterator[Plan]:
     """List a split's candidates and deal them out to shards.
 
     A sample's number is its place in the sorted list of all candidates, so that one that has to be skipped, now or
@@ -110,21 +113,17 @@ def make_plan(
     Args:
         recipe, root, split: the dataset.
         scratch: an empty folder for lists that are too long for memory; the plan is good as long as it is there.
-        short_edge, limit, image_format, quality, samples_per_shard: see `Options`.
+        chosen: see `Options`.
 
     Raises:
         LayoutError, RecipeError, UsageError: as `open_source` and the reader; also where nothing at all is found.
         OutputError: no space in `scratch`.
     """
-    for name, value in (("short_edge", short_edge), ("limit", limit), ("samples_per_shard", samples_per_shard)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is {value}: it must be 1 or more")
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality is {quality}: it must be 1 to 100")
+    _refuse_senseless(recipe, chosen)
     source = open_source(recipe, root, split)
     with closing(_database(scratch / "tasks.sqlite")) as listed:
         listed.execute("CREATE TABLE tasks (number INTEGER PRIMARY KEY, items BLOB)")
-        found = _Found(listed, samples_per_shard, limit)
+        found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))
         with _space(scratch), closing(_database(scratch / "scan.sqlite")) as tables:
             for number, entry in enumerate(map(_utf8, READERS[source.reader].scan(source, tables))):
                 found.add(number, entry)
@@ -134,7 +133,7 @@ def make_plan(
             raise LayoutError(_nothing(source, found.skips), where=root, fix=see(recipe))
         yield Plan(
             source=source,
-            options=_options(recipe, found.all_jpeg, image_format, short_edge, quality, samples_per_shard, limit),
+            options=_options(recipe, found.all_jpeg, chosen),
             sizes=tuple(found.sizes),
             skips=tuple(found.skips),
             notes=found.notes,
@@ -208,21 +207,29 @@ def _space(scratch: Path) -> Iterator[None]:
             os.environ["SQLITE_TMPDIR"] = before
 
 
-def _options(
-    recipe: Recipe,
-    all_jpeg: bool,
-    image_format: str | None,
-    short_edge: int | None,
-    quality: int | None,
-    samples_per_shard: int,
-    limit: int | None,
-) -> Options:
-    chosen = image_format or recipe.image_format
-    if chosen == "auto":
-        chosen = "jpg" if all_jpeg and short_edge is None else "png"
-    if quality is not None and chosen != "jpg":
+def _refuse_senseless(recipe: Recipe, chosen: Chosen) -> None:
+    for name in ("short_edge", "limit", "samples_per_shard"):
+        value = chosen.get(name)
+        if isinstance(value, int) and value < 1:
+            raise UsageError(f"{name} is {value}: it must be 1 or more")
+    quality, spec = chosen.get("quality"), chosen.get("box_teacher")
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"quality is {quality}: it must be 1 to 100")
+    if spec is not None and recipe.annotation_type != "box":
+        raise UsageError(
+            f"a box teacher is for boxes, but {recipe.name} has annotations of type {recipe.annotation_type}",
+            fix="Leave --box-teacher out",
+        )
+
+
+def _options(recipe: Recipe, all_jpeg: bool, chosen: Chosen) -> Options:
+    image_format = chosen.get("image_format") or recipe.image_format
+    if image_format == "auto":
+        image_format = "jpg" if all_jpeg and chosen.get("short_edge") is None else "png"
+    if chosen.get("quality") is not None and image_format != "jpg":
         raise UsageError("quality is for JPEG only", fix="Add --image-format jpg, or leave --quality out")
-    return Options(chosen, short_edge, quality, samples_per_shard, limit)
+    values: dict[str, Any] = {**chosen, "image_format": image_format}
+    return Options(**values)
 
 
 def _utf8(entry: Item | Skip | Note) -> Item | Skip | Note:

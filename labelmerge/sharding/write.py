@@ -14,22 +14,25 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from labelmerge import __version__
-from labelmerge.catalog import Recipe
-from labelmerge.errors import LayoutError, ShardError, UsageError
+from labelmerge.catalog import SPLITS, Recipe
+from labelmerge.errors import LayoutError, ShardError, UsageError, did_you_mean
 from labelmerge.files import locked, output_faults, sha256_file, write_json
 from labelmerge.progress import Track, no_track
-from labelmerge.sharding.executors import Job, Shard, run
+from labelmerge.sharding.croissant import write_croissant
+from labelmerge.sharding.executors import EXECUTORS, Job, Shard, run
+from labelmerge.sharding.locate import NoLabels
 from labelmerge.sharding.manifest import FORMAT, MANIFEST, UNFINISHED, Types, read_manifest, wrong_types
-from labelmerge.sharding.members import member_names
-from labelmerge.sharding.plan import Plan, make_plan
+from labelmerge.sharding.members import Sizes, member_names
+from labelmerge.sharding.plan import Chosen, Plan, make_plan
 
 WHOLE = (1, 1)
 """The part of a run that is all of it."""
@@ -42,6 +45,7 @@ _IDENTITY_TYPES: Types = {
     "variant": (str, type(None)),
     "label_space": str,
     "options": dict,
+    "box_teacher": (dict, type(None)),
     "candidates": str,
 }
 _OTHER_OUT = "Remove the folder, or choose another --out"
@@ -61,8 +65,10 @@ class ShardReport:
         skipped: [{"path", "reason"}], all of them.
         notes: what else was odd, counted.
         image_format: ``jpg`` or ``png``.
+        classes, classes_seen: how many there are, and how many of them occur.
         shards: how many.
         bytes: size of the shards.
+        seconds: how long it took; a check does all the work but the writing.
         kept: shards that an earlier run of the same command had finished.
         part: the part that was done, of how many; then the counts are of that part.
     """
@@ -76,8 +82,11 @@ class ShardReport:
     skipped: tuple[dict[str, str], ...]
     notes: dict[str, int]
     image_format: str
+    classes: int
+    classes_seen: int
     shards: int
     bytes: int
+    seconds: float
     kept: int = 0
     part: tuple[int, int] = WHOLE
 
@@ -95,15 +104,13 @@ def shard(
     split: str,
     out: Path,
     *,
-    short_edge: int | None = None,
-    workers: int = 1,
-    limit: int | None = None,
-    image_format: str | None = None,
-    quality: int | None = None,
-    samples_per_shard: int = 1000,
-    max_skip_ratio: float | None = None,
+    workers: int | None = None,
+    executor: str = "local",
     part: tuple[int, int] = WHOLE,
+    max_skip_ratio: float | None = None,
+    device: str | None = None,
     track: Track = no_track,
+    **chosen: Unpack[Chosen],
 ) -> ShardReport:
     """Write one split of a dataset as WebDataset shards into ``<out>/<dataset>/<split>/``.
 
@@ -114,38 +121,27 @@ def shard(
         root: where it was unpacked.
         split: ``train``, ``val`` or ``test``.
         out: folder for all datasets' shards.
-        short_edge: shrink larger images to this short edge, in pixels; masks likewise, nearest neighbour.
-        workers: processes.
-        limit: only the first so many candidates.
-        image_format: ``jpg`` or ``png``; by default the recipe's. Images that aren't in this format already are
-            encoded anew and counted in the notes as `reencoded_images`.
-        quality: of JPEGs that have to be encoded; 95 where None.
-        samples_per_shard: candidates in one shard.
-        max_skip_ratio: fail, without a manifest, where a larger share of the candidates is unusable.
+        workers: processes, or with Ray samples' shards at a time; see `executors.run`.
+        executor: ``local`` or ``ray``.
         part: (I, N): only every N-th shard, from the I-th on. Processes with the other parts may run at the same time,
             on other machines that share `out`; when all are done, `finish` writes the manifest.
+        max_skip_ratio: fail, without a manifest, where a larger share of the candidates is unusable.
+        device: of the teacher of boxes; None: a GPU if there is one.
         track: progress over candidates.
+        chosen: what else there is to choose, see `plan.Options`. Images that aren't in the format already are encoded
+            anew and counted in the notes as `reencoded_images`.
 
     Raises:
         LayoutError, RecipeError, UsageError: the dataset isn't there, or isn't as the recipe says.
         ShardError: the folder holds shards of another run, or too much was skipped.
         OutputError: no space, no permission.
     """
-    _check_options(workers, max_skip_ratio, part)
+    start = time.monotonic()
+    _check_options(workers, executor, max_skip_ratio, part)
     folder = out / recipe.name / split
     with (
         _working_folder(folder, part) as scratch,
-        make_plan(
-            recipe,
-            root,
-            split,
-            scratch,
-            short_edge=short_edge,
-            limit=limit,
-            image_format=image_format,
-            quality=quality,
-            samples_per_shard=samples_per_shard,
-        ) as plan,
+        make_plan(recipe, root, split, scratch, **chosen) as plan,
     ):
         if (finished := _finished(folder, plan)) is not None:
             _log.info("%s is complete already", folder)
@@ -155,7 +151,8 @@ def shard(
         todo = [number for number in ours if number not in there]
 
         def progress() -> Generator[None, None, None]:
-            for event in run(Job(plan.source, plan.options, folder), map(plan.task, todo), workers):
+            job = Job(plan.source, plan.options, folder, device)
+            for event in run(job, map(plan.task, todo), workers, executor):
                 if event is None:
                     yield
                 else:
@@ -166,9 +163,9 @@ def shard(
         _work_off(progress(), track, what, sum(plan.sizes[number] for number in todo))
         kept = len(ours) - len(todo)
         if part[1] == 1:
-            return replace(_finish(folder), kept=kept)
-        plan_part = _manifest(_skeleton(plan), list(there.values()))
-        return replace(_report(plan_part, folder, kept), part=part)
+            return replace(_finish(folder), kept=kept, seconds=time.monotonic() - start)
+        done = _manifest(_skeleton(plan), list(there.values()))
+        return replace(_report(done, folder, kept, time.monotonic() - start), part=part)
 
 
 def finish(folder: Path) -> ShardReport:
@@ -181,7 +178,7 @@ def finish(folder: Path) -> ShardReport:
         ShardError: no run was begun there, or parts of it are missing; or too much was skipped.
         OutputError: a process is still writing there; no space, no permission.
     """
-    if (folder / MANIFEST).is_file() and not (folder / UNFINISHED).is_dir():
+    if (folder / MANIFEST).is_file():
         manifest, _ = read_manifest(folder)
         return _report(manifest, folder, kept=len(manifest["shards"]))
     if not (folder / UNFINISHED / _RUN).is_file():
@@ -191,7 +188,6 @@ def finish(folder: Path) -> ShardReport:
 
 
 def _finish(folder: Path) -> ShardReport:
-    state = folder / UNFINISHED
     begun = _read_run(folder)
     made = _records(folder, range(begun["tasks"]))
     if missing := [number for number in range(begun["tasks"]) if number not in made]:
@@ -203,10 +199,19 @@ def _finish(folder: Path) -> ShardReport:
         )
     manifest = _manifest(begun["manifest"], [made[number] for number in sorted(made)])
     _refuse_bad(manifest, begun["max_skip_ratio"], folder)
+    write_croissant(folder, manifest)
     write_json(folder / MANIFEST, manifest)
-    with output_faults(folder):
-        shutil.rmtree(state)
+    _sweep(folder)
     return _report(manifest, folder, kept=0)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what is not needed beside a manifest, also where a process was killed over it."""
+    with output_faults(folder):
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink()
+        if (folder / UNFINISHED).is_dir():
+            shutil.rmtree(folder / UNFINISHED)
 
 
 def check(
@@ -214,31 +219,22 @@ def check(
     root: Path,
     split: str,
     *,
-    short_edge: int | None = None,
-    workers: int = 1,
-    limit: int | None = None,
-    image_format: str | None = None,
-    quality: int | None = None,
-    samples_per_shard: int = 1000,
+    workers: int | None = None,
     max_skip_ratio: float | None = None,
     track: Track = no_track,
+    **chosen: Unpack[Chosen],
 ) -> ShardReport:
-    """Do all that `shard` does, but write nothing: what would be skipped and why, and how much space it takes."""
-    _check_options(workers, max_skip_ratio, WHOLE)
+    """Do all that `shard` does, but write nothing: what would be skipped and why, how much space and time it takes.
+
+    The box teacher is not asked; its embeddings' size is not in the estimate.
+    """
+    start = time.monotonic()
+    _check_options(workers, "local", max_skip_ratio, WHOLE)
+    chosen["box_teacher"] = None
     shards: list[Shard] = []
     with (
         tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch,
-        make_plan(
-            recipe,
-            root,
-            split,
-            Path(scratch),
-            short_edge=short_edge,
-            limit=limit,
-            image_format=image_format,
-            quality=quality,
-            samples_per_shard=samples_per_shard,
-        ) as plan,
+        make_plan(recipe, root, split, Path(scratch), **chosen) as plan,
     ):
 
         def progress() -> Generator[None, None, None]:
@@ -251,12 +247,40 @@ def check(
         _work_off(progress(), track, f"checking {recipe.name} {split}", plan.samples)
         manifest = _manifest(_skeleton(plan), shards)
     _refuse_bad(manifest, max_skip_ratio, root)
-    return _report(manifest, None, kept=0)
+    return _report(manifest, None, kept=0, seconds=time.monotonic() - start)
 
 
-def _check_options(workers: int, max_skip_ratio: float | None, part: tuple[int, int]) -> None:
-    if workers < 1:
+def check_all(recipe: Recipe, root: Path, **settings: Any) -> list[ShardReport]:
+    """`check` of every split that is under `root`.
+
+    Args:
+        recipe, root: the dataset.
+        settings: as `check` takes.
+
+    Raises:
+        as `check`; LayoutError only where no split can be read: those that can't beside others that can are left out,
+        and the log says why.
+    """
+    reports = []
+    first: LayoutError | None = None
+    for split in SPLITS:
+        try:
+            reports.append(check(recipe, root, split, **settings))
+        except NoLabels:
+            continue
+        except LayoutError as error:
+            _log.warning("%s: %s", split, error)
+            first = first or error
+    if not reports and first is not None:
+        raise first
+    return reports
+
+
+def _check_options(workers: int | None, executor: str, max_skip_ratio: float | None, part: tuple[int, int]) -> None:
+    if workers is not None and workers < 1:
         raise UsageError(f"workers is {workers}: it must be 1 or more")
+    if executor not in EXECUTORS:
+        raise UsageError(f"unknown executor {executor!r}", fix=did_you_mean(executor, EXECUTORS))
     if max_skip_ratio is not None and not 0 <= max_skip_ratio <= 1:
         raise UsageError(f"max_skip_ratio is {max_skip_ratio}: it must be 0 to 1")
     if not 1 <= part[0] <= part[1]:
@@ -308,8 +332,18 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "variant": plan.source.variant,
         "label_space": plan.source.space.hash,
         "options": plan.options.to_json(),
+        "box_teacher": _teacher(plan),
         "candidates": plan.candidates,
     }
+
+
+def _teacher(plan: Plan) -> dict[str, Any] | None:
+    """The model that embeds the boxes: its name and the hash of its weights (None for a hub's)."""
+    if plan.options.box_teacher is None:
+        return None
+    from labelmerge.embed.encoders import fingerprint
+
+    return asdict(fingerprint(plan.options.box_teacher))
 
 
 def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
@@ -327,6 +361,7 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
         "variant": manifest["variant"],
         "label_space": space.hash,
         "options": manifest["options"],
+        "box_teacher": manifest["box_teacher"],
         "candidates": manifest["candidates"],
     }
     _refuse_other(folder, identity, _identity(plan))
@@ -335,6 +370,7 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
     except OSError as error:
         raise ShardError(f"can't be read ({error.strerror})", where=error.filename, fix=_OTHER_OUT) from error
     if whole:
+        _sweep(folder)
         return manifest
     _log.warning("%s: a shard is damaged or gone: all are made again", folder)
     _write_run(folder, plan, None)
@@ -427,6 +463,7 @@ def _refuse_other(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) ->
         "recipe": "the recipe",
         "variant": "the layout",
         "label_space": "the classes",
+        "box_teacher": "the box teacher's weights",
         "candidates": "the dataset's files",
     }
     changes += [f"{what} changed since" for name, what in other.items() if theirs[name] != ours[name]]
@@ -449,6 +486,7 @@ def _skeleton(plan: Plan) -> dict[str, Any]:
         "variant": source.variant,
         "recipe": {"name": recipe.name, "sha256": _sha256(recipe.text), "text": recipe.text},
         "options": plan.options.to_json(),
+        "box_teacher": _teacher(plan),
         "candidates": plan.candidates,
         "label_space": source.space.to_json(),
         "members": member_names(source, plan.options),
@@ -459,6 +497,7 @@ def _skeleton(plan: Plan) -> dict[str, Any]:
         "class_pixels": {},
         "class_boxes": {},
         "ignored_pixels": 0,
+        "sizes": Sizes().to_json(),
         "reproduce": _command(plan),
     }
 
@@ -469,6 +508,12 @@ def _manifest(skeleton: dict[str, Any], shards: list[Shard]) -> dict[str, Any]:
     pixels: Counter[int] = sum((made.class_pixels for made in shards), Counter())
     boxes: Counter[int] = sum((made.class_boxes for made in shards), Counter())
     notes: Counter[str] = sum((made.notes for made in shards), Counter(skeleton["notes"]))
+    sizes = Sizes()
+    for made in shards:
+        if made.samples:
+            sizes.add(Sizes.from_json(made.sizes))
+    if again := sum(made.samples for made in shards) - len({source for made in shards for source in made.sources}):
+        notes["duplicate_images"] = again
     skipped = skeleton["skipped"] + [skip for made in shards for skip in made.skipped]
     written = sum(made.samples for made in shards)
     return {
@@ -484,6 +529,7 @@ def _manifest(skeleton: dict[str, Any], shards: list[Shard]) -> dict[str, Any]:
         "class_pixels": {str(index): pixels[index] for index in sorted(pixels)},
         "class_boxes": {str(index): boxes[index] for index in sorted(boxes)},
         "ignored_pixels": sum(made.ignored_pixels for made in shards),
+        "sizes": sizes.to_json(),
     }
 
 
@@ -517,13 +563,14 @@ def _command(plan: Plan) -> str:
         ("--image-format", options.image_format),
         ("--quality", options.quality),
         ("--samples-per-shard", options.samples_per_shard),
+        ("--box-teacher", options.box_teacher and os.path.basename(options.box_teacher)),
     ):
         if value is not None:
             words += [option, str(value)]
     return shlex.join(words)
 
 
-def _report(manifest: dict[str, Any], folder: Path | None, kept: int) -> ShardReport:
+def _report(manifest: dict[str, Any], folder: Path | None, kept: int, seconds: float = 0.0) -> ShardReport:
     return ShardReport(
         folder=folder,
         dataset=manifest["dataset"],
@@ -534,8 +581,11 @@ def _report(manifest: dict[str, Any], folder: Path | None, kept: int) -> ShardRe
         skipped=tuple(manifest["skipped"]),
         notes=manifest["notes"],
         image_format=manifest["options"]["image_format"],
+        classes=len(manifest["label_space"]["names"]),
+        classes_seen=len(manifest["class_pixels"].keys() | manifest["class_boxes"].keys()),
         shards=len(manifest["shards"]),
         bytes=sum(entry["bytes"] for entry in manifest["shards"]),
+        seconds=seconds,
         kept=kept,
     )
 
