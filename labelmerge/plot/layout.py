@@ -59,5 +59,5 @@ def _unit_square(places: npt.NDArray[np.floating]) -> Places:
     extent = float((high - low).max())
     if extent == 0:
         return np.full((len(places), 2), 0.5)
-    inside: Places = (places.astype(np.float64) - (low + high) / 2) / extent + 0.5
+    inside: Places = np.clip((places.astype(np.float64) - (low + high) / 2) / extent + 0.5, 0, 1)
     return inside

@@ -89,8 +89,7 @@ def page_data(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed:
     bytes in base64: 0 is ``low`` or less, 255 is 1. That is 2.7 MB at 2,000 texts. The colours of the heat map begin at
     the byte ``pale``.
     """
-    texts, vectors, column = bank.columns()
-    by_column = {text: meaning(line.member) for line, text in zip(lines, bank.texts, strict=True)}
+    _, vectors, column = bank.columns()
     low, packed = pack_cosines(vectors)
     pale = float(np.quantile(np.frombuffer(packed, np.uint8), _PALE_QUANTILE)) if packed else 0.0
     number = {name: place for place, name in enumerate(report.datasets)}
@@ -105,7 +104,6 @@ def page_data(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed:
         "counts": [[line.member.pixels, line.member.boxes] for line in lines],
         "groups": [group.name for group in report.groups],
         "short": [prompt_name(line.member.name) for line in lines],
-        "meanings": [by_column[text] for text in texts],
         "places": [[round(float(x), 4), round(1 - float(y), 4)] for x, y in flat_map(vectors, seed)],
         "order": seriation(bank).tolist(),
         "low": low,

@@ -1,0 +1,312 @@
+"""The merge report: its files, and its page in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelmerge.embed.bank import Bank
+from labelmerge.embed.counts import Count
+from labelmerge.embed.similarity import MergeReport, merge_groups
+from labelmerge.errors import OutputError
+from labelmerge.plot import merge_page
+from labelmerge.plot.datasets import dataset_styles
+from labelmerge.plot.label_lines import label_lines
+from labelmerge.plot.layout import flat_map
+from labelmerge.plot.merge import CSV_HEADER, write_merge_report
+from labelmerge.plot.merge_page import pack_cosines, short_number
+from labelmerge.plot.neighbours import nearest_elsewhere
+
+ROAD = ("road", "A road is for cars.", 0.0)
+
+
+@pytest.fixture
+def bank(angle_bank: Callable[..., Bank]) -> Bank:
+    return angle_bank(
+        {
+            ("a", 0): ROAD,
+            ("a", 1): ("curb", "A curb is an edge.", 9.0),
+            ("a", 2): ("mouse", "A mouse is an animal.", 180.0),
+            ("b", 0): ROAD,
+            ("b", 1): ("mouse", "A mouse is a device.", 240.0),
+            ("b", 2): ("<script>alert(1)</script>", "It's </script> & <b>.", 90.0),
+            ("c", 0): ("street", "A street is for cars.", -5.0),
+        }
+    )
+
+
+@pytest.fixture
+def report(bank: Bank) -> MergeReport:
+    return merge_groups(bank, float(np.cos(np.radians(10))), {("a", 0): Count(1234567, 0), ("a", 1): Count(12, None)})
+
+
+@pytest.fixture
+def page(report: MergeReport, bank: Bank, tmp_path: Path) -> Path:
+    write_merge_report(report, bank, tmp_path / "merge")
+    return tmp_path / "merge" / "merge.html"
+
+
+def test_every_label_is_in_the_table_with_group_nearest_label_and_counts(page: Path) -> None:
+    with (page.parent / "merge.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == CSV_HEADER
+    assert [(row["dataset"], row["index"], row["group"], row["name"], row["labels"]) for row in rows] == [
+        *((dataset, "0", "1", "road", "3") for dataset in "abc"),
+        *(("a", "1", "0", "", "1"), ("a", "2", "0", "", "1"), ("b", "1", "0", "", "1"), ("b", "2", "0", "", "1")),
+    ]
+    assert rows[0]["lowest_cosine"] == "0.9962" and rows[3]["lowest_cosine"] == ""
+    nearest = [(row["nearest_dataset"], row["nearest_index"], row["nearest_label"]) for row in rows]
+    assert nearest[0] == ("b", "0", "road") and nearest[4] == ("b", "1", "mouse")
+    assert (rows[0]["nearest_cosine"], rows[4]["nearest_cosine"]) == ("1.0000", "0.5000")
+    assert [(row["pixels"], row["boxes"]) for row in rows[:4]] == [("1234567", "0"), ("", ""), ("", ""), ("12", "")]
+
+
+def test_the_json_has_the_same(page: Path) -> None:
+    data = json.loads((page.parent / "merge.json").read_text())
+    assert len(data["labels"]) == 7 and data["groups"][0]["name"] == "road"
+    label = data["labels"][4]
+    assert (label["dataset"], label["index"], label["group"]) == ("b", 1, 0)
+    assert label["nearest"] == {"dataset": "a", "index": 2, "name": "mouse", "cosine": pytest.approx(0.5)}
+
+
+def test_the_nearest_label_is_of_another_dataset(bank: Bank) -> None:
+    vectors = bank.vectors
+    for row, (nearest, cosine) in enumerate(nearest_elsewhere(bank)):
+        slow = {n: float(vectors[row] @ vectors[n]) for n, key in enumerate(bank.keys) if key[0] != bank.keys[row][0]}
+        assert nearest == max(slow, key=lambda n: slow[n]) and cosine == pytest.approx(slow[nearest])
+    assert nearest_elsewhere(bank.for_dataset("a")) == [(None, None)] * 3
+
+
+def test_an_edited_mapping_is_never_written_over(report: MergeReport, bank: Bank, page: Path) -> None:
+    mapping = page.parent / "mapping.csv"
+    write_merge_report(
+        merge_groups(bank, 1.0), bank, page.parent
+    )  # nobody edited it: another threshold, another mapping
+    mapping.write_text(mapping.read_text().replace("curb", "kerb"))
+    with pytest.raises(OutputError, match="a mapping that was edited is here"):
+        write_merge_report(report, bank, page.parent)
+    assert "kerb" in mapping.read_text()
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [
+            value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data", "poster")
+        ]
+
+
+def test_the_page_asks_for_nothing(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    links = _Links()
+    links.feed(html)
+    assert links.links and all(link.startswith("#") for link in links.links)
+    assert "default-src 'none'" in html  # so a browser would refuse
+    assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttpRequest|import\(", html)
+
+
+def test_the_same_bank_gives_the_same_page_and_names_stay_text(page: Path, report: MergeReport, bank: Bank) -> None:
+    html = page.read_bytes()
+    assert b"<script>alert" not in html and b"&lt;script&gt;alert" in html
+    write_merge_report(report, bank, page.parent)
+    assert page.read_bytes() == html
+
+
+def test_cosines_are_packed_row_by_row(bank: Bank) -> None:
+    vectors = bank.columns()[1]
+    low, packed = pack_cosines(vectors)
+    pairs = [(i, j) for i in range(len(vectors)) for j in range(i + 1, len(vectors))]
+    for byte, (i, j) in zip(packed, pairs, strict=True):
+        assert low + (1 - low) * byte / 255 == pytest.approx(max(low, float(vectors[i] @ vectors[j])), abs=0.005)
+    assert pack_cosines(vectors[:1]) == (0.0, b"")
+
+
+def test_two_thousand_labels_fit_a_page(angle_bank: Callable[..., Bank], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_page, "flat_map", lambda vectors, seed: np.zeros((len(vectors), 2)))
+    text = "A thing is something that looks like nothing else in this dataset, of wood or metal, which people " * 2
+    flat = angle_bank({(f"d{n % 9}", n): (f"thing {n}", text + str(n), 0) for n in range(2000)})
+    vectors = np.random.default_rng(0).normal(size=(2000, 16))
+    many = replace(flat, vectors=(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
+    report = merge_groups(many)
+    html = merge_page.merge_page(report, many, label_lines(report, many))
+    assert len(html) < 6_000_000 and html.count("<tr data-pick") == 2000
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 12])
+def test_a_map_of_any_size_lies_in_the_unit_square(count: int) -> None:
+    vectors = np.random.default_rng(0).normal(size=(count, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    places = flat_map(vectors, seed=3)
+    assert places.shape == (count, 2) and (places >= -1e-9).all() and (places <= 1 + 1e-9).all()
+    np.testing.assert_array_equal(places, flat_map(vectors, seed=3))
+
+
+def test_a_map_keeps_neighbours_and_survives_equal_and_empty_vectors() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.eye(4, 8)
+    vectors = np.repeat(centres, 10, axis=0) + rng.normal(size=(40, 8)) * 0.05
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    places = flat_map(vectors)
+    gaps = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(40) * 9
+    assert (gaps.argmin(axis=1) // 10 == np.arange(40) // 10).all()
+    assert np.isfinite(flat_map(np.zeros((9, 3), np.float32))).all()
+    assert np.isfinite(flat_map(np.ones((9, 1), np.float32))).all()
+
+
+def test_datasets_differ_in_colour_or_shape() -> None:
+    names = [f"dataset {n}" for n in range(100)]
+    styles = dataset_styles(names)
+    assert list(styles) == sorted(names) and styles == dataset_styles(names[::-1])
+    looks = list(styles.values())
+    assert len(set(looks)) == 100 and len({style.colour for style in looks[:24]}) == 24
+    assert all(a.colour != b.colour and a.shape != b.shape for a, b in zip(looks, looks[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (999, "999"), (1000, "1 k"), (12345, "12.3 k"), (4_560_000, "4.56 M"), (10**13, "10,000 G")],
+)
+def test_short_numbers(value: int, text: str) -> None:
+    assert short_number(value) == text
+
+
+def test_the_command_counts_what_shards_hold(run: Any, bank: Bank, tmp_path: Path) -> None:
+    bank.save(tmp_path / "bank")
+    where = ("--bank", tmp_path / "bank", "--out", tmp_path / "merge")
+    result = run("merge", *where, "--threshold", "0.985", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["groups"][0]["name"] == "road"
+    none = run("merge", *where, "--shards", tmp_path / "bank")
+    assert none.exit_code == 1 and none.stderr.count("\n") == 1 and "shards" in none.stderr
+    (tmp_path / "file").write_text("")
+    blocked = run("merge", "--bank", tmp_path / "bank", "--out", tmp_path / "file")
+    assert blocked.exit_code == 2 and "Traceback" not in blocked.output
+    (tmp_path / "merge" / "merge.html").unlink()
+    (tmp_path / "merge" / "merge.html").mkdir()
+    folder = run("merge", *where)
+    assert folder.exit_code == 1 and "a folder is where a file must go" in folder.stderr
+
+
+_ACTIONS = """
+const wait = time => new Promise(done => setTimeout(done, time));
+const press = (element, key) =>
+  element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+const shown = () => [...document.querySelectorAll("#table tbody tr")].filter(row => !row.hidden);
+const cell = (row, number) => row.cells[number].textContent;
+const search = async words => {
+  const box = document.getElementById("search");
+  box.value = words;
+  box.dispatchEvent(new Event("input"));
+  await wait(200);
+};
+const ink = id => {
+  const canvas = document.getElementById(id);
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return new Set(new Uint32Array(data.buffer)).size;
+};
+const act = async () => {
+  const out = {};
+  await wait(100);
+  out.all = shown().length;
+  out.colours = [ink("map-canvas") > 20, ink("heat-canvas") > 5];
+  await search("mouse");
+  out.found = [shown().map(row => cell(row, 1)), document.getElementById("found").textContent];
+  out.lists = [...document.querySelectorAll("#same-name tr, #other-name tr")].map(row => row.hidden);
+  await search("device");
+  out.names = shown().length;
+  document.getElementById("everywhere").click();
+  out.meanings = shown().length;
+  document.getElementById("clear").click();
+  document.querySelector(".switch").click();
+  out.without = shown().map(row => cell(row, 1));
+  document.getElementById("all-datasets").click();
+  const head = document.querySelector("[data-sort=cosine]");
+  head.click();
+  out.sorted = [shown().map(row => cell(row, 6)), head.closest("th").getAttribute("aria-sort")];
+  document.querySelector("[data-sort=name]").click();
+  out.byName = cell(shown()[0], 0);
+  const row = shown()[0];
+  row.focus();
+  press(row, "ArrowDown");
+  out.focus = cell(document.activeElement, 0);
+  press(document.activeElement, "Enter");
+  out.chosen = document.querySelector("#about h3").textContent;
+  press(document.body, "Escape");
+  out.letGo = document.querySelector("#about-body").textContent;
+  const heat = document.getElementById("heat-canvas"), map = document.getElementById("map-canvas");
+  for (const key of ["ArrowDown", "ArrowRight", "+", "-", "0"]) press(heat, key);
+  out.cell = document.getElementById("heat-readout").textContent;
+  press(heat, "Enter");
+  out.row = document.querySelector("#about h3").textContent;
+  out.family = [...document.querySelectorAll("#about .chip")].map(chip => chip.textContent);
+  press(map, "ArrowRight");
+  press(map, "+");
+  document.querySelector("#groups .chip").click();
+  out.marked = document.querySelectorAll("main .chosen").length;
+  document.querySelector("[data-solo='0 1']").click();
+  out.two = [...new Set(shown().map(row => cell(row, 1)))];
+  const theme = document.getElementById("theme"), before = getComputedStyle(document.body).backgroundColor;
+  theme.click(); theme.click();
+  out.dark = getComputedStyle(document.body).backgroundColor !== before;
+  out.requests = performance.getEntriesByType("resource").length;
+  const stops = list => list.querySelectorAll("[tabindex='0']").length;
+  out.stops = Math.max(...[...document.querySelectorAll(".rove")].map(stops));
+  return out;
+};
+window.addEventListener("error", event => { document.title = `broken: ${event.message}`; });
+act().catch(error => ({ error: String(error.stack) })).then(result => {
+  const text = new TextEncoder().encode(JSON.stringify(result));
+  document.body.dataset.result = btoa(String.fromCharCode(...text));
+});
+"""
+
+
+def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium or Chrome is installed: the page's script is not run")
+    html = page.read_text(encoding="utf-8").replace("</body>", f"<script>{_ACTIONS}</script></body>")
+    (tmp_path / "acted.html").write_text(html, encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [browser, *options, "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "acted.html").as_uri()],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    dom = done.stdout.decode()
+    assert "<title>broken" not in dom, dom[:400]
+    found = re.search(r'data-result="([^"]+)"', dom)
+    assert found is not None, done.stderr.decode()[-2000:]
+    result = json.loads(base64.b64decode(found.group(1)))
+    assert "error" not in result, result["error"]
+    assert result["all"] == 7 and result["colours"] == [True, True]
+    assert result["found"] == [["a", "b"], "2 of 7 labels"]
+    assert result["lists"] == [False, True]  # mouse and mouse; road and street
+    assert (result["names"], result["meanings"]) == (0, 1)
+    assert set(result["without"]) == {"b", "c"}
+    cosines, direction = result["sorted"]
+    assert cosines == sorted(cosines, reverse=True) and direction == "descending"
+    assert (result["byName"], result["focus"], result["chosen"]) == ("<script>alert(1)</script>", "curb", "curb")
+    assert result["letGo"] == "No label is chosen."
+    assert re.fullmatch(r".+ \(.\) × .+ \(.\): -?\d\.\d\d( · one group)?", result["cell"])
+    assert result["cell"].startswith(f"{result['row']} (")
+    assert result["family"] and result["marked"] >= 2
+    assert set(result["two"]) == {"a", "b"} and result["dark"]
+    assert result["stops"] == 1  # the Tab key stops once in each list
+    assert result["requests"] == 0
