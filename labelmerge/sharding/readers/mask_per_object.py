@@ -1,40 +1,53 @@
 """One mask PNG for each object and a CSV that lists them: Open Images V6.
 
 All masks of an image are painted into one class mask, the largest first, so that small things lie on top (as
-openimages2coco does); equal sizes in the order of their file names. Most mask files are larger than their image: each
-is resized to it, nearest neighbour. What no mask covers is unknown, not background: "no label".
+openimages2coco does); equal sizes in the order of their file names. An image can have masks of a class and of its
+parent in the hierarchy (Woman, Person): the same rule holds. Most mask files are larger than their image: each is
+resized to it, nearest neighbour. What no mask covers is unknown, not background: "no label".
 
 The classes are those of the user's own `classes-segmentation.txt` (one machine id such as "/m/0bt9lr" a line); their
 names come from the class descriptions CSV, which some releases give with a header line and some without. A class keeps
 the index that it has among all classes of the recipe.
+
+Nothing is ever rotated: `Rotation` in image_ids_and_rotation.csv says by how much "the image and boxes should be
+rotated" to stand upright (storage.googleapis.com/openimages/web/2018-05-17-rotation-information.html; 2.6 % of images),
+so that pixels, boxes and masks agree as they are. Where someone has turned the images and not the masks, the shapes
+tell: such masks are left out and counted.
+
+Option `min_predicted_iou`: leave out masks whose PredictedIoU is lower; those without one stay.
 """
 
 from __future__ import annotations
 
 import math
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from labelmerge.errors import LayoutError, SampleError
+from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.images import read_indices, resize_nearest
 from labelmerge.sharding.layout import find, first_place, optional_place, places
 from labelmerge.sharding.readers.classes import folded
-from labelmerge.sharding.readers.tables import csv_rows
+from labelmerge.sharding.readers.listed import loaded, stored
+from labelmerge.sharding.readers.tables import Rows, csv_rows, loading
 from labelmerge.sharding.sample import Annotation, Box, Corners, Item, Keys, Note, Skip, Source, clip
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),
     layout=("images", "masks", "annotations", "class_names"),
     layout_optional=("classes", "boxes"),
+    options=("min_predicted_iou",),
 )
 image = None
 
 _CORNERS = ("XMin", "YMin", "XMax", "YMax")
+_FLAGS = ("IsGroupOf", "IsDepiction")  # "1", "0", or "-1": unknown
 # The two CSVs round corners differently.
 _SAME_BOX = 1e-3
 
@@ -48,36 +61,38 @@ def label_space(source: Source) -> LabelSpace:
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
-    """List the images that the CSV names, each with its masks; raises LayoutError."""
-    classes = _class_of(source)
-    path = source.root / first_place(source, "annotations", "CSV of masks")
-    masks: dict[str, list[tuple[str, str, Corners]]] = defaultdict(list)  # by image: file name, machine id, box
+    """List the images that the CSV names, each with its masks; raises LayoutError or RecipeError."""
     notes: Counter[str] = Counter()
-    columns = ("MaskPath", "ImageID", "LabelName", *(f"Box{corner}" for corner in _CORNERS))
-    for number, (name, image, label, *corners) in enumerate(csv_rows(path, columns), 1):
-        if label not in classes:
-            notes["masks_of_other_classes"] += 1
-        else:
-            masks[image].append((name, label, _corners(corners, path, number)))
-    groups = _groups(source, masks)
+    with loading(scratch):
+        _load_masks(source, scratch, notes)
+        _load_flagged_boxes(source, scratch)
+        _load_files(source, scratch, "images", suffix="")
+        _load_files(source, scratch, "masks", suffix=".png")
 
-    images = _by_name(source, "images", masks)
-    wanted = {name for listed in masks.values() for name, _, _ in listed}
-    files = _by_name(source, "masks", wanted, suffix=".png")
-    found: list[tuple[str, Item | Skip]] = []
-    for image, listed in masks.items():
-        if image not in images:
-            found.append((image, Skip(image, "named in the CSV, but there is no such image")))
+    query = (
+        "SELECT image, images.path, mask.name, masks.path, label, box, x0, y0, x1, y1 FROM mask "
+        "LEFT JOIN images ON images.name = image LEFT JOIN masks ON masks.name = mask.name "
+        "ORDER BY coalesce(images.path, image), image, mask.name, mask.rowid"
+    )
+    for (image, path), rows in groupby(scratch.execute(query), key=itemgetter(0, 1)):
+        listed = {row[2]: row[3:] for row in reversed(list(rows))}  # of equal names, the first counts
+        if path is None:
+            yield Skip(loaded(image), "named in the CSV, but there is no such image")
             continue
+        flagged = scratch.execute(
+            "SELECT label, groups, depiction, x0, y0, x1, y1 FROM flagged WHERE image = ?", (image,)
+        )
+        boxes = flagged.fetchall()
         here = tuple(
-            (files[name], classes[label], corners, _is_group(groups.get((image, label), ()), corners))
-            for name, label, corners in sorted(listed)
-            if name in files
+            (loaded(file), label, tuple(corners), *_flags(boxes, label, corners), box)
+            for _, (file, label, box, *corners) in sorted(listed.items())
+            if file is not None
         )
         notes["missing_masks"] += len(listed) - len(here)
-        missing = f"none of its {len(listed)} masks is on disk"
-        found.append((images[image], Item(images[image], here) if here else Skip(images[image], missing)))
-    yield from (entry for _, entry in sorted(found, key=lambda pair: pair[0]))
+        if here:
+            yield Item(loaded(path), here, loaded(image))
+        else:
+            yield Skip(loaded(path), f"none of its {len(listed)} masks is on disk")
     yield from (Note(what, count) for what, count in sorted(notes.items()) if count)
 
 
@@ -87,12 +102,16 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     painted = []
     boxes = []
     notes: Counter[str] = Counter()
-    for path, index, (x0, y0, x1, y1), group_of in item.annotation:
+    for path, index, (x0, y0, x1, y1), group_of, depiction, number in item.annotation:
         try:
-            covered = resize_nearest(read_indices(source.root / path) != 0, size)
+            stored_mask = read_indices(source.root / path)
         except SampleError:
             notes["unreadable_masks"] += 1
             continue
+        if not _same_shape(stored_mask.shape, size):
+            notes["masks_of_another_shape"] += 1
+            continue
+        covered = resize_nearest(stored_mask != 0, size)
         area = int(np.count_nonzero(covered))
         if area == 0:
             notes["empty_masks"] += 1
@@ -102,7 +121,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         if bbox is None:
             notes["zero_size_boxes"] += 1
         else:
-            boxes.append(Box(bbox, index, float(area), group_of=group_of))
+            boxes.append(Box(bbox, index, float(area), group_of=group_of, depiction=depiction, native_id=number))
     if not painted:
         faults = ", ".join(f"{what.replace('_', ' ')}: {count}" for what, count in sorted(notes.items()))
         raise SampleError(f"none of its masks covers a pixel ({faults})", where=source.root / item.path)
@@ -110,6 +129,11 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     for _, index, covered in sorted(painted, key=lambda entry: -entry[0]):
         mask[covered] = index
     return Annotation(mask=mask, boxes=tuple(boxes), notes=notes)
+
+
+def _same_shape(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether two pictures can be one, resized: both have been rounded to whole pixels, so to one pixel an edge."""
+    return abs(shape[0] * size[1] - shape[1] * size[0]) <= sum(shape) + sum(size)
 
 
 def _class_of(source: Source) -> dict[str, int]:
@@ -139,46 +163,89 @@ def _classes_file(source: Source) -> str:
     return first_place(source, key, "list of classes")
 
 
-def _corners(texts: list[str], path: Path, row: int) -> Corners:
+def _corners(texts: Sequence[str], path: Path, row: int) -> Corners:
     """x0, y0, x1, y1 as shares of width and height."""
-    try:
-        x0, y0, x1, y1 = map(float, texts)
-    except ValueError as error:
-        raise LayoutError(f"row {row} has a box of {texts}", where=path) from error
-    if not all(map(math.isfinite, (x0, y0, x1, y1))):
-        raise LayoutError(f"row {row} has a box of {texts}", where=path)
+    x0, y0, x1, y1 = (_number(text, path, row, what=texts) for text in texts)
     return x0, y0, x1, y1
 
 
-def _groups(source: Source, images: dict[str, list[tuple[str, str, Corners]]]) -> dict[tuple[str, str], list[Corners]]:
-    """The boxes that stand for a group of things, by (image, machine id); {} where the user has no CSV of boxes."""
-    groups: dict[tuple[str, str], list[Corners]] = defaultdict(list)
+def _number(text: str, path: Path, row: int, what: object = "") -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise LayoutError(
+            f"row {row} has a box of {what}" if what else f"row {row} has {text!r} for a number", where=path
+        )
+    return number
+
+
+def _load_masks(source: Source, scratch: sqlite3.Connection, notes: Counter[str]) -> None:
+    """The CSV of masks, of the classes in use."""
+    classes = _class_of(source)
+    path = source.root / first_place(source, "annotations", "CSV of masks")
+    least = source.options.get("min_predicted_iou")
+    if least is not None and (type(least) not in (int, float) or not 0 <= least <= 1):
+        raise RecipeError(f"options.min_predicted_iou is {least!r}: it must be 0 to 1", where=source.recipe.path)
+    columns = ["MaskPath", "ImageID", "LabelName", *(f"Box{corner}" for corner in _CORNERS), "BoxID"]
+    if least is not None:
+        columns.append("PredictedIoU")
+    rows = Rows(scratch, "mask", ("name", "image", "label", "x0", "y0", "x1", "y1", "box"))
+    for number, (name, image, label, *numbers) in enumerate(csv_rows(path, columns), 1):
+        if label not in classes:
+            notes["masks_of_other_classes"] += 1
+        elif name != PurePosixPath(name).name or "\\" in name:
+            notes["mask_paths_refused"] += 1  # they lead out of their folder
+        elif least is not None and numbers[5] and _number(numbers[5], path, number) < least:
+            notes["masks_below_min_predicted_iou"] += 1
+        else:
+            corners = _corners(numbers[:4], path, number)
+            rows.add(stored(name), stored(image), classes[label], *corners, numbers[4])
+    rows.close()
+
+
+def _load_flagged_boxes(source: Source, scratch: sqlite3.Connection) -> None:
+    """Of the CSV of boxes, where the user has it, those with a flag that the CSV of masks lacks."""
+    columns = ("image", "label", "groups", "depiction", "x0", "y0", "x1", "y1")
+    rows = Rows(scratch, "flagged", columns)
     place = optional_place(source, "boxes")
     if place is not None:
+        classes = _class_of(source)
         path = source.root / place
-        for number, row in enumerate(csv_rows(path, ("IsGroupOf", "ImageID", "LabelName", *_CORNERS)), 1):
-            is_group, image, label, *corners = row
-            if is_group == "1" and image in images:
-                groups[image, label].append(_corners(corners, path, number))
-    return groups
+        for number, row in enumerate(csv_rows(path, (*_FLAGS, "ImageID", "LabelName", *_CORNERS)), 1):
+            group, depiction, image, label, *corners = row
+            if (group == "1" or depiction == "1") and label in classes:
+                flags = (group == "1", depiction == "1")
+                rows.add(stored(image), classes[label], *flags, *_corners(corners, path, number))
+    rows.close()
+    scratch.execute("CREATE INDEX flagged_image ON flagged (image)")
 
 
-def _is_group(groups: list[Corners] | tuple[()], corners: Corners) -> bool:
-    return any(max(abs(a - b) for a, b in zip(group, corners, strict=True)) < _SAME_BOX for group in groups)
-
-
-def _by_name(source: Source, key: str, wanted: Collection[str], suffix: str = "") -> dict[str, str]:
-    """Paths of the files of one layout key whose stem (plus `suffix`) is wanted.
+def _load_files(source: Source, scratch: sqlite3.Connection, key: str, suffix: str) -> None:
+    """A table of the paths of the files of one layout key, by their stem plus `suffix`.
 
     The first place counts, and of several files in one the first by path.
     """
-    found: dict[str, str] = {}
-    for base in source.bases:
-        for pattern in places(source, key):
-            here: dict[str, str] = {}
-            for match in find(source.root, base + pattern):
-                name = PurePosixPath(match.path).stem + suffix
-                if name in wanted:
-                    here[name] = min(match.path, here.get(name, match.path))
-            found = here | found
-    return found
+    rows = Rows(scratch, f"{key}_found", ("name", "place", "path"))
+    patterns = [base + pattern for base in source.bases for pattern in places(source, key)]
+    for place, pattern in enumerate(patterns):
+        for match in find(source.root, pattern):
+            rows.add(stored(PurePosixPath(match.path).stem + suffix), place, stored(match.path))
+    rows.close()
+    scratch.execute(f"CREATE TABLE {key} (name PRIMARY KEY, path) WITHOUT ROWID")
+    scratch.execute(
+        f"INSERT OR IGNORE INTO {key} SELECT name, path FROM {key}_found "
+        f"WHERE name IN (SELECT {'image' if key == 'images' else 'name'} FROM mask) ORDER BY name, place, path"
+    )
+    scratch.execute(f"DROP TABLE {key}_found")
+
+
+def _flags(boxes: Sequence[Sequence[float]], label: int, corners: Sequence[float]) -> tuple[bool, bool]:
+    """Whether the box with these corners stands for a group, and whether it is a depiction."""
+    same = [
+        box
+        for box in boxes
+        if box[0] == label and max(abs(a - b) for a, b in zip(box[3:], corners, strict=True)) < _SAME_BOX
+    ]
+    return any(box[1] for box in same), any(box[2] for box in same)
