@@ -151,6 +151,7 @@ class ShardSet:
     space: LabelSpace
     class_pixels: Mapping[int, int]
     class_boxes: Mapping[int, int]
+    box_teacher: Mapping[str, str | None] | None
     manifest_sha256: str
     _names: Sequence[str] = field(repr=False)
     _ends: Sequence[int] = field(repr=False)
@@ -183,6 +184,7 @@ class ShardSet:
                 space=LabelSpace.from_json(data["label_space"]),
                 class_pixels={int(index): int(count) for index, count in data["class_pixels"].items()},
                 class_boxes={int(index): int(count) for index, count in data["class_boxes"].items()},
+                box_teacher=data.get("box_teacher"),
                 manifest_sha256=sha256_file(path),
                 _names=tuple(str(shard["name"]) for shard in shards),
                 _ends=tuple(itertools.accumulate(int(shard["samples"]) for shard in shards)),

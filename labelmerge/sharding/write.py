@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -147,7 +147,7 @@ def shard(
             _log.info("%s is complete already", folder)
             return _report(finished, folder, kept=len(finished["shards"]))
         ours = range(part[0] - 1, len(plan.sizes), part[1])
-        there = _begin(folder, plan, max_skip_ratio, ours)
+        there = _begin(folder, plan, max_skip_ratio, ours, alone=part == WHOLE)
         todo = [number for number in ours if number not in there]
 
         def progress() -> Generator[None, None, None]:
@@ -338,12 +338,14 @@ def _identity(plan: Plan) -> dict[str, Any]:
 
 
 def _teacher(plan: Plan) -> dict[str, Any] | None:
-    """The model that embeds the boxes: its name and the hash of its weights (None for a hub's)."""
+    """The model that embeds the boxes: its name, and the hash of its weights (a hub's name says it all: None)."""
     if plan.options.box_teacher is None:
         return None
     from labelmerge.embed.encoders import fingerprint
 
-    return asdict(fingerprint(plan.options.box_teacher))
+    found = fingerprint(plan.options.box_teacher)
+    name = plan.options.box_teacher if found.weights_sha256 is None else found.model
+    return {"encoder": name, "weights_sha256": found.weights_sha256}
 
 
 def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
@@ -379,11 +381,14 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
     return None
 
 
-def _begin(folder: Path, plan: Plan, max_skip_ratio: float | None, ours: range) -> dict[int, Shard]:
+def _begin(folder: Path, plan: Plan, max_skip_ratio: float | None, ours: range, alone: bool) -> dict[int, Shard]:
     """Prepare the folder; the shards of `ours`, by number, that an earlier run of the same command has finished."""
     state = folder / UNFINISHED
     there: dict[int, Shard] = {}
-    if (state / _RUN).is_file():
+    begun = (state / _RUN).is_file()
+    if begun and alone and not any(state.glob("[0-9]*.json")) and not any(folder.glob("*.tar")):
+        begun = False  # but nothing was made: whatever was asked for then can't be mixed with this
+    if begun:
         _refuse_other(folder, _read_run(folder)["identity"], _identity(plan))
         there = _records(folder, ours)
     elif any(folder.glob("*.tar")):

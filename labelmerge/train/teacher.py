@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from labelmerge.embed.bank import Bank, identity_key
 from labelmerge.errors import EncoderError, ShardError
 from labelmerge.loading.mix import Batch
+from labelmerge.loading.stream import ShardSet
 
 Teacher = Callable[[Batch, Tensor], list[Tensor]]
 """(batch, label vectors [N, C]) → for each image its boxes' unit teacher vectors [P, C], on the vectors' device."""
@@ -60,6 +61,26 @@ def choose_teacher(bank: Bank, device: torch.device) -> Teacher:
         return out
 
     return clip_teacher
+
+
+def refuse_other_teachers(shard_sets: Iterable[ShardSet], bank: Bank) -> None:
+    """Make sure that the box embeddings in shards were made by the bank's own model.
+
+    Raises:
+        ShardError: those of a split are of another model.
+    """
+    for shards in shard_sets:
+        teacher = shards.box_teacher
+        if teacher is None:
+            continue
+        ours = bank.identity.get("weights_sha256") if teacher["weights_sha256"] else bank.encoder
+        theirs = teacher["weights_sha256"] or teacher["encoder"]
+        if ours != theirs:
+            raise ShardError(
+                f"its box embeddings were made by {teacher['encoder']} ({theirs}), the bank by {bank.encoder} ({ours})",
+                where=shards.folder,
+                fix="Write the shards with the bank's own encoder, or embed the labels with the shards'",
+            )
 
 
 def label_teacher(batch: Batch, labels: Tensor) -> list[Tensor]:
