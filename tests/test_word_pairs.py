@@ -198,16 +198,15 @@ def test_queries_go_both_ways_and_know_every_partner(bench: dict[str, Any]) -> N
     }
 
 
-def test_the_whole_of_it_on_a_toy_encoder(bench: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_of_it_on_a_toy_encoder(bench: dict[str, Any]) -> None:
     """An encoder that hears only which words a text has: the report is made, and words find their equals."""
     pairs = bench["read_pairs"]()
     results = bench["measure_all"](BagOfWords(), pairs, None)
     assert [measured.merge is None for measured in results] == [False] * 4 + [True]
     equal = np.array([pair.kind == "equal name" for pair in pairs])
     assert np.all(results[0].cosines[equal] == 1) and np.all(results[0].identical == equal)
-    bench["print_report"](results, pairs, 2)
-    out = capsys.readouterr().out
-    assert out.count("\n| word |") == 3 and "nan" not in out
+    report = bench["report"](results, pairs, 2)
+    assert report.count("\n| word |") == 3 and "nan" not in report
 
 
 class BagOfWords:

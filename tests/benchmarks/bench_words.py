@@ -1,6 +1,7 @@
 """Does the text help? Bare words, bare prompts and descriptions against what public facts say of pairs of labels.
 
-    python tests/benchmarks/bench_words.py [--encoder SPEC]... [--descriptions DIR] [--worst N] [--picture FILE.png]
+    python tests/benchmarks/bench_words.py [--encoder SPEC]... [--descriptions DIR] [--worst N]
+    python tests/benchmarks/bench_words.py --page docs/words.md --picture docs/words.png    # measure the page anew
 
 `word_pairs.csv` beside this file holds the pairs; docs/words.md says how they were chosen and what the figures mean.
 Prints Markdown. An encoder that can't be had is one line that says so.
@@ -24,6 +25,7 @@ from labelmerge.embed.bank import WORD_TEMPLATE, Bank
 from labelmerge.embed.encoders import CLIP, TextEncoder, load_encoder
 from labelmerge.embed.similarity import merge_groups
 from labelmerge.errors import EncoderError
+from labelmerge.files import write_text
 from labelmerge.labels import LabelKey
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +33,7 @@ Bools = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float32]
 
 PAIRS = Path(__file__).with_name("word_pairs.csv")
+BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 RESAMPLES = 1000
 ROUNDING = 1e-5
 """Vectors are float32: cosines this close are taken as equal, as `merge_groups` does."""
@@ -280,7 +283,10 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
-def print_report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> None:
+def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> str:
+    """What was measured, in Markdown; `worst` errors of each sort."""
+    lines: list[str] = []
+    say = lines.append
     draws = resamples(pairs)
     ones = np.ones(len(pairs)), np.ones(len(results[0].retrieved))
     values: list[dict[str, Floats]] = []  # of each form and column: the value, then those of the resamples
@@ -289,32 +295,32 @@ def print_report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int)
         values.append({name: np.array([of(*each) for each in (ones, *draws)]) for name, of in columns.items() if of})
 
     names = list(values[0])
-    print(row("text", *names))
-    print(row(*["---"] * (len(names) + 1)))
+    say(row("text", *names))
+    say(row(*["---"] * (len(names) + 1)))
     for measured, each in zip(results, values, strict=True):
-        print(row(measured.title, *(f"{each[n][0]:.3f} ({interval(each[n])})" if n in each else "" for n in names)))
+        say(row(measured.title, *(f"{each[n][0]:.3f} ({interval(each[n])})" if n in each else "" for n in names)))
     for measured, each in list(zip(results, values, strict=True))[1:]:
         gains = {name: each[name] - values[0][name] for name in each}
         cells = (f"{gains[n][0]:+.3f} ({interval(gains[n])})" if n in gains else "" for n in names)
-        print(row(f"{measured.title}, minus word", *cells))
+        say(row(f"{measured.title}, minus word", *cells))
 
-    print("\nShare of the pairs at or above the default threshold; *same* should be high, the others low.\n")
+    say("\nShare of the pairs at or above the default threshold; *same* should be high, the others low.\n")
     kinds = list(dict.fromkeys((pair.relation, pair.kind) for pair in pairs))
-    print(row("text", "threshold", *(f"{relation}, {kind}" for relation, kind in kinds)))
-    print(row(*["---"] * (len(kinds) + 2)))
+    say(row("text", "threshold", *(f"{relation}, {kind}" for relation, kind in kinds)))
+    say(row(*["---"] * (len(kinds) + 2)))
     for measured in results:
         if measured.merge:
             above = measured.cosines >= measured.merge.threshold - ROUNDING
             shares = (np.mean(above[[(pair.relation, pair.kind) == kind for pair in pairs]]) for kind in kinds)
-            print(row(measured.title, f"{measured.merge.threshold:.3f}", *(f"{share:.0%}" for share in shares)))
+            say(row(measured.title, f"{measured.merge.threshold:.3f}", *(f"{share:.0%}" for share in shares)))
 
     relations = ("same", "contains", "different")
-    print("\nPairs whose two labels have one text.\n")
-    print(row("text", *(f"{relation} ({sum(p.relation == relation for p in pairs)})" for relation in relations)))
-    print(row(*["---"] * (len(relations) + 1)))
+    say("\nPairs whose two labels have one text.\n")
+    say(row("text", *(f"{relation} ({sum(p.relation == relation for p in pairs)})" for relation in relations)))
+    say(row(*["---"] * (len(relations) + 1)))
     for measured in results:
         counts = (np.sum(measured.identical[[pair.relation == each for pair in pairs]]) for each in relations)
-        print(row(measured.title, *counts))
+        say(row(measured.title, *counts))
 
     words, sentences = results[0], results[len(FORMS) - 1]
     for relation, sign, title in (
@@ -323,11 +329,12 @@ def print_report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int)
         ("contains", -1, "one contains the other, yet near"),
     ):
         chosen = [i for i in np.argsort(sign * sentences.cosines, kind="stable") if pairs[i].relation == relation]
-        print(f"\nWorst of the {sentences.title}: {title}\n")
-        print(row("cosine", "of the words", "pair"))
-        print(row("---", "---", "---"))
+        say(f"\nWorst of the {sentences.title}: {title}\n")
+        say(row("cosine", "of the words", "pair"))
+        say(row("---", "---", "---"))
         for i in chosen[:worst]:
-            print(row(f"{sentences.cosines[i]:.2f}", f"{words.cosines[i]:.2f}", pairs[i]))
+            say(row(f"{sentences.cosines[i]:.2f}", f"{words.cosines[i]:.2f}", pairs[i]))
+    return "\n".join(lines)
 
 
 def draw(path: Path, results: Sequence[Measured], pairs: Sequence[Pair]) -> None:
@@ -365,24 +372,33 @@ def main() -> None:
     )
     parser.add_argument("--worst", type=int, default=15, help="how many errors to list of each sort; default 15")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the cosines of the first encoder")
+    parser.add_argument("--page", type=Path, metavar="FILE.md", help=f"replace what it has between {BEGIN} and {END}")
     options = parser.parse_args()
     if options.descriptions is not None and not options.descriptions.is_dir():
         parser.error(f"no such folder: {options.descriptions}")
+    if options.page is not None:
+        before, begin, rest = options.page.read_text(encoding="utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not (begin and end):
+            parser.error(f"{options.page} has no {BEGIN} and {END}")
     pairs = read_pairs()
     picture = options.picture
+    parts = []
     for spec in options.encoder or ["offline", CLIP]:
-        print(f"### {spec}\n")
         try:
             encoder = load_encoder(spec)
         except EncoderError as error:
-            print(f"Not measured: {error}\n")
+            parts.append(f"### {spec}\n\nNot measured: {error}")
             continue
         results = measure_all(encoder, pairs, options.descriptions)
-        print_report(results, pairs, options.worst)
-        print()
+        parts.append(f"### {spec}\n\n{report(results, pairs, options.worst)}")
         if picture is not None:
             draw(picture, results, pairs)
             picture = None
+    measured = "\n\n".join(parts)
+    print(measured)
+    if options.page is not None:
+        write_text(options.page, f"{before}{BEGIN}\n{measured}\n{END}{after}")
 
 
 if __name__ == "__main__":
