@@ -1,33 +1,71 @@
-"""labelmerge verify: shards against their manifest and the schema."""
+"""labelmerge verify: shards against their manifest and the schema; images that are there twice."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from labelmerge.errors import UsageError
 
 from . import options
 
 
 @click.command()
 @click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Processes. [1]")
+@click.option("--no-leaks", is_flag=True, help="Images that are trained and evaluated on are a fault: exit status 1.")
+@click.option("--finish", is_flag=True, help="Instead, make the manifest of splits that were sharded in parts.")
 @options.as_json
-def command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Check every shard against its manifest and every sample against the schema.
+def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, finish: bool, as_json: bool) -> None:
+    """Check every shard against its manifest and every sample against the schema, and find images that are there twice.
 
     DIR is what `shard` wrote: a split, a dataset, or a folder of datasets. All faults are listed; the exit status is 1
-    if there are any.
+    if there are any. Give training and evaluation sets together to see whether they share images; that is said, but no
+    fault unless --no-leaks is given. Images are the same where the bytes of their source files are.
 
     \b
     Example:
-      labelmerge verify shards
+      labelmerge verify shards --workers 8
     """
+    if finish:
+        if no_leaks:
+            raise UsageError("--finish looks at no images: give --no-leaks to a run without it")
+        _finish(folders, as_json)
+        return
+    from labelmerge.sharding.duplicates import LEAK
     from labelmerge.sharding.verify import verify
 
-    report = verify(folders, options.track)
+    report = verify(folders, workers=workers, track=options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.problems]
+    lines += [_overlap(overlap) for overlap in reversed(report.overlaps)]
     counts = f"{report.samples} samples in {report.shards} shards of {report.splits} splits"
-    verdict = f"{len(lines)} faults in {counts}." if lines else f"No fault in {counts}."
+    faults = len(report.problems)
+    leaks = any(overlap.kind == LEAK for overlap in report.overlaps)
+    verdict = f"{faults} faults in {counts}" if faults else f"No fault in {counts}"
+    verdict += ", but training images are in evaluation sets." if leaks else "."
     options.say(report.to_json(), as_json, "\n".join([*lines, verdict]))
-    if report.problems:
+    if faults or (leaks and no_leaks):
+        raise click.exceptions.Exit(1)
+
+
+def _overlap(overlap: Any) -> str:
+    one, two = overlap.examples[0]
+    if overlap.kind == "within":
+        return f"duplicates: {overlap.images} images of {overlap.first} are there before ({one} is {two}, …)"
+    what = "LEAK" if overlap.kind == "leak" else "duplicates"
+    return f"{what}: {overlap.images} images of {overlap.first} are in {overlap.second} ({one} is {two}, …)"
+
+
+def _finish(folders: tuple[Path, ...], as_json: bool) -> None:
+    from labelmerge.sharding.verify import finish_all
+
+    report = finish_all(folders, options.track)
+    lines = [f"{problem.where}: {problem.what}" for problem in report.unfinished]
+    lines += [f"finished {made.folder}: {made.written} samples in {made.shards} shards" for made in report.finished]
+    splits = len(report.finished) + len(report.unfinished)
+    last = f"Finished {len(report.finished)} of {splits} unfinished splits; {report.already} were finished before."
+    options.say(report.to_json(), as_json, "\n".join([*lines, last]))
+    if report.unfinished:
         raise click.exceptions.Exit(1)

@@ -6,13 +6,13 @@ who made the dataset and when is not in a recipe, so it is not said.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from labelmerge.files import write_json
 from labelmerge.labels import LabelSpace
+from labelmerge.sharding.manifest import recipe_keys
 
 CROISSANT = "croissant.json"
 
@@ -78,7 +78,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         manifest: as `read_manifest` gives it.
     """
-    recipe = tomllib.loads(manifest["recipe"]["text"])
+    recipe = recipe_keys(manifest)
     dataset, split = manifest["dataset"], manifest["split"]
     title = recipe.get("title") or dataset
     tars = [

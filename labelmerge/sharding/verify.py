@@ -1,63 +1,35 @@
-"""Are shards what their manifest says, and their samples what the schema says?"""
+"""Are shards what their manifest says, and their samples what the schema says? Is an image there twice?"""
 
 from __future__ import annotations
 
-import json
-import math
-import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
+import multiprocessing
+import os
+import signal
+import threading
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from labelmerge.errors import SampleError, ShardError
+from labelmerge.errors import LabelmergeError, LayoutError, ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
-from labelmerge.sharding.images import decode
-from labelmerge.sharding.manifest import MANIFEST, UNFINISHED, Types, read_manifest, wrong_types
+from labelmerge.sharding.duplicates import Found, Images, Overlap
+from labelmerge.sharding.manifest import MANIFEST, UNFINISHED, read_manifest, role
+from labelmerge.sharding.schema import Counts, Expected, check_sample
+from labelmerge.sharding.tars import read_samples
 
-_SAMPLE_TYPES: Types = {
-    "key": str,
-    "dataset": str,
-    "split": str,
-    "annotation_type": str,
-    "label_space": str,
-    "height": int,
-    "width": int,
-    "original_height": int,
-    "original_width": int,
-    "source": dict,
-    "present": str,
-    "boxes": str,
-    "segments": str,
-}
-_LISTS = ("present", "boxes", "segments")
-_SOURCE_TYPES: Types = {"path": str, "native_id": str, "sha256": str}
-_BOX_TYPES: Types = {
-    "bbox": list,
-    "class_index": int,
-    "iscrowd": bool,
-    "group_of": bool,
-    "depiction": bool,
-    "reflected": bool,
-    "area": (int, float),
-    "native_id": str,
-}
-_SEGMENT_TYPES: Types = {
-    "id": int,
-    "class_index": int,
-    "category_id": int,
-    "iscrowd": bool,
-    "area": int,
-    "native_id": str,
-}
-_FORMATS = {"jpg": "JPEG", "png": "PNG"}
-# Float32 readers of boxes may step this far over the border.
-_BORDER = 1e-3
+if TYPE_CHECKING:
+    from labelmerge.sharding.write import ShardReport
+
+_MAX_PROBLEMS_PER_SHARD = 100
 
 
 @dataclass(frozen=True)
@@ -70,12 +42,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was looked at, and every fault that was found."""
+    """What was looked at, every fault that was found, and the images that are there twice (which is no fault)."""
 
     splits: int
     shards: int
     samples: int
     problems: tuple[Problem, ...]
+    overlaps: tuple[Overlap, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,64 +60,96 @@ def find_splits(folders: Sequence[Path]) -> list[Path]:
     Raises:
         ShardError: one of `folders` doesn't exist or has no shards in it.
     """
-    found: set[Path] = set()
+    found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ShardError("no such folder", where=folder)
         here = {path.parent for name in (MANIFEST, UNFINISHED, "*.tar") for path in folder.rglob(name)}
         if not here:
             raise ShardError("no shards here", where=folder, fix="Give a folder that `labelmerge shard` wrote")
-        found |= here
-    return sorted(found)
+        for split in here:
+            found.setdefault(split.resolve(), split)
+    return sorted(found.values())
 
 
-def verify(folders: Sequence[Path], track: Track = no_track) -> VerifyReport:
+def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track) -> VerifyReport:
     """Check every shard under `folders` against its manifest and every sample against the schema.
 
     Args:
         folders: splits, datasets, or folders of datasets.
+        workers: processes.
         track: progress over shards.
 
     Raises:
         ShardError: there is nothing to verify. Faults of shards are in the report.
+        LabelmergeError: a worker process died.
     """
+    if workers < 1:
+        raise UsageError(f"workers is {workers}: it must be 1 or more")
+    folders = find_splits(folders)
     problems: list[Problem] = []
-    shards: list[tuple[Path, dict[str, Any], LabelSpace, _Totals]] = []
-    totals = []
-    splits = find_splits(folders)
-    for folder in splits:
+    splits: list[_Split] = []
+    tasks: list[_Task] = []
+    for folder in folders:
         try:
             manifest, space = read_manifest(folder)
         except ShardError as error:
             problems.append(Problem(str(error.where), error.what))
             continue
-        total = _Totals(folder, manifest)
-        totals.append(total)
+        split = _Split(folder, manifest, space)
         listed = {entry["name"] for entry in manifest["shards"]}
         for path in sorted(folder.glob("*.tar")):
             if path.name not in listed:
                 problems.append(Problem(str(path), "is not in the manifest"))
-        shards += [(folder / entry["name"], entry, space, total) for entry in manifest["shards"]]
-    for path, entry, space, total in track(shards, "verifying shards", len(shards)):
-        problems += [Problem(f"{path}{sample}", what) for sample, what in _check_shard(path, entry, space, total)]
-    for total in totals:
-        problems += [Problem(str(total.folder / MANIFEST), what) for what in total.check()]
-    return VerifyReport(len(splits), len(shards), sum(total.samples for total in totals), tuple(problems))
+        tasks += [_Task(len(splits), folder / entry["name"], entry, split.expected) for entry in manifest["shards"]]
+        splits.append(split)
+    found = Found()
+    # Closed also when interrupted, so that no worker goes on behind the user's back.
+    with closing(_run(tasks, workers)) as results:
+        for task, checked in zip(tasks, track(results, "verifying shards", len(tasks)), strict=True):
+            problems += [
+                Problem(f"{task.path}:{key}" if key else str(task.path), what) for key, what in checked.problems
+            ]
+            if checked.unlisted:
+                problems.append(Problem(str(task.path), f"has {checked.unlisted} more faults"))
+            found.add(task.split, checked.numbers, bytes(checked.hashes))
+            problems += splits[task.split].add(task.path, checked)
+    for split in splits:
+        problems += [Problem(str(split.folder / MANIFEST), what) for what in split.check()]
+    problems += _check_embedding_sizes(splits)
+    overlaps = found.overlaps([split.images for split in splits])
+    samples = sum(split.samples for split in splits)
+    return VerifyReport(len(folders), len(tasks), samples, tuple(problems), overlaps)
 
 
-class _Totals:
-    """Counts over a split's samples, to be compared with its manifest."""
+class _Split:
+    """Adds up what is found in a split's shards, in their order, to compare it with the manifest."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], space: LabelSpace) -> None:
         self.folder = folder
         self.manifest = manifest
         self.samples = 0
-        self.pixels = np.zeros(1 << 16, dtype=np.int64)
-        self.boxes = np.zeros(1 << 16, dtype=np.int64)
-        self.keys: set[str] = set()
-        self.complete = True  # every sample could be counted
+        self.counts = Counts()
+        self.expected = Expected(
+            manifest["dataset"], manifest["split"], manifest["annotation_type"], tuple(manifest["members"]), space
+        )
+        trained_on = role(manifest) == "train" and manifest["split"] == "train"
+        self.images = Images(folder, manifest["dataset"], manifest["split"], trained_on)
+        self._last = -1
+        self._complete = True  # every sample could be counted
+
+    def add(self, path: Path, checked: _Checked) -> Iterator[Problem]:
+        """Take in the next shard."""
+        self.samples += checked.samples
+        self.counts.add(checked.counts)
+        self._complete = self._complete and checked.complete
+        if checked.first is not None and checked.last is not None:
+            if checked.first <= self._last:
+                yield Problem(str(path), "its samples do not come after those of the shard before")
+            self._last = max(self._last, checked.last)
 
     def check(self) -> Iterator[str]:
+        """What of the manifest is wrong."""
         counts, listed = self.manifest["counts"], sum(entry["samples"] for entry in self.manifest["shards"])
         if counts["written"] != listed:
             yield f"counts {counts['written']} samples written, but its shards have {listed}"
@@ -152,187 +157,211 @@ class _Totals:
             yield f"counts {counts['skipped']} skipped, but lists {len(self.manifest['skipped'])}"
         if counts["found"] != counts["written"] + counts["skipped"]:
             yield "its counts do not add up"
-        if not self.complete:
+        if not self._complete:
             return
-        for name, have in (("class_pixels", self.pixels), ("class_boxes", self.boxes)):
-            wanted = {str(index): int(have[index]) for index in np.flatnonzero(have)}
-            ignored = wanted.pop(str(self._ignore), 0) if name == "class_pixels" else 0
-            if wanted != self.manifest[name]:
-                yield f"{name} does not agree with the samples"
-            if name == "class_pixels" and ignored != self.manifest["ignored_pixels"]:
-                yield "ignored_pixels does not agree with the samples"
-
-    @property
-    def _ignore(self) -> int:
-        return LabelSpace.from_json(self.manifest["label_space"]).ignore_index
-
-
-def _check_shard(path: Path, entry: dict[str, Any], space: LabelSpace, total: _Totals) -> Iterator[tuple[str, str]]:
-    """Faults of one shard: (":key" of the sample or "", what)."""
-    if not path.is_file():
-        total.complete = False
-        yield "", "is missing"
-        return
-    samples = 0
-    try:
-        yield from (("", what) for what in _check_file(path, entry))
-        for key, members, twice in _samples(path):
-            samples += 1
-            if twice:
-                yield f":{key}", f"members that occur twice: {', '.join(twice)}"
-            if key in total.keys:
-                yield f":{key}", "the key occurs twice"
-            total.keys.add(key)
-            sound = True
-            for what in _check_sample(key, members, space, total):
-                sound = False
-                yield f":{key}", what
-            total.complete = total.complete and sound
-    except tarfile.TarError as error:
-        total.complete = False
-        yield "", f"is not a whole tar ({error})"
-    except OSError as error:
-        total.complete = False
-        yield "", f"can't be read ({error.strerror})"
-        return
-    total.samples += samples
-    if samples != entry["samples"]:
-        total.complete = False
-        yield "", f"has {samples} samples, but the manifest says {entry['samples']}"
+        pixels = {str(index): count for index, count in self.counts.pixels.items()}
+        ignored = pixels.pop(str(self.expected.space.ignore_index), 0)
+        sizes = {
+            "pixels": self.counts.image_pixels,
+            "min": list(self.counts.least or (0, 0)),
+            "max": list(self.counts.most),
+        }
+        for name, have in (
+            ("class_pixels", pixels),
+            ("class_boxes", {str(index): count for index, count in self.counts.boxes.items()}),
+            ("ignored_pixels", ignored),
+            ("sizes", sizes),
+        ):
+            if self.manifest[name] != have:
+                yield f"{name} {'do' if name == 'sizes' else 'does'} not agree with the samples"
 
 
-def _check_file(path: Path, entry: dict[str, Any]) -> Iterator[str]:
-    if path.stat().st_size != entry["bytes"]:
-        yield f"has {path.stat().st_size} bytes, but the manifest says {entry['bytes']}"
-    elif sha256_file(path) != entry["sha256"]:
-        yield "its content is not what the manifest's sha256 says"
+def _check_embedding_sizes(splits: Sequence[_Split]) -> Iterator[Problem]:
+    sizes: defaultdict[Path, set[int]] = defaultdict(set)
+    for split in splits:
+        sizes[split.folder.parent] |= split.counts.embedding_sizes
+    for folder, different in sizes.items():
+        if len(different) > 1:
+            yield Problem(str(folder), f"box_embeddings.npy of different lengths: {sorted(different)}")
 
 
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
-    """Runs of members with one key, as WebDataset reads them: the key, the members, and the names that come twice."""
-    with tarfile.open(path, "r:") as tar:
-        files = (member for member in tar if member.isfile())
-        for key, group in groupby(files, key=lambda member: member.name.partition(".")[0]):
-            members: dict[str, bytes] = {}
-            twice = []
-            for member in group:
-                name = member.name.partition(".")[2]
-                if name in members:
-                    twice.append(name)
-                stream = tar.extractfile(member)
-                assert stream is not None
-                members[name] = stream.read()
-            yield key, members, twice
+# --- one shard --------------------------------------------------------------------------------------------------------
 
 
-def _check_sample(key: str, members: dict[str, bytes], space: LabelSpace, total: _Totals) -> Iterator[str]:
-    expected = set(total.manifest["members"])
-    if missing := sorted(expected - members.keys()):
-        yield f"members missing: {', '.join(missing)}"
-    if extra := sorted(members.keys() - expected):
-        yield f"members that the manifest does not list: {', '.join(extra)}"
-    if "json" not in members:
-        return
-    try:
-        meta = json.loads(members["json"])
-    except (ValueError, RecursionError) as error:
-        yield f"json can't be read ({error})"
-        return
-    if wrong := wrong_types(meta, _SAMPLE_TYPES) or wrong_types(meta["source"], _SOURCE_TYPES):
-        yield f"json: {wrong}"
-        return
-    for name in _LISTS:
-        try:
-            meta[name] = json.loads(meta[name])
-        except (ValueError, RecursionError) as error:
-            yield f"json: {name} is no JSON text ({error})"
-            return
-        if not isinstance(meta[name], list):
-            yield f"json: {name} is no list"
-            return
-    for name, value in (
-        ("key", key),
-        ("dataset", total.manifest["dataset"]),
-        ("split", total.manifest["split"]),
-        ("annotation_type", total.manifest["annotation_type"]),
-        ("label_space", space.hash),
-    ):
-        if meta[name] != value:
-            yield f"json: {name} is {meta[name]!r}, not {value!r}"
-    size = (meta["height"], meta["width"])
-    for name in ("jpg", "png"):
-        if name in members:
-            yield from _check_size(key, name, members[name], size)
-    present = {box["class_index"] for box in meta["boxes"] if wrong_types(box, {"class_index": int}) is None}
-    if "mask.png" in members:
-        mask = yield from _check_size(key, "mask.png", members["mask.png"], size)
-        if mask is not None:
-            counts = np.bincount(mask.ravel(), minlength=1 << 16)
-            total.pixels += counts
-            values = set(np.flatnonzero(counts).tolist()) - {space.ignore_index}
-            if outside := sorted(value for value in values if value not in space):
-                yield f"mask.png: values outside the label space: {', '.join(map(str, outside[:5]))}"
-            present = values
-    yield from _check_boxes(meta, space, total)
-    if "instances.png" in members:
-        instances = yield from _check_size(key, "instances.png", members["instances.png"], size)
-        if instances is not None:
-            yield from _check_segments(meta, space, np.bincount(instances.ravel()))
-    elif meta["segments"]:
-        yield "json: has segments, but there is no instances.png"
-    if meta["present"] != sorted(present):
-        yield f"json: present is {meta['present']}, but the annotation has {sorted(present)}"
+@dataclass(frozen=True)
+class _Task:
+    split: int
+    path: Path
+    entry: dict[str, Any]
+    expected: Expected
 
 
-def _check_size(
-    key: str, name: str, data: bytes, size: tuple[int, int]
-) -> Any:  # a generator of faults that returns the pixels, or None
-    try:
-        image = decode(data, Path(f"{key}.{name}"))
-    except SampleError:
-        yield f"{name} can't be decoded"
-        return None
-    if image.format != _FORMATS[name.rpartition(".")[2]]:
-        yield f"{name} is a {image.format} file"
-    if (image.height, image.width) != size:
-        yield f"{name} is {image.width}x{image.height}, but the json says {size[1]}x{size[0]}"
-    if name.endswith(".png") and name != "png" and image.mode not in ("L", "I;16"):
-        yield f"{name} is no single-channel 8- or 16-bit PNG (mode {image.mode})"
-        return None
-    return np.asarray(image)
+@dataclass
+class _Checked:
+    """What one shard was found to be.
 
+    Attributes:
+        problems: (key of the sample or "", what).
+        unlisted: how many more there are.
+        complete: every sample could be counted.
+        first, last: the smallest and the largest number of a sample.
+        numbers, hashes: of the samples with a source image, its first 16 bytes of SHA-256.
+    """
 
-def _check_boxes(meta: dict[str, Any], space: LabelSpace, total: _Totals) -> Iterator[str]:
-    for number, box in enumerate(meta["boxes"]):
-        if wrong := wrong_types(box, _BOX_TYPES):
-            yield f"json: boxes[{number}]: {wrong}"
-            continue
-        corners = box["bbox"]
-        if len(corners) != 4 or not all(map(_is_number, corners)) or not _is_number(box["area"]) or box["area"] < 0:
-            yield f"json: boxes[{number}]: bbox must be four numbers, and area one of 0 or more"
-            continue
-        x0, y0, x1, y1 = corners
-        if not (-_BORDER <= x0 < x1 <= meta["width"] + _BORDER and -_BORDER <= y0 < y1 <= meta["height"] + _BORDER):
-            yield f"json: boxes[{number}]: {corners} is no box inside the image"
-        if box["class_index"] not in space:
-            yield f"json: boxes[{number}]: class {box['class_index']} is not in the label space"
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    unlisted: int = 0
+    samples: int = 0
+    complete: bool = True
+    first: int | None = None
+    last: int | None = None
+    numbers: array[int] = field(default_factory=lambda: array("l"))
+    hashes: bytearray = field(default_factory=bytearray)
+    counts: Counts = field(default_factory=Counts)
+
+    def report(self, key: str, what: str) -> None:
+        self.complete = False
+        if len(self.problems) < _MAX_PROBLEMS_PER_SHARD:
+            self.problems.append((key, what))
         else:
-            total.boxes[box["class_index"]] += 1
+            self.unlisted += 1
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and -math.inf < value < math.inf
+class _Stopped(Exception):
+    """The parent has asked to stop."""
 
 
-def _check_segments(meta: dict[str, Any], space: LabelSpace, areas: Any) -> Iterator[str]:
-    listed: dict[int, int] = {}
-    for number, segment in enumerate(meta["segments"]):
-        if wrong := wrong_types(segment, _SEGMENT_TYPES):
-            yield f"json: segments[{number}]: {wrong}"
-            continue
-        listed[segment["id"]] = segment["area"]
-        if segment["class_index"] not in space:
-            yield f"json: segments[{number}]: class {segment['class_index']} is not in the label space"
-    have = {int(value): int(areas[value]) for value in np.flatnonzero(areas) if value}
-    if listed != have:
-        yield "instances.png and the segments of the json differ in ids or areas"
+def _check_shard(task: _Task, stopped: Callable[[], bool] = lambda: False) -> _Checked:
+    path, entry, checked = task.path, task.entry, _Checked()
+    if not path.is_file():
+        checked.report("", "is missing")
+        return checked
+    try:
+        if path.stat().st_size != entry["bytes"]:
+            checked.report("", f"has {path.stat().st_size} bytes, but the manifest says {entry['bytes']}")
+        elif sha256_file(path) != entry["sha256"]:
+            checked.report("", "its content is not what the manifest's sha256 says")
+        for key, members in read_samples(path, checked.report):
+            if stopped():
+                raise _Stopped
+            _check(key, members, task.expected, checked)
+    except OSError as error:
+        checked.report("", f"can't be read ({error.strerror})")
+        return checked
+    if checked.samples != entry["samples"]:
+        checked.report("", f"has {checked.samples} samples, but the manifest says {entry['samples']}")
+    return checked
+
+
+def _check(key: str, members: dict[str, bytes], expected: Expected, checked: _Checked) -> None:
+    checked.samples += 1
+    source = None
+    faults = check_sample(key, members, expected, checked.counts)
+    while True:
+        try:
+            checked.report(key, next(faults))
+        except StopIteration as done:
+            source = done.value
+            break
+    number = expected.number(key)
+    if number is None:
+        checked.report(key, "the key is none of this split")
+        return
+    if checked.last is not None and number <= checked.last:
+        checked.report(key, "the key occurs twice, or samples are out of order")
+    checked.first = number if checked.first is None else min(checked.first, number)
+    checked.last = number if checked.last is None else max(checked.last, number)
+    if source is not None:
+        checked.numbers.append(number)
+        checked.hashes += bytes.fromhex(source)[:16]
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+_stop: Event
+
+
+def _run(tasks: Sequence[_Task], workers: int) -> Generator[_Checked, None, None]:
+    """The tasks' results, in their order."""
+    if workers == 1:
+        yield from map(_check_shard, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(stop,))
+    try:
+        yield from pool.map(_work, tasks)
+    except BrokenProcessPool as error:
+        raise LabelmergeError(
+            "a worker process died, perhaps for lack of memory", fix="Run again with fewer --workers"
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(stop: Event) -> None:
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(task: _Task) -> _Checked:
+    return _check_shard(task, _stop.is_set)
+
+
+# --- finishing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FinishReport:
+    """What `finish_all` did.
+
+    Attributes:
+        finished: the splits that have a manifest now, and had none before.
+        unfinished: the splits that can't be finished yet, and why.
+        already: how many splits were finished before.
+    """
+
+    finished: tuple[ShardReport, ...]
+    unfinished: tuple[Problem, ...]
+    already: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "finished": [report.to_json() for report in self.finished],
+            "unfinished": [asdict(problem) for problem in self.unfinished],
+            "already": self.already,
+        }
+
+
+def finish_all(folders: Sequence[Path], track: Track = no_track) -> FinishReport:
+    """Make the manifest of every split under `folders` that has none, from what its parts have recorded.
+
+    Args:
+        folders: splits, datasets, or folders of datasets.
+        track: progress over splits.
+
+    Raises:
+        ShardError: there are no shards at all. Splits whose parts aren't all done are in the report.
+        OutputError: no space, no permission; a process is still writing there.
+    """
+    from labelmerge.sharding.write import finish
+
+    splits = find_splits(folders)
+    todo = [folder for folder in splits if (folder / UNFINISHED).is_dir() or not (folder / MANIFEST).is_file()]
+    finished, unfinished = [], []
+    for folder in track(todo, "finishing splits", len(todo)):
+        try:
+            finished.append(finish(folder))
+        except (ShardError, LayoutError) as error:
+            what = f"{error.what}. {error.fix}" if error.fix else error.what
+            unfinished.append(Problem(str(error.where or folder), what))
+    return FinishReport(tuple(finished), tuple(unfinished), len(splits) - len(todo))
