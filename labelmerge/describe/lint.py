@@ -63,7 +63,7 @@ def lint(
 
         text = " ".join(row.description.split())
         if not text:
-            report("missing", "has no description")
+            report("missing", "has no description" + (f": {row.note}" if row.note else ""))
             continue
         if _says_nothing(row.name, text):
             report("bare", "has a description that says no more than the caption")
