@@ -51,6 +51,7 @@ def lint(
     """
     problems: list[Problem] = []
     seen_texts: dict[str, Description] = {}
+    seen_words: list[tuple[_Words, Description]] = []
     seen_indices: dict[int, Description] = {}
     for row in rows:
 
@@ -74,9 +75,12 @@ def lint(
             report("long", f"makes a sentence of {tokens} tokens; {max_tokens} are allowed")
         if text in seen_texts:
             report("duplicate text", f"has the same text as {seen_texts[text].name!r}, so the two would be merged")
-        elif other := next((seen for seen in seen_texts if _nearly_the_same(seen, text)), None):
-            report("near text", f"has nearly the same text as {seen_texts[other].name!r}: say what sets them apart")
-        seen_texts.setdefault(text, row)
+        else:
+            words = _Words.of(text)
+            if other := next((earlier for seen, earlier in seen_words if words.is_nearly(seen)), None):
+                report("near text", f"has nearly the same text as {other.name!r}: say what sets them apart")
+            seen_texts[text] = row
+            seen_words.append((words, row))
 
         if not row.source:
             report("source", "does not say where its text is from")
@@ -133,9 +137,21 @@ def _says_what_kind(text: str) -> bool:
     return joined is not None and len(_WORD.findall(joined["what"])) >= 2
 
 
-def _nearly_the_same(one: str, other: str) -> bool:
-    a, b = one.casefold().split(), other.casefold().split()
-    # At most twice the shorter length is shared: what can't reach the threshold need not be compared.
-    if 2 * min(len(a), len(b)) < NEARLY * (len(a) + len(b)) or 2 * len(set(a) & set(b)) < 0.5 * len(a + b):
-        return False
-    return SequenceMatcher(None, a, b, autojunk=False).ratio() >= NEARLY
+@dataclass(frozen=True)
+class _Words:
+    """A text as words, ready to be compared."""
+
+    words: tuple[str, ...]
+    distinct: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> _Words:
+        words = tuple(text.casefold().split())
+        return cls(words, frozenset(words))
+
+    def is_nearly(self, other: _Words) -> bool:
+        needed = NEARLY * (len(self.words) + len(other.words)) / 2
+        repeated = len(self.words) - len(self.distinct)
+        if len(self.distinct & other.distinct) + repeated < needed:  # so many words can't be shared, in any order
+            return False
+        return SequenceMatcher(None, self.words, other.words, autojunk=False).ratio() >= NEARLY
