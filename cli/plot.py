@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from . import options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PICTURE = "The picture: .png, .svg or .pdf."
+
+
+def _datasets(function: F) -> F:
+    """`--dataset NAME`, repeatable."""
+    what = "Only this dataset; may be repeated."
+    return click.option("--dataset", "datasets", multiple=True, metavar="NAME", help=what)(function)
 
 
 @click.group("plot")
@@ -16,16 +28,21 @@ def command() -> None:
     \b
     Example:
       labelmerge plot similarity --bank bank --out similarity.png
+      labelmerge plot map --bank bank --out map.pdf
+      labelmerge plot neighbours --bank bank --label mouse --label cityscapes:rider
     """
 
 
 @command.command("similarity")
 @options.bank()
 @click.option("--words", type=options.folder, metavar="BANK", help="A bank of bare words, drawn beside the other.")
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Only this dataset; may be repeated.")
-@options.out_file("The picture: .png, .svg or .pdf.")
+@_datasets
+@options.out_file(_PICTURE)
 def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: Path) -> None:
     """Draw how near the labels of all datasets lie to each other, similar ones side by side.
+
+    Over each matrix stands its block-diagonality: 0 where labels of one block are no nearer to each other than to the
+    rest, 1 where they are the same. docs/merge.md has the formula.
 
     \b
     Example:
@@ -37,4 +54,65 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
     from labelmerge.plot.similarity import plot_similarity
 
     drawn = plot_similarity(Bank.load(bank), out, words=Bank.load(words) if words else None, datasets=datasets or None)
-    click.echo(f"Drew {drawn} labels: {out}")
+    for title, blocky in drawn.blocks:
+        click.echo(f"{title}: block-diagonality {blocky:.3f}")
+    click.echo(f"Drew {drawn.labels} labels: {out}")
+
+
+@command.command("map")
+@options.bank()
+@_datasets
+@options.seed
+@options.out_file(_PICTURE)
+def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> None:
+    """Draw all labels on a flat map, on which labels that mean alike lie near each other.
+
+    \b
+    Example:
+      labelmerge embed cityscapes camvid --encoder offline --out bank
+      labelmerge plot map --bank bank --out map.png
+    """
+    from labelmerge.embed.bank import Bank
+    from labelmerge.plot.map import plot_map
+
+    drawn = plot_map(Bank.load(bank), out, datasets=datasets or None, seed=seed)
+    click.echo(f"Drew {drawn.labels} labels of {drawn.texts} distinct texts, {drawn.named} of them by name: {out}")
+
+
+@command.command("neighbours")
+@options.bank()
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    required=True,
+    metavar="LABEL",
+    help="A name, DATASET:NAME or DATASET:INDEX; may be repeated.",
+)
+@_datasets
+@click.option("--count", type=click.IntRange(min=1), default=8, show_default=True, help="How many neighbours of each.")
+@click.option("--out", type=options.new_file, metavar="FILE", help=f"{_PICTURE} Without it, only text is printed.")
+@options.as_json
+def neighbours(
+    bank: Path, labels: tuple[str, ...], datasets: tuple[str, ...], count: int, out: Path | None, as_json: bool
+) -> None:
+    """Tell which labels of other datasets are nearest to the given ones.
+
+    A name stands for all labels that are called so; where they mean different things, each meaning is told apart.
+
+    \b
+    Example:
+      labelmerge embed cityscapes camvid --encoder offline --out bank
+      labelmerge plot neighbours --bank bank --label sidewalk --label camvid:Bicyclist --out neighbours.png
+    """
+    from labelmerge.embed.bank import Bank
+    from labelmerge.plot.neighbours import find_neighbours, neighbours_text, plot_neighbours
+
+    loaded = Bank.load(bank)
+    if datasets:
+        loaded = loaded.for_datasets(datasets)
+    found = [one for label in labels for one in find_neighbours(loaded, label, count)]
+    if out is not None:
+        plot_neighbours(loaded, found, out)
+    text = neighbours_text(found)
+    options.say([one.to_json() for one in found], as_json, text if out is None else f"{text}\nDrew it: {out}")

@@ -10,12 +10,13 @@ import numpy as np
 Vertices = tuple[tuple[float, float], ...]
 
 # M. Okabe and K. Ito, "Color Universal Design" (2008), without black and yellow, which vanish on dark or light paper.
-# Beyond six datasets the colours come again in other lightness, then duller; none comes near black or white.
+# Beyond six datasets the colours come again in other lightness, then duller; none comes near black or white. Shapes
+# come again after seven, so hues that look alike must not stand side by side, nor the last and the first.
 _COLOURS = (
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
-    *("#66aad1", "#e69e66", "#66c5ab", "#854f6d", "#966700", "#387597"),
-    *("#3d6fb4", "#a14c0c", "#006f50", "#e0afca", "#f0c566", "#9ad2f2"),
-    *("#4d7a94", "#a2724d", "#4d8c7b", "#9e7d90", "#a98c4d", "#6f95aa"),
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"),
+    *("#66aad1", "#e69e66", "#66c5ab", "#854f6d", "#387597", "#966700"),
+    *("#3d6fb4", "#a14c0c", "#006f50", "#e0afca", "#9ad2f2", "#f0c566"),
+    *("#4d7a94", "#a2724d", "#4d8c7b", "#9e7d90", "#6f95aa", "#a98c4d"),
 )
 
 

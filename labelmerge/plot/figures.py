@@ -1,0 +1,66 @@
+"""What all figures for papers share: formats, the legend of datasets, and the same bytes from the same input."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labelmerge.errors import UsageError
+from labelmerge.files import write_bytes
+from labelmerge.plot.datasets import Style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.path import Path as Outline
+
+FORMATS = (".png", ".svg", ".pdf")
+_LEGEND_INCHES = 1.5  # of one dataset in the legend
+# Without dates and versions, the same input gives the same file.
+_METADATA: dict[str, dict[str, None]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+
+
+def check_format(out: Path) -> None:
+    """Raise UsageError where `out` ends in none of `FORMATS`."""
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"can't draw a {out.suffix or 'file without ending'}", where=out, fix=f"Use {', '.join(FORMATS)}"
+        )
+
+
+def marker(style: Style) -> Outline:
+    """A dataset's shape as matplotlib draws markers."""
+    from matplotlib.path import Path as Outline
+
+    return Outline([*style.outline, style.outline[0]], closed=True)
+
+
+def dataset_legend(figure: Figure, styles: Mapping[str, Style]) -> None:
+    """A legend of datasets, each with its colour and shape, below the figure."""
+    from matplotlib.lines import Line2D
+    from matplotlib.markers import MarkerStyle
+
+    handles = [
+        Line2D(
+            [], [], linestyle="none", marker=MarkerStyle(marker(style)), markersize=8, color=style.colour, label=name
+        )
+        for name, style in styles.items()
+    ]
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / _LEGEND_INCHES)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write the figure in the format that the file's ending says; raises OutputError."""
+    import matplotlib
+
+    kind = out.suffix.lower()
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "labelmerge"}):
+        figure.savefig(stream, format=kind[1:], metadata=_METADATA[kind])
+    write_bytes(out, stream.getvalue())
