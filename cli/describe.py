@@ -157,7 +157,11 @@ def _lint(recipes: list[Recipe], out: Path | None, encoder: str | None, limit: d
         for problem in lint(rows, **settings):
             found.append({"dataset": recipe.name, **asdict(problem)})
             lines.append(f"{recipe.name} {problem.index} {problem.name!r} {problem.what}")
+    names = {recipe.name for recipe in recipes}
+    strays = sorted(str(path) for path in out.glob("*.csv") if path.stem not in names) if out else []
+    if strays:
+        lines.append(f"Not looked at, since it is named after no dataset that was asked for: {', '.join(strays)}")
     checked = ", ".join(recipe.name for recipe in recipes)
     lines.append(f"{len(found)} problem{'s' * (len(found) != 1)} in the descriptions of {checked}.")
-    options.say({"problems": found}, as_json, "\n".join(lines))
+    options.say({"problems": found, "not_looked_at": strays}, as_json, "\n".join(lines))
     return 1 if found else 0

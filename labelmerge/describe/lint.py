@@ -83,11 +83,11 @@ def lint(
             seen_words.append((words, row))
 
         if not row.source:
-            report("source", "does not say where its text is from")
+            report("source", "does not say where its text is from: source is 'curated' for own words, or names it")
         elif row.source == "wikipedia" and not (row.licence and row.url and row.revision):
             report("source", "has a text from Wikipedia without its licence, url and revision")
         elif row.source != "curated" and not row.licence:
-            report("source", f"has a text from {row.source!r} without a licence")
+            report("source", f"has a text from {row.source!r} without a licence in the column licence")
     return problems
 
 

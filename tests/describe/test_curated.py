@@ -89,6 +89,19 @@ def test_all_means_every_shipped_dataset(run: Run, tmp_path: Path) -> None:
     assert sorted(path.stem for path in tmp_path.iterdir()) == dataset_names()
 
 
+def test_the_example_of_the_documentation(run: Run, tmp_path: Path) -> None:
+    """A few rows of one's own, without touching the installation."""
+    page = (Path(__file__).parents[2] / "docs" / "descriptions.md").read_text(encoding="utf-8")
+    example = page.split("```csv\n")[1].split("```")[0]
+    (tmp_path / "cityscapes.csv").write_text(example)
+    result = run("describe", "cityscapes", "--lint", "--out", tmp_path)
+    assert result.exit_code == 0 and result.stdout in page
+    shipped = load_descriptions(load_recipe("cityscapes"))
+    rows = load_descriptions(load_recipe("cityscapes"), overrides=tmp_path)
+    assert [row.name for row in rows] == [row.name for row in shipped]
+    assert [row.index for row, ours in zip(rows, shipped, strict=True) if row != ours] == [8, 13]
+
+
 def test_what_is_wrong_is_said_in_one_line(run: Run, tmp_path: Path) -> None:
     result = run("describe", "citiscapes", "--out", tmp_path)
     assert result.exit_code == 2 and "Did you mean cityscapes" in result.stderr

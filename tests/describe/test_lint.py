@@ -97,6 +97,9 @@ def test_the_command_lists_them(run: Callable[..., Result], tmp_path: Path) -> N
         "cityscapes 0 'road' has a description that says no more than the caption\n"
         "1 problem in the descriptions of cityscapes, camvid.\n"
     )
+    (tmp_path / "cityscape.csv").write_text("index,name\n0,road\n")
+    result = run("describe", "camvid", "--lint", "--out", tmp_path)
+    assert result.exit_code == 0 and f"{tmp_path / 'cityscape.csv'}, {tmp_path / 'cityscapes.csv'}\n" in result.stdout
     (tmp_path / "camvid.csv").write_text("index,name\n0,Sky\n0,Sky\n")
     result = run("describe", "camvid", "cityscapes", "--lint", "--out", tmp_path, "--json")
     assert result.exit_code == 1
