@@ -58,6 +58,8 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Pair:
+    """One row of the file of pairs."""
+
     a: LabelKey
     name_a: str
     b: LabelKey
@@ -104,8 +106,8 @@ def average_precision(scores: Floats, positive: Bools, weights: Floats) -> float
 def best_f1(scores: Floats, positive: Bools, weights: Floats) -> tuple[float, float]:
     """The highest F1 that a threshold can reach, and that threshold."""
     thresholds, hits, all_ = counts_above(scores, positive, weights)
-    f1 = 2 * hits / (all_ + hits[-1])
-    return float(f1.max()), float(thresholds[np.argmax(f1)])
+    values = 2 * hits / (all_ + hits[-1])
+    return float(values.max()), float(thresholds[np.argmax(values)])
 
 
 def f1(chosen: Bools, positive: Bools, weights: Floats) -> float:
@@ -312,7 +314,7 @@ def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> st
         if measured.merge:
             above = measured.cosines >= measured.merge.threshold - ROUNDING
             shares = (np.mean(above[[(pair.relation, pair.kind) == kind for pair in pairs]]) for kind in kinds)
-            say(row(measured.title, f"{measured.merge.threshold:.3f}", *(f"{share:.0%}" for share in shares)))
+            say(row(measured.title, f"{measured.merge.threshold:.3f}", *(f"{share:.1%}" for share in shares)))
 
     relations = ("same", "contains", "different")
     say("\nPairs whose two labels have one text.\n")
