@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ class MeanColour:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def encode_images(self, images: list[Image.Image], *, batch_size: int = 64) -> Any:
+    def encode_images(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Any:
         self.batches.append(len(images))
         colours = np.array([np.asarray(image).mean((0, 1)) for image in images], np.float32).reshape(-1, 3)
         return colours / np.linalg.norm(colours, axis=1, keepdims=True)
@@ -59,7 +60,7 @@ def tower(monkeypatch: pytest.MonkeyPatch) -> MeanColour:
 def things(own: Own) -> Own:
     """Six images; the first has no boxes, the others one more each."""
     own.write_recipe(BOXES)
-    boxes = []
+    boxes: list[dict[str, Any]] = []
     for number in range(6):
         own.image(f"images/train/{number}.png", size=(12, 16))
         boxes += [
