@@ -23,6 +23,8 @@ COMMANDS = {
     "embed": "Turn labels and descriptions into a versioned embedding bank.",
     "shard": "Turn a dataset on disk into WebDataset shards.",
     "verify": "Check every shard against its manifest and every sample against the schema.",
+    "stats": "Tell how much is in shards, and of which classes.",
+    "export": "Write shards as COCO files.",
     "merge": "Report which labels mean the same, and which clash.",
     "train": "Train one model on all the shards.",
     "eval": "Measure a trained model on shards, by their own labels.",

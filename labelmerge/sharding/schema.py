@@ -134,8 +134,10 @@ def check_sample(
         yield f"members that the manifest does not list: {', '.join(extra)}"
     if "json" not in members:
         return None
-    meta = yield from _parse(members["json"])
-    if meta is None:
+    try:
+        meta = parse(members["json"])
+    except ValueError as error:
+        yield str(error)
         return None
     for name, value in (
         ("key", key),
@@ -176,24 +178,21 @@ def check_sample(
     return str(meta["source"]["sha256"])
 
 
-def _parse(data: bytes) -> Generator[str, None, dict[str, Any] | None]:
+def parse(data: bytes) -> dict[str, Any]:
+    """A sample's JSON, the lists in it parsed; raises ValueError where a field is missing or of another type."""
     try:
         meta = json.loads(data)
     except (ValueError, RecursionError) as error:
-        yield f"json can't be read ({error})"
-        return None
+        raise ValueError(f"json can't be read ({error})") from error
     if wrong := wrong_types(meta, _SAMPLE_TYPES) or wrong_types(meta["source"], _SOURCE_TYPES):
-        yield f"json: {wrong}"
-        return None
+        raise ValueError(f"json: {wrong}")
     for name in LISTS:
         try:
             meta[name] = json.loads(meta[name])
         except (ValueError, RecursionError) as error:
-            yield f"json: {name} is no JSON text ({error})"
-            return None
+            raise ValueError(f"json: {name} is no JSON text ({error})") from error
         if not isinstance(meta[name], list):
-            yield f"json: {name} is no list"
-            return None
+            raise ValueError(f"json: {name} is no list")
     return dict(meta)
 
 

@@ -1,0 +1,34 @@
+"""labelmerge stats: what is in shards, from their manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
+@click.option("--classes", is_flag=True, help="Also every class: its pixels and boxes in every split.")
+@options.as_json
+def command(folders: tuple[Path, ...], classes: bool, as_json: bool) -> None:
+    """Tell how much is in shards, and of which classes; no shard is opened.
+
+    DIR is what `shard` wrote: a split, a dataset, or a folder of datasets. Sizes are width x height, from the smallest
+    to the largest of each. "ignored" is the share of mask pixels without a label.
+
+    \b
+    Example:
+      labelmerge stats shards --classes
+    """
+    from labelmerge.sharding.stats import class_tables, stats, table
+
+    splits, unfinished = stats(folders)
+    lines = [table(splits), ""] if splits else []
+    lines += [class_tables(splits), ""] if classes and splits else []
+    lines += [f"{folder}: unfinished" for folder in unfinished]
+    lines.append(f"{sum(split.samples for split in splits):,} samples in {len(splits)} finished splits.")
+    data = {"splits": [split.to_json() for split in splits], "unfinished": [str(folder) for folder in unfinished]}
+    options.say(data, as_json, "\n".join(lines))
