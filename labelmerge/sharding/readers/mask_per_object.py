@@ -27,14 +27,13 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.images import read_indices, resize_nearest
 from labelmerge.sharding.layout import find, first_place, optional_place, places
 from labelmerge.sharding.readers.classes import folded
 from labelmerge.sharding.readers.listed import loaded, stored
+from labelmerge.sharding.readers.painting import Canvas
 from labelmerge.sharding.readers.tables import Rows, csv_rows, loading
 from labelmerge.sharding.sample import Annotation, Box, Corners, Item, Keys, Note, Skip, Source, clip
 
@@ -99,7 +98,8 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Paint one image's masks; raises SampleError."""
     height, width = size
-    painted = []
+    canvas = Canvas(size)
+    indices: list[int] = []
     boxes = []
     notes: Counter[str] = Counter()
     for path, index, (x0, y0, x1, y1), group_of, depiction, number in item.annotation:
@@ -111,23 +111,20 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         if not _same_shape(stored_mask.shape, size):
             notes["masks_of_another_shape"] += 1
             continue
-        covered = resize_nearest(stored_mask != 0, size)
-        area = int(np.count_nonzero(covered))
+        area = canvas.paint(resize_nearest(stored_mask != 0, size))
         if area == 0:
             notes["empty_masks"] += 1
             continue
-        painted.append((area, index, covered))
+        indices.append(index)
         bbox = clip((x0 * width, y0 * height, x1 * width, y1 * height), size)
         if bbox is None:
             notes["zero_size_boxes"] += 1
         else:
             boxes.append(Box(bbox, index, float(area), group_of=group_of, depiction=depiction, native_id=number))
-    if not painted:
+    if not indices:
         faults = ", ".join(f"{what.replace('_', ' ')}: {count}" for what, count in sorted(notes.items()))
         raise SampleError(f"none of its masks covers a pixel ({faults})", where=source.root / item.path)
-    mask = np.full(size, source.space.ignore_index, dtype=source.space.dtype)
-    for _, index, covered in sorted(painted, key=lambda entry: -entry[0]):
-        mask[covered] = index
+    mask = canvas.classes(indices, source.space.ignore_index, source.space.dtype)
     return Annotation(mask=mask, boxes=tuple(boxes), notes=notes)
 
 

@@ -134,8 +134,8 @@ class _Json:
                 if not self._more():
                     raise
             else:
-                # "12" may be the beginning of "123"
-                if end < len(self._text) or not self._more():
+                # "12", or the 12 of "12e+", may be the beginning of "12e+3"
+                if len(self._text) - end > 2 or not self._more():
                     self._at = end
                     return value
 
@@ -147,8 +147,9 @@ class _Json:
         if len(waiting) > _MAX_VALUE:
             raise ValueError(f"one of its values has more than {_MAX_VALUE} characters")
         chunk = self._file.read(max(_CHUNK, len(waiting)))
+        if chunk:
+            self._text, self._at = waiting + chunk, 0
         self._ended = not chunk
-        self._text, self._at = waiting + chunk, 0
         return bool(chunk)
 
 

@@ -1,0 +1,59 @@
+"""Masks in a COCO instances JSON: COCO itself (`instances_train2017.json`), and people's own data.
+
+Polygons with all their parts, and run-length codes, which can have holes; painting order and what becomes of crowds are
+in `instance_masks`. Samples get boxes and an instances mask, too. An object whose mask makes no sense or covers nothing
+is left out and counted. Categories are matched to the label space by name (see `classes.match_categories`).
+
+Option `name_parts`: as for `coco_boxes`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from labelmerge.sharding.layout import find, first_place
+from labelmerge.sharding.readers.classes import match_categories
+from labelmerge.sharding.readers.coco_boxes import name_parts
+from labelmerge.sharding.readers.instance_masks import candidates, object_id, packed, painted
+from labelmerge.sharding.readers.listed import IMAGE_SUFFIXES, Images, on_disk
+from labelmerge.sharding.readers.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
+from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+
+KEYS = Keys(types=("mask", "noisy_mask"), layout=("images", "annotations"), options=("name_parts",), instances=True)
+label_space = None
+image = None
+
+
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
+    """List the images of the JSON that are on disk; raises LayoutError or RecipeError."""
+    folder = first_place(source, "images", "folder of images")
+    path = source.root / first_place(source, "annotations", "annotations JSON")
+    with loading(scratch):
+        categories, images, objects = (
+            NameById(),
+            Images(scratch, folder, name_parts(source)),
+            Groups(scratch, "objects"),
+        )
+        count = 0
+
+        def add(record: Record) -> None:
+            nonlocal count
+            count += 1
+            data = packed(record.get("bbox"), record["segmentation"])
+            entry = object_id(record, count), whole(record["category_id"]), bool(record.get("iscrowd")), data
+            objects.add(native_id(record, "image_id"), entry, size=300 + len(data))
+
+        read_lists(path, {"categories": categories, "images": images, "annotations": add})
+        objects.close()
+        images.close(path)
+        classes = match_categories(source, categories.names, path)
+        found = (match.path for match in find(source.root, f"{folder}/**/*"))
+        on_disk(scratch, "files", (name for name in found if name.lower().endswith(IMAGE_SUFFIXES)))
+
+    yield from candidates(scratch, classes, path, skipped="no annotation in the JSON")
+
+
+def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
+    """Paint one image's objects; raises SampleError."""
+    return painted(source, item, size)
