@@ -47,10 +47,10 @@ def command(bank: Path, out: Path, shards: tuple[Path, ...], threshold: float | 
 
     labels = Bank.load(bank)
     report = merge_groups(labels, threshold, read_counts(shards, labels) if shards else None)
-    write_merge_report(report, labels, out, seed=seed, track=options.track)
+    content = write_merge_report(report, labels, out, seed=seed, track=options.track)
     merged = sum(len(group.members) for group in report.groups)
     options.say(
-        report.to_json(),
+        content,
         as_json,
         f"{sum(report.datasets.values())} labels: {merged} merged into {len(report.groups)}, {len(report.alone)} alone "
         f"(cosine {report.threshold:.3f})\n"

@@ -29,6 +29,7 @@ def flat_map(vectors: Vectors, seed: int = 0) -> Places:
     if len(vectors) < _FEWEST or not begin.any():
         return _unit_square(begin)
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     tsne = TSNE(
         metric="cosine",
@@ -36,9 +37,12 @@ def flat_map(vectors: Vectors, seed: int = 0) -> Places:
         perplexity=min(_NEIGHBOURS, (len(vectors) - 1) / 3),
         max_iter=_STEPS,
         random_state=seed,
-        n_jobs=1,  # sums over threads would differ from run to run
+        n_jobs=1,
     )
-    return _unit_square(np.asarray(tsne.fit_transform(vectors), dtype=np.float64))
+    with threadpool_limits(
+        1
+    ):  # sums over threads differ from run to run; and threads that wait cost more than they save
+        return _unit_square(np.asarray(tsne.fit_transform(vectors), dtype=np.float64))
 
 
 def _widest_plane(vectors: Vectors) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from labelmerge.embed.bank import Bank
 from labelmerge.embed.mapping import mapping_table
@@ -26,7 +27,9 @@ CSV_HEADER = (
 )
 
 
-def write_merge_report(report: MergeReport, bank: Bank, out: Path, *, seed: int = 0, track: Track = no_track) -> None:
+def write_merge_report(
+    report: MergeReport, bank: Bank, out: Path, *, seed: int = 0, track: Track = no_track
+) -> dict[str, Any]:
     """Write the report into a folder.
 
     - ``merge.html``, self-contained;
@@ -41,6 +44,9 @@ def write_merge_report(report: MergeReport, bank: Bank, out: Path, *, seed: int 
         seed: of the page's map.
         track: progress.
 
+    Returns:
+        What ``merge.json`` holds.
+
     Raises:
         OutputError: the files can't be written, or there is a mapping that a person has edited.
     """
@@ -49,11 +55,16 @@ def write_merge_report(report: MergeReport, bank: Bank, out: Path, *, seed: int 
     _keep_edits(out, mapping)
     for _ in track([None], "placing labels on the map", 1):
         page = merge_page(report, bank, lines, seed)
-    about = {"mapping_sha256": hashlib.sha256(mapping).hexdigest(), "labels": [line.to_json() for line in lines]}
+    content = {
+        **report.to_json(),
+        "mapping_sha256": hashlib.sha256(mapping).hexdigest(),
+        "labels": [line.to_json() for line in lines],
+    }
     write_bytes(out / MAPPING, mapping)
-    write_json(out / JSON, {**report.to_json(), **about})
+    write_json(out / JSON, content)
     write_text(out / "merge.csv", merge_table(report, lines))
     write_text(out / "merge.html", page)
+    return content
 
 
 def _keep_edits(out: Path, mapping: bytes) -> None:
