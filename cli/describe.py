@@ -81,6 +81,8 @@ def command(
     recipes = [load_recipe(name) for name in dict.fromkeys(names)]
     if encoder and not check:
         raise UsageError("--encoder goes with --lint; to embed with it, use `labelmerge embed --encoder`")
+    if source != "wikipedia" and (language or follow_redirects or again):
+        raise UsageError("--language, --follow-redirects and --again go with --from wikipedia")
     limit = {} if max_tokens is None else {"max_tokens": max_tokens}
     if check:
         context.exit(_lint(recipes, out, encoder, limit, as_json))

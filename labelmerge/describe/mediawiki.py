@@ -67,7 +67,8 @@ class MediaWiki:
         self._retries, self._wait = retries, retry_wait
         self._query = _ABOUT | (_LINKS | {"lllang": links_to} if links_to else _OPENINGS | {"exlimit": "max"})
         self._at_once = _LINKS_AT_ONCE if links_to else _OPENINGS_AT_ONCE
-        self._kept: dict[str, dict[str, Any]] = {} if again else _read_cache(cache)
+        self._again = again
+        self._kept = _read_cache(cache)
         self._answered = False
         self._client = httpx.Client(
             timeout=timeout,
@@ -80,13 +81,13 @@ class MediaWiki:
         )
 
     def fetch(self, titles: Sequence[str], track: Track = no_track) -> None:
-        """Ask about those of `titles` that nothing is kept of.
+        """Ask about those of `titles` that nothing is kept of; about all of them, if told to ask again.
 
         Raises:
             LabelmergeError: the API can't be reached or does not answer as it should; what came before is kept.
             OutputError: the cache can't be written.
         """
-        new = [title for title in titles if title not in self._kept]
+        new = [title for title in titles if self._again or title not in self._kept]
         batches = [new[start : start + self._at_once] for start in range(0, len(new), self._at_once)]
         for batch in track(batches, "fetching articles", len(batches)):
             answer = self._ask({**self._query, "titles": "|".join(batch)})

@@ -234,6 +234,9 @@ def test_what_was_fetched_is_not_fetched_again(wiki: Wiki, tmp_path: Path) -> No
     wiki.requests.clear()
     assert refresh(wiki, [mine], out).refreshed == 50 and wiki.asked() == []
     assert refresh(wiki, [mine], out, again=True).refreshed == 50 and len(wiki.asked()) == 3
+    refresh(wiki, [recipe(tmp_path, titled("A 00"), "yours")], out, again=True)
+    cache = json.loads((out / ".wikipedia" / "en.json").read_bytes())
+    assert len(cache["articles"]) == 50, "what is kept of other articles stays"
 
 
 def test_killed_and_run_again(wiki: Wiki, tmp_path: Path) -> None:
@@ -462,6 +465,9 @@ def test_the_command_says_what_it_did(
 
     result = run("describe", mine.path, "--from", "wikipedia", "--out", tmp_path / "none")
     assert result.exit_code == 2 and "Give --contact" in result.stderr
+    for flag in (("--language", "de"), ("--again",), ("--follow-redirects",)):
+        result = run("describe", mine.path, "--out", tmp_path / "none", *flag)
+        assert result.exit_code == 2 and "go with --from wikipedia" in result.stderr
 
 
 def test_bad_arguments(wiki: Wiki, tmp_path: Path) -> None:
