@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labelmerge.catalog import load_label_space, load_recipe
-from labelmerge.errors import LayoutError, SampleError
+from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.sharding.readers.coco_boxes import clipped
 from labelmerge.sharding.write import shard
 
@@ -90,6 +90,8 @@ def test_panoptic_agrees_with_a_look_at_every_pixel(new_own: Callable[[], Own], 
             assert annotation.instances[y, x] == (number_of[value] if is_known else 0)
     assert [segment.id for segment in annotation.segments] == sorted(number_of.values())
     assert [segment.iscrowd for segment in annotation.segments] == [crowd[ids.index(i)] for i in number_of]
+    assert [segment.native_id for segment in annotation.segments] == [str(i) for i in number_of]
+    assert plan.item.native_id == "1"
 
 
 def test_panoptic_candidates_that_do_not_fit(own: Own) -> None:
@@ -163,6 +165,31 @@ def test_crowds_stay_and_sizes_must_agree(fixtures: Path, own: Own) -> None:
     # The published sample's picture is larger than its mask.
     with pytest.raises(LayoutError, match="the image is 10x5, but its mask is 5x5"):
         shard(own.recipe, root, "train", own.folder / "out")
+
+
+# What panoptic.json of WildDash 2 lists, as rvc_devkit has it; these files are made up.
+@pytest.mark.parametrize("negative", [False, True])
+def test_wilddash_2(own: Own, class_lists: Path, negative: bool) -> None:
+    rows = [line.split("\t") for line in (class_lists / "wilddash2_39.tsv").read_text().splitlines()[1:]]
+    own.image("images/au0001_100000.jpg")
+    ids = np.arange(192).reshape(SIZE) // 4 % 40  # every category, and the value 39, which is listed for none
+    (own.root / "panoptic").mkdir()
+    Image.fromarray(np.stack([ids, ids * 0, ids * 0], axis=-1).astype(np.uint8)).save(
+        own.root / "panoptic/au0001_100000.png"
+    )
+    segments = [{"id": int(row[0]), "category_id": int(row[0]), "iscrowd": 0} for row in rows[1:]]
+    data = panoptic_json(own, "au0001_100000", [] if negative else segments)
+    data["categories"] = [{"id": int(row[0]), "name": row[1], "isthing": int(row[2])} for row in rows]
+    (own.root / "panoptic.json").write_text(json.dumps(data))
+    recipe = load_recipe("wilddash2")
+    plan = listed(recipe, own.root, "val")
+    mask = plan.read(plan.item).mask
+    assert mask is not None
+    names = dict(zip(load_label_space(recipe).names, load_label_space(recipe).indices, strict=True))
+    for value, name in [(int(row[0]), row[1]) for row in rows] + [(39, "nothing")]:
+        expected = 255 if negative else names.get(name, 255)
+        assert set(mask[ids == value].tolist()) == {expected}, name
+    assert shard(recipe, own.root, "val", own.folder / "out").written == 1
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
@@ -246,6 +273,120 @@ def test_an_image_that_is_listed_twice_counts_once(own: Own) -> None:
     plan = listed(own.recipe, own.root, "train")
     assert [(skip.path, skip.reason) for skip in plan.skips] == [("images/train/a.jpg", "listed before")]
     assert [box.area for box in plan.read(plan.item).boxes] == [12]
+
+
+odd_numbers = st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e300, 1e6 + 1, -1e7])
+numbers = st.floats(-30, 30) | odd_numbers
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_boxes_agree_with_a_reader_that_holds_everything_in_memory(
+    new_own: Callable[[], Own], data: st.DataObject
+) -> None:
+    names = ["b.jpg", "a.jpg", "sub/a.jpg", "sub/z.png", "gone.jpg", "../out.jpg", "./a.jpg"]
+    images = [
+        {"id": number, "file_name": data.draw(st.sampled_from(names)), "height": 12, "width": 16}
+        for number in data.draw(st.lists(st.integers(0, 9) | st.sampled_from(["x", "y"]), min_size=1, unique=True))
+    ]
+    annotations = data.draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "image_id": st.sampled_from([image["id"] for image in images] + [77]),
+                    "category_id": st.sampled_from([3, 4, 9, 9, 88]),
+                    "bbox": st.lists(numbers, min_size=4, max_size=4),
+                },
+                optional={
+                    "id": st.integers(0, 99),
+                    "area": numbers | st.none(),
+                    "iscrowd": st.sampled_from([0, 1, None]),
+                    "isfake": st.integers(0, 1),
+                    "isreflected": st.integers(0, 1),
+                },
+            ),
+            min_size=1,
+            max_size=12,
+        )
+    )
+    own = new_own()
+    for name in ("b.jpg", "a.jpg", "sub/a.jpg", "sub/z.png"):
+        own.image(f"images/train/{name}")
+    write_boxes(own, {"images": images, "annotations": annotations, "categories": CATEGORIES})
+    kinds, known = {3: 0, 4: 1, 9: 2}, {image["id"] for image in images}
+    if not any(box["image_id"] in known and box["category_id"] in kinds for box in annotations):
+        with pytest.raises(LayoutError, match="none of its annotations"):
+            listed(own.recipe, own.root, "train")
+        return
+    expected: dict[str, tuple[str, list[Any]]] = {}
+    again = []
+    for image in sorted(images, key=lambda image: image["file_name"]):
+        path = "images/train/" + image["file_name"].removeprefix("./")
+        if ".." in path or path in expected or "gone" in path:
+            again.append(image["file_name"] if ".." in path else path)
+            continue
+        boxes = []
+        for box in annotations:
+            if box["image_id"] != image["id"] or box["category_id"] not in kinds:
+                continue
+            if not all(abs(number) <= 1e6 for number in box["bbox"]):
+                continue
+            x, y, width, height = box["bbox"]
+            corners = (max(x, 0), max(y, 0), min(x + width, 16), min(y + height, 12))
+            if corners[0] < corners[2] and corners[1] < corners[3]:
+                area, whole = box.get("area"), (corners[2] - corners[0]) * (corners[3] - corners[1])
+                flags = (bool(box.get("iscrowd")), bool(box.get("isfake")), bool(box.get("isreflected")))
+                given_area = width * height if area is None else area
+                boxes.append(
+                    (corners, kinds[box["category_id"]], given_area if 0 < given_area < whole else whole, *flags)
+                    + (str(box.get("id", "")),)
+                )
+        expected[path] = (str(image["id"]), boxes)
+    plan = make_listed(own, expected)
+    if plan is None:
+        return
+    for item in plan.items:
+        found = [
+            (b.bbox, b.class_index, b.area, b.iscrowd, b.depiction, b.reflected, b.native_id)
+            for b in plan.read(item).boxes
+        ]
+        assert (item.native_id, found) == expected[item.path]
+    assert [item.path for item in plan.items] == sorted(expected)
+    assert sorted(skip.path for skip in plan.skips) == sorted(again)
+
+
+def make_listed(own: Own, expected: dict[str, Any]) -> Listed | None:
+    """The plan; None, as it must be, where no image can be used."""
+    if expected:
+        return listed(own.recipe, own.root, "train")
+    with pytest.raises(LayoutError, match="all unusable"):
+        listed(own.recipe, own.root, "train")
+    return None
+
+
+def test_absurd_boxes_are_counted_and_never_in_a_shard(own: Own) -> None:
+    own.image("images/train/a.jpg")
+    bad = [[float("nan"), 1, 2, 3], [1, 1, float("inf"), 3], [-1e300, 1, 1e301, 3], [1, 1, 0, 3], [1, 1, -5, 3]]
+    annotations = [{**BOX, "bbox": bbox} for bbox in bad] + [{**BOX, "area": float("nan")}]
+    write_boxes(own, {"images": [IMAGE], "annotations": annotations, "categories": CATEGORIES})
+    report = shard(own.recipe, own.root, "train", own.folder / "out")
+    assert report.notes == {"absurd_boxes": 3, "zero_size_boxes": 2}
+    plan = listed(own.recipe, own.root, "train")
+    assert [(box.bbox, box.area) for box in plan.read(plan.item).boxes] == [((1, 2, 4, 6), 12)]
+
+
+@pytest.mark.parametrize(
+    "folder", ["train/patch3", "train", "train/images/v2/patch3", "images/train", "images/train/patch3"]
+)
+def test_objects365_in_the_folders_that_people_have(own: Own, folder: str) -> None:
+    own.image(f"{folder}/objects365_v2_00000003.jpg")
+    names = load_label_space(load_recipe("objects365")).names
+    record = image_record(1, "images/v2/patch3/objects365_v2_00000003.jpg")
+    data = {"images": [record], "annotations": [BOX], "categories": [{"id": 3, "name": names[2]}]}
+    (own.root / "zhiyuan_objv2_train.json").write_text(json.dumps(data))
+    plan = listed(load_recipe("objects365"), own.root, "train")
+    assert plan.item.path == f"{folder}/objects365_v2_00000003.jpg"
+    assert [box.class_index for box in plan.read(plan.item).boxes] == [2]
 
 
 finite = st.floats(-30, 30)
@@ -460,3 +601,109 @@ def test_malformed_open_images_files_are_one_clear_error(own: Own, file: str, te
     (own.root / file).write_text(text)
     with pytest.raises(LayoutError, match=message):
         listed(load_recipe("openimages"), own.root, "train")
+
+
+def test_open_images_flags_ids_and_thresholds(own: Own) -> None:
+    data = OpenImages(own)
+    own.image("train/0a.jpg")
+    whole, part = np.ones((12, 16), bool), np.zeros((12, 16), bool)
+    part[2:5, 3:9] = True
+    data.mask("0a", PERSON, "00000001", whole)
+    data.mask("0a", DOG, "00000002", part)
+    data.mask("0a", DOG, "00000003", whole)
+    data.mask("0a", DOG, "00000004", part)
+    data.rows[3] = data.rows[3].replace(",0.8,", ",0.69,")
+    data.rows[4] = data.rows[4].replace(",0.8,", ",,").replace("0.25,0.75", "0.1,0.9")
+    (own.root / "annotations").mkdir()
+    (own.root / "annotations/oidv6-train-annotations-bbox.csv").write_text(
+        "IsDepiction,ImageID,LabelName,IsGroupOf,YMax,YMin,XMax,XMin\n"
+        f"1,0a,{DOG},0,0.5,0,0.75,0.25\n-1,0a,{PERSON},-1,0.5,0,0.75,0.25\n1,0b,{PERSON},1,0.5,0,0.75,0.25\n"
+        f"0,0a,{DOG},1,0.5,0,0.9,0.1\n1,0a,{CAT},1,oops,,,\n"
+    )
+    shipped = load_recipe("openimages")
+    own.recipe_file.write_text(shipped.text + "\n[options]\nmin_predicted_iou = 0.7\n")
+    (own.folder / "openimages.csv").write_text(shipped.descriptions.read_text())
+    data.plan()
+    plan = listed(own.recipe, own.root, "train")
+    assert plan.item.native_id == "0a" and plan.notes == {"masks_below_min_predicted_iou": 1}
+    boxes = plan.read(plan.item).boxes
+    name = plan.source.space.name_of
+    assert [(name(b.class_index), b.native_id, b.group_of, b.depiction) for b in boxes] == [
+        ("Person", "00000001", False, False),
+        ("Dog", "00000002", False, True),
+        ("Dog", "00000004", True, False),
+    ]
+    for wrong in ("2", '"0.5"', "true"):
+        own.recipe_file.write_text(shipped.text + f"\n[options]\nmin_predicted_iou = {wrong}\n")
+        with pytest.raises(RecipeError, match="min_predicted_iou is"):
+            listed(own.recipe, own.root, "train")
+
+
+def test_open_images_masks_that_do_not_fit(own: Own) -> None:
+    data = OpenImages(own)
+    own.image("train/0a.jpg")
+    own.image("secret.png")
+    covered = np.ones((12, 16), bool)
+    data.mask("0a", DOG, "00000001", covered)
+    data.mask("0a", DOG, "00000002", np.ones((32, 24), bool))  # the image has been turned, the mask has not
+    data.mask("0a", DOG, "00000003", np.ones((25, 33), bool))
+    for name in ("../../../secret.png", "/etc/passwd", "a\\b.png", "sub/0a.png", "..", ""):
+        data.rows.append(f"{name},0a,{DOG},00000009,0,1,0,1,0.8,\n")
+    data.rows.append(data.rows[1])
+    plan = data.plan()
+    assert plan.notes == {"mask_paths_refused": 4, "missing_masks": 2}
+    annotation = plan.read(plan.item)
+    assert annotation.notes == {"masks_of_another_shape": 1}
+    assert [box.native_id for box in annotation.boxes] == ["00000001", "00000003"]
+
+
+def test_masks_of_a_class_and_of_its_parent_are_painted_large_first(own: Own) -> None:
+    data = OpenImages(own)
+    own.image("train/0a.jpg")
+    (own.root / "classes-segmentation.txt").write_text(f"{PERSON}\n/m/03bt1vf\n")
+    with (own.root / "class-descriptions-boxable.csv").open("a") as file:
+        file.write("/m/03bt1vf,Woman\n")
+    outer, inner = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    outer[1:11, 1:15], inner[3:8, 4:9] = True, True
+    data.mask("0a", "/m/03bt1vf", "00000001", inner)
+    data.mask("0a", PERSON, "00000002", outer)
+    plan = data.plan()
+    mask = plan.read(plan.item).mask
+    assert mask is not None
+    of = {name: index for index, name in zip(plan.source.space.indices, plan.source.space.names, strict=True)}
+    np.testing.assert_array_equal(mask, np.where(inner, of["Woman"], np.where(outer, of["Person"], 255)))
+
+
+def test_a_tiny_open_images_set(fixtures: Path, own: Own) -> None:
+    """Its classes are not the real ones, so a recipe of its own; the list of classes in use is made up."""
+    shipped = load_recipe("openimages")
+    own.recipe_file.write_text(shipped.text.replace("openimages.csv", "tiny.csv"))
+    (own.folder / "tiny.csv").write_text("index,name\n" + "".join(f"{n},Generic label #{n}\n" for n in range(4)))
+    for folder in ("images", "masks", "annotations"):
+        (own.root / folder).symlink_to(fixtures / "openimages" / "tiny_v6" / folder)
+    (own.root / "classes-segmentation.txt").write_text("/m/0\n/m/1\n")
+    plan = listed(own.recipe, own.root, "train")
+    with Image.open(own.root / "masks/train/b_m0_01234567.png") as stored:
+        covered = np.asarray(stored) != 0
+    assert np.count_nonzero(covered) == 4
+    annotation = plan.read(plan.item, (2, 8))
+    np.testing.assert_array_equal(annotation.mask, np.where(covered, 0, 255))
+    assert [box.native_id for box in annotation.boxes] == ["01234567"]
+    assert [box.bbox for box in annotation.boxes] == [(0.2 * 8, 0.3 * 2, 8, 0.5 * 2)]
+
+
+def test_published_rows_of_open_images_are_read(fixtures: Path, own: Own) -> None:
+    rows = fixtures / "openimages" / "real_rows" / "annotations"
+    (own.root / "annotations").symlink_to(rows)
+    (own.root / "classes-segmentation.txt").write_text("/m/04yx4\n/m/09j2d\n")
+    own.image("train/677c122b0eaa5d16.jpg")
+    name = "677c122b0eaa5d16_m04yx4_9a041d52.png"
+    (own.root / "masks/train/6").mkdir(parents=True)
+    Image.new("1", (16, 12), 1).save(own.root / "masks/train/6" / name)
+    plan = listed(load_recipe("openimages"), own.root, "train")
+    assert set(plan.source.space.names) == {"Man", "Clothing"}
+    (box,) = plan.read(plan.item).boxes
+    assert box.native_id == "9a041d52" and box.bbox == (0.8875 * 16, 0.454167 * 12, 0.960938 * 16, 0.720833 * 12)
+    assert [(skip.path, skip.reason) for skip in plan.skips] == [
+        ("05529ae018130c68", "named in the CSV, but there is no such image")
+    ]
