@@ -107,19 +107,23 @@ def read_indices(path: Path) -> Array:
     Raises:
         SampleError: unreadable, or a colour picture.
     """
-    data = read_file(path)
-    image = decode(data, path)
+    return indices(read_file(path), path)
+
+
+def indices(data: bytes, where: Path) -> Array:
+    """As `read_indices`, of a picture that is no file of its own."""
+    image = decode(data, where)
     if image.mode not in _INDEX_MODES:
-        raise SampleError(f"is a colour picture ({image.mode}), not an index PNG", where=path)
-    indices: Array = np.asarray(image)
-    if indices.dtype == np.bool_:
-        return indices.astype(np.uint8)
+        raise SampleError(f"is a colour picture ({image.mode}), not an index PNG", where=where)
+    values: Array = np.asarray(image)
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
     if image.format == "PNG" and image.mode == "L":
         # Pillow stretches the values of greyscale PNGs of 2 and 4 bits to 0..255.
         depth = data[24]
         if depth < 8:
-            indices = indices // (255 // (2**depth - 1))
-    return indices
+            values = values // (255 // (2**depth - 1))
+    return values
 
 
 def png_bytes(pixels: Array | Image.Image) -> bytes:

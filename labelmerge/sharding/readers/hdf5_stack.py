@@ -1,0 +1,99 @@
+"""One HDF5 file with all images and all labels of a dataset: NYU Depth v2's `nyu_depth_v2_labeled.mat`.
+
+MATLAB 7.3 writes its arrays with the dimensions the other way round: `options.images_key` is [N, 3, W, H] uint8 and
+`options.labels_key` [N, W, H] whole numbers; see `values` for what these mean. One image is read at a time, and goes on
+as a PNG. Images are numbered from 1, as MATLAB counts. `layout.list` is a MATLAB file (version 5 to 7) whose variable
+`{split}` holds the numbers of the split's images.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import numpy as np
+
+from labelmerge.errors import LayoutError, RecipeError, SampleError
+from labelmerge.sharding import matlab
+from labelmerge.sharding.images import png_bytes
+from labelmerge.sharding.layout import first_place
+from labelmerge.sharding.readers import values
+from labelmerge.sharding.readers.mat import whole_numbers
+from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+
+KEYS = Keys(
+    types=("mask", "noisy_mask"),
+    layout=("images",),
+    layout_optional=("list",),
+    ids=("ignore", "offset", "map", "other"),
+    options=("images_key", "labels_key"),
+)
+label_space = None
+
+_MAX_PIXELS = 1 << 27  # of one image: more than any camera makes
+
+
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
+    """Number the images of the split; raises LayoutError or RecipeError."""
+    values.value_table(source)
+    place = first_place(source, "images", "HDF5 file")
+    path = source.root / place
+    with matlab.open_hdf5(path, LayoutError) as file:
+        images = matlab.dataset(file, _key(source, "images_key"), path, LayoutError)
+        labels = matlab.dataset(file, _key(source, "labels_key"), path, LayoutError)
+        count, shape = images.shape[0] if images.ndim else 0, images.shape[2:]
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+            raise LayoutError(f"its images are {_say(images)}, not uint8 [N, 3, W, H]", where=path)
+        if labels.shape != (count, *shape) or labels.dtype.kind not in "uif":
+            raise LayoutError(f"its labels are {_say(labels)}, not {[count, *shape]}, as its images are", where=path)
+        if shape[0] * shape[1] > _MAX_PIXELS:
+            raise LayoutError(f"its images are {shape[0]}x{shape[1]}: no camera makes such", where=path)
+    for number in _numbers(source, count):
+        name = f"{place}#{number:04d}"
+        if 1 <= number <= count:
+            yield Item(name, (place, number), native_id=str(number))
+        else:
+            yield Skip(name, f"named in the list of images, but the file has {count}")
+
+
+def image(source: Source, item: Item) -> bytes:
+    """One image as a PNG; raises SampleError."""
+    place, number = item.annotation
+    path = source.root / place
+    with matlab.open_hdf5(path) as file:
+        pixels = matlab.dataset(file, _key(source, "images_key"), path)[number - 1]  # [3, W, H]
+    return png_bytes(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
+
+
+def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
+    """The labels of one image; raises SampleError."""
+    place, number = item.annotation
+    path, key = source.root / place, _key(source, "labels_key")
+    with matlab.open_hdf5(path) as file:
+        labels = matlab.dataset(file, key, path)[number - 1]  # [W, H]
+    return Annotation(mask=values.class_mask(whole_numbers(labels.T, key, path), source, path))
+
+
+def _key(source: Source, option: str) -> str:
+    key = source.options.get(option, option.removesuffix("_key"))
+    if not isinstance(key, str) or not key:
+        raise RecipeError(f"options.{option} must name an array of the file", where=source.recipe.path)
+    return key
+
+
+def _numbers(source: Source, count: int) -> list[int]:
+    if "list" not in source.layout:
+        return list(range(1, count + 1))
+    path = source.root / first_place(source, "list", "list of images")
+    numbers = matlab.load(path, source.word, fault=LayoutError)
+    if not isinstance(numbers, np.ndarray) or not numbers.size:
+        raise LayoutError(f"its {source.word!r} is no list of numbers", where=path)
+    try:
+        flat = whole_numbers(numbers.reshape(1, -1), source.word, path)
+    except SampleError as error:
+        raise LayoutError(error.what, where=path) from error
+    return [int(number) for number in np.unique(flat)]
+
+
+def _say(found: object) -> str:
+    return f"{getattr(found, 'dtype', '?')} {list(getattr(found, 'shape', ()))}"

@@ -1,0 +1,102 @@
+"""MATLAB files, one for each image, with a label for every pixel: Pascal Context, and SUN RGB-D as it is published.
+
+`options.key` names the array of labels, [H, W]. Their numbers become classes in one of two ways.
+
+- Without `options.names_key`, a number is a class id, as in an index PNG; see `values`.
+- With it, a second variable, a cell array of texts, says what the numbers 1, 2, … of this file mean; 0 is "no label".
+  A name is looked up among the classes and in `ids.map` (name → class index or name), case, blanks, hyphens and
+  underscores aside. What is still unknown is "no label", and counted in the notes by its name.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from labelmerge.errors import RecipeError, SampleError
+from labelmerge.sharding import matlab
+from labelmerge.sharding.images import Array
+from labelmerge.sharding.layout import pair
+from labelmerge.sharding.readers import values
+from labelmerge.sharding.readers.classes import class_index, folded
+from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+
+KEYS = Keys(
+    types=("mask", "noisy_mask"),
+    layout=("images", "masks"),
+    layout_optional=("list", "list_entry", "exclude", "number_offset"),
+    ids=("ignore", "offset", "map", "other"),
+    options=("key", "names_key"),
+)
+label_space = None
+image = None
+
+_MAX_VALUE = np.iinfo(np.uint16).max
+_SEPARATORS = re.compile(r"[\s_-]+")
+_MAX_NAME = 40  # characters of a name that the notes show
+
+
+def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
+    """List images with their MATLAB file; raises LayoutError or RecipeError."""
+    key, names_key = source.options.get("key"), source.options.get("names_key")
+    if not isinstance(key, str) or not key:
+        raise RecipeError("options.key must name the array of labels", where=source.recipe.path)
+    if names_key is None:
+        values.value_table(source)
+    elif not isinstance(names_key, str) or not names_key:
+        raise RecipeError("options.names_key must name the list of labels", where=source.recipe.path)
+    elif pointless := [name for name in ("ignore", "offset", "other") if name in source.ids]:
+        raise RecipeError(f"ids.{pointless[0]} and options.names_key exclude each other", where=source.recipe.path)
+    else:
+        _classes(source)
+    return pair(source, "masks")
+
+
+def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
+    """Decode one file; raises SampleError."""
+    path = source.root / item.annotation
+    labels = whole_numbers(matlab.load(path, source.options["key"]), source.options["key"], path)
+    if "names_key" not in source.options:
+        return Annotation(mask=values.class_mask(labels, source, path))
+    names = matlab.texts(matlab.load(path, source.options["names_key"]))
+    if (largest := int(labels.max())) > len(names):
+        raise SampleError(f"label {largest} has no name: {source.options['names_key']!r} has {len(names)}", where=path)
+    classes, ignore = _classes(source), source.space.ignore_index
+    indices = [ignore, *(classes.get(_plain(name), ignore) for name in names)]
+    unknown: Counter[str] = Counter()
+    for number in np.unique(labels).tolist():
+        if number and indices[number] == ignore and _plain(names[number - 1]) not in classes:
+            unknown[f"label {_plain(names[number - 1])[:_MAX_NAME]!r} is no class"] += 1
+    return Annotation(mask=np.array(indices, dtype=source.space.dtype)[labels], notes=unknown)
+
+
+def whole_numbers(labels: object, name: str, where: Path) -> Array:
+    """An array of labels as [H, W] uint16; MATLAB may keep whole numbers as floats. Raises SampleError."""
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not labels.size or labels.dtype.kind not in "uif":
+        kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise SampleError(f"{name!r} is no picture of labels, [height, width], but {kind}", where=where)
+    if not (labels.min() >= 0 and labels.max() <= _MAX_VALUE):  # not-a-numbers fail this, too
+        raise SampleError(f"{name!r} holds labels that are no 16-bit numbers", where=where)
+    numbers: Array = labels.astype(np.uint16)
+    if labels.dtype.kind == "f" and (numbers != labels).any():
+        raise SampleError(f"{name!r} holds labels that are no whole numbers", where=where)
+    return numbers
+
+
+def _plain(name: str) -> str:
+    return _SEPARATORS.sub(" ", folded(name))
+
+
+@lru_cache(maxsize=1)
+def _classes(source: Source) -> dict[str, int]:
+    """Class index by name as `_plain` leaves it."""
+    classes = dict(zip(map(_plain, source.space.names), source.space.indices, strict=True))
+    for name, target in source.ids.get("map", {}).items():
+        classes[_plain(name)] = class_index(source.space, target, source.recipe.path)
+    return classes
