@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labelmerge.catalog import Recipe
 from labelmerge.errors import LayoutError, RecipeError
+from labelmerge.sharding import matlab
 from labelmerge.sharding.sample import Item, Skip, Source
 
 _WILDCARD = re.compile(r"\*\*/|\*")
@@ -220,10 +222,12 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
     Folders are listed once; no file is asked for by name. `Item.annotation` is the annotation's path under the root.
 
     Args:
-        source: where to look; `layout.images`, and optionally `layout.list`, `list_entry` and `exclude`.
+        source: where to look; `layout.images`, and optionally `layout.list`, `list_entry`, `stems` and `exclude`.
         key: the layout key of the annotation files.
     """
     excluded = [re.compile("".join(map(_regex, _split_wildcards(pattern)))) for pattern in places(source, "exclude")]
+    stems = strings(source.layout.get("stems", {}), source.split)
+    list_entries = places(source, "list_entry") or ["{stem}"]
     listed, list_path = _listed(source)
     unseen = None if listed is None else set(listed)
     images: dict[str, tuple[str, Match]] = {}
@@ -244,11 +248,14 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
                     fix=f'Write "{pattern.rstrip("/")}/*.jpg", or whatever they end in',
                 )
             for match in kept(pattern):
+                if stems and not any(fnmatchcase(match.stem, wanted) for wanted in stems):
+                    continue
                 if listed is not None and unseen is not None:
-                    entry = fill((places(source, "list_entry") or ["{stem}"])[0], _fields(source, match))
-                    if entry not in listed:
+                    fields = _fields(source, match)
+                    entries_of_image = {fill(entry, fields) for entry in list_entries} & listed
+                    if not entries_of_image:
                         continue
-                    unseen.discard(entry)
+                    unseen -= entries_of_image
                 images.setdefault(match.path, (base, match))
         wanted = {mask_wildcards(place, pattern): None for pattern in patterns for place in places(source, key)}
         for pattern in wanted:
@@ -267,7 +274,7 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
     for entry in sorted(unseen or ()):
         yield Skip(entry, f"named in {list_path}, but there is no such image")
     # Where one folder serves several splits, the other splits' annotations are no orphans.
-    if listed is None and "number_offset" not in source.layout:
+    if listed is None and not stems and "number_offset" not in source.layout:
         bases = {path: base for path in annotations - used for base in source.bases if path.startswith(base)}
         for path in sorted(bases):
             if path not in images and not any(r.fullmatch(path.removeprefix(bases[path])) for r in excluded):
@@ -278,11 +285,14 @@ def _listed(source: Source) -> tuple[set[str] | None, str]:
     if "list" not in source.layout:
         return None, ""
     path = first_place(source, "list", "list of images")
+    if path.endswith(".mat"):
+        names = matlab.texts(matlab.load(source.root / path, source.word, fault=LayoutError))
+        return {"/".join(filter(None, name.split("/"))) for name in names if name}, path
     try:
         lines = (source.root / path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LayoutError(f"can't be read as a list ({error})", where=source.root / path) from error
-    return {line.split()[0] for line in lines if line.strip()}, path
+    return {line.split()[0].lstrip("/") for line in lines if line.strip()}, path
 
 
 def _fields(source: Source, match: Match) -> dict[str, str | int]:

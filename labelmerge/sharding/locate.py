@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +85,8 @@ def _variant_at(recipe: Recipe, folder: Path, split: str) -> Variant | None:
         patterns = variant.detect if variant.name != _BASE else strings(variant.layout or {}, "images")
         fields = {"split": _word(recipe, variant, split)}
         found = [exists(folder, fill(pattern, fields)) for pattern in patterns]
-        if not (all(found) if variant.name != _BASE else any(found)):
+        # A layout that names no images needs nothing on disk: they come from a hub.
+        if not (all(found) if variant.name != _BASE else any(found) or not patterns):
             continue
         if not any(exists(folder, fill(pattern, fields)) for pattern in variant.unless):
             return variant
@@ -176,14 +177,13 @@ def _key_problems(recipe: Recipe) -> list[str]:
             if not isinstance(getattr(variant, table).get(key, kind()), kind)
         ]
         problems += [
-            f"layout.{key}{at} must be a table of whole numbers"
-            for key in _LAYOUT_TABLES
-            if key in layout and not _is_numbers(layout[key], SPLITS)
+            f"layout.{key}{at} must be a table of {what}, by split"
+            for key, (fits, what) in _LAYOUT_TABLES.items()
+            if key in layout and not _is_by_split(layout[key], fits)
         ]
     return list(dict.fromkeys(problems))
 
 
-_LAYOUT_TABLES = ("number_offset",)
 _TYPES: dict[tuple[str, str], tuple[type, str]] = {
     ("ids", "ignore"): (list, "a list"),
     ("ids", "skip"): (list, "a list"),
@@ -197,5 +197,12 @@ def _is_strings(value: object) -> bool:
     return bool(values) and all(isinstance(entry, str) and entry for entry in values)
 
 
-def _is_numbers(value: object, keys: Collection[str]) -> bool:
-    return isinstance(value, dict) and all(key in keys and type(number) is int for key, number in value.items())
+def _is_number(value: object) -> bool:
+    return type(value) is int
+
+
+def _is_by_split(value: object, fits: Callable[[object], bool]) -> bool:
+    return isinstance(value, dict) and all(key in SPLITS and fits(entry) for key, entry in value.items())
+
+
+_LAYOUT_TABLES = {"number_offset": (_is_number, "whole numbers"), "stems": (_is_strings, "patterns")}

@@ -173,8 +173,12 @@ def test_mapillary_v2_labels_are_not_taken_for_v1_2(fixtures: Path, tmp_path: Pa
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "images").symlink_to(source / "images")
     (tmp_path / "training" / "labels").symlink_to(source / "v2.0" / "labels")
-    with pytest.raises(LayoutError, match="mask values unknown to the recipe: 84"):
-        shard(load_recipe("mapillary"), tmp_path, "train", tmp_path / "out")
+    for config in ("config.json", "config_v1.2.json"):  # a wrong one, and one that says nothing of this folder
+        (tmp_path / config).symlink_to(fixtures / "mapillary_vistas" / "v1.2_real_crop" / "config_v1.2.json")
+        message = "mask values unknown to the recipe: 84" if config == "config.json" else "expected config.json"
+        with pytest.raises(LayoutError, match=message):
+            shard(load_recipe("mapillary"), tmp_path, "train", tmp_path / "out")
+        (tmp_path / config).unlink()
 
 
 def test_tiny_bdd100k_records_nothing_it_should_not(fixtures: Path, tmp_path: Path) -> None:

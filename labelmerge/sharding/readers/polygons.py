@@ -29,7 +29,7 @@ from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Sourc
 KEYS = Keys(
     types=("mask", "noisy_mask"),
     layout=("images", "polygons"),
-    layout_optional=("list", "list_entry", "exclude", "number_offset"),
+    layout_optional=("list", "list_entry", "stems", "exclude", "number_offset"),
     ids=("ignore", "skip", "map"),
 )
 label_space = None
@@ -37,6 +37,7 @@ image = None
 
 _MIN_POINTS = 3
 _FAR = 1_000_000  # pixels from the image's corner
+_MAX_VERTICES = 100_000  # of a file; nobody draws a tenth of it, and painting a scribble of them takes 15 seconds
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
@@ -59,8 +60,12 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             raise SampleError(
                 f"polygons are for {width!r}x{height!r}, but the image is {size[1]}x{size[0]}", where=path
             )
+        vertices = 0
         for thing in data["objects"]:
             label, polygon = thing["label"], thing["polygon"]
+            vertices += len(polygon)
+            if vertices > _MAX_VERTICES:
+                raise SampleError(f"has more than {_MAX_VERTICES} vertices", where=path)
             if thing.get("deleted") or len(polygon) < _MIN_POINTS:
                 notes["deleted_or_degenerate_polygons"] += 1
                 continue
