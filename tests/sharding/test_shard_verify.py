@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import struct
 import tarfile
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -16,11 +20,27 @@ from PIL import Image
 
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import ShardError
+from labelmerge.sharding import tars
+from labelmerge.sharding.duplicates import Found, Images
 from labelmerge.sharding.verify import verify
 from labelmerge.sharding.write import shard
 
 if TYPE_CHECKING:
+    from tests.conftest import Run
     from tests.sharding.conftest import Own
+
+RECIPE = """name = "my_streets"
+annotation_type = "mask"
+reader = "index_png"
+descriptions = "my_streets.csv"
+
+[layout]
+images = "images/{split}/*.jpg"
+masks = "masks/{split}/{stem}.png"
+
+[ids]
+ignore = [255]
+"""
 
 OTHER, KEY = "my_streets-train-000000000", "my_streets-train-000000001"
 
@@ -217,3 +237,284 @@ def test_nothing_to_verify(tmp_path: Path) -> None:
         verify([tmp_path])
     with pytest.raises(ShardError, match="no such folder"):
         verify([tmp_path / "nowhere"])
+
+
+def test_any_number_of_workers_finds_the_same(folder: Path) -> None:
+    path = folder / "my_streets-train-000001.tar"
+    path.write_bytes(path.read_bytes()[:-20000])
+    rewrite(folder, with_json(height=13))
+    assert verify([folder], workers=2) == verify([folder])
+
+
+def test_shards_in_the_wrong_order(folder: Path) -> None:
+    first, second = (folder / f"my_streets-train-{number:06d}.tar" for number in range(2))
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for entry, tar in zip(manifest["shards"], (first, second), strict=True):
+        content = tar.read_bytes()
+        entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(manifest))
+    assert faults(folder) == ["my_streets-train-000001.tar: its samples do not come after those of the shard before"]
+
+
+# --- hostile tars -----------------------------------------------------------------------------------------------------
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **more: str) -> bytes:
+    """One member, whose header may lie."""
+    header = tarfile.TarInfo(name)
+    header.type, header.size = kind, size
+    for key, value in more.items():
+        setattr(header, key, value)
+    return header.tobuf(tarfile.GNU_FORMAT)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is huge."""
+    data = png(np.zeros((1, 1), np.uint8))
+    chunk = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("block", "fault"),
+    [
+        (member("../../outside.jpg"), "holds '../../outside.jpg': a shard's members are named KEY.MEMBER"),
+        (member("/etc/outside.jpg"), "holds '/etc/outside.jpg': a shard's members are named KEY.MEMBER"),
+        (member("C:\\outside.jpg"), "outside.jpg': a shard's members are named KEY.MEMBER"),
+        (member("red\x1b[31m.jpg"), r"holds 'red\x1b[31m.jpg': a shard's members are named KEY.MEMBER"),
+        (member("README"), "holds 'README': a shard's members are named KEY.MEMBER"),
+        (member(".hidden"), "holds '.hidden': a shard's members are named KEY.MEMBER"),
+        (member("link.jpg", tarfile.SYMTYPE, linkname="/etc/passwd"), "holds a symbolic link, 'link.jpg'"),
+        (member("link.jpg", tarfile.LNKTYPE, linkname="x.jpg"), "holds a hard link, 'link.jpg'"),
+        (member("folder", tarfile.DIRTYPE), "holds a folder, 'folder'"),
+        (member("pipe.jpg", tarfile.FIFOTYPE), "holds a pipe, 'pipe.jpg'"),
+        (member("disk.jpg", tarfile.BLKTYPE), "holds a device, 'disk.jpg'"),
+        (member("x.jpg", tarfile.XHDTYPE), "holds an extended header or sparse file, 'x.jpg'"),
+        (member("x.jpg", tarfile.XHDTYPE, 1 << 40), "it ends within 'x.jpg', which is to have 1099511627776 bytes"),
+        (member("x.jpg", tarfile.GNUTYPE_SPARSE), "holds an extended header or sparse file, 'x.jpg'"),
+        (member("x.jpg", size=1 << 60), "it ends within 'x.jpg', which is to have 1152921504606846976 bytes"),
+        (member("x.jpg", size=-5), "is not a whole tar"),
+        (b"x" * 512, "is not a whole tar"),
+    ],
+)  # fmt: skip
+def test_hostile_members(folder: Path, tmp_path: Path, block: bytes, fault: str) -> None:
+    path = folder / "my_streets-train-000001.tar"
+    before = {entry for entry in tmp_path.rglob("*")}
+    path.write_bytes(block + path.read_bytes())
+    found = faults(folder)
+    assert any(fault in one for one in found), found
+    assert all("\n" not in one and "\x1b" not in one for one in found)
+    assert {entry for entry in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["jpg", "mask.png"])
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (bomb(60000, 60000), "has more pixels than Pillow takes for safe"),
+        (bomb(9000, 9000), "is 9000x9000, but the json says 16x12"),
+        (bomb(16, 12), "is not a readable image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is neither a JPEG nor a PNG"),
+    ],
+)
+def test_hostile_images(folder: Path, name: str, data: bytes, fault: str) -> None:
+    rewrite(folder, with_member(name, data))
+    assert any(f"{name} {fault}" in found for found in faults(folder)), faults(folder)
+
+
+def test_a_sample_that_is_too_large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tars, "MAX_SAMPLE_BYTES", 1000)
+    rewrite(folder, with_member("jpg", b"x" * 2000))
+    assert any("has more than 1000 bytes: jpg is not read" in fault for fault in faults(folder))
+
+
+def test_a_million_faults_are_not_all_listed(folder: Path) -> None:
+    path = folder / "my_streets-train-000001.tar"
+    path.write_bytes(member("../x") * 250 + path.read_bytes())
+    found = faults(folder)
+    assert len(found) == 101 and found[-1] == "my_streets-train-000001.tar: has 151 more faults"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "../../x"},
+        {"split": "a/b"},
+        {"shards": [{"name": "../x.tar", "samples": 1, "bytes": 1, "sha256": ""}]},
+        {"shards": [{"name": "a-b-000000.tar", "samples": 1, "bytes": 1, "sha256": ""}] * 2},
+        {"class_pixels": {"x": 1}},
+        {"class_boxes": {"1": -1}},
+        {"sizes": {"pixels": 1, "min": [1], "max": [1, 1]}},
+        {"recipe": {"name": "x", "text": "=", "sha256": hashlib.sha256(b"=").hexdigest()}},
+        {"recipe": {"name": "x", "text": "role = 1", "sha256": hashlib.sha256(b"role = 1").hexdigest()}},
+    ],
+)
+def test_hostile_manifests(folder: Path, change: dict[str, Any]) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (fault,) = verify([folder]).problems
+    assert fault.where == str(path)
+
+
+def test_sizes_are_checked(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sizes": {"pixels": 1, "min": [1, 1], "max": [1, 1]}}))
+    assert faults(folder) == ["manifest.json: sizes do not agree with the samples"]
+
+
+# --- box embeddings ---------------------------------------------------------------------------------------------------
+
+
+def npy(array: Any) -> bytes:
+    out = BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (npy(np.zeros((0, 4), np.float16)), None),
+        (npy(np.zeros((0, 4), np.float32)), "is float32[0, 4], not float16 [boxes, D]"),
+        (npy(np.zeros((4,), np.float16)), "is float16[4], not float16 [boxes, D]"),
+        (npy(np.zeros((2, 4), np.float16)), "is [2, 4], but the json has 0 boxes"),
+        (npy(np.zeros((0, 0), np.float16)), "is [0, 0], but the json has 0 boxes"),
+        (npy(np.zeros((0, 4), np.float16)) + b"more", "has 4 bytes of numbers"),
+        (npy(np.array([{}])), "not float16 [boxes, D]"),
+        (npy(np.zeros((0, 4), np.float16)).replace(b"(0, 4)", b"(1,1<<"), "is no NumPy file"),
+        (b"no array", "is no NumPy file"),
+    ],
+)
+def test_box_embeddings(folder: Path, data: bytes, fault: str | None) -> None:
+    rewrite(folder, with_member("box_embeddings.npy", data))
+    found = [one for one in faults(folder) if "box_embeddings.npy " in one]
+    assert (found == []) if fault is None else any(fault in one for one in found), found
+
+
+def test_box_embeddings_of_two_lengths_or_not_finite(folder: Path) -> None:
+    values = np.zeros((1, 4), np.float16)
+    values[0, 1] = np.inf
+
+    def change(members: dict[str, bytes]) -> dict[str, bytes]:
+        changed = with_json(boxes=[BOX])(members)
+        changed |= {f"{OTHER}.box_embeddings.npy": npy(np.zeros((0, 8), np.float16))}
+        return dict(sorted((changed | {f"{KEY}.box_embeddings.npy": npy(values)}).items()))
+
+    rewrite(folder, change)
+    found = faults(folder)
+    assert any("box_embeddings.npy has numbers that are not finite" in fault for fault in found)
+    assert "my_streets: box_embeddings.npy of different lengths: [4, 8]" in found
+
+
+# --- the same image twice ---------------------------------------------------------------------------------------------
+
+
+def add(own: Own, out: Path, name: str, split: str, images: dict[str, bytes], role: str = "train") -> None:
+    """Shard a dataset of these images."""
+    text = RECIPE.replace('"my_streets"\n', f'"{name}"\nrole = "{role}"\n', 1)
+    own.write_recipe(text)
+    for kind in ("images", "masks"):
+        shutil.rmtree(own.root / kind, ignore_errors=True)
+    for stem, data in images.items():
+        target = own.root / "images" / split / f"{stem}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        own.mask(f"masks/{split}/{stem}.png")
+    shard(own.recipe, own.root, split, out, samples_per_shard=2)
+
+
+@pytest.fixture
+def images(own: Own) -> list[bytes]:
+    return [own.image(f"other/{number}.jpg") for number in range(6)]
+
+
+def test_duplicates_and_leaks(own: Own, tmp_path: Path, images: list[bytes]) -> None:
+    a, b, c, d, e, f = images
+    add(own, tmp_path, "streets", "train", {"0": a, "1": b, "2": c, "3": a, "4": a})
+    add(own, tmp_path, "streets", "val", {"0": b, "1": f})
+    add(own, tmp_path, "roads", "train", {"0": d, "1": c})
+    add(own, tmp_path, "exam", "train", {"0": d, "1": e, "2": a}, role="eval")
+    report = verify([tmp_path], workers=2)
+    assert report.problems == ()
+    found = [
+        (o.kind, *(Path(p).relative_to(tmp_path).as_posix() for p in (o.first, o.second)), o.images)
+        for o in report.overlaps
+    ]
+    assert found == [
+        ("leak", "roads/train", "exam/train", 1),
+        ("leak", "streets/train", "exam/train", 3),
+        ("leak", "streets/train", "streets/val", 1),
+        ("shared", "roads/train", "streets/train", 1),
+        ("within", "streets/train", "streets/train", 2),
+    ]
+    assert report.overlaps[0].examples == (("roads-train-000000000", "exam-train-000000000"),)
+    assert report.overlaps[1].examples == (("streets-train-000000000", "exam-train-000000002"),)
+    assert report.overlaps[4].examples == (("streets-train-000000000", "streets-train-000000003"),)
+
+
+def test_the_command_tells_of_leaks_but_blames_only_on_demand(
+    run: Run, own: Own, tmp_path: Path, images: list[bytes]
+) -> None:
+    add(own, tmp_path / "a", "streets", "train", {"0": images[0], "1": images[1]})
+    add(own, tmp_path / "b", "exam", "test", {"0": images[1]}, role="eval")
+    result = run("verify", tmp_path / "a", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        f"LEAK: 1 images of {tmp_path}/a/streets/train are in {tmp_path}/b/exam/test "
+        "(streets-train-000000001 is exam-test-000000000, …)",
+        "No fault in 3 samples in 2 shards of 2 splits, but training images are in evaluation sets.",
+    ]
+    assert run("verify", tmp_path / "a", tmp_path / "b", "--no-leaks").exit_code == 1
+    assert run("verify", tmp_path / "a", "--no-leaks").exit_code == 0
+    data = json.loads(run("verify", tmp_path / "a", tmp_path / "b", "--json").stdout)
+    assert data["overlaps"][0]["kind"] == "leak"
+
+
+def test_millions_of_images_fit() -> None:
+    found, count = Found(), 300_000
+    random = np.random.default_rng(0)
+    for split in range(4):
+        hashes = random.integers(0, 256, (count, 16), dtype=np.uint8)
+        hashes[7] = 0
+        tracemalloc.start()
+        found.add(split, range(count), hashes.tobytes())
+        tracemalloc.stop()
+    tracemalloc.start()
+    splits = [Images(Path(f"{split}"), "x", "train", split < 3) for split in range(4)]
+    overlaps = found.overlaps(splits)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [overlap.kind for overlap in overlaps] == ["leak"] * 3 + ["shared"] * 3
+    assert peak < 150 * 4 * count  # bytes for each image while they are sorted: 300 MB for 2 million
+
+
+# --- finishing parts --------------------------------------------------------------------------------------------------
+
+
+def test_finish(run: Run, own: Own, tmp_path: Path) -> None:
+    own.pairs(4)
+    shard(own.recipe, own.root, "train", tmp_path / "whole", samples_per_shard=1)
+    out = tmp_path / "parts"
+    shard(own.recipe, own.root, "train", out, samples_per_shard=1, part=(1, 2))
+    early = run("verify", "--finish", out)
+    assert early.exit_code == 1
+    assert "2 of 4 shards are not done yet (000001, 000003). Run the missing parts" in early.stdout
+    assert early.stdout.splitlines()[-1] == "Finished 0 of 1 unfinished splits; 0 were finished before."
+    shard(own.recipe, own.root, "train", out, samples_per_shard=1, part=(2, 2))
+    assert [problem.what for problem in verify([out]).problems] == ["no manifest: the run was not finished"]
+    done = run("verify", "--finish", out)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        f"finished {out}/my_streets/train: 4 samples in 4 shards",
+        "Finished 1 of 1 unfinished splits; 0 were finished before.",
+    ]
+    for name in ("manifest.json", "croissant.json", *(f"my_streets-train-{number:06d}.tar" for number in range(4))):
+        one, two = (folder / "my_streets/train" / name for folder in (tmp_path / "whole", out))
+        assert one.read_bytes() == two.read_bytes()
+    again = json.loads(run("verify", "--finish", out, "--json").stdout)
+    assert again == {"finished": [], "unfinished": [], "already": 1}
+    assert run("verify", "--finish", out, "--no-leaks").exit_code == 2
