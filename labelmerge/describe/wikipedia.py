@@ -253,6 +253,8 @@ def _page(wiki: MediaWiki, title: str, follow_redirects: bool) -> wikipediaapi.W
             return "there is no such article"
     except KeyError:  # a title such as "de:Haus" leads out of this Wikipedia
         return "the title is not one of this Wikipedia"
+    if page.namespace != 0:
+        return "the title is not that of an article"
     redirects = getattr(page, "redirects", ())
     if any("tofragment" in step for step in redirects):
         return "the title redirects into a section of another article"

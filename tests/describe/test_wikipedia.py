@@ -95,7 +95,8 @@ class Wiki:
                 missing -= 1
                 pages[str(missing)] = {"ns": 0, "title": title, "missing": ""}
                 continue
-            page: dict[str, Any] = {"pageid": 7 + number, "ns": 0, "title": title, "lastrevid": 1234567}
+            space = 14 if title.startswith("Category:") else 0
+            page: dict[str, Any] = {"pageid": 7 + number, "ns": space, "title": title, "lastrevid": 1234567}
             page["fullurl"] = "https://en.wikipedia.org/wiki/" + title.replace(" ", "_")
             if title in self.disambiguations:
                 page["pageprops"] = {"disambiguation": ""}
@@ -283,7 +284,7 @@ def test_rows_that_share_an_article_get_the_same_text(wiki: Wiki, tmp_path: Path
 def test_a_title_is_asked_for_instead_of_guessed(wiki: Wiki, tmp_path: Path) -> None:
     wiki.articles |= {"Mouse (disambiguation)": "Mouse may refer to:", "Empty": " (brackets only) ", "No extract": None}
     wiki.articles |= {"Whole": "A whole.", "Long": "One " + "very " * 300 + "long sentence. Short.", "Car": CAR}
-    wiki.articles |= {"Crane": "Crane may refer to:"}
+    wiki.articles |= {"Crane": "Crane may refer to:", "Category:Cars": "This category holds cars."}
     wiki.disambiguations |= {"Mouse (disambiguation)", "Crane"}
     wiki.redirects |= {"Part": "Whole#P", "Automobile": "Car", "Cranes": "Crane"}
     reasons = {
@@ -297,6 +298,7 @@ def test_a_title_is_asked_for_instead_of_guessed(wiki: Wiki, tmp_path: Path) -> 
         "Automobile": "the title redirects to 'Car'",
         "Cranes": "the title is a disambiguation page",
         "Long": "the first sentence is longer than 200 tokens allow",
+        "Category:Cars": "the title is not that of an article",
         "de:Haus": "the title is not one of this Wikipedia",
         "A|B": "no article can have this title",
     }
