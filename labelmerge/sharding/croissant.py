@@ -104,14 +104,14 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "url": recipe.get("homepage"),
     }
     members = [name for name in _MEMBERS if name in manifest["members"]]
-    ignore = LabelSpace.from_json(manifest["label_space"]).ignore_index
+    space = LabelSpace.from_json(manifest["label_space"])
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS_TO,
         **{name: fact for name, fact in facts.items() if fact},
         "distribution": [*tars, *(_file_set(manifest, name) for name in members)],
-        "recordSet": [*(_records(name, ignore) for name in members), _classes(manifest["label_space"])],
+        "recordSet": [*(_records(name, space.ignore_index) for name in members), _classes(space)],
     }
 
 
@@ -148,7 +148,7 @@ def _records(member: str, ignore: int) -> dict[str, Any]:
     }
 
 
-def _classes(space: Mapping[str, Any]) -> dict[str, Any]:
+def _classes(space: LabelSpace) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": "classes",
@@ -162,7 +162,7 @@ def _classes(space: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "data": [
             {"classes/index": index, "classes/name": name}
-            for index, name in zip(space["indices"], space["names"], strict=True)
+            for index, name in zip(space.indices, space.names, strict=True)
         ],
     }
 

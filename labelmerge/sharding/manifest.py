@@ -48,6 +48,7 @@ _SKIP: Types = {"path": str, "reason": str}
 _SIZES: Types = {"pixels": int, "min": list, "max": list}
 # What these become: names of files.
 _NAME = re.compile(r"[a-z0-9_]+")
+_MEMBER_NAME = re.compile(r"[a-z0-9_.]{1,40}")
 _SHARD_NAME = re.compile(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+\.tar")
 
 
@@ -72,18 +73,23 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
     if problem := _problem(manifest):
         raise ShardError(problem, where=path)
     try:
-        return manifest, LabelSpace.from_json(manifest["label_space"])
+        space = LabelSpace.from_json(manifest["label_space"])
+        if not all(isinstance(name, str) for name in space.names) or not all(map(_is_count, space.indices)):
+            raise TypeError("names must be strings, indices numbers")
+        return manifest, space
     except LabelmergeError as error:
         raise ShardError(error.what, where=path) from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"label_space is malformed ({error})", where=path) from error
 
 
 def _problem(manifest: dict[str, Any]) -> str | None:
     if wrong := wrong_types(manifest, _TYPES):
         return wrong
-    if not all(isinstance(name, str) for name in manifest["members"]):
+    if not all(isinstance(name, str) and _MEMBER_NAME.fullmatch(name) for name in manifest["members"]):
         return "'members' is not a list of names"
+    if "json" not in manifest["members"] or not {"jpg", "png"} & set(manifest["members"]):
+        return "'members' lists no json or no image"
     for name in ("dataset", "split"):
         if not _NAME.fullmatch(manifest[name]):
             return f"{name!r} must be lower case letters, digits and '_'"
