@@ -297,6 +297,10 @@ def test_cityscapes_coarse_reads_train_extra_with_train(tmp_path: Path) -> None:
     assert [item.path for item in plan("cityscapes_coarse", tmp_path, "val").items] == [
         "leftImg8bit/val/lindau/lindau_0_0_leftImg8bit.png"
     ]
+    for path in (tmp_path / "gtCoarse").rglob("*_instanceIds.png"):
+        path.unlink()
+    found = plan("cityscapes_coarse", tmp_path)
+    assert found.source.variant is None and len(found.items) == 2
     coarse, fine = load_recipe("cityscapes_coarse"), load_recipe("cityscapes")
     assert coarse.ids == fine.ids and load_label_space(coarse).names == load_label_space(fine).names
 
@@ -396,7 +400,7 @@ def test_mapillary_is_told_by_its_config(
             "",
             "config.json",
             ("Bird", "Unicorn"),
-            "none of mapillary's: 'Unicorn'. Compare with mapillary.",
+            "mapillary has not 1: 'Unicorn'. Compare with mapillary.",
         ),
         ("mapillary", "", "config_v1.2.json", V12, "no list of class names: expected config.json"),
         ("mapillary", "v2.0/", "config_v2.0.json", V20, "no list of class names: expected config_v1.2.json"),
@@ -423,7 +427,7 @@ def test_a_damaged_config_is_one_line(text: str, tmp_path: Path) -> None:
 
 
 def test_the_synthetic_mapillary_of_three_labels_is_refused(fixtures: Path) -> None:
-    with pytest.raises(LayoutError, match="lists 3 classes; 1 of them are none of mapillary's: 'Separator'"):
+    with pytest.raises(LayoutError, match="lists 3 classes, of which mapillary has not 1: 'Separator'"):
         plan("mapillary", fixtures / "mapillary_vistas" / "tiny_synthetic")
 
 
@@ -744,7 +748,8 @@ def test_vocs_train_split_grows_with_sbd(entry: str, file: str, tmp_path: Path) 
         write(root / f"SegmentationObject/{name}.png", filled(1))
     write(root / "ImageSets/Segmentation/val.txt", "val\n")
     write(root / "ImageSets/Segmentation/train.txt", "own\n")
-    assert [item.path[-7:] for item in plan("voc", tmp_path).items] == ["own.jpg"]
+    found = plan("voc", tmp_path)
+    assert found.source.variant == "with instances" and [item.path[-7:] for item in found.items] == ["own.jpg"]
     write(root / f"ImageSets/{file}", "".join(entry.format(name, name) + "\n" for name in ("own", "sbd")))
     found = plan("voc", tmp_path)
     assert found.source.variant == "SBD" and found.skips == ()
@@ -813,6 +818,69 @@ def test_wilddash_1(tmp_path: Path) -> None:
     assert found.skips == () and classes_of(found.read(found.item)) == {index("wilddash", "car")}
 
 
+# --- names and numbers of one's own -----------------------------------------------------------------------------------
+
+NAMED = """name = "my_streets"
+annotation_type = "mask"
+reader = "index_png"
+descriptions = "my_streets.csv"
+[layout]
+images = "images/{split}/*.jpg"
+masks = "masks/{split}/{stem}.png"
+class_names = ["codes.txt", "codes.json"]
+[ids]
+ignore = ["nothing"]
+map = {"Lorry " = "car"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("codes.txt", "\ufeffnothing\nlorry\n SKY\nroad\ncar\n\n"),
+        (
+            "codes.json",
+            '{"labels": [{"name": "nothing"}, {"name": "lorry"}, {"name": "a", "readable": "Sky"}, '
+            '{"name": "road", "readable": "b"}, {"name": "Car"}]}',
+        ),
+    ],
+)
+def test_a_file_may_say_what_values_are_called(file: str, text: str, own: Own) -> None:
+    own.write_recipe(NAMED)
+    own.image("images/train/a.jpg")
+    values = own.mask("masks/train/a.png", np.resize(np.arange(5, dtype=np.uint8), SIZE))
+    (own.root / file).write_text(text, encoding="utf-8")
+    found = listed(own.recipe, own.root, "train")
+    np.testing.assert_array_equal(found.read(found.item).mask, np.array([255, 1, 2, 0, 1])[values])
+    own.mask("masks/train/a.png", filled(5))
+    with pytest.raises(SampleError, match="unknown to the recipe: 5"):
+        found.read(found.item)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        (
+            "",
+            "",
+            LayoutError,
+            "codes.txt: lists 2 classes, of which my_streets has not 1: 'tree'. Compare with my_",
+        ),
+        ('["nothing"]', "[3]", RecipeError, "3 is no name, as layout.class_names asks for"),
+        ("map =", "offset = 1\nmap =", RecipeError, "ids.offset and layout.class_names exclude each other"),
+        ('"car"', '"tram"', RecipeError, "has no class 'tram'"),
+        ("codes.", "names.", LayoutError, "no list of class names: expected names.txt or names.json"),
+        ("class_names", 'table = "codes.txt"\nclass_names', RecipeError, "options.table_columns must name two columns"),
+    ],
+)
+def test_names_of_values_must_make_sense(old: str, new: str, error: type[Exception], message: str, own: Own) -> None:
+    own.pairs(1)
+    (own.root / "codes.txt").write_text("road\ntree\n" if not old else "road\n")
+    own.write_recipe(NAMED.replace(old, new) if old else NAMED)
+    with pytest.raises(error, match=message):
+        listed(own.recipe, own.root, "train")
+
+
 # --- hostile files ----------------------------------------------------------------------------------------------------
 
 
@@ -838,6 +906,41 @@ def test_a_decompression_bomb_is_a_recorded_skip(which: str, own: Own) -> None:
     report = shard(own.recipe, own.root, "train", own.folder / "out")
     assert report.written == 1
     assert report.skipped[0]["reason"] == f"{which}/train/001.png: has more pixels than Pillow takes for safe"
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("reader", ["index_png", "instances", "colour_png", "ade20k_seg", "polygons"])
+def test_damaged_files_are_sample_errors(new_own: Callable[[], Own], reader: str, data: st.DataObject) -> None:
+    """A few bytes of an annotation are altered, and some cut off: it is read, or refused in one line."""
+    own = new_own()
+    own.image("images/train/a.jpg")
+    values = np.resize(np.arange(3, dtype=np.uint8), SIZE)
+    if reader == "polygons":
+        own.write_recipe(NAMED.replace("index_png", reader).replace("masks =", "polygons ="))
+        write(own.root / "masks/train/a.png", polygons(box("road", 0, 0, 9, 9), box("car", 1, 2, 30, 4)))
+    else:
+        own.write_recipe(INSTANCES.replace("CODING", "class*256+n") if reader == "instances" else COLOUR_RECIPE)
+        write(own.root / "masks/train/a.png", values if reader == "instances" else np.stack([values] * 3, axis=-1))
+        write(own.root / "objects/train/a.png", values.astype(np.uint16) * 256)
+    text = own.recipe_file.read_text()
+    if reader in ("index_png", "ade20k_seg"):
+        text = text.replace("colour_png", reader).split("[ids]")[0]
+    own.write_recipe(text.replace('class_names = ["codes.txt", "codes.json"]\n', ""))
+    path = own.root / ("objects" if reader == "instances" else "masks") / "train/a.png"
+    content = bytearray(path.read_bytes())
+    for place, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), min_size=1, max_size=4)
+    ):
+        content[place] = byte
+    path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    found = listed(own.recipe, own.root, "train")
+    try:
+        annotation = found.read(found.item)
+    except SampleError as error:
+        assert "\n" not in str(error)
+    else:
+        assert annotation.mask is not None and annotation.mask.dtype == np.uint8
 
 
 def test_names_that_are_not_utf8_and_loops_of_links(own: Own) -> None:

@@ -22,9 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge import catalog
-from labelmerge.catalog import Recipe
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.labels import LabelSpace
 from labelmerge.sharding.layout import first_place
 from labelmerge.sharding.readers.classes import class_index, folded
 from labelmerge.sharding.sample import Source
@@ -133,7 +131,7 @@ def _by_name(source: Source) -> npt.NDArray[np.int32]:
     if unknown:
         fitting = _fitting_recipe([names[0] for names in listed])
         raise LayoutError(
-            f"lists {len(listed)} classes; {len(unknown)} of them are none of {space.name}'s: "
+            f"lists {len(listed)} classes, of which {space.name} has not {len(unknown)}: "
             f"{', '.join(map(repr, unknown[:3]))}{', …' if len(unknown) > 3 else ''}",
             where=path,
             fix=f"This is {fitting}: use that name" if fitting else f"Compare with {source.recipe.descriptions.name}",
@@ -160,22 +158,14 @@ def _names(path: Path) -> list[tuple[str, ...]]:
 
 
 def _fitting_recipe(listed: list[str]) -> str | None:
-    """The shipped dataset whose classes, or labels that mean "none", these are."""
-    for name in catalog.dataset_names():
-        recipe = catalog.load_recipe(name)
-        if _names_values(recipe) and set(map(folded, listed)) <= _known(recipe, catalog.load_label_space(recipe)):
-            return name
+    """The shipped dataset whose classes these are, all of them, perhaps with words for "no label" among them."""
+    names = set(map(folded, listed))
+    for dataset in catalog.dataset_names():
+        recipe = catalog.load_recipe(dataset)
+        classes = set(map(folded, catalog.load_label_space(recipe).names))
+        if classes <= names <= classes | {folded(str(word)) for word in recipe.ids.get("ignore", [])}:
+            return dataset
     return None
-
-
-def _names_values(recipe: Recipe) -> bool:
-    return any("class_names" in (layout or {}) for layout in (recipe.layout, *(v.layout for v in recipe.variants)))
-
-
-def _known(recipe: Recipe, space: LabelSpace) -> set[str]:
-    tables = [recipe.ids, *(variant.ids or {} for variant in recipe.variants)]
-    words = [word for ids in tables for word in (*ids.get("ignore", []), *ids.get("map", {})) if isinstance(word, str)]
-    return {folded(name) for name in (*space.names, *words)}
 
 
 def _through_table(source: Source, by_number: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
