@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from labelmerge.embed.bank import Bank
 from labelmerge.embed.counts import Count
 from labelmerge.embed.similarity import MergeReport, merge_groups
 from labelmerge.errors import OutputError
 from labelmerge.plot import merge_page
+from labelmerge.plot.colours import _oklab
 from labelmerge.plot.datasets import dataset_styles
 from labelmerge.plot.label_lines import label_lines
 from labelmerge.plot.layout import flat_map
@@ -177,6 +179,28 @@ def test_datasets_differ_in_colour_or_shape() -> None:
     assert all(a.colour != b.colour and a.shape != b.shape for a, b in zip(looks, looks[1:], strict=False))
 
 
+# G. M. Machado et al., "A physiologically-based model for simulation of color vision deficiency" (2009), full severity:
+# what light in linear RGB looks like.
+DEFICIENCIES = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_the_colour_blind_tell_six_datasets_apart(deficiency: str) -> None:
+    seen = []
+    for style in dataset_styles([f"dataset {n}" for n in range(6)]).values():
+        value = np.array(list(bytes.fromhex(style.colour[1:]))) / 255
+        linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+        linear = np.clip(np.array(DEFICIENCIES[deficiency]) @ linear, 0, 1)
+        value = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        seen.append(_oklab(np.round(value * 255).astype(np.uint8)))
+    gaps = [float(np.linalg.norm(a - b)) for n, a in enumerate(seen) for b in seen[:n]]
+    assert min(gaps) > 0.05
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (999, "999"), (1000, "1 k"), (12345, "12.3 k"), (4_560_000, "4.56 M"), (10**13, "10,000 G")],
@@ -200,6 +224,34 @@ def test_the_command_counts_what_shards_hold(run: Any, bank: Bank, tmp_path: Pat
     (tmp_path / "merge" / "merge.html").mkdir()
     folder = run("merge", *where)
     assert folder.exit_code == 1 and "a folder is where a file must go" in folder.stderr
+
+
+def test_the_command_reads_real_shards(run: Any, angle_bank: Callable[..., Bank], tmp_path: Path) -> None:
+    for folder in "images", "masks":
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    mask = np.array([[0, 0, 0, 1], [0, 1, 255, 255]], np.uint8)
+    Image.fromarray(mask).save(tmp_path / "data" / "masks" / "x.png")
+    Image.fromarray(np.zeros((2, 4, 3), np.uint8)).save(tmp_path / "data" / "images" / "x.png")
+    (tmp_path / "tiny.csv").write_text("index,name,description\n0,road,A road.\n1,sky,The sky.\n")
+    (tmp_path / "tiny.toml").write_text(
+        'name = "tiny"\nannotation_type = "mask"\nreader = "index_png"\n'
+        'descriptions = "tiny.csv"\nimage_format = "png"\n'
+        '[layout]\nimages = "images/*.png"\nmasks = "masks/{stem}.png"\n[ids]\nignore = [255]\n'
+    )
+    shards = tmp_path / "shards"
+    made = run("shard", tmp_path / "tiny.toml", "--root", tmp_path / "data", "--split", "train", "--out", shards)
+    assert made.exit_code == 0, made.output
+    angle_bank({("tiny", 0): ROAD, ("tiny", 1): ("sky", "", 90.0), ("other", 0): ROAD}).save(tmp_path / "bank")
+    result = run("merge", "--bank", tmp_path / "bank", "--shards", shards, "--out", tmp_path / "merge")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "merge" / "merge.csv").open(encoding="utf-8", newline="") as stream:
+        counts = {(row["dataset"], row["label"]): row["pixels"] for row in csv.DictReader(stream)}
+    assert counts == {("tiny", "road"): "4", ("tiny", "sky"): "2", ("other", "road"): ""}
+    assert 'data-sort="pixels"' in (tmp_path / "merge" / "merge.html").read_text()
+    angle_bank({("tiny", 0): ROAD, ("tiny", 1): ("heaven", "", 90.0)}).save(tmp_path / "other")
+    wrong = run("merge", "--bank", tmp_path / "other", "--shards", shards, "--out", tmp_path / "none")
+    assert wrong.exit_code == 1 and wrong.stderr.count("\n") == 1 and "'sky'" in wrong.stderr
+    assert not (tmp_path / "none").exists()
 
 
 _ACTIONS = """
