@@ -46,9 +46,9 @@ def picture(path: Path, size: tuple[int, int] = SIZE) -> None:
     )
 
 
-def mat(path: Path, compress: bool = True, **content: Any) -> None:
+def mat(path: Path, /, _compress: bool = True, **content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(path, content, do_compression=compress)
+    scipy.io.savemat(path, content, do_compression=_compress)
 
 
 def cells(texts: Sequence[Any], column: bool = False) -> Array:
@@ -256,7 +256,7 @@ NAMES = {
     "kv2/kinect2data/000002-resize": (["floor_mat", "refrigerator", "boxes", "tv"], False),
     "xtion/sun3ddata/brown_bm_1/brown_bm_1/0000103": (["chairs", "wall\t", "cup", "cup"], False),
 }
-KEPT = {
+KEPT: dict[str, list[str | None]] = {
     "kv1/NYUdata/NYU0001": ["wall", "night_stand", "books", None],
     "kv2/kinect2data/000002-resize": ["floor_mat", "fridge", "box", "tv"],
     "xtion/sun3ddata/brown_bm_1/brown_bm_1/0000103": ["chair", "wall", None, None],
@@ -275,8 +275,9 @@ def sun(tmp_path: Path) -> Path:
         mat(folder / "seg.mat", seglabel=labels, names=cells(names, column))
     frames = list(NAMES)
     # In the original, some folders end in a slash.
-    splits = {"alltrain": cells([f"{AUTHORS}/{frames[0]}", f"{AUTHORS}/{frames[2]}/"])}
-    mat(root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat", **splits, alltest=cells([f"{AUTHORS}/{frames[1]}"]))
+    train = cells([f"{AUTHORS}/{frames[0]}", f"{AUTHORS}/{frames[2]}/"])
+    split = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+    mat(split, alltrain=train, alltest=cells([f"{AUTHORS}/{frames[1]}"]))
     return root
 
 
@@ -391,7 +392,8 @@ def nyu(root: Path, images: Array, labels: Array, **splits: Any) -> Path:
     with path.open("r+b") as stream:
         stream.write(b"MATLAB 7.3 MAT-file")
     numbers = {"trainNdxs": [[2], [4]], "testNdxs": [[1], [3]], **splits}
-    mat(root / "splits.mat", **{name: np.array(value, dtype=np.uint16) for name, value in numbers.items()})
+    arrays: dict[str, Any] = {name: np.array(value, dtype=np.uint16) for name, value in numbers.items()}
+    mat(root / "splits.mat", True, **arrays)
     return path
 
 

@@ -451,11 +451,11 @@ def _classes(source: Source, path: Path) -> dict[int | str, int]:
     if numbered and (names is None or "offset" in ids or any(name.isdecimal() for name in ids.get("map", {}))):
         table = values.value_table(source)
         return {int(value): int(table[value]) for value in np.flatnonzero(table >= 0)}
-    by_name = dict(zip(map(folded, space.names), space.indices, strict=True))
+    by_name: dict[int | str, int] = dict(zip(map(folded, space.names), space.indices, strict=True))
     by_name |= {folded(name): class_index(space, target, where) for name, target in ids.get("map", {}).items()}
     by_name |= {folded(str(name)): space.ignore_index for name in ids.get("ignore", [])}
     if names is None:
-        return {**by_name}
+        return by_name
     found: dict[int | str, int] = {n: by_name[folded(name)] for n, name in enumerate(names) if folded(name) in by_name}
     found |= {number: space.ignore_index for number in ids.get("ignore", []) if isinstance(number, int)}
     unknown = [name for number, name in enumerate(names) if number not in found]
