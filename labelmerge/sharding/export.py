@@ -16,6 +16,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from labelmerge.errors import SampleError, ShardError, UsageError, did_you_mean
 from labelmerge.files import atomic_folder
@@ -404,7 +405,7 @@ def _panoptic(split: _Split, sample: _Sample, ids: Mapping[int, int]) -> tuple[R
     ]
     rgb = np.stack([numbers & 255, numbers >> 8 & 255, numbers >> 16], axis=-1).astype(np.uint8)
     annotation = {"image_id": sample.number, "file_name": f"{sample.key}.png", "segments_info": records}
-    return annotation, png_bytes(rgb)
+    return annotation, png_bytes(Image.fromarray(rgb))
 
 
 def _regions(numbers: Array) -> Iterator[tuple[int, int, list[int]]]:

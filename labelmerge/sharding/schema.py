@@ -26,7 +26,7 @@ from labelmerge.sharding.tars import shown
 LISTS = ("present", "boxes", "segments")
 """The fields of a sample's JSON that are JSON texts themselves."""
 
-_SAMPLE_TYPES: Types = {
+SAMPLE_TYPES: Types = {
     "key": str,
     "dataset": str,
     "split": str,
@@ -41,8 +41,8 @@ _SAMPLE_TYPES: Types = {
     "boxes": str,
     "segments": str,
 }
-_SOURCE_TYPES: Types = {"path": str, "native_id": str, "sha256": str}
-_BOX_TYPES: Types = {
+SOURCE_TYPES: Types = {"path": str, "native_id": str, "sha256": str}
+BOX_TYPES: Types = {
     "bbox": list,
     "class_index": int,
     "iscrowd": bool,
@@ -52,7 +52,7 @@ _BOX_TYPES: Types = {
     "area": (int, float),
     "native_id": str,
 }
-_SEGMENT_TYPES: Types = {
+SEGMENT_TYPES: Types = {
     "id": int,
     "class_index": int,
     "category_id": int,
@@ -184,7 +184,7 @@ def parse(data: bytes) -> dict[str, Any]:
         meta = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"json can't be read ({error})") from error
-    if wrong := wrong_types(meta, _SAMPLE_TYPES) or wrong_types(meta["source"], _SOURCE_TYPES):
+    if wrong := wrong_types(meta, SAMPLE_TYPES) or wrong_types(meta["source"], SOURCE_TYPES):
         raise ValueError(f"json: {wrong}")
     for name in LISTS:
         try:
@@ -236,7 +236,7 @@ def histogram(values: Array) -> dict[int, int]:
 
 def _check_boxes(meta: Mapping[str, Any], space: LabelSpace, counts: Counts) -> Iterator[str]:
     for number, box in enumerate(meta["boxes"]):
-        if wrong := wrong_types(box, _BOX_TYPES):
+        if wrong := wrong_types(box, BOX_TYPES):
             yield f"json: boxes[{number}]: {wrong}"
             continue
         corners = box["bbox"]
@@ -259,7 +259,7 @@ def _is_number(value: object) -> bool:
 def _check_segments(segments: list[Any], space: LabelSpace, areas: Mapping[int, int]) -> Iterator[str]:
     listed: dict[int, int] = {}
     for number, segment in enumerate(segments):
-        if wrong := wrong_types(segment, _SEGMENT_TYPES):
+        if wrong := wrong_types(segment, SEGMENT_TYPES):
             yield f"json: segments[{number}]: {wrong}"
             continue
         if segment["id"] in listed:
