@@ -92,28 +92,13 @@ def lint(
 
 
 _WORD = re.compile(r"\w+")
+_FILLER = frozenset("a an the this is of image photo photograph picture some in and or".split())
 
 
 def _says_nothing(name: str, text: str) -> bool:
     """Whether a text is made of the name and of words for "picture of" alone."""
-    filler = {
-        "a",
-        "an",
-        "the",
-        "this",
-        "is",
-        "of",
-        "image",
-        "photo",
-        "photograph",
-        "picture",
-        "some",
-        "in",
-        "and",
-        "or",
-    }
     named = set(_WORD.findall(f"{name} {prompt_name(name)}".casefold()))
-    return not set(_WORD.findall(text.casefold())) - filler - named
+    return not set(_WORD.findall(text.casefold())) - _FILLER - named
 
 
 _IS = re.compile(
@@ -121,16 +106,16 @@ _IS = re.compile(
     re.IGNORECASE,
 )
 """What joins a thing to its category, in the languages that people are most likely to write descriptions in."""
-_ONE_THING = re.compile(r"an?\s.*?\s(?:is|was)\s+(?P<next>\w+)", re.IGNORECASE)
+_NEXT = re.compile(r"\s(?:is|was)\s+(\w+)", re.IGNORECASE)
 _DETERMINERS = frozenset("a an the one two any some several another anything something what part".split())
 
 
 def _says_what_kind(text: str) -> bool:
     """Whether the first sentence has the form "X is a kind of thing …" rather than "X is big" or "Found on roads"."""
-    first = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
-    one = _ONE_THING.match(first)
-    if one:
-        return one["next"].casefold() in _DETERMINERS
+    first = re.split(r"(?<=\w{4}[.!?])\s", text, maxsplit=1)[0]  # no word of three letters: it may be an abbreviation
+    next_words = _NEXT.findall(first)
+    if next_words and re.match(r"an?\s", first, re.IGNORECASE):
+        return any(word.casefold() in _DETERMINERS for word in next_words)
     if not first.isascii() and not re.search("[A-Za-z]{2}", first):
         return True  # a script whose grammar this does not know
     joined = _IS.search(first)

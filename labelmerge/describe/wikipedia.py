@@ -158,25 +158,31 @@ def refresh_from_wikipedia(
         )
 
     articles = _articles(sorted(names), language, follow_redirects, wiki, track)
+    sharing: dict[str, set[str]] = defaultdict(set)
+    for title, found in articles.items():
+        if isinstance(found, Article):
+            sharing[found.url] |= names[title]
 
-    def longest(title: str, lead: str) -> str:
+    def beginning(article: Article) -> str:
         # What fits every name: rows that share an article mean the same, so they must get the same text.
-        return opening(lead, lambda text: all(count_tokens(sentence(n, text)) <= max_tokens for n in names[title]))
+        def fits(text: str) -> bool:
+            return all(count_tokens(sentence(name, text)) <= max_tokens for name in sharing[article.url])
 
-    texts = {title: longest(title, found.lead) for title, found in articles.items() if isinstance(found, Article)}
+        return opening(article.lead, fits)
+
+    texts = {found: beginning(found) for found in articles.values() if isinstance(found, Article)}
 
     for path in targets:
         for position, row in enumerate(rows[path]):
             if (path, row.index) not in wanted:
                 continue
-            title = _title(row)
-            article = articles[title]
+            article = articles[_title(row)]
             if isinstance(article, str):
                 keep(path, row, article)
-            elif not texts[title]:
+            elif not texts[article]:
                 keep(path, row, f"the first sentence is longer than {max_tokens} tokens allow")
             else:
-                rows[path][position] = _refreshed(row, texts[title], article, language)
+                rows[path][position] = _refreshed(row, texts[article], article, language)
     for path in targets:
         write_descriptions(path, rows[path])
     order = {recipe.name: place for place, recipe in enumerate(targets.values())}

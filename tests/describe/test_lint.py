@@ -60,6 +60,8 @@ def test_each_kind_of_problem(row: Description, kind: str) -> None:
         "Scissors are a hand tool with two blades.",
         "The sky is the open air.",
         "A set of chairs is a group of seats.",
+        "A car that is parked is a vehicle at rest.",
+        "A St. Bernard is a very big dog.",
         "Ein Bus ist ein großes Fahrzeug.",
         "バスは大きな車である。",
     ],

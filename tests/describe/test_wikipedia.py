@@ -279,6 +279,11 @@ def test_rows_that_share_an_article_get_the_same_text(wiki: Wiki, tmp_path: Path
     refresh(wiki, [recipe(tmp_path, rows)], tmp_path / "out", max_tokens=15)  # the long name leaves no room for two
     written = read_descriptions(tmp_path / "out" / "mine.csv")
     assert [row.description for row in written] == ["Cattle are big."] * 2
+    wiki.redirects["Oxen"] = "Cattle"
+    rows[1] = Description(1, "a very long name", wikipedia="Oxen")
+    refresh(wiki, [recipe(tmp_path, rows, "yours")], tmp_path / "out", max_tokens=15, follow_redirects=True)
+    written = read_descriptions(tmp_path / "out" / "yours.csv")
+    assert [row.description for row in written] == ["Cattle are big."] * 2
 
 
 def test_a_title_is_asked_for_instead_of_guessed(wiki: Wiki, tmp_path: Path) -> None:
