@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from labelmerge.errors import SampleError
 
 _INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 _DEFAULT_QUALITY = 95
+
+_FILTER_UP = 2
 
 Array = npt.NDArray[Any]
 
@@ -95,7 +98,7 @@ def _is_whole_png(data: bytes) -> bool:
         end = place + 8 + int.from_bytes(view[place : place + 4], "big")
         if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
-        if view[place + 4 : place + 8] == b"IEND":
+        if data[place + 4 : place + 8] == b"IEND":
             return True
         place = end + 4
     return False
@@ -128,13 +131,30 @@ def indices(data: bytes, where: Path) -> Array:
 
 def png_bytes(pixels: Array | Image.Image) -> bytes:
     """Encode [H, W] uint8 or uint16 values, or an image, as a PNG."""
+    if not isinstance(pixels, Image.Image):
+        return _mask_png(pixels)
     out = BytesIO()
-    if isinstance(pixels, Image.Image):
-        pixels.save(out, "PNG")
-    else:
-        # Label masks are runs of equal values: looking for nothing else is faster, and no larger.
-        Image.fromarray(pixels).save(out, "PNG", compress_type=zlib.Z_RLE)
+    pixels.save(out, "PNG")
     return out.getvalue()
+
+
+def _mask_png(values: Array) -> bytes:
+    """A greyscale PNG of [H, W] uint8 or uint16 values (PNG specification, 5 and 9).
+
+    A row of a label mask is much like the row above: always storing the difference (the filter "Up") makes the files
+    of Pillow, which tries all filters on every row, three times faster to write and to read (docs/performance.md).
+    """
+    height, width = values.shape
+    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    rows = np.empty((height, stored.shape[1] + 1), dtype=np.uint8)
+    rows[:, 0] = _FILTER_UP
+    rows[0, 1:] = stored[0]
+    np.subtract(stored[1:], stored[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8 * values.dtype.itemsize, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), level=1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 def image_member(

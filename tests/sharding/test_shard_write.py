@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from labelmerge.catalog import load_recipe
-from labelmerge.errors import LayoutError, OutputError, ShardError, UsageError
-from labelmerge.sharding.images import decode, image_member, read_indices
+from labelmerge.errors import LayoutError, OutputError, SampleError, ShardError, UsageError
+from labelmerge.sharding.images import decode, image_member, open_image, png_bytes, read_indices
 from labelmerge.sharding.verify import verify
 from labelmerge.sharding.write import check, shard
 
@@ -222,6 +226,32 @@ def test_16_bits_in_the_other_byte_order_are_the_same_values(tmp_path: Path) -> 
     np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(encoded)))[..., 0], values >> 8)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.one_of(arrays(dtype, st.tuples(st.integers(1, 9), st.integers(1, 9))) for dtype in (np.uint8, np.uint16))
+)
+def test_masks_are_encoded_without_loss(values: npt.NDArray[Any]) -> None:
+    encoded = png_bytes(values)
+    image = Image.open(BytesIO(encoded))
+    assert image.mode == ("L" if values.dtype == np.uint8 else "I;16")
+    np.testing.assert_array_equal(np.asarray(image), values)
+    np.testing.assert_array_equal(np.asarray(open_image(encoded, Path("a.png"))), values)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("jpg", {}), ("jpg", {"progressive": True}), ("png", {})])
+def test_a_cut_off_image_is_found_without_decoding_it(own: Own, suffix: str, options: dict[str, Any]) -> None:
+    data = own.image(f"a.{suffix}", size=(40, 60), **options)
+    assert open_image(data, Path("a")).size == (60, 40)
+    assert open_image(data + b"trailing", Path("a")).size == (60, 40)
+    for end in range(0, len(data) - (2 if suffix == "jpg" else 12)):
+        with pytest.raises(SampleError, match="not a readable image"):
+            open_image(data[:end], Path("a"))
+    if suffix == "png":
+        place = len(data) // 2
+        with pytest.raises(SampleError):
+            open_image(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], Path("a"))
+
+
 def test_short_edge(own: Own, tmp_path: Path, read_samples: Samples) -> None:
     own.image("images/train/a.jpg", size=(24, 36))
     own.image("images/train/b.jpg", size=(6, 8))
@@ -319,16 +349,16 @@ def test_a_finished_run_is_not_repeated_but_a_damaged_one_is(own: Own, tmp_path:
 
 def test_other_options_or_another_dataset_are_not_mixed_in(own: Own, tmp_path: Path) -> None:
     own.pairs(4)
-    shard(own.recipe, own.root, "train", tmp_path)
+    shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2)
     with pytest.raises(ShardError, match=r"another run .limit was None, now 2.. Remove the folder"):
-        shard(own.recipe, own.root, "train", tmp_path, limit=2)
+        shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2, limit=2)
     with pytest.raises(Interrupted):
-        shard(own.recipe, own.root, "train", tmp_path / "b", track=stop_after(2))
+        shard(own.recipe, own.root, "train", tmp_path / "b", samples_per_shard=2, track=stop_after(3))
     own.image("images/train/new.jpg")
     own.mask("masks/train/new.png")
     for folder in (tmp_path, tmp_path / "b"):
         with pytest.raises(ShardError, match="the dataset's files changed since"):
-            shard(own.recipe, own.root, "train", folder)
+            shard(own.recipe, own.root, "train", folder, samples_per_shard=2)
 
 
 def test_no_space_left(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,8 +95,14 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     picture = decode(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA"):
         raise SampleError(f"is no RGB panoptic PNG (mode {picture.mode})", where=path)
-    rgb = np.asarray(picture)[..., :3].astype(np.uint32)
-    stored_ids, places = np.unique(rgb[..., 0] + (rgb[..., 1] << 8) + (rgb[..., 2] << 16), return_inverse=True)
+    if (picture.height, picture.width) != size:
+        raise SampleError(f"is {picture.width}x{picture.height}, but its image is {size[1]}x{size[0]}", where=path)
+    # Red is the lowest byte of a pixel of four, so a pixel is an id once the fourth byte is gone.
+    ids = np.asarray(picture.convert("RGBA")).view("<u4")[..., 0].ravel() & 0xFFFFFF
+    # A row of a picture is a few runs of one segment each: sorting these is much less than sorting pixels.
+    starts = np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1])
+    lengths = np.diff(starts, append=len(ids))
+    stored_ids, place_of_run = np.unique(ids[starts], return_inverse=True)
     classes = np.full(len(stored_ids), source.space.ignore_index, dtype=source.space.dtype)
     numbers = np.zeros(len(stored_ids), dtype=np.uint16)
     place_of = {int(value): place for place, value in enumerate(stored_ids) if value}
@@ -110,8 +116,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             segments.append(Segment(len(segments) + 1, index, category_id, iscrowd, str(value)))
             classes[place], numbers[place] = index, len(segments)
     return Annotation(
-        mask=classes[places].reshape(rgb.shape[:2]),
-        instances=numbers[places].reshape(rgb.shape[:2]),
+        mask=np.repeat(classes[place_of_run], lengths).reshape(size),
+        instances=np.repeat(numbers[place_of_run], lengths).reshape(size),
         segments=tuple(segments),
         notes={"segments_without_pixels": without_pixels, "unlisted_segments": len(place_of)},
     )
