@@ -643,8 +643,11 @@ def test_colours_agree_with_a_look_at_every_pixel(new_own: Callable[[], Own], pa
     values = np.array(parts, dtype=np.uint8).reshape(*SIZE, 3)
     picture = Image.fromarray(values)
     (own.root / "masks/train").mkdir(parents=True)
-    (picture.quantize(256) if paletted else picture).save(own.root / "masks/train/a.png")
-    values = np.asarray(Image.open(own.root / "masks/train/a.png").convert("RGB"))
+    if paletted:
+        picture.quantize(256).save(own.root / "masks/train/a.png", transparency=bytes(range(64)))
+        values = np.asarray(Image.open(own.root / "masks/train/a.png").convert("RGBA"))[..., :3]
+    else:
+        picture.save(own.root / "masks/train/a.png")
     found = listed(own.recipe, own.root, "train")
     mask = found.read(found.item).mask
     assert mask is not None

@@ -70,7 +70,8 @@ def packed(path: Path) -> npt.NDArray[np.uint32]:
     picture = decode(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA", "P"):
         raise SampleError(f"is no colour picture (mode {picture.mode})", where=path)
-    rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
+    # Not straight to RGB: Pillow has doubts about palettes with transparency.
+    rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGBA")).astype(np.uint32)
     return (rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]).astype(np.uint32, copy=False)
 
 
