@@ -228,7 +228,9 @@ def test_16_bits_in_the_other_byte_order_are_the_same_values(tmp_path: Path) -> 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    values=st.one_of(arrays(dtype, st.tuples(st.integers(1, 9), st.integers(1, 9))) for dtype in (np.uint8, np.uint16))
+    values=st.one_of(
+        [arrays(dtype, st.tuples(st.integers(1, 9), st.integers(1, 9))) for dtype in (np.uint8, np.uint16)]
+    )
 )
 def test_masks_are_encoded_without_loss(values: npt.NDArray[Any]) -> None:
     encoded = png_bytes(values)
