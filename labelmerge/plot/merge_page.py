@@ -91,9 +91,13 @@ def page_data(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed:
     """
     _, vectors, column = bank.columns()
     low, packed = pack_cosines(vectors)
-    pale = float(np.quantile(np.frombuffer(packed, np.uint8), _PALE_QUANTILE)) if packed else 0.0
+    pale = min(float(np.quantile(np.frombuffer(packed, np.uint8), _PALE_QUANTILE)), 254.0) if packed else 0.0
     number = {name: place for place, name in enumerate(report.datasets)}
     styles = dataset_styles(list(report.datasets))
+
+    def rows(members: Iterable[Member]) -> list[int]:
+        return [int(row) for row in bank.positions(member.key for member in members)]
+
     return {
         "datasets": [{"name": name, "colour": styles[name].colour, "shape": styles[name].shape} for name in number],
         "shapes": SHAPES,
@@ -103,13 +107,13 @@ def page_data(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed:
         ],
         "counts": [[line.member.pixels, line.member.boxes] for line in lines],
         "groups": [group.name for group in report.groups],
+        "covers": [[rows(cover.parents), [rows(part.members) for part in cover.parts]] for cover in report.covers],
         "short": [prompt_name(line.member.name) for line in lines],
         "places": [[round(float(x), 4), round(1 - float(y), 4)] for x, y in flat_map(vectors, seed)],
         "order": seriation(bank).tolist(),
         "low": low,
         "pale": pale,
         "cosines": base64.b64encode(packed).decode(),
-        "threshold": report.threshold,
         "ramps": {theme: _ramp(name) for theme, name in _RAMPS.items()},
     }
 

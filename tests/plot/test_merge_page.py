@@ -149,6 +149,25 @@ def test_two_thousand_labels_fit_a_page(angle_bank: Callable[..., Bank], monkeyp
     assert len(html) < 6_000_000 and html.count("<tr data-pick") == 2000
 
 
+def test_the_page_tells_which_labels_cover_others(angle_bank: Callable[..., Bank]) -> None:
+    person = ("person", "A person is a human being.", 0.0)
+    bank = angle_bank(
+        {
+            ("coarse", 0): person,
+            ("coarse", 1): ("sky", "Blue.", 90.0),
+            ("fine", 0): person,
+            ("fine", 1): ("rider", "A rider is a person on a bicycle.", 40.0),
+            ("fine", 2): ("sea", "Wet.", 95.0),
+        }
+    )
+    report = merge_groups(bank, 0.999)
+    lines = label_lines(report, bank)
+    assert merge_page.page_data(report, bank, lines, 0)["covers"] == [[[0], [[3]]]]
+    html = merge_page.merge_page(report, bank, lines)
+    (row,) = re.findall(r'<tr data-some><th scope="row">person</th><td class="parents">.*?</tr>', html, re.DOTALL)
+    assert re.findall(r'data-pick="(\d+)"', row) == ["0", "3"] and "its words say so" in row
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 12])
 def test_a_map_of_any_size_lies_in_the_unit_square(count: int) -> None:
     vectors = np.random.default_rng(0).normal(size=(count, 6)).astype(np.float32)
