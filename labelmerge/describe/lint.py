@@ -26,7 +26,7 @@ class Problem:
         kind: ``missing``: no description; ``bare``: it says no more than the caption; ``long``: the encoder would cut
             it off; ``no category``: it does not open with what kind of thing it describes; ``duplicate text``: two
             classes of the dataset with one text would be merged; ``near text``: two nearly would; ``duplicate index``;
-            ``source``: not said where the text is from, or under which licence it may be used.
+            ``source``: a text that isn't one's own, without its source or the licence under which it may be used.
         what: the same in a sentence.
     """
 
@@ -82,8 +82,9 @@ def lint(
             seen_texts[text] = row
             seen_words.append((words, row))
 
-        if not row.source:
-            report("source", "does not say where its text is from: source is 'curated' for own words, or names it")
+        if not row.source:  # one's own words, unless the other columns say that somebody else's were fetched
+            if row.url or row.revision or row.retrieved or row.licence:
+                report("source", "has a text from elsewhere and does not name it in the column source")
         elif row.source == "wikipedia" and not (row.licence and row.url and row.revision):
             report("source", "has a text from Wikipedia without its licence, url and revision")
         elif row.source != "curated" and not row.licence:

@@ -26,7 +26,8 @@ def test_nothing_to_say_about_sound_rows() -> None:
         1, "bus", "A bus is a big car.", "Bus", "wikipedia", "12", "https://x", "CC BY-SA 4.0", "2025-01-01"
     )
     theirs = Description(2, "van", "A van is a kind of truck.", source="our wiki", licence="CC0")
-    assert kinds(GOOD, fetched, theirs) == []
+    own = Description(3, "tram", "A tram is a train in a street.")
+    assert kinds(GOOD, fetched, theirs, own) == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_nothing_to_say_about_sound_rows() -> None:
         (Description(1, "bus", "Often found on roads. A bus is a vehicle.", source="curated"), "no category"),
         (Description(1, "auto", "A car is  a road vehicle.", source="curated"), "duplicate text"),
         (Description(0, "bus", "A bus is a big thing.", source="curated"), "duplicate index"),
-        (Description(1, "bus", "A bus is a big thing."), "source"),
+        (Description(1, "bus", "A bus is a big thing.", url="https://x"), "source"),
         (Description(1, "bus", "A bus is a big thing.", source="our wiki"), "source"),
         (Description(1, "bus", "A bus is a big thing.", source="wikipedia", licence="CC BY-SA 4.0"), "source"),
     ],
