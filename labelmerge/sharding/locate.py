@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -13,6 +14,8 @@ from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
 from labelmerge.sharding.layout import entries, exists, fill, pattern_problem, see, strings
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.sample import Source
+
+_log = logging.getLogger(__name__)
 
 _MAX_ENTRIES_SHOWN = 8
 
@@ -51,6 +54,8 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
         if fitting:
             variant = fitting[0][1]
             here = tuple(base for base, other in fitting if other.name == variant.name)
+            for base in (base for base, _ in fitting if base not in here):
+                _log.warning("%s is laid out in another way than %s: not read; shard it by itself", base, here[0])
             return _source(recipe, root, split, here, variant)
     raise LayoutError(_expected(recipe, root, split), where=root, fix=see(recipe))
 

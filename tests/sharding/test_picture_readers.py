@@ -339,6 +339,19 @@ def test_idd_label_pngs_are_read_where_there_are_no_polygons(
     )
 
 
+def test_a_part_in_another_layout_is_not_left_out_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part, name, content in (
+        ("IDD_Segmentation", "polygons.json", polygons(box("sky", 0, 0, 16, 12))),
+        ("idd20kII", "labelids.png", filled(3)),
+    ):
+        write(tmp_path / part / "leftImg8bit/train/0/frame1_leftImg8bit.png")
+        write(tmp_path / part / f"gtFine/train/0/frame1_gtFine_{name}", content)
+    assert plan("idd", tmp_path).item.path.startswith("IDD_Segmentation/")
+    assert caplog.messages == [
+        "idd20kII/ is laid out in another way than IDD_Segmentation/: not read; shard it by itself"
+    ]
+
+
 def test_idd_with_other_pngs_says_what_it_wants(tmp_path: Path) -> None:
     write(tmp_path / "leftImg8bit/train/0/frame1_leftImg8bit.png")
     write(tmp_path / "gtFine/train/0/frame1_gtFine_labelcsTrainIds.png", filled(3))
