@@ -214,14 +214,11 @@ def open_hdf5(path: Path, fault: type[LabelmergeError] = SampleError) -> Iterato
             "reading MATLAB 7.3 files needs h5py", where=path, fix="pip install 'labelmerge[matlab]'"
         ) from error
     try:
-        with h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE) as file:
+        with h5py.File(path, "r") as file:
             yield file
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise fault(f"can't be read as HDF5 ({message})", where=path) from error
-
-
-_CHUNK_CACHE = 64 << 20  # bytes: MATLAB's chunks may span several images
 
 
 def dataset(group: h5py.Group, name: str, where: Path, fault: type[LabelmergeError] = SampleError) -> h5py.Dataset:

@@ -27,6 +27,7 @@ from PIL import Image
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LabelmergeError, LayoutError, RecipeError, SampleError
 from labelmerge.sharding import matlab
+from labelmerge.sharding.readers import hdf5_stack
 from labelmerge.sharding.verify import verify
 from labelmerge.sharding.write import shard
 
@@ -450,7 +451,19 @@ def test_numbers_that_the_file_lacks_are_recorded(stack: tuple[Array, Array], tm
     assert [skip.path for skip in plan.skips] == ["nyu_depth_v2_labeled.mat#0000", "nyu_depth_v2_labeled.mat#0005"]
 
 
-def test_one_image_is_read_at_a_time(stack: tuple[Array, Array], tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_pieces_may_span_images(chunk: int, stack: tuple[Array, Array], tmp_path: Path) -> None:
+    path = nyu(tmp_path / "nyu", *stack, trainNdxs=[[1], [2], [3], [4]])
+    with h5py.File(path, "a") as file:
+        del file["images"]
+        file.create_dataset("images", data=stack[0].transpose(0, 3, 2, 1), chunks=(chunk, 1, 5, 4), compression="gzip")
+    plan = listed(load_recipe("nyuv2"), tmp_path / "nyu", "train")
+    for number in (3, 0, 2, 1):
+        image = Image.open(BytesIO(hdf5_stack.image(plan.source, plan.items[number])))
+        np.testing.assert_array_equal(np.asarray(image), stack[0][number])
+
+
+def test_only_what_is_asked_for_is_read(stack: tuple[Array, Array], tmp_path: Path) -> None:
     path = nyu(tmp_path / "nyu", *stack)
     with h5py.File(path, "a") as file:  # 2 TB of images, of which the first ones are there
         del file["images"], file["labels"]

@@ -1,25 +1,33 @@
 """One HDF5 file with all images and all labels of a dataset: NYU Depth v2's `nyu_depth_v2_labeled.mat`.
 
 MATLAB 7.3 writes its arrays with the dimensions the other way round: `options.images_key` is [N, 3, W, H] uint8 and
-`options.labels_key` [N, W, H] whole numbers; see `values` for what these mean. One image is read at a time, and goes on
-as a PNG. Images are numbered from 1, as MATLAB counts. `layout.list` is a MATLAB file (version 5 to 7) whose variable
+`options.labels_key` [N, W, H] whole numbers; see `values` for what these mean. A few images are read at a time; they go
+on as PNGs. Images are numbered from 1, as MATLAB counts. `layout.list` is a MATLAB file (version 5 to 7) whose variable
 `{split}` holds the numbers of the split's images.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.sharding import matlab
-from labelmerge.sharding.images import png_bytes
+from labelmerge.sharding.images import Array, png_bytes
 from labelmerge.sharding.layout import first_place
 from labelmerge.sharding.readers import values
 from labelmerge.sharding.readers.mat import whole_numbers
 from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+
+if TYPE_CHECKING:
+    import h5py
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),
@@ -31,6 +39,7 @@ KEYS = Keys(
 label_space = None
 
 _MAX_PIXELS = 1 << 27  # of one image: more than any camera makes
+_MAX_BLOCK = 64 << 20  # bytes of images that are unpacked at once
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
@@ -48,30 +57,55 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
             raise LayoutError(f"its labels are {_say(labels)}, not {[count, *shape]}, as its images are", where=path)
         if shape[0] * shape[1] > _MAX_PIXELS:
             raise LayoutError(f"its images are {shape[0]}x{shape[1]}: no camera makes such", where=path)
+        together = _together(images)
     for number in _numbers(source, count):
         name = f"{place}#{number:04d}"
         if 1 <= number <= count:
-            yield Item(name, (place, number), native_id=str(number))
+            yield Item(name, (place, number, together), native_id=str(number))
         else:
             yield Skip(name, f"named in the list of images, but the file has {count}")
 
 
 def image(source: Source, item: Item) -> bytes:
     """One image as a PNG; raises SampleError."""
-    place, number = item.annotation
-    path = source.root / place
-    with matlab.open_hdf5(path) as file:
-        pixels = matlab.dataset(file, _key(source, "images_key"), path)[number - 1]  # [3, W, H]
-    return png_bytes(np.ascontiguousarray(pixels.transpose(2, 1, 0)))
+    pixels = _entry(source, item, "images_key")  # [3, W, H]
+    return png_bytes(Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0))))
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The labels of one image; raises SampleError."""
-    place, number = item.annotation
-    path, key = source.root / place, _key(source, "labels_key")
+    where, labels = source.root / item.path, _entry(source, item, "labels_key")  # [W, H]
+    mask = whole_numbers(labels.T, _key(source, "labels_key"), where)
+    return Annotation(mask=values.class_mask(mask, source, where))
+
+
+def _entry(source: Source, item: Item, option: str) -> Array:
+    """What one of the arrays holds for one image."""
+    place, number, together = item.annotation
+    path = source.root / place
+    first = (number - 1) // together * together
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise SampleError(f"can't be read ({error.strerror})", where=path) from error
+    block = _block(path, (stat.st_mtime_ns, stat.st_size), _key(source, option), first, first + together)
+    if number > first + len(block):
+        raise SampleError(f"has no image {number}", where=path)
+    entry: Array = block[number - 1 - first]
+    return entry
+
+
+@lru_cache(maxsize=2)  # images, and their labels
+def _block(path: Path, state: tuple[int, int], key: str, first: int, end: int) -> Array:
     with matlab.open_hdf5(path) as file:
-        labels = matlab.dataset(file, key, path)[number - 1]  # [W, H]
-    return Annotation(mask=values.class_mask(whole_numbers(labels.T, key, path), source, path))
+        block: Array = matlab.dataset(file, key, path)[first:end]
+    return block
+
+
+def _together(images: h5py.Dataset) -> int:
+    """How many images to read at once: a stored piece may span several, and unpacked once it serves them all."""
+    one = images.dtype.itemsize * math.prod(images.shape[1:])
+    return min(images.chunks[0], max(1, _MAX_BLOCK // max(1, one))) if images.chunks else 1
 
 
 def _key(source: Source, option: str) -> str:
