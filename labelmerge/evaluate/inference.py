@@ -1,23 +1,24 @@
 """One image and any list of label vectors → the class of every pixel.
 
-The whole image goes through the model at once (no crops, no sliding window). Training compares the *upsampled*
-embedding of a pixel with the label vectors (Yin et al., IJCV 2024, eq. 1-2); so does this, without ever upsampling an
-embedding. With e = Σ_i w_i v_i, the bilinear mix of the four low-resolution embeddings around a pixel:
+Training compares the *upsampled* embedding of a pixel with the label vectors (Yin et al., IJCV 2024, eq. 1-2); so does
+this, without ever upsampling an embedding. With e = Σ_i w_i v_i, the bilinear mix of the four low-resolution embeddings
+around a pixel:
 
 - e · label = Σ_i w_i (v_i · label): the logits are computed at low resolution and upsampled;
 - |e|² = Σ_i Σ_j w_i w_j (v_i · v_j): ten inner products between neighbours, which exist at low resolution too.
 
-For one view |e| is the same positive factor for all labels, so the largest dot product is the largest cosine and |e| is
-not needed. For several views (scales, mirror images) the softmax probabilities of the cosines over the temperature are
-averaged at the image's own resolution. The image is worked through in stripes of rows: no tensor of height · width ·
-channels, nor of height · width · labels, exists.
+Seen once and whole, |e| is the same positive factor for all labels, so the largest dot product is the largest cosine
+and |e| is not needed. Where windows overlap, the cosines of all windows that hold a pixel are averaged; over several
+views (scales, mirror images) the softmax probabilities of the cosines over the temperature. All of it happens at the
+image's own resolution, in stripes of rows: no tensor of height · width · channels, nor of height · width · labels,
+exists. Windows are shown to the model when a stripe first needs them, and forgotten after the last that does.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -26,10 +27,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelmerge.errors import BankError, SampleError, UsageError
+from labelmerge.errors import BankError, SampleError
+from labelmerge.evaluate.views import View, Views
 from labelmerge.model.device import is_out_of_memory
 
 _STRIPE_ELEMENTS = 2**24  # labels x rows x width of one stripe: 64 MiB of float32, a few times over
+_BLOCK_ELEMENTS = 2**22  # channels x rows x width from which inner products are taken at once
+_WINDOWS_AT_ONCE = 4  # in one call of the model
 
 
 class PixelModel(Protocol):
@@ -46,36 +50,6 @@ class PixelModel(Protocol):
     @property
     def stride(self) -> int: ...
     def __call__(self, images: Tensor, /) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Views:
-    """How an image is shown to the model.
-
-    Attributes:
-        short_edge: pixels of the short edge at scale 1, up or down; 0 keeps the image's own size.
-        scales: factors on that size; more than one are averaged.
-        flip: also every scale's mirror image.
-        max_long_edge: no view is longer than this many pixels (extreme panoramas, little memory); 0: no limit.
-    """
-
-    short_edge: int = 0
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    max_long_edge: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale <= 16 for scale in self.scales):
-            raise UsageError(f"scales must be numbers above 0 and up to 16, not {list(self.scales)}")
-        if min(self.short_edge, self.max_long_edge) < 0:
-            raise UsageError("an edge can't have fewer than 0 pixels")
-
-    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(height, width) of the view at each scale."""
-        base = self.short_edge / min(height, width) if self.short_edge else 1.0
-        limit = self.max_long_edge / max(height, width) if self.max_long_edge else math.inf
-        factors = [min(base * scale, limit) for scale in self.scales]
-        return [(max(1, round(height * factor)), max(1, round(width * factor))) for factor in factors]
 
 
 class LabelVectors:
@@ -126,7 +100,7 @@ def segment(
         image: ``[H, W, 3]`` RGB.
         labels: ``[K, D]`` label vectors, or the same made ready once for many images.
         tau: the learned temperature; matters only where several views are averaged.
-        views: how the image is shown to the model; by default once, at its own size.
+        views: how the image is shown to the model; by default once, whole, at its own size.
 
     Returns:
         ``[H, W]`` positions 0..K-1. Among equal logits the first label wins.
@@ -137,134 +111,217 @@ def segment(
     """
     labels = labels if isinstance(labels, LabelVectors) else LabelVectors(labels)
     views = views or Views()
+    classes = np.empty(image.shape[:2], dtype=np.int64)
     try:
-        return _segment(model, image, labels, tau, views, torch.device(device))
+        for rows, scores in stripes(model, image, labels, tau=tau, views=views, device=device):
+            classes[rows] = labels.positions[scores.argmax(dim=0).cpu().numpy()]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         height, width = max(views.sizes(*image.shape[:2]))
         raise SampleError(
             f"at {width}x{height} pixels the image does not fit into the memory of {device}",
-            fix="Use a smaller --short-edge or scale"
+            fix="Use a smaller --short-edge, scale or --window"
             + (", or --device cpu" if torch.device(device).type != "cpu" else ""),
         ) from error
+    return classes
 
 
-def _segment(
+@torch.inference_mode()
+def stripes(
     model: PixelModel,
     image: npt.NDArray[np.uint8],
     labels: LabelVectors,
+    *,
     tau: float,
     views: Views,
-    device: torch.device,
-) -> npt.NDArray[np.int64]:
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[slice, Tensor]]:
+    """What `segment` decides by, for one stripe of rows after the other.
+
+    Yields:
+        The rows, and float32 ``[U, rows, W]``, the scores of the distinct label vectors: the mean probabilities where
+        there are several views, else the mean cosines over the windows; seen once and whole, their dot products.
+
+    Raises:
+        BankError: the vectors' dimension isn't the model's.
+    """
     height, width = image.shape[:2]
-    with torch.inference_mode():
-        pixels = torch.from_numpy(image.copy()).to(device)  # torch wants an array that it may write to
-        pixels = pixels.permute(2, 0, 1)[None].float() / 255
-        unit = torch.from_numpy(labels.unit).to(device)
-        mirrored = (False, True) if views.flip else (False,)
-        several = len(views.scales) * len(mirrored) > 1
-        seen = [
-            _LowResolution.of(model, pixels, size, mirror, unit, norms=several)
-            for size in views.sizes(height, width)
-            for mirror in mirrored
-        ]
-        classes = torch.empty((height, width), dtype=torch.int64, device=device)
-        stripe = max(1, _STRIPE_ELEMENTS // (len(unit) * width))
-        for top in range(0, height, stripe):
-            rows = slice(top, min(top + stripe, height))
-            if several:
-                votes = torch.zeros((), device=device)
-                for view in seen:
-                    cosines = view.dot_products(rows) / view.lengths(rows)
-                    votes = votes + torch.softmax(cosines / tau, dim=0)
-            else:
-                votes = seen[0].dot_products(rows)
-            classes[rows] = votes.argmax(dim=0)
-        found: npt.NDArray[np.int64] = labels.positions[classes.cpu().numpy()]
-        return found
+    unit = torch.from_numpy(labels.unit).to(device)
+    stripe = max(1, _STRIPE_ELEMENTS // (len(unit) * width))
+    pixels = torch.from_numpy(image.copy()).to(device)  # torch wants an array that it may write to
+    pixels = pixels.permute(2, 0, 1)[None].float() / 255
+    seen = [_Seen(model, pixels, view, unit, norms=views.several) for view in views.of(height, width)]
+    for top in range(0, height, stripe):
+        rows = slice(top, min(top + stripe, height))
+        if views.several:
+            scores = torch.zeros((), device=unit.device)
+            for view in seen:
+                scores = scores + torch.softmax(view.scores(rows) / tau, dim=0)
+            scores = scores / len(seen)
+        else:
+            scores = seen[0].scores(rows)
+        yield rows, scores
+
+
+class _Seen:
+    """One view, and what the model says of its windows: row by row of windows, as the stripes come by."""
+
+    def __init__(self, model: PixelModel, pixels: Tensor, view: View, unit: Tensor, *, norms: bool) -> None:
+        self._model, self._view, self._unit = model, view, unit
+        self._norms = norms or not view.whole
+        self._size = pixels.shape[2], pixels.shape[3]
+        resized = F.interpolate(
+            pixels, size=(view.height, view.width), mode="bilinear", antialias=True, align_corners=False
+        )
+        mean, std = (pixels.new_tensor(list(values)).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
+        self._pixels = (resized - mean) / std
+        axis = partial(_Axis.of, stride=model.stride, device=unit.device)
+        self._down = [axis(self._size[0], view.height, top, view.window_height) for top in view.tops]
+        self._across = [axis(self._size[1], view.width, left, view.window_width, view.mirror) for left in view.lefts]
+        self._rows: dict[int, list[_Window]] = {}
+
+    def scores(self, rows: slice) -> Tensor:
+        """[U, rows, W]: the mean cosines over the windows, or dot products where cosines aren't needed.
+
+        Stripes must be asked for from top to bottom.
+        """
+        if self._view.whole:
+            (window,) = self._windows(0)
+            return window.cosines(rows) if self._norms else window.dot_products(rows)
+        total = self._unit.new_zeros(len(self._unit), rows.stop - rows.start, self._size[1])
+        counts = self._unit.new_zeros(rows.stop - rows.start, self._size[1])
+        for number, axis in enumerate(self._down):
+            first, last = max(axis.covers.start, rows.start), min(axis.covers.stop, rows.stop)
+            if first < last:
+                here = slice(first - rows.start, last - rows.start)
+                within = slice(first - axis.covers.start, last - axis.covers.start)
+                for window in self._windows(number):
+                    total[:, here, window.x.covers] += window.cosines(within)
+                    counts[here, window.x.covers] += 1
+            if axis.covers.stop <= rows.stop:
+                self._rows.pop(number, None)
+        return total / counts
+
+    def _windows(self, number: int) -> list[_Window]:
+        """The windows of one row, from left to right."""
+        if number not in self._rows:
+            view, made = self._view, []
+            top = view.tops[number]
+            cut = self._pixels[0, :, top : top + view.window_height]
+            for first in range(0, len(view.lefts), _WINDOWS_AT_ONCE):
+                lefts = view.lefts[first : first + _WINDOWS_AT_ONCE]
+                batch = torch.stack([cut[:, :, left : left + view.window_width] for left in lefts])
+                embeddings = self._model(batch.flip(3) if view.mirror else batch).float()
+                if embeddings.shape[1] != self._unit.shape[1]:
+                    raise BankError(
+                        f"the label vectors have {self._unit.shape[1]} dimensions, the model's pixel embeddings "
+                        f"{embeddings.shape[1]}",
+                        fix="Use the bank that the model was trained with",
+                    )
+                made += [
+                    _Window(
+                        logits=torch.einsum("ud,dhw->uhw", self._unit, each),
+                        products=_inner_products(each) if self._norms else None,
+                        y=self._down[number],
+                        x=x,
+                    )
+                    for each, x in zip(embeddings, self._across[first:], strict=False)
+                ]
+            self._rows[number] = made
+            if number == len(view.tops) - 1:
+                del self._pixels  # the model has seen them all
+        return self._rows[number]
 
 
 @dataclass(frozen=True)
-class _LowResolution:
-    """One view after the model, and where the image's pixels lie in it.
+class _Axis:
+    """Where the image's pixels lie in a window, along one direction.
 
-    y, x: for each row and column of the image the low-resolution index before it and the weight of the one after it.
+    Attributes:
+        covers: the pixels whose centres the window holds.
+        before: int64, for each of them the embedding before its centre.
+        share: float32, the weight of the embedding after it.
+        after: int64, that embedding.
     """
 
-    logits: Tensor  # [U, h, w] dot products with the unit label vectors
-    products: tuple[Tensor, ...]  # inner products [h, w] of each embedding with itself and its neighbours; or none
-    y: tuple[Tensor, Tensor]
-    x: tuple[Tensor, Tensor]
+    covers: slice
+    before: Tensor
+    share: Tensor
+    after: Tensor
 
     @classmethod
     def of(
-        cls, model: PixelModel, pixels: Tensor, size: tuple[int, int], mirror: bool, unit: Tensor, *, norms: bool
-    ) -> _LowResolution:
-        height, width = pixels.shape[2:]
-        view = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (pixels.new_tensor(list(values)).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
-        view = (view - mean) / std
-        embeddings = model(view.flip(3) if mirror else view)[0].float()  # [C, h, w]
-        if len(embeddings) != unit.shape[1]:
-            raise BankError(
-                f"the label vectors have {unit.shape[1]} dimensions, the model's pixel embeddings {len(embeddings)}",
-                fix="Use the bank that the model was trained with",
-            )
-        y = _neighbours(height, embeddings.shape[1], size[0] / height / model.stride, unit.device)
-        x = _neighbours(width, embeddings.shape[2], size[1] / width / model.stride, unit.device)
-        if mirror:
-            x = (x[0].flip(0), x[1].flip(0))
-        logits = torch.einsum("ud,dhw->uhw", unit, embeddings)
-        return cls(logits, _inner_products(embeddings) if norms else (), y, x)
+        cls, size: int, extent: int, start: int, length: int, mirror: bool = False, *, stride: int, device: torch.device
+    ) -> _Axis:
+        """For `size` pixels of the image, which the view shows as `extent`; the window is `length` of those.
+
+        Pixel centres, as in ``interpolate(align_corners=False)``; what lies outside the outermost centres takes them.
+        """
+        at = (torch.arange(size, dtype=torch.float64) + 0.5) * (extent / size)
+        first, last = torch.searchsorted(at, torch.tensor([start, start + length], dtype=torch.float64)).tolist()
+        inside = at[first:last] - start
+        place = ((length - inside if mirror else inside) / stride - 0.5).clamp(0, -(-length // stride) - 1)
+        before = place.floor()
+        after = (before + 1).clamp(max=-(-length // stride) - 1)
+        return cls(
+            slice(first, last), before.long().to(device), (place - before).float().to(device), after.long().to(device)
+        )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One window after the model. Rows are counted from the first that it covers."""
+
+    logits: Tensor  # [U, h, w] dot products with the unit label vectors
+    products: Tensor | None  # [5, h, w] inner products of each embedding with itself and its neighbours, if needed
+    y: _Axis
+    x: _Axis
+
+    def cosines(self, rows: slice) -> Tensor:
+        """[U, rows, columns covered]."""
+        return self.dot_products(rows) / self.lengths(rows)
 
     def dot_products(self, rows: slice) -> Tensor:
-        """[U, rows, W] upsampled logits."""
-        above, down = self.y[0][rows], self.y[1][rows, None]
-        left, right = self.x
-        below = (above + 1).clamp(max=self.logits.shape[1] - 1)
-        beside = (left + 1).clamp(max=self.logits.shape[2] - 1)
+        """[U, rows, columns covered], upsampled logits."""
+        above, below, down = self.y.before[rows], self.y.after[rows], self.y.share[rows, None]
         first = int(above[0])
         band = self.logits[:, first : int(below[-1]) + 1]
         # Columns first: there are fewer rows yet.
-        band = torch.lerp(band.index_select(2, left), band.index_select(2, beside), right)
+        band = torch.lerp(band.index_select(2, self.x.before), band.index_select(2, self.x.after), self.x.share)
         return torch.lerp(band.index_select(1, above - first), band.index_select(1, below - first), down)
 
     def lengths(self, rows: slice) -> Tensor:
-        """[rows, W] length of the upsampled embedding."""
-        own, beside, below, falling, rising = self.products
-        above, down = self.y[0][rows, None], self.y[1][rows, None]
-        left, right = self.x
-        under, next_ = (above + 1).clamp(max=own.shape[0] - 1), (left + 1).clamp(max=own.shape[1] - 1)
-        up, back = 1 - down, 1 - right
+        """[rows, columns covered], length of the upsampled embedding."""
+        assert self.products is not None
+        own, beside, below, falling, rising = self.products.unbind()
+        above, under, down = self.y.before[rows, None], self.y.after[rows, None], self.y.share[rows, None]
+        left, right, share = self.x.before, self.x.after, self.x.share
+        up, back = 1 - down, 1 - share
 
-        def across(row: Tensor) -> Tensor:  # |back · v(left) + right · v(next)|² within one row
-            return back**2 * own[row, left] + 2 * back * right * beside[row, left] + right**2 * own[row, next_]
+        def across(row: Tensor) -> Tensor:  # |back · v(left) + share · v(right)|² within one row
+            return back**2 * own[row, left] + 2 * back * share * beside[row, left] + share**2 * own[row, right]
 
         between = (
             back**2 * below[above, left]
-            + right**2 * below[above, next_]
-            + back * right * (falling[above, left] + rising[above, left])
+            + share**2 * below[above, right]
+            + back * share * (falling[above, left] + rising[above, left])
         )
         squared = up**2 * across(above) + down**2 * across(under) + 2 * up * down * between
         return squared.clamp(min=1e-24).sqrt()
 
 
-def _neighbours(size: int, low: int, step: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For `size` pixels that lie `step` apart among `low`: the index before each ``[size]``, the weight of the next.
-
-    Pixel centres, as in ``interpolate(align_corners=False)``; what lies outside the outermost centres takes them.
-    """
-    at = ((torch.arange(size, dtype=torch.float64) + 0.5) * step - 0.5).clamp(0, low - 1)
-    before = at.floor()
-    return before.long().to(device), (at - before).float().to(device)
-
-
-def _inner_products(v: Tensor) -> tuple[Tensor, ...]:
-    """Of ``[C, h, w]``: v·v, v·right, v·below, v·(below right), right·below, each ``[h, w]``; edges repeat."""
-    right = torch.cat([v[:, :, 1:], v[:, :, -1:]], dim=2)
-    below = torch.cat([v[:, 1:], v[:, -1:]], dim=1)
-    diagonal = torch.cat([right[:, 1:], right[:, -1:]], dim=1)
-    pairs: Sequence[tuple[Tensor, Tensor]] = ((v, v), (v, right), (v, below), (v, diagonal), (right, below))
-    return tuple((a * b).sum(dim=0) for a, b in pairs)
+def _inner_products(v: Tensor) -> Tensor:
+    """Of ``[C, h, w]``: v·v, v·right, v·below, v·(below right), right·below, as ``[5, h, w]``; edges repeat."""
+    channels, height, width = v.shape
+    out = v.new_empty(5, height, width)
+    beside = (torch.arange(width, device=v.device) + 1).clamp(max=width - 1)
+    under = (torch.arange(height, device=v.device) + 1).clamp(max=height - 1)
+    block = max(1, _BLOCK_ELEMENTS // (channels * width))
+    for top in range(0, height, block):
+        rows = slice(top, min(top + block, height))
+        own, below = v[:, rows], v[:, under[rows]]
+        right, diagonal = own[:, :, beside], below[:, :, beside]
+        for number, (a, b) in enumerate(((own, own), (own, right), (own, below), (own, diagonal), (right, below))):
+            torch.sum(a * b, dim=0, out=out[number, rows])
+    return out

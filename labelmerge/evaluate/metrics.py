@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Confusion = npt.NDArray[np.int64]
+
+_CHUNK = 2**16  # pixels counted at once: what is made of them stays in the processor's cache
 
 
 def confusion_matrix(truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer], classes: int) -> Confusion:
@@ -21,10 +23,26 @@ def confusion_matrix(truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.
 
     Returns:
         int64 ``[classes, classes]``: row = truth, column = prediction. Matrices of several images add up.
+
+    Raises:
+        ValueError: the shapes differ, or a prediction is no class.
     """
-    labelled = (truth >= 0) & (truth < classes)
-    pairs = truth[labelled].astype(np.int64) * classes + prediction[labelled].astype(np.int64)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"the truth is {truth.shape}, the prediction {prediction.shape}")
+    if prediction.size and not 0 <= int(prediction.min()) <= int(prediction.max()) < classes:
+        raise ValueError(f"predictions must be 0 to {classes - 1}")
+    bins = (classes + 1) * classes  # the last row takes the pixels without a label
+    counts = np.zeros(bins, dtype=np.int64)
+    flat_truth, flat_prediction = truth.ravel(), prediction.ravel()
+    chunk = max(_CHUNK, 4 * bins)
+    for begin in range(0, flat_truth.size, chunk):
+        pairs = flat_truth[begin : begin + chunk].astype(np.int64)
+        unsigned = pairs.view(np.uint64)  # in which negative values are the largest
+        np.minimum(unsigned, np.uint64(classes), out=unsigned)
+        pairs *= classes
+        pairs += flat_prediction[begin : begin + chunk].astype(np.int64, copy=False)
+        counts += np.bincount(pairs, minlength=bins)
+    return counts.reshape(classes + 1, classes)[:classes].copy()
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,8 @@ class Metrics:
         accuracy: float64 ``[K]``, true positives / truth; NaN for a class without labelled pixels.
         truth_pixels, predicted_pixels: int64 ``[K]``, among labelled pixels.
         miou: mean of `iou` without the NaNs.
+        miou_labelled: mean of `iou` over the classes with labelled pixels.
+        frequency_weighted_iou: mean of `iou`, each class as often as it has labelled pixels.
         mean_accuracy: mean of `accuracy` without the NaNs.
         pixel_accuracy: right pixels / labelled pixels.
     """
@@ -46,6 +66,8 @@ class Metrics:
     truth_pixels: npt.NDArray[np.int64]
     predicted_pixels: npt.NDArray[np.int64]
     miou: float
+    miou_labelled: float
+    frequency_weighted_iou: float
     mean_accuracy: float
     pixel_accuracy: float
 
@@ -57,15 +79,41 @@ class Metrics:
         iou = _ratio(right, truth + predicted - right)
         accuracy = _ratio(right, truth)
         total = int(truth.sum())
+        labelled = truth > 0
         return cls(
             iou=iou,
             accuracy=accuracy,
             truth_pixels=truth,
             predicted_pixels=predicted,
             miou=_mean(iou),
+            miou_labelled=_mean(iou[labelled]),
+            frequency_weighted_iou=float(iou[labelled] @ (truth[labelled] / total)) if total else math.nan,
             mean_accuracy=_mean(accuracy),
             pixel_accuracy=int(right.sum()) / total if total else math.nan,
         )
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Pixels of one class that are taken for another: positions of both, and how many of `truth`'s pixels they are."""
+
+    truth: int
+    prediction: int
+    pixels: int
+    share: float
+
+
+def worst_mistakes(confusion: Confusion, most: int) -> Sequence[Mistake]:
+    """The `most` largest entries beside the diagonal, largest first; those of 0 pixels left out."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    truth_pixels = confusion.sum(axis=1)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    return [
+        Mistake(int(t), int(p), int(wrong[t, p]), float(wrong[t, p] / truth_pixels[t]))
+        for t, p in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[t, p]
+    ]
 
 
 def harmonic_mean(values: Iterable[float]) -> float:

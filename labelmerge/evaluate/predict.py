@@ -16,8 +16,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from labelmerge import __version__
 from labelmerge.embed.bank import Bank
 from labelmerge.errors import CheckpointError, SampleError, UsageError
-from labelmerge.evaluate.inference import LabelVectors, Views, segment
+from labelmerge.evaluate.inference import LabelVectors, segment
 from labelmerge.evaluate.queries import LabelQuery, ResolvedLabel, resolve
+from labelmerge.evaluate.views import Views
 from labelmerge.files import write_bytes, write_json
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.model.device import choose_device

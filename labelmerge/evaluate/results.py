@@ -17,8 +17,9 @@ from labelmerge import __version__
 from labelmerge.catalog import SPLITS
 from labelmerge.embed.bank import Bank
 from labelmerge.errors import BankError, OutputError, SampleError, ShardError, UsageError
-from labelmerge.evaluate.inference import LabelVectors, Views, segment
+from labelmerge.evaluate.inference import LabelVectors, segment
 from labelmerge.evaluate.metrics import Confusion, Metrics, confusion_matrix, harmonic_mean
+from labelmerge.evaluate.views import Views
 from labelmerge.files import output_faults, write_bytes, write_json
 from labelmerge.loading.stream import ShardSet, find_splits
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
@@ -255,6 +256,7 @@ def load_bank(folder: Path, checkpoint: Checkpoint) -> Bank:
     bank = Bank.load(folder)
     fix = "Use a bank of the encoder that the checkpoint was trained with"
     if checkpoint.bank_folder is not None:
+        fix += f", such as the checkpoint's own, --bank {checkpoint.bank_folder}"
         own = Bank.load(checkpoint.bank_folder)
         if not own.same_encoder(bank):
             raise BankError(

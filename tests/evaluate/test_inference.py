@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelmerge.errors import BankError, SampleError, UsageError
 from labelmerge.evaluate import inference
-from labelmerge.evaluate.inference import LabelVectors, Views, segment
+from labelmerge.evaluate.inference import LabelVectors, segment
+from labelmerge.evaluate.views import Views, window_starts
 
 Image = npt.NDArray[np.uint8]
 
@@ -42,61 +47,113 @@ def vectors(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def literal(model: Tiny, image: Image, labels: npt.NDArray[np.float32], tau: float, views: Views) -> Tensor:
-    """[H, W, K] mean softmax of the cosines, each view's embeddings upsampled in full."""
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    unit = F.normalize(torch.from_numpy(labels), dim=1)
+    """[H, W, K] in float64, step by step as one would say it; every embedding at the image's own resolution."""
+    model = copy.deepcopy(model).double()
+    height, width = image.shape[:2]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
+    unit = F.normalize(torch.from_numpy(labels).double(), dim=1)
+    mean, std = (torch.tensor(values, dtype=torch.float64).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
     votes = []
-    for size in views.sizes(*image.shape[:2]):
-        for mirror in (False, True)[: 1 + views.flip]:
-            view = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-            view = (view - torch.tensor(model.mean).reshape(1, 3, 1, 1)) / torch.tensor(model.std).reshape(1, 3, 1, 1)
-            view = view.flip(3) if mirror else view
-            with torch.no_grad():
-                embeddings = F.interpolate(model(view), size=image.shape[:2], mode="bilinear")[0]
-            embeddings = embeddings.flip(2) if mirror else embeddings
-            cosines = torch.einsum("kd,dhw->hwk", unit, F.normalize(embeddings, dim=0))
-            votes.append(torch.softmax(cosines / tau, dim=2))
+    for view in views.of(height, width):
+        shown = F.interpolate(pixels, size=(view.height, view.width), mode="bilinear", antialias=True)
+        shown = (shown - mean) / std
+        total = torch.zeros(height, width, len(labels), dtype=torch.float64)
+        counts = torch.zeros(height, width, 1)
+        for top in view.tops:
+            for left in view.lefts:
+                cut = shown[:, :, top : top + view.window_height, left : left + view.window_width]
+                with torch.no_grad():
+                    low = model(cut.flip(3) if view.mirror else cut)[0]
+                for i in range(height):
+                    for j in range(width):
+                        y, x = (i + 0.5) * view.height / height - top, (j + 0.5) * view.width / width - left
+                        if 0 <= y < view.window_height and 0 <= x < view.window_width:
+                            x = view.window_width - x if view.mirror else x
+                            embedding = bilinear(low, y / model.stride - 0.5, x / model.stride - 0.5)
+                            total[i, j] += unit @ F.normalize(embedding, dim=0)
+                            counts[i, j] += 1
+        assert counts.min() >= 1, "a pixel is in no window"
+        cosines = total / counts
+        votes.append(torch.softmax(cosines / tau, dim=2) if views.several else cosines)
     return torch.stack(votes).mean(dim=0)
 
 
-def assert_best(classes: npt.NDArray[np.int64], votes: Tensor) -> None:
-    """Every pixel's class has the largest vote, but for rounding."""
-    chosen = votes.gather(2, torch.from_numpy(classes)[:, :, None])[:, :, 0]
-    assert (votes.amax(dim=2) - chosen).max() < 1e-6
-    assert (torch.from_numpy(classes) == votes.argmax(dim=2)).float().mean() > 0.999
+def bilinear(low: Tensor, y: float, x: float) -> Tensor:
+    """The mix of the four embeddings of [C, h, w] around a place; outside the outermost centres, theirs."""
+    y, x = min(max(y, 0), low.shape[1] - 1), min(max(x, 0), low.shape[2] - 1)
+    i, j = int(y), int(x)
+    below, right = min(i + 1, low.shape[1] - 1), min(j + 1, low.shape[2] - 1)
+    upper = low[:, i, j] * (1 - (x - j)) + low[:, i, right] * (x - j)
+    lower = low[:, below, j] * (1 - (x - j)) + low[:, below, right] * (x - j)
+    return upper * (1 - (y - i)) + lower * (y - i)
 
 
-# 32 x 48 and its scales are multiples of the stride: nothing is padded, so torch's own upsampling is comparable.
+def scores(model: Tiny, image: Image, labels: npt.NDArray[np.float32], tau: float, views: Views) -> Tensor:
+    """[H, W, K]: what `segment` decides by."""
+    found = [part for _, part in inference.stripes(model, image, LabelVectors(labels), tau=tau, views=views)]
+    return torch.cat(found, dim=1).permute(1, 2, 0)
+
+
 @pytest.mark.parametrize(
     "views",
     [
-        Views(),
-        Views(short_edge=16),
-        Views(short_edge=64),
+        Views(window=16),
+        Views(window=1000),
         Views(flip=True),
-        Views(scales=(0.5, 1.0, 1.5)),
-        Views(scales=(0.5, 2.0), flip=True),
+        Views(short_edge=61, window=17, window_stride=0.4),
+        Views(short_edge=9, window=8, window_stride=1),
+        Views(scales=(0.5, 1.0, 1.75)),
+        Views(scales=(0.5, 1.75), flip=True, window=20),
     ],
+    ids=str,
 )
 def test_equals_the_literal_way(views: Views) -> None:
+    model, image, labels = Tiny(), picture(19, 26), vectors(7)
+    expected = literal(model, image, labels, 0.1, views)
+    if views.several or views.window < 1000:  # seen once and whole, lengths don't matter and are left out
+        torch.testing.assert_close(
+            scores(model, image, labels, 0.1, views).double(), expected, rtol=0, atol=1e-5, check_dtype=False
+        )
+    classes = torch.from_numpy(segment(model, image, labels, tau=0.1, views=views))
+    chosen = expected.gather(2, classes[:, :, None])[:, :, 0]
+    assert (expected.amax(dim=2) - chosen).max() < 1e-5
+    assert (classes == expected.argmax(dim=2)).float().mean() > 0.999
+
+
+def test_a_whole_view_is_torchs_own_upsampling() -> None:
+    """32 x 48 is a multiple of the stride: nothing is padded, so `interpolate` is comparable."""
     model, image, labels = Tiny(), picture(32, 48), vectors(7)
-    assert_best(segment(model, image, labels, tau=0.1, views=views), literal(model, image, labels, 0.1, views))
-
-
-def test_lengths_are_those_of_the_upsampled_embeddings() -> None:
-    model, image = Tiny(), picture(24, 40)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        low = inference._LowResolution.of(model, pixels, (24, 40), False, torch.eye(5), norms=True)
-        full = F.interpolate(low.logits[None], size=(24, 40), mode="bilinear")[0]
-        torch.testing.assert_close(low.dot_products(slice(0, 24)), full)
-        torch.testing.assert_close(low.lengths(slice(0, 24)), full.norm(dim=0))
+        low = model((pixels - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(3, 1, 1))
+    full = F.interpolate(low, size=(32, 48), mode="bilinear")[0]
+    cosines = torch.einsum("kd,dhw->hwk", F.normalize(torch.from_numpy(labels), dim=1), F.normalize(full, dim=0))
+    found = segment(model, image, labels, tau=0.1)
+    assert (torch.from_numpy(found) == cosines.argmax(dim=2)).float().mean() > 0.999
 
 
-def test_stripes_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    views = Views(scales=(1.0, 0.75), flip=True)
+def test_windows_are_forgotten_and_each_is_seen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_STRIPE_ELEMENTS", 3 * 40 * 4)  # stripes of four rows
+    model, seen = Tiny(), []
+    model.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
+    view = next(Views(window=16, window_stride=0.5).of(64, 40))
+    pixels = torch.zeros(1, 3, 64, 40)
+    with torch.inference_mode():
+        shown = inference._Seen(model, pixels, view, torch.eye(5)[:3], norms=False)
+        alive = []
+        for top in range(0, 64, 4):
+            shown.scores(slice(top, top + 4))
+            alive.append(len(shown._rows))
+    assert sum(seen) == len(view.tops) * len(view.lefts) == 7 * 4
+    assert max(alive) <= 2 and alive[-1] == 0
+
+
+@pytest.mark.parametrize("window", [0, 14])
+def test_stripes_do_not_show(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    views = Views(scales=(1.0, 0.75), flip=True, window=window)
     whole = segment(Tiny(), picture(33, 21), vectors(6), tau=0.1, views=views)
     monkeypatch.setattr(inference, "_STRIPE_ELEMENTS", 6 * 21 * 4)
+    monkeypatch.setattr(inference, "_BLOCK_ELEMENTS", 60)
     np.testing.assert_array_equal(segment(Tiny(), picture(33, 21), vectors(6), tau=0.1, views=views), whole)
 
 
@@ -144,11 +201,30 @@ def test_sizes() -> None:
     assert Views(short_edge=480, max_long_edge=600).sizes(100, 1000) == [(60, 600)]
 
 
+def test_window_starts() -> None:
+    assert window_starts(10, 10, 4) == (0,)
+    assert window_starts(11, 10, 4) == (0, 1)
+    assert window_starts(640 + 427, 640, 427) == (0, 427)
+    assert Views(window=640).sizes(1080, 1920) == [(1080, 1920)]
+    (view,) = Views(window=640).of(1080, 1920)
+    assert view.tops == (0, 427, 440) and view.lefts == (0, 427, 854, 1280)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
+def test_windows_hold_every_pixel(length: int, window: int, step: int) -> None:
+    window, step = min(window, length), min(step, window, length)
+    starts = window_starts(length, window, step)
+    assert {place for start in starts for place in range(start, start + window)} == set(range(length))
+    assert list(starts) == sorted(set(starts)) and starts[-1] + window == length
+
+
 def test_faults() -> None:
     with pytest.raises(BankError, match="none of the 2 labels has a vector"):
         LabelVectors(np.zeros((2, 5)))
     with pytest.raises(BankError, match="4 dimensions, the model's pixel embeddings 5"):
         segment(Tiny(), picture(8, 8), np.eye(4), tau=0.1)
+    with pytest.raises(UsageError, match="window stride of 1.5 windows"):
+        Views(window=8, window_stride=1.5)
     for scales in ((), (0.0,), (float("nan"),)):
         with pytest.raises(UsageError, match="scales must be"):
             Views(scales=scales)

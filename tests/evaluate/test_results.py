@@ -14,8 +14,9 @@ import pytest
 
 from labelmerge.embed.bank import Bank
 from labelmerge.errors import BankError, LabelmergeError, OutputError, ShardError, UsageError
-from labelmerge.evaluate.inference import Views, segment
+from labelmerge.evaluate.inference import segment
 from labelmerge.evaluate.results import choose_splits, evaluate
+from labelmerge.evaluate.views import Views
 from labelmerge.labels import LabelSpace
 from labelmerge.model.checkpoint import load_checkpoint
 
