@@ -285,11 +285,11 @@ def test_boxes_agree_with_a_reader_that_holds_everything_in_memory(
     new_own: Callable[[], Own], data: st.DataObject
 ) -> None:
     names = ["b.jpg", "a.jpg", "sub/a.jpg", "sub/z.png", "gone.jpg", "../out.jpg", "./a.jpg"]
-    images = [
+    images: list[dict[str, Any]] = [
         {"id": number, "file_name": data.draw(st.sampled_from(names)), "height": 12, "width": 16}
         for number in data.draw(st.lists(st.integers(0, 9) | st.sampled_from(["x", "y"]), min_size=1, unique=True))
     ]
-    annotations = data.draw(
+    annotations: list[dict[str, Any]] = data.draw(
         st.lists(
             st.fixed_dictionaries(
                 {
