@@ -112,7 +112,7 @@ _DETERMINERS = frozenset("a an the one two any some several another anything som
 
 
 def _says_what_kind(text: str) -> bool:
-    """Whether the first sentence has the form "X is a kind of thing …" rather than "X is big" or "Found on roads"."""
+    """Whether a text opens as "X is a kind of thing" or "A kind of thing", not as "X is big" or "Found on roads"."""
     first = re.split(r"(?<=\w{4}[.!?])\s", text, maxsplit=1)[0]  # no word of three letters: it may be an abbreviation
     next_words = _NEXT.findall(first)
     if next_words and re.match(r"an?\s", first, re.IGNORECASE):
@@ -120,6 +120,8 @@ def _says_what_kind(text: str) -> bool:
     if not first.isascii() and not re.search("[A-Za-z]{2}", first):
         return True  # a script whose grammar this does not know
     joined = _IS.search(first)
+    if joined is None and re.match(r"(?:an?|the|any|one)\s", first, re.IGNORECASE):
+        return len(_WORD.findall(first)) >= 3  # as dictionaries do: "A tall plant with a trunk of wood."
     return joined is not None and len(_WORD.findall(joined["what"])) >= 2
 
 

@@ -63,6 +63,7 @@ def test_each_kind_of_problem(row: Description, kind: str) -> None:
         "A set of chairs is a group of seats.",
         "A car that is parked is a vehicle at rest.",
         "A St. Bernard is a very big dog.",
+        "A tall plant with a trunk of wood.",
         "Ein Bus ist ein großes Fahrzeug.",
         "バスは大きな車である。",
     ],
