@@ -46,12 +46,14 @@ def class_mask(raw: npt.NDArray[Any], source: Source, where: Path) -> npt.NDArra
         for value in (raw.min(), raw.max()):
             if not 0 <= value < _VALUES:
                 raise SampleError(f"mask value {value} is no 16-bit number", where=where)
-    indices = value_table(source)[raw]
-    if indices.min() == _UNKNOWN:
-        values, counts = np.unique(raw[indices == _UNKNOWN], return_counts=True)
+    # Of a table as short as the values can be, and in the mask's own type: looking up is most of the work.
+    table = value_table(source)[: 1 << 8 if raw.dtype == np.uint8 else _VALUES]
+    unknown = table == _UNKNOWN
+    if unknown.any() and (found := np.take(unknown, raw)).any():
+        values, counts = np.unique(raw[found], return_counts=True)
         listed = ", ".join(f"{value} ({count} px)" for value, count in zip(values[:_SHOWN], counts, strict=False))
         raise SampleError(f"mask values unknown to the recipe: {listed}", where=where)
-    mask: npt.NDArray[Any] = indices.astype(source.space.dtype)
+    mask: npt.NDArray[Any] = np.take(table.astype(source.space.dtype), raw)
     return mask
 
 
@@ -131,7 +133,7 @@ def _by_name(source: Source) -> npt.NDArray[np.int32]:
     if unknown:
         fitting = _fitting_recipe([names[0] for names in listed])
         raise LayoutError(
-            f"lists {len(listed)} classes, of which {space.name} has not {len(unknown)}: "
+            f"lists {len(listed)} classes, {len(unknown)} of which {space.name} does not have: "
             f"{', '.join(map(repr, unknown[:3]))}{', …' if len(unknown) > 3 else ''}",
             where=path,
             fix=f"This is {fitting}: use that name" if fitting else f"Compare with {source.recipe.descriptions.name}",
