@@ -131,11 +131,12 @@ def _expected(recipe: Recipe, root: Path, split: str) -> str:
     for variant in _variants(recipe):
         fields = {"split": _word(recipe, variant, split)}
         wanted.append(" or ".join(fill(pattern, fields) for pattern in strings(variant.layout or {}, "images")))
+    images = ", or ".join(dict.fromkeys(reversed(wanted)))
     folders = f", here or in {' or '.join(recipe.folders)}" if recipe.folders else ""
     names = sorted(entry.name + "/" * os.path.isdir(entry.path) for entry in entries(str(root)))
     more = ", …" if len(names) > _MAX_ENTRIES_SHOWN else ""
     have = f"found {', '.join(names[:_MAX_ENTRIES_SHOWN])}{more}" if names else "the folder is empty"
-    return f"not laid out as {recipe.name}: expected images at {', or '.join(reversed(wanted))}{folders}; {have}"
+    return f"not laid out as {recipe.name}: expected images at {images}{folders}; {have}"
 
 
 def _key_problems(recipe: Recipe) -> list[str]:

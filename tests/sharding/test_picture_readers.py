@@ -413,7 +413,7 @@ def test_mapillary_is_told_by_its_config(
             "",
             "config.json",
             ("Bird", "Unicorn"),
-            "mapillary has not 1: 'Unicorn'. Compare with mapillary.",
+            "1 of which mapillary does not have: 'Unicorn'. Compare with mapillary.",
         ),
         ("mapillary", "", "config_v1.2.json", V12, "no list of class names: expected config.json"),
         ("mapillary", "v2.0/", "config_v2.0.json", V20, "no list of class names: expected config_v1.2.json"),
@@ -440,7 +440,7 @@ def test_a_damaged_config_is_one_line(text: str, tmp_path: Path) -> None:
 
 
 def test_the_synthetic_mapillary_of_three_labels_is_refused(fixtures: Path) -> None:
-    with pytest.raises(LayoutError, match="lists 3 classes, of which mapillary has not 1: 'Separator'"):
+    with pytest.raises(LayoutError, match="lists 3 classes, 1 of which mapillary does not have: 'Separator'"):
         plan("mapillary", fixtures / "mapillary_vistas" / "tiny_synthetic")
 
 
@@ -880,7 +880,7 @@ def test_a_file_may_say_what_values_are_called(file: str, text: str, own: Own) -
             "",
             "",
             LayoutError,
-            "codes.txt: lists 2 classes, of which my_streets has not 1: 'tree'. Compare with my_",
+            "codes.txt: lists 2 classes, 1 of which my_streets does not have: 'tree'. Compare with my_",
         ),
         ('["nothing"]', "[3]", RecipeError, "3 is no name, as layout.class_names asks for"),
         ("map =", "offset = 1\nmap =", RecipeError, "ids.offset and layout.class_names exclude each other"),
