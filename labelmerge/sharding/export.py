@@ -81,8 +81,8 @@ def export(
     Panoptic: the segments of `instances.png`, and what the mask has besides them as one segment for each class. Pixels
     without a label are 0. Instances: the things among the segments, as RLE; or else the boxes.
 
-    Category ids are the dataset's own where the segments carry them, one for each class; classes without a segment get
-    the ids after the largest. Without such ids they are class index + 1.
+    Category ids are the dataset's own where the segments carry one for each class that occurs; then other classes,
+    whose ids nobody knows, are no categories. Else they are class index + 1.
 
     Args:
         folder: a split, or a dataset.
@@ -116,8 +116,16 @@ def export(
             where=folder,
             fix="Name them with --things FILE",
         )
-    categories = _categories(space, seen.ids, chosen, only_things=format == INSTANCES)
-    ids = {category["class_index"]: category["id"] for category in categories}
+    ids = {
+        index: number
+        for index, number in _category_ids(splits, seen.ids).items()
+        if index in chosen or format == PANOPTIC
+    }
+    categories = [
+        {"id": ids[index], "name": name, "isthing": int(index in chosen), "class_index": index}
+        for index, name in zip(space.indices, space.names, strict=True)
+        if index in ids
+    ]
     counts = Counter[str]()
     with atomic_folder(out) as into:
         (into / "annotations").mkdir()
@@ -296,19 +304,10 @@ def _indices(space: LabelSpace, names: Iterable[Any]) -> set[int]:
     return {name if name in space else space.indices[space.names.index(name)] for name in names}
 
 
-def _categories(space: LabelSpace, native: Mapping[int, int], things: set[int], only_things: bool) -> list[Record]:
-    after = max(native.values(), default=0)
-    unseen = [index for index in space.indices if index not in native]
-    ids = (
-        {**native, **{index: after + place for place, index in enumerate(unseen, start=1)}}
-        if native
-        else {index: index + 1 for index in space.indices}
-    )
-    return [
-        {"id": ids[index], "name": name, "isthing": int(index in things), "class_index": index}
-        for index, name in zip(space.indices, space.names, strict=True)
-        if index in things or not only_things
-    ]
+def _category_ids(splits: Sequence[_Split], native: Mapping[int, int]) -> Mapping[int, int]:
+    """Category id by class index: the dataset's own for all classes that there are, or index + 1."""
+    occurring = {int(index) for split in splits for index, count in split.manifest["class_pixels"].items() if count}
+    return native if native and occurring <= native.keys() else {index: index + 1 for index in splits[0].space.indices}
 
 
 # --- COCO out ---------------------------------------------------------------------------------------------------------

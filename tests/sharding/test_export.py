@@ -15,7 +15,7 @@ from PIL import Image
 
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import OutputError, ShardError, UsageError
-from labelmerge.sharding.export import export
+from labelmerge.sharding.export import _regions, export
 from labelmerge.sharding.write import shard
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def load(path: Path) -> Any:
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_panoptic_there_and_back(panoptic: Path, tmp_path: Path, read_samples: Samples, split: str) -> None:
     report = export(panoptic, "coco-panoptic", tmp_path / "coco")
-    assert (report.splits, report.images, report.annotations, report.categories) == (("train", "val"), 2, 40, 133)
+    assert (report.splits, report.images, report.annotations, report.categories) == (("train", "val"), 2, 40, 24)
     names = tuple(load(panoptic / split / "manifest.json")["label_space"]["names"])
     back = again(tmp_path, tmp_path / "coco", split, names, "panoptic")
     (before,), (after,) = read_samples(panoptic / split).values(), read_samples(back).values()
@@ -179,6 +179,47 @@ def test_things_can_be_named(panoptic: Path, tmp_path: Path) -> None:
     assert [(c["id"], c["name"]) for c in data["categories"]] == [(1, "person"), (85, "clock")]
     with pytest.raises(UsageError, match="has no class 'persn'. Did you mean person"):
         export(panoptic, "coco-instances", tmp_path / "other", things=["persn"])
+
+
+def test_native_ids_are_used_for_all_classes_or_none(panoptic: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(panoptic / "val", tmp_path / "val")
+    manifest = load(folder / "manifest.json")
+    manifest["class_pixels"]["1"] = 7  # a class that occurs, but in no segment
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    report = export(folder, "coco-panoptic", tmp_path / "coco", images=False)
+    data = load(tmp_path / "coco/annotations/panoptic_val.json")
+    assert report.categories == 133
+    assert all(category["id"] == category["class_index"] + 1 for category in data["categories"])
+
+
+def test_what_no_segment_covers_becomes_one_segment_a_class(
+    fixtures: Path, tmp_path: Path, read_samples: Samples
+) -> None:
+    folder = shard(load_recipe("cityscapes"), fixtures / "cityscapes", "train", tmp_path / "shards").folder
+    assert folder is not None
+    report = export(folder, "coco-panoptic", tmp_path / "coco", images=False)
+    assert {"car", "person"} <= set(report.things) and not report.guessed
+    data = load(tmp_path / "coco/annotations/panoptic_train.json")
+    class_of = {category["id"]: category["class_index"] for category in data["categories"]}
+    (sample,), (annotation,) = read_samples(folder).values(), data["annotations"]
+    ids = np.asarray(Image.open(next(tmp_path.glob("coco/annotations/panoptic_train/*.png")))) @ [1, 256, 65536]
+    classes = np.full(ids.shape, 255)
+    for segment in annotation["segments_info"]:
+        classes[ids == segment["id"]] = class_of[segment["category_id"]]
+    np.testing.assert_array_equal(classes, sample["mask.png"])
+    covered = sample["instances.png"] > 0
+    np.testing.assert_array_equal(ids[covered], sample["instances.png"][covered])
+
+
+@pytest.mark.parametrize("most", [3, 70000])
+def test_regions_are_what_a_slow_count_says(most: int) -> None:
+    numbers = np.random.default_rng(most).integers(0, 4, (13, 17)) * (most // 3)
+    found = {value: (area, bbox) for value, area, bbox in _regions(numbers)}
+    assert list(found) == sorted(set(numbers.ravel().tolist()) - {0})
+    for value, (area, (x, y, width, height)) in found.items():
+        rows, columns = np.nonzero(numbers == value)
+        assert area == len(rows)
+        assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
 def test_what_cannot_be_exported(panoptic: Path, boxes: Path, tmp_path: Path) -> None:

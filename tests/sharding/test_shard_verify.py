@@ -475,7 +475,7 @@ def test_the_command_tells_of_leaks_but_blames_only_on_demand(
 
 
 def test_millions_of_images_fit() -> None:
-    found, count = Found(), 300_000
+    found, count = Found(), 50_000
     random = np.random.default_rng(0)
     for split in range(4):
         hashes = random.integers(0, 256, (count, 16), dtype=np.uint8)
