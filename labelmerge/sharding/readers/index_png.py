@@ -55,11 +55,12 @@ def _with_instances(source: Source) -> Iterator[Item | Skip | Note]:
         if not isinstance(entry, Item):
             yield entry
             continue
-        found = instances[entry.path]
+        found = instances.get(entry.path)
         if isinstance(found, Item):
             yield Item(entry.path, (entry.annotation, found.annotation))
         else:
-            yield Skip(entry.path, found.reason.replace("no annotation", "no instances", 1))
+            why = "no annotation" if found is None else found.reason
+            yield Skip(entry.path, why.replace("no annotation", "no instances", 1))
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

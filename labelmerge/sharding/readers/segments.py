@@ -64,8 +64,9 @@ def annotation(
         said = meaning(value)
         if said is None or index == source.space.ignore_index:
             continue
-        category, apart = (index if said[0] is None else said[0]), not said[1]
-        segments.append(Segment(len(segments) + 1, index, category, not apart and index in things, str(value)))
+        category, together = said
+        number = index if category is None else category
+        segments.append(Segment(len(segments) + 1, index, number, together and index in things, str(value)))
         numbers[place] = len(segments)
         strays += int(elsewhere[place])
     belongs = most[places] == labels
