@@ -6,8 +6,10 @@ YouTube-VIS has no public sample: its files here are made up, as its documentati
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,6 +235,24 @@ def test_coco_instances_become_shards(own: Own) -> None:
         "objects_of_unknown_images": 1,
     }
     assert verify([own.folder / "out"]).problems == ()
+
+
+def test_the_documented_recipe_reads_coco(own: Own) -> None:
+    doc = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (recipe,) = [text for text in re.findall(r"```toml\n(.*?)```", doc, re.DOTALL) if 'name = "coco_things"' in text]
+    (own.folder / "coco_things.toml").write_text(recipe)
+    lines = load_recipe("coco_panoptic").descriptions.read_text(encoding="utf-8").splitlines()
+    (own.folder / "coco_things.csv").write_text("\n".join(lines[:81]), encoding="utf-8")
+    own.image("val2017/000000000139.jpg")
+    thing = {"id": 1, "image_id": 139, "category_id": 90, "iscrowd": 0, "segmentation": [[0, 0, 16, 0, 16, 12, 0, 12]]}
+    image = {"id": 139, "file_name": "000000000139.jpg", "height": 12, "width": 16}
+    categories = [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}]
+    (own.root / "annotations").mkdir()
+    data = {"info": {}, "licenses": [{}], "images": [image], "annotations": [thing], "categories": categories}
+    (own.root / "annotations/instances_val2017.json").write_text(json.dumps(data))
+    found = listed(load_recipe(own.folder / "coco_things.toml"), own.root, "val")
+    mask = found.read(found.item).mask
+    assert mask is not None and set(mask.ravel().tolist()) == {79}
 
 
 def test_annotations_without_any_object_that_fits(own: Own) -> None:
