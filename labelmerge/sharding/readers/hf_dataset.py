@@ -3,7 +3,7 @@
 On disk, `layout.images` is what `save_to_disk` made (of one split, or of several: `splits` says which), or Parquet or
 Arrow files. On the hub, `layout.hub` is the dataset's name, `layout.config` and `layout.revision` which of it; the
 package `datasets` downloads it into the root and makes Arrow files of it. From there on both are the same: Parquet is
-read a few rows at a time and Arrow mapped into memory, without that package.
+read by row groups and Arrow mapped into memory, without that package.
 
 - `layout.image_column` ("image"): an Image or binary column. The stored bytes are the sample's; where only a path is
   stored, it must lie under the root.
@@ -55,6 +55,7 @@ _SUFFIXES = (".parquet", ".arrow")
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _BOX_FORMATS = ("xywh", "xyxy")
 _ROWS_AT_ONCE = 16
+_MAX_ROW_GROUP = 2 << 30  # bytes; `datasets` itself makes them a few tens of millions large
 _SHOWN = 12
 
 _DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
@@ -178,16 +179,19 @@ def _hub_files(source: Source) -> list[str]:
     try:
         if not (source.root / str(name).replace("/", "___")).is_dir():  # else it may do without the hub
             ask_hub()
+    except Exception as error:  # its client's own, or the transport's
+        raise LayoutError(
+            f"the hub can't be reached ({_first_line(error)})",
+            where=name,
+            fix="Without a connection, fetch the dataset's Parquet files elsewhere, and name them as layout.images",
+        ) from error
+    try:
         found = datasets.load_dataset(
             name, config, split=source.word, revision=revision, cache_dir=os.path.abspath(source.root)
         )
         files = [os.path.relpath(entry["filename"], source.root) for entry in found.cache_files]
     except Exception as error:  # whatever the hub, the network and the dataset's own files can do wrong
-        raise LayoutError(
-            f"can't be had from the hub ({_first_line(error)})",
-            where=name,
-            fix="Without a connection, fetch its Parquet files elsewhere, and name them as layout.images",
-        ) from error
+        raise LayoutError(f"can't be had from the hub ({_first_line(error)})", where=name) from error
     return [file.replace(os.sep, "/") for file in files]
 
 
@@ -220,10 +224,18 @@ class _Arrow:
 
 
 class _Parquet:
-    """A Parquet file, of which a few rows are in memory at a time: quick to read in ascending order."""
+    """A Parquet file, of which one row group at most is in memory: quick to read in ascending order."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pa.parquet.ParquetFile(path)
+        self._file = pa.parquet.ParquetFile(path, memory_map=True)
+        metadata = self._file.metadata
+        largest = max((metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups)), default=0)
+        if largest > _MAX_ROW_GROUP:
+            raise LayoutError(
+                f"has a row group of {largest >> 30} GiB, which is read into memory whole",
+                where=path,
+                fix="Write it anew with smaller row groups, or with save_to_disk",
+            )
         self.schema = self._file.schema_arrow
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._first, self._batch = 0, None
