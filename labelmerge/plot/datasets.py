@@ -30,21 +30,21 @@ def _star(points: int, inner: float) -> Vertices:
     return tuple(v for a, (x, y) in zip(outer, inward, strict=True) for v in (a, (inner * x, inner * y)))
 
 
+def _cross(length: float, half_width: float) -> Vertices:
+    corner: Vertices = ((half_width, half_width), (half_width, length), (-half_width, length))
+    outline: list[tuple[float, float]] = []
+    for _ in range(4):
+        outline += corner
+        corner = tuple((-y, x) for x, y in corner)  # a quarter turn
+    return tuple(outline)
+
+
 SHAPES: dict[str, Vertices] = {
     "circle": tuple((0.92 * x, 0.92 * y) for x, y in _polygon(24)),
     "square": ((-0.8, -0.8), (-0.8, 0.8), (0.8, 0.8), (0.8, -0.8)),
     "triangle": ((-1.0, -0.75), (0.0, 1.0), (1.0, -0.75)),
     "diamond": _polygon(4),
-    "cross": tuple(
-        (sx * x, sy * y)
-        for sx, sy, corner in (
-            (-1, 1, ((0.95, 0.35), (0.35, 0.35), (0.35, 0.95))),
-            (1, 1, ((0.35, 0.95), (0.35, 0.35), (0.95, 0.35))),
-            (1, -1, ((0.95, 0.35), (0.35, 0.35), (0.35, 0.95))),
-            (-1, -1, ((0.35, 0.95), (0.35, 0.35), (0.95, 0.35))),
-        )
-        for x, y in corner
-    ),
+    "cross": _cross(0.95, 0.35),
     "wedge": ((-1.0, 0.75), (1.0, 0.75), (0.0, -1.0)),
     "star": _star(5, 0.45),
 }
