@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labelmerge.errors import LayoutError
 from labelmerge.sharding.readers import tables
-from labelmerge.sharding.readers.tables import Groups, NameById, Rows, entries, loading, read_lists
+from labelmerge.sharding.readers.tables import Groups, NameById, Rows, csv_rows, entries, loading, read_lists
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
@@ -147,3 +147,29 @@ def test_groups_keep_the_order_of_each_key(added: list[tuple[int, int, str]], at
     plain = scratch.execute("SELECT * FROM plain ORDER BY rowid").fetchall()
     assert plain == [(key, str(number), text) for key, number, text in added]
     scratch.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n" + "x" * (1 << 20), "a line has more than 1048576 characters; in row 2"),
+        ("a,b\n" + "x" * 200_000 + ",2\n", "is not valid CSV .field larger than"),
+        ("a,b\n1,2\n3\n", "row 2 has too few fields"),
+        ("b\n1\n", "the header lacks a"),
+        ("", "the header lacks a, b"),
+        (b"a,b\n\xff,1\n", "is not valid CSV"),
+    ],
+)
+def test_hostile_csv(text: str | bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(LayoutError, match=message):
+        list(csv_rows(path, ("a", "b")))
+
+
+def test_csv_columns_go_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('\ufeffx,b,a\r\n1,"2\n,3",4\r\n\r\n5,6,7\r\n', encoding="utf-8")
+    assert list(csv_rows(path, ("a", "b"))) == [("4", "2\n,3"), ("7", "6")]
+    path.write_text("1,2\n3,4\n")
+    assert list(csv_rows(path, ("a", "b"), defaults=("a", "b"))) == [("1", "2"), ("3", "4")]

@@ -19,6 +19,7 @@ Record = dict[str, Any]
 
 _CHUNK = 1 << 20
 _MAX_VALUE = 1 << 25  # characters of one record
+_MAX_LINE = 1 << 20  # characters
 _PAGE_CACHE = 64 << 10  # KiB
 _ROWS_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 1 << 26
@@ -266,7 +267,7 @@ def csv_rows(path: Path, columns: Sequence[str], defaults: Sequence[str] | None 
     line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
+            reader = csv.reader(_lines(stream))
             first = next(reader, [])
             header = first
             rest: Iterable[list[str]] = reader
@@ -285,3 +286,11 @@ def csv_rows(path: Path, columns: Sequence[str], defaults: Sequence[str] | None 
         raise LayoutError(f"is not valid CSV ({error}; in row {line})", where=path) from error
     except IndexError as error:
         raise LayoutError(f"row {line} has too few fields", where=path) from error
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a file; csv.Error where one would fill memory."""
+    while line := stream.readline(_MAX_LINE):
+        if len(line) == _MAX_LINE:
+            raise csv.Error(f"a line has more than {_MAX_LINE} characters")
+        yield line
