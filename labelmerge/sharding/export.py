@@ -383,15 +383,21 @@ def _image(split: _Split, sample: _Sample) -> Record:
 
 def _panoptic(split: _Split, sample: _Sample, ids: Mapping[int, int]) -> tuple[Record, bytes]:
     """The annotation of one image and its PNG."""
-    mask = _pixels(sample, "mask.png").astype(np.int64)
-    numbers = _pixels(sample, "instances.png").astype(np.int64) if split.has_segments else np.zeros_like(mask)
+    mask = _pixels(sample, "mask.png")
     listed = {segment["id"]: segment for segment in sample.meta["segments"]}
-    numbers[~np.isin(numbers, list(listed))] = 0
-    free = (numbers == 0) & (mask != split.space.ignore_index)
-    after = max(listed, default=0)
-    for number, index in enumerate(np.unique(mask[free]).tolist(), start=after + 1):
-        numbers[free & (mask == index)] = number
+    numbers = np.zeros_like(mask, dtype=np.uint32)
+    if split.has_segments:
+        known = np.zeros(1 << 16, dtype=np.uint32)
+        known[list(listed)] = list(listed)
+        numbers = known[_pixels(sample, "instances.png")]
+    free = numbers == 0
+    number_of = np.zeros(1 << 16, dtype=np.uint32)
+    pixels = np.bincount(mask[free], minlength=1 << 16)
+    pixels[split.space.ignore_index] = 0
+    for number, index in enumerate(np.flatnonzero(pixels).tolist(), start=max(listed, default=0) + 1):
+        number_of[index] = number
         listed[number] = {"class_index": index, "iscrowd": False}
+    numbers = np.where(free, number_of[mask], numbers)
     records = [
         {
             "id": number,
@@ -402,7 +408,8 @@ def _panoptic(split: _Split, sample: _Sample, ids: Mapping[int, int]) -> tuple[R
         }
         for number, area, bbox in _regions(numbers)
     ]
-    rgb = np.stack([numbers & 255, numbers >> 8 & 255, numbers >> 16], axis=-1).astype(np.uint8)
+    every = np.arange(max(listed, default=0) + 1)
+    rgb = np.stack([every & 255, every >> 8 & 255, every >> 16], axis=-1).astype(np.uint8)[numbers]
     annotation = {"image_id": sample.number, "file_name": f"{sample.key}.png", "segments_info": records}
     return annotation, png_bytes(Image.fromarray(rgb))
 
