@@ -311,6 +311,7 @@ def test_columns_that_are_not_there(layout: str, kind: str, more: str, message: 
             "",
             "layout.config and layout.images exclude",
         ),
+        ('images = "*.parquet"\nboxes_column = "b"\nclasses_column = "c"', "box", "[ids]\nother = 3", "ids.other is 3"),
         ('mask_column = "m"', "mask", "", "layout.images or layout.hub must say where the dataset is"),
         ('hub = ["a"]\nmask_column = "m"', "mask", "", "layout.hub, config and revision must be names"),
         (

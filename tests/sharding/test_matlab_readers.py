@@ -314,6 +314,14 @@ def test_without_the_list_the_split_of_a_frame_is_unknown(sun: Path) -> None:
         listed(load_recipe("sunrgbd"), sun, "train")
 
 
+def test_label_pngs_are_preferred_to_free_text(sun: Path) -> None:
+    picture(sun / "image/train/img-000001.jpg")
+    (sun / "label37/train").mkdir(parents=True)
+    Image.fromarray(np.ones(SIZE, np.uint8)).save(sun / "label37/train/00000001.png")
+    plan = listed(load_recipe("sunrgbd"), sun, "train")
+    assert (plan.source.variant, plan.item.annotation) == (None, "label37/train/00000001.png")
+
+
 def test_bad_frames_are_recorded(sun: Path) -> None:
     folder = sun / "SUNRGBD/kv1/NYUdata/NYU0001"
     mat(folder / "seg.mat", seglabel=np.full(SIZE, 3, np.uint8), names=cells(["wall"]))

@@ -78,6 +78,7 @@ class _Columns(NamedTuple):
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
     """List the rows of the split; raises LayoutError or RecipeError, LabelmergeError where `datasets` is missing."""
     columns = _columns(source)
+    values.ignores_others(source)
     if columns.mask:
         values.value_table(source)
     if _box_format(source) not in _BOX_FORMATS:
@@ -189,7 +190,8 @@ def _hub_files(source: Source) -> list[str]:
         found = datasets.load_dataset(
             name, config, split=source.word, revision=revision, cache_dir=os.path.abspath(source.root)
         )
-        files = [os.path.relpath(entry["filename"], source.root) for entry in found.cache_files]
+        root = os.path.realpath(source.root)
+        files = [os.path.relpath(os.path.realpath(entry["filename"]), root) for entry in found.cache_files]
     except Exception as error:  # whatever the hub, the network and the dataset's own files can do wrong
         raise LayoutError(f"can't be had from the hub ({_first_line(error)})", where=name) from error
     return [file.replace(os.sep, "/") for file in files]
