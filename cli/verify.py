@@ -52,10 +52,11 @@ def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, finish: boo
 
 def _overlap(overlap: Any) -> str:
     one, two = overlap.examples[0]
+    example = f"{one} is {two}" + (", …" if overlap.images > 1 else "")
     if overlap.kind == "within":
-        return f"duplicates: {overlap.images} images of {overlap.first} are there before ({one} is {two}, …)"
+        return f"duplicates: {overlap.images} images of {overlap.first} repeat others of it ({example})"
     what = "LEAK" if overlap.kind == "leak" else "duplicates"
-    return f"{what}: {overlap.images} images of {overlap.first} are in {overlap.second} ({one} is {two}, …)"
+    return f"{what}: {overlap.images} images of {overlap.first} are in {overlap.second} ({example})"
 
 
 def _finish(folders: tuple[Path, ...], as_json: bool) -> None:
