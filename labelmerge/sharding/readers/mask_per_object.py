@@ -25,7 +25,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import basename, splitext
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.labels import LabelSpace
@@ -192,7 +193,7 @@ def _load_masks(source: Source, scratch: sqlite3.Connection, notes: Counter[str]
     for number, (name, image, label, *numbers) in enumerate(csv_rows(path, columns), 1):
         if label not in classes:
             notes["masks_of_other_classes"] += 1
-        elif name != PurePosixPath(name).name or "\\" in name:
+        elif "/" in name or "\\" in name:
             notes["mask_paths_refused"] += 1  # they lead out of their folder
         elif least is not None and numbers[5] and _number(numbers[5], path, number) < least:
             notes["masks_below_min_predicted_iou"] += 1
@@ -228,7 +229,7 @@ def _load_files(source: Source, scratch: sqlite3.Connection, key: str, suffix: s
     patterns = [base + pattern for base in source.bases for pattern in places(source, key)]
     for place, pattern in enumerate(patterns):
         for match in find(source.root, pattern):
-            rows.add(stored(PurePosixPath(match.path).stem + suffix), place, stored(match.path))
+            rows.add(stored(splitext(basename(match.path))[0] + suffix), place, stored(match.path))
     rows.close()
     scratch.execute(f"CREATE TABLE {key} (name PRIMARY KEY, path) WITHOUT ROWID")
     scratch.execute(

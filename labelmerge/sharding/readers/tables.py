@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -258,7 +259,7 @@ def csv_rows(path: Path, columns: Sequence[str], defaults: Sequence[str] | None 
 
     Args:
         path: the file.
-        columns: by their names in the header.
+        columns: by their names in the header; two or more.
         defaults: the columns of a file without a header line.
 
     Raises:
@@ -275,10 +276,10 @@ def csv_rows(path: Path, columns: Sequence[str], defaults: Sequence[str] | None 
                 header, rest = list(defaults), chain([first], reader)
             if missing := [name for name in columns if name not in header]:
                 raise LayoutError(f"the header lacks {', '.join(missing)}", where=path)
-            places = [header.index(name) for name in columns]
+            pick = itemgetter(*(header.index(name) for name in columns))
             for row in rest:
                 if row:
-                    yield tuple(row[place] for place in places)
+                    yield pick(row)
                 line += 1
     except OSError as error:
         raise LayoutError(f"can't be read ({error.strerror})", where=path) from error
