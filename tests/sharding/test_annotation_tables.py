@@ -16,7 +16,9 @@ from labelmerge.sharding.readers import tables
 from labelmerge.sharding.readers.tables import Groups, NameById, Rows, csv_rows, entries, loading, read_lists
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner), max_leaves=6
+)
 documents = st.dictionaries(
     st.sampled_from(["images", "annotations", "info", 'an "odd" key\\', "ø"]), st.lists(values, max_size=4) | values
 )
@@ -28,7 +30,7 @@ def read(path: Path, *keys: str) -> dict[str, list[Any]]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     document=documents,
     chunk=st.integers(1, 40),

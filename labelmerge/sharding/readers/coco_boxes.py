@@ -37,7 +37,7 @@ label_space = None
 image = None
 
 _CROWD, _DEPICTION, _REFLECTED = 1, 2, 4
-_FAR = 1e6  # pixels
+FAR = 1e6  # pixels; no picture is so large
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
@@ -127,7 +127,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
 
 def clipped(bbox: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | str:
     """The corners of a box [x, y, width, height] inside an image of (height, width); or what to count it as."""
-    if not all(abs(value) <= _FAR for value in bbox):  # nor is NaN
+    if not all(abs(value) <= FAR for value in bbox):  # nor is NaN
         return "absurd_boxes"
     x, y, width, height = bbox
     corners = clip((x, y, x + width, y + height), size)

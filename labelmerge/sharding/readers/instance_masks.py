@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import LayoutError, SampleError
-from labelmerge.sharding.readers.coco_boxes import check_size, clipped
+from labelmerge.sharding.readers.coco_boxes import FAR, check_size, clipped
 from labelmerge.sharding.readers.listed import of_unknown_images, unlisted, with_entries
 from labelmerge.sharding.readers.painting import Canvas
 from labelmerge.sharding.readers.tables import Record, native_id
@@ -26,9 +26,8 @@ from labelmerge.sharding.sample import Annotation, Box, Item, Note, Segment, Ski
 Mask = npt.NDArray[np.bool_]
 
 _MAX_OBJECTS = int(np.iinfo(np.uint16).max)
-_FAR = 1e6  # pixels
 _MAX_LENGTH = 1e7  # pixels, all edges of a polygon together
-_MAX_DIGITS = 6  # of 5 bits each: 32 bits
+_MAX_DIGITS = 7  # of 5 bits each, for 32 bits
 
 
 def packed(bbox: Any, segmentation: Any) -> bytes:
@@ -165,7 +164,7 @@ def _runs_of_text(text: str) -> npt.NDArray[np.int64]:
     ends = np.flatnonzero(is_last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
-    if lengths.max() > _MAX_DIGITS + 1:
+    if lengths.max() > _MAX_DIGITS:
         raise ValueError("is no run-length code")
     shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
     values = np.add.reduceat((codes & 31) << shifts, starts) - np.where(codes[ends] & 16, 1 << 5 * lengths, 0)
@@ -188,7 +187,7 @@ def _filled(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
         points = part.reshape(-1, 2)
         length = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum()
         # cocoapi takes memory for every step along the edges
-        if not (np.abs(points).max() <= _FAR and length <= _MAX_LENGTH):
+        if not (np.abs(points).max() <= FAR and length <= _MAX_LENGTH):
             raise ValueError("a polygon is nowhere near the image")
     if not parts:
         return np.zeros(size, dtype=np.bool_)

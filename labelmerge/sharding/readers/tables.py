@@ -158,6 +158,8 @@ class _Json:
 def native_id(record: Record, key: str) -> int | str:
     """The id that a record has under `key`. Raises KeyError, or ValueError where it is neither number nor text."""
     value = record[key]
+    if type(value) is int and -_MAX_WHOLE <= value <= _MAX_WHOLE:
+        return value
     if isinstance(value, str):
         value.encode()  # raises a ValueError where it is half a character
         return value
