@@ -1,19 +1,42 @@
-"""`labelmerge eval`: a checkpoint and shards → mIoU, per class and per set."""
+"""`labelmerge eval`: a checkpoint and shards, or a dataset's own folder → mIoU, per class and per set."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from labelmerge.errors import UsageError
 
 from . import options
 
 
 @click.command("eval", cls=options.SpreadCommand)
 @click.option("--checkpoint", type=options.folder, required=True, metavar="RUN", help="A run, or one checkpoint of it.")
-@options.shards()
-@options.bank()
-@options.out_file("Where the results go, as JSON; the confusion matrices go beside them, as .confusion.npz.")
+@options.shards(required=False)
+@click.option(
+    "--dataset",
+    "names",
+    multiple=True,
+    metavar="DATASET|RECIPE.toml",
+    help="A dataset as it was unpacked, read without shards; needs --root.",
+)
+@click.option(
+    "--root",
+    "roots",
+    type=options.folder,
+    multiple=True,
+    metavar="DIR",
+    help="Where it was unpacked: one for each --dataset, in their order.",
+)
+@click.option(
+    "--bank",
+    type=options.folder,
+    metavar="BANK",
+    help="The embedding bank with these sets' labels; default: the one that the checkpoint carries.",
+)
+@options.out_file("Where the results go, as JSON; the confusion matrices go beside them, as .npz and as pictures.")
 @options.views
 @click.option(
     "--split",
@@ -27,26 +50,30 @@ from . import options
 def command(
     checkpoint: Path,
     shards: tuple[Path, ...],
-    bank: Path,
+    names: tuple[str, ...],
+    roots: tuple[Path, ...],
+    bank: Path | None,
     out: Path,
-    short_edge: int | None,
-    scales: tuple[float, ...],
-    flip: bool,
-    split: str | None,
-    limit: int | None,
     per_class: bool,
-    device: str | None,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
-    """Measure a trained model on shards, by their own labels.
+    """Measure a trained model on shards or on datasets as they were unpacked, by their own labels.
 
     The sets need not have been trained on: each is segmented with the labels of its own label space, by their vectors
-    in the bank. Whole images, at the masks' own resolution.
+    in the bank, and compared with its masks at their own resolution. Started by torchrun, its processes share the
+    images.
 
     \b
     Example:
-      labelmerge eval --checkpoint run --shards shards-out/camvid --bank bank --out results.json
+      labelmerge eval --checkpoint run --shards shards-out/camvid --out results.json --short-edge 720
+      labelmerge eval --checkpoint run --dataset cityscapes --root ~/data/cityscapes --bank bank --out results.json \\
+        --short-edge 1080 --window 640 --scales 0.5:1.75:0.25 --flip
+      torchrun --nproc-per-node 8 -m labelmerge.cli eval --checkpoint run --shards shards-out/* --out results.json
     """
+    if len(names) != len(roots):
+        raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")
+    from labelmerge.evaluate.ranks import is_first
     from labelmerge.evaluate.results import evaluate
 
     results = evaluate(
@@ -54,16 +81,14 @@ def command(
         shards,
         bank,
         out,
-        short_edge=short_edge,
-        scales=scales,
-        flip=flip,
-        split=split,
-        device=device,
-        limit=limit,
+        datasets=list(zip(names, roots, strict=True)),
         track=options.track,
+        **{name: value for name, value in chosen.items() if value is not None},
     )
     lines = [results.table(per_class=per_class), ""]
     if skipped := sum(len(result.skipped) for result in results.sets):
-        lines.append(f"{skipped} corrupt samples were skipped; they are listed in {out}")
-    lines.append(f"Wrote {out} and {results.confusion_path}")
-    options.say(results.to_json(), as_json, "\n".join(lines))
+        lines.append(f"{skipped} samples can't be used and were skipped; they are listed in {out}")
+    pictures = len(results.sets)
+    lines.append(f"Wrote {out}, {results.confusion_path.name} and {pictures} picture{'s' * (pictures != 1)} beside it")
+    if is_first():
+        options.say(results.to_json(), as_json, "\n".join(lines))

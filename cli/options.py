@@ -18,6 +18,8 @@ existing_folder = click.Path(path_type=Path, file_okay=False, exists=True)
 existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
 new_file = click.Path(path_type=Path, dir_okay=False)
 
+_MOST_SCALES = 100
+
 
 def out_folder(what: str) -> Callable[[F], F]:
     """`--out DIR`: required, so that nothing lands where nobody asked for it."""
@@ -36,9 +38,11 @@ def bank(required: bool = True) -> Callable[[F], F]:
     )
 
 
-def shards(what: str = "Folders that `shard` wrote: a split, a dataset, or a folder of datasets.") -> Callable[[F], F]:
+def shards(
+    what: str = "Folders that `shard` wrote: a split, a dataset, or a folder of datasets.", required: bool = True
+) -> Callable[[F], F]:
     """`--shards DIR…`: may be repeated, and takes several folders at once."""
-    return click.option("--shards", type=folder, required=True, multiple=True, metavar="DIR", help=what)
+    return click.option("--shards", type=folder, required=required, multiple=True, metavar="DIR", help=what)
 
 
 def device(function: F) -> F:
@@ -60,23 +64,58 @@ def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
-def _numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
+def _scales(ctx: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.5,1,1.5", ctx, option) from None
+        if ":" not in value:
+            return tuple(float(part) for part in value.split(","))
+        first, last, step = (float(part) for part in value.split(":"))
+        count = round((last - first) / step)
+        if step > 0 and 0 <= count < _MOST_SCALES and abs(first + count * step - last) < 1e-6:
+            return tuple(round(first + place * step, 6) for place in range(count + 1))
+    except (ValueError, ArithmeticError):
+        pass
+    raise click.BadParameter(
+        f"{value!r} is neither a list of numbers such as 0.5,1,1.5 nor FIRST:LAST:STEP such as 0.5:1.75:0.25",
+        ctx,
+        option,
+    )
+
+
+def _share(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    above, slash, below = value.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(value)
+    except (ValueError, ArithmeticError):
+        raise click.BadParameter(f"{value!r} is not a share such as 2/3 or 0.5", ctx, option) from None
 
 
 def views(function: F) -> F:
-    """`--short-edge N`, `--scales S,S…`, `--flip`: how images are shown to the model."""
+    """`--short-edge N`, `--scales S,S…`, `--flip`, `--window N`: how images are shown to the model.
+
+    The command gets what was given of them, `short_edge`, `scales`, `flip`, `window`, `window_stride`.
+    """
+    function = click.option(
+        "--window-stride",
+        callback=_share,
+        metavar="SHARE",
+        help="From one window to the next, as a share of the window. [2/3]",
+    )(function)
+    function = click.option(
+        "--window",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Show the model windows of N x N pixels that slide over the image, and average where they overlap.",
+    )(function)
     function = click.option("--flip", is_flag=True, help="Average with the mirror images too.")(function)
     function = click.option(
         "--scales",
         default="1",
         show_default=True,
         metavar="S,S…",
-        callback=_numbers,
-        help="Factors on that size; the results of several are averaged.",
+        callback=_scales,
+        help="Factors on that size, or FIRST:LAST:STEP; the results of several are averaged.",
     )(function)
     return click.option(
         "--short-edge",

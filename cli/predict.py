@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,12 +35,8 @@ def command(
     labels: str | None,
     labels_file: Path | None,
     out: Path,
-    short_edge: int | None,
-    scales: tuple[float, ...],
-    flip: bool,
-    encoder: str | None,
-    device: str | None,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Segment images with any list of labels.
 
@@ -66,12 +63,8 @@ def command(
         checkpoint,
         queries,
         out,
-        short_edge=short_edge,
-        scales=scales,
-        flip=flip,
-        encoder=encoder,
-        device=device,
         track=options.track,
+        **{name: value for name, value in chosen.items() if value is not None},
     )
     masks = ", ".join(entry.mask.name for entry in done.written[:3])
     more = f" and {len(done.written) - 3} more" if len(done.written) > 3 else ""

@@ -76,6 +76,8 @@ def predict(
     short_edge: int | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    window: int = 0,
+    window_stride: float = Views.window_stride,
     encoder: str | None = None,
     device: str | None = None,
     track: Track = no_track,
@@ -91,7 +93,7 @@ def predict(
         images: files of any format that Pillow reads. A file given twice is segmented once.
         checkpoint: a run, or one checkpoint folder.
         labels: as in `labelmerge.evaluate.queries`; names are looked up in the bank that the checkpoint carries.
-        short_edge, scales, flip: as in `labelmerge.evaluate.results.evaluate`.
+        short_edge, scales, flip, window, window_stride: as in `labelmerge.evaluate.results.evaluate`.
         encoder: spec of the text encoder for new labels, where the bank's own can't be used on this machine.
         device: where the model lives; by default a GPU if there is one.
 
@@ -112,7 +114,7 @@ def predict(
     _warn(resolved, vectors)
     if short_edge is None:
         short_edge = trained.short_edge
-    views = Views(short_edge=short_edge, scales=tuple(scales), flip=flip)
+    views = Views(short_edge=short_edge, scales=tuple(scales), flip=flip, window=window, window_stride=window_stride)
     tau = trained.temperature().item()
     written: list[Prediction] = []
     failed: list[tuple[Path, str]] = []
@@ -132,7 +134,7 @@ def predict(
             "width": pixels.shape[1],
             "exif_orientation": orientation,
             "checkpoint": {"hash": trained.hash, "step": trained.step, "model": trained.model.name},
-            "views": {"short_edge": views.short_edge, "scales": list(views.scales), "flip": views.flip},
+            "views": views.to_json(),
         }
         written.append(_write(path, out, stem, pixels, classes, resolved, about))
     return Predictions(tuple(resolved), tuple(written), tuple(failed))

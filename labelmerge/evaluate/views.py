@@ -64,6 +64,8 @@ class Views:
             )
         if min(self.short_edge, self.max_long_edge, self.window) < 0:
             raise UsageError("an edge can't have fewer than 0 pixels")
+        if not self.window and self.window_stride != Views.window_stride:
+            raise UsageError("a window stride means nothing without a window", fix="Give --window too")
         if not 0 < self.window_stride <= 1:
             raise UsageError(
                 f"a window stride of {self.window_stride:g} windows is not above 0 and up to 1",

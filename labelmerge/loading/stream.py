@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from labelmerge.errors import RecipeError, SampleError, ShardError
 from labelmerge.files import sha256_file
@@ -240,6 +240,8 @@ class ShardSet:
             return _decode(key, files, self.space, self.annotation_type)
         except SampleError as error:
             raise SampleError(error.what, where=where) from error
+        except UnidentifiedImageError as error:  # whose own words hold an address in memory, new each time
+            raise SampleError("can't be decoded (an image or mask is none that Pillow knows)", where=where) from error
         # Decoders raise whatever they like at bytes that are not theirs; a json that lacks something raises the rest.
         except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, Image.DecompressionBombError) as error:
             raise SampleError(f"can't be decoded ({type(error).__name__}: {error})", where=where) from error

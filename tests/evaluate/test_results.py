@@ -15,7 +15,8 @@ import pytest
 from labelmerge.embed.bank import Bank
 from labelmerge.errors import BankError, LabelmergeError, OutputError, ShardError, UsageError
 from labelmerge.evaluate.inference import segment
-from labelmerge.evaluate.results import choose_splits, evaluate
+from labelmerge.evaluate.results import evaluate
+from labelmerge.evaluate.sets import choose_splits
 from labelmerge.evaluate.views import Views
 from labelmerge.labels import LabelSpace
 from labelmerge.model.checkpoint import load_checkpoint
@@ -92,7 +93,12 @@ def test_the_file_says_everything(world: Path) -> None:
     assert (protocol["short_edge"], protocol["scales"], protocol["flip"]) == (20, [0.5, 1], True)
     bank = Bank.load(world / "bank")
     assert protocol["bank"]["version"] == bank.version
-    assert protocol["checkpoint"] == {"hash": load_checkpoint(world / "run").hash, "step": 7, "model": "tiny"}
+    assert protocol["checkpoint"] == {
+        "hash": load_checkpoint(world / "run").hash,
+        "step": 7,
+        "model": "tiny",
+        "merge": None,
+    }
     rooms, streets = data["sets"]
     assert [(row["name"], row["index"]) for row in streets["classes"]] == [("road", 0), ("car", 3), ("sky", 7)]
     assert streets["classes"][1]["text"] == "car: An image of car. About car."

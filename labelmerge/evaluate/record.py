@@ -1,0 +1,212 @@
+"""What an evaluation found: as results.json, as text, as files beside it. docs/evaluation.md says what it means."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelmerge import __version__
+from labelmerge.evaluate.metrics import Confusion, Metrics, worst_mistakes
+from labelmerge.evaluate.sets import EvalSet
+from labelmerge.files import write_bytes, write_json
+
+FORMAT = "labelmerge-results/1"
+_MAX_REASONS = 100  # skipped samples that are listed in the results; all are counted
+_MISTAKES = 20  # pairs of classes that are listed
+_MISTAKES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """What was measured on one split of one dataset.
+
+    Attributes:
+        data: the set.
+        texts: what each class's vector was made from, in the order of the label space.
+        predicted_as: position of the class that is predicted for each class (`LabelVectors.predicted_as`).
+        images: how many images were measured.
+        skipped: key or path, and reason, of the samples that could not be used.
+        ignored_pixels: pixels of these images without a label.
+        confusion: int64 ``[K, K]``, row = truth, column = prediction, in the order of the label space.
+        metrics: what it says.
+    """
+
+    data: EvalSet
+    texts: Sequence[str]
+    predicted_as: Sequence[int]
+    images: int
+    skipped: Sequence[tuple[str, str]]
+    ignored_pixels: int
+    confusion: Confusion
+    metrics: Metrics
+
+    @property
+    def name(self) -> str:
+        """``<dataset>-<split>``."""
+        return self.data.name
+
+    @property
+    def ignored_share(self) -> float:
+        """Of all pixels of the images measured, 0..1."""
+        return self.ignored_pixels / (self.ignored_pixels + int(self.confusion.sum()))
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of ``sets`` in results.json."""
+        space, metrics = self.data.space, self.metrics
+        classes = []
+        for k, (name, index) in enumerate(zip(space.names, space.indices, strict=True)):
+            row: dict[str, Any] = {
+                "name": name,
+                "index": index,
+                "iou": _number(metrics.iou[k]),
+                "accuracy": _number(metrics.accuracy[k]),
+                "truth_pixels": int(metrics.truth_pixels[k]),
+                "predicted_pixels": int(metrics.predicted_pixels[k]),
+                "text": self.texts[k],
+            }
+            meant = self.predicted_as[k]
+            if meant != k:
+                row["predicted_as"] = space.indices[meant] if meant >= 0 else None
+            classes.append(row)
+        return {
+            "dataset": self.data.dataset,
+            "split": self.data.split,
+            "images": self.images,
+            "skipped": len(self.skipped),
+            "skipped_samples": [{"key": key, "reason": reason} for key, reason in self.skipped[:_MAX_REASONS]],
+            "miou": _number(metrics.miou),
+            "miou_labelled": _number(metrics.miou_labelled),
+            "frequency_weighted_iou": _number(metrics.frequency_weighted_iou),
+            "mean_accuracy": _number(metrics.mean_accuracy),
+            "pixel_accuracy": _number(metrics.pixel_accuracy),
+            "labelled_pixels": int(self.confusion.sum()),
+            "ignored_pixels": self.ignored_pixels,
+            "ignored_share": self.ignored_share,
+            "classes_without_truth": [row["name"] for row in classes if not row["truth_pixels"]],
+            "classes": classes,
+            "confused": [
+                {
+                    "truth": space.names[mistake.truth],
+                    "prediction": space.names[mistake.prediction],
+                    "pixels": mistake.pixels,
+                    "share_of_truth": mistake.share,
+                }
+                for mistake in worst_mistakes(self.confusion, _MISTAKES)
+            ],
+            "annotation_type": self.data.annotation_type,
+            "label_space": space.hash,
+            "source": dict(self.data.source),
+        }
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `labelmerge.evaluate.results.evaluate` found.
+
+    Attributes:
+        sets: one result for each split, in order of dataset and split.
+        harmonic_mean: of the sets' mIoU (0..1).
+        protocol: everything that the numbers depend on, as in results.json.
+        reproduce: the command.
+        path: results.json.
+    """
+
+    sets: tuple[SetResult, ...]
+    harmonic_mean: float
+    protocol: dict[str, Any]
+    reproduce: str
+    path: Path
+
+    @property
+    def confusion_path(self) -> Path:
+        """The confusion matrices: an npz with one int64 ``[K, K]`` array for each set, by its name."""
+        return self.path.with_name(f"{self.path.stem}.confusion.npz")
+
+    def picture_path(self, result: SetResult) -> Path:
+        """The picture of a set's confusion matrix."""
+        return self.path.with_name(f"{self.path.stem}.confusion.{result.name}.png")
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of results.json."""
+        return {
+            "format": FORMAT,
+            "labelmerge": __version__,
+            "harmonic_mean": _number(self.harmonic_mean),
+            "sets": [result.to_json() for result in self.sets],
+            "confusion": self.confusion_path.name,
+            "protocol": self.protocol,
+            "reproduce": self.reproduce,
+        }
+
+    def write(self) -> None:
+        """Write results.json, and the confusion matrices before it. Raises OutputError."""
+        from labelmerge.plot.confusion import draw_confusion
+
+        matrices = io.BytesIO()
+        np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})
+        write_bytes(self.confusion_path, matrices.getvalue())
+        for result in self.sets:
+            title = f"{result.name}: {result.images} images, mIoU {_percent(result.metrics.miou)} %"
+            write_bytes(
+                self.picture_path(result), draw_confusion(result.confusion, result.data.space.names, title=title)
+            )
+        write_json(self.path, self.to_json())
+
+    def table(self, *, per_class: bool = False) -> str:
+        """The results as plain text, in percent; with the IoU of every class if asked for."""
+        rows: list[tuple[str, ...]] = [
+            ("set", "images", "mIoU %", "fw IoU %", "mean acc %", "pixel acc %", "ignored %")
+        ]
+        for result in self.sets:
+            metrics = result.metrics
+            figures = (metrics.miou, metrics.frequency_weighted_iou, metrics.mean_accuracy, metrics.pixel_accuracy)
+            rows.append((result.name, str(result.images), *map(_percent, (*figures, result.ignored_share))))
+        rows.append(("harmonic mean", "", _percent(self.harmonic_mean), "", "", "", ""))
+        parts = [_columns(rows)]
+        for result in self.sets if per_class else ():
+            lines: list[tuple[str, ...]] = [(result.name, "IoU %", "truth pixels", "predicted")]
+            measured = zip(
+                result.data.space.names,
+                result.metrics.iou,
+                result.metrics.truth_pixels,
+                result.metrics.predicted_pixels,
+                strict=True,
+            )
+            lines += [(name, _percent(iou), f"{truth:,}", f"{found:,}") for name, iou, truth, found in measured]
+            parts.append(_columns(lines))
+        parts += [text for result in self.sets if (text := self._confused(result))]
+        return "\n\n".join(parts)
+
+    def _confused(self, result: SetResult) -> str:
+        names = result.data.space.names
+        worst = worst_mistakes(result.confusion, _MISTAKES_SHOWN)
+        lines: list[tuple[str, ...]] = [(f"{result.name}, most confused", "taken for", "% of its pixels")]
+        lines += [(names[m.truth], names[m.prediction], _percent(m.share)) for m in worst]
+        return _columns(lines) if worst else ""
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
