@@ -13,6 +13,7 @@ from labelmerge.errors import UsageError
 from . import options
 
 _MAX_SKIPS_SHOWN = 5
+_MAX_NOTES_SHOWN = 12
 _MINUTE = 60
 
 
@@ -103,7 +104,10 @@ def command(
 
 
 def _text(report: Any, check: bool) -> str:
-    lines = [f"{what.replace('_', ' ')}: {count}" for what, count in report.notes.items()]
+    notes = sorted(report.notes.items(), key=lambda note: (-note[1], note[0]))
+    lines = [f"{what.replace('_', ' ')}: {count}" for what, count in notes[:_MAX_NOTES_SHOWN]]
+    if len(notes) > _MAX_NOTES_SHOWN:
+        lines.append(f"… and {len(notes) - _MAX_NOTES_SHOWN} smaller counts{'' if check else ', in manifest.json'}")
     if report.variant:
         lines.insert(0, f"layout: {report.variant}")
     shown = report.skipped if check else report.skipped[:_MAX_SKIPS_SHOWN]

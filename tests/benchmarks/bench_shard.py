@@ -97,11 +97,11 @@ def generate(root: Path, dataset: str, count: int) -> Iterator[Path]:
     for number in range(count):
         picture, areas = photograph(random, height, width), regions(random, height, width)
         if dataset == "cityscapes":
-            ids = np.array([int(value) for value in recipe.ids["map"]] + recipe.ids["ignore"], np.uint8)
+            ids = np.array([int(value) for value in recipe.ids["map"]] + recipe.ids["ignore"])
             stem = f"aachen/aachen_{number:06d}_000019"
             image = root / f"leftImg8bit/train/{stem}_leftImg8bit.png"
             mask = root / f"gtFine/train/{stem}_gtFine_labelIds.png"
-            label = Image.fromarray(ids[areas % len(ids)])
+            label = Image.fromarray(ids[areas % len(ids)].astype(np.uint8))
         elif dataset == "bdd100k":
             image = root / f"bdd100k/images/10k/train/{number:08x}-00000000.jpg"
             mask = root / f"bdd100k/labels/sem_seg/masks/train/{number:08x}-00000000.png"

@@ -64,7 +64,6 @@ def test_shard_then_verify(run: Run, recipe: Path, tmp_path: Path) -> None:
         (("shard", "nowhere.toml", "--root", ".", "--split", "train", "--out", "o"), 2, "no such recipe"),
         (("shard", "voc", "--root", ".", "--split", "train"), 2, "--out is missing"),
         (("shard", "voc", "--root", "nowhere", "--split", "train", "--out", "o"), 1, "nowhere: no such folder"),
-        (("shard", "nyuv2", "--root", ".", "--split", "train", "--out", "o"), 1, "can't read its files yet"),
         (("verify", "nowhere"), 2, "does not exist"),
         (("ls", "nothing"), 2, "unknown dataset 'nothing'"),
     ],
