@@ -20,12 +20,17 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "short_edge": (click.IntRange(min=0), "Resize images to this short edge first; 0 keeps their size."),
     "lr": (float, "Learning rate."),
     "seed": (click.IntRange(min=0), "Of weights, order and views."),
+    "merge": (
+        click.Choice(["embedding", "naive", "name", "table"]),
+        "What is one class: labels of one text (embedding, the default), each label, name, or group of --mapping.",
+    ),
+    "mapping": (str, "A table of groups, as `merge` writes it: with --merge table, or to overrule the embeddings."),
     "label_space": (click.Choice(["union", "dataset"]), "Softmax over all labels, or over the sample's own dataset's."),
     "pretrained": (str, "Encoder weights: imagenet, or a file."),
     "workers": (click.IntRange(min=0), "Processes that make batches."),
     "checkpoint_every": (click.IntRange(min=1), "Steps between checkpoints."),
 }
-_METAVARS = {"lr": "RATE", "pretrained": "WHAT"}
+_METAVARS = {"lr": "RATE", "pretrained": "WHAT", "mapping": "FILE"}
 
 
 def _settings(function: Any) -> Any:
@@ -82,6 +87,8 @@ def command(
         fix = "The same command goes on from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=fix) from None
     run = shlex.quote(str(out))
+    # Label vectors that are not the bank's own lie in the checkpoint.
+    own_bank = bank if config.merge == "embedding" and not config.mapping else result.checkpoint / "bank"
     options.say(
         {
             "run": str(result.run),
@@ -95,5 +102,5 @@ def command(
         f"{result.steps} step{'s' if result.steps > 1 else ''}, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
         + (f", {result.skipped} corrupt samples replaced" if result.skipped else "")
         + f": {result.checkpoint} and {out / 'curves.png'}. "
-        f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(bank))} --out results.json",
+        f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(own_bank))} --out results.json",
     )

@@ -9,18 +9,26 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from labelmerge.embed.baselines import MERGES
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
 
 LOSSES = ("hd", "ld", "wd")
-# These change how a run is carried out or shown, not what comes out of it: they may differ when a run goes on.
-INCIDENTAL = ("workers", "cache_mb", "log_every", "checkpoint_every", "keep_checkpoints")
+# These change how a run is carried out or shown, not what comes out of it: they may differ when a run goes on. What a
+# mapping says is part of the bank's version; where it lies doesn't matter.
+INCIDENTAL = ("mapping", "workers", "cache_mb", "log_every", "checkpoint_every", "keep_checkpoints")
 
-_CHOICES = {"label_space": ("union", "dataset"), "labels": ("seen", "all"), "optimizer": ("adamw", "sgd")}
+_CHOICES = {
+    "merge": MERGES,
+    "label_space": ("union", "dataset"),
+    "labels": ("seen", "all"),
+    "optimizer": ("adamw", "sgd"),
+}
 _AT_LEAST_ONE = ("steps", "batch_size", "crop", "log_every", "checkpoint_every", "keep_checkpoints")
 _LARGEST = 2**63 - 1  # of TOML and of torch
 _PROBABILITIES = ("flip", "colour", "blur", "jpeg")
 _GROUPS = {
-    "model": ("model", "pretrained", "method", "label_space", "labels", "temperature", "temperature_lr"),
+    "model": ("model", "pretrained", "method", "temperature", "temperature_lr"),
+    "labels": ("merge", "mapping", "label_space", "labels"),
     "losses": ("losses", "hd_weight", "ld_weight", "wd_weight", "drop"),
     "batches": ("steps", "batch_size", "eval_sets", "weights", "seed", "workers", "cache_mb"),
     "views": ("crop", "short_edge", "scale_min", "scale_max", "flip", "colour", "blur", "jpeg"),
@@ -44,6 +52,10 @@ class TrainConfig:
         hd_weight, ld_weight, wd_weight: factors on the losses in their sum. L_WD, a sum over hundreds of dimensions,
             begins at about 20; with 0.1 it doesn't drown the others.
         drop: the share of the largest pixel losses that L_LD drops in each image.
+        merge: what the label vectors are: the bank's own (``embedding``), or basis vectors of a baseline
+            (`labelmerge.embed.baselines.merged_bank`): a class for each label (``naive``), for each ``name``, or for
+            each group of a ``table``.
+        mapping: the path of that table, or of one that overrules the embeddings; "" for none.
         label_space: the softmax runs over all columns (``union``, as in the paper) or over those of the sample's own
             dataset (``dataset``).
         labels: which labels are columns: those that occur in the shards (``seen``), or ``all`` of the datasets'.
@@ -85,6 +97,8 @@ class TrainConfig:
     ld_weight: float = 1.0
     wd_weight: float = 0.1
     drop: float = 0.3
+    merge: str = "embedding"
+    mapping: str = ""
     label_space: str = "union"
     labels: str = "seen"
     temperature: float = 0.07

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from labelmerge.embed.bank import Bank
+from labelmerge.embed.baselines import merged_bank
 from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.mix import Mixture, Source, dead_workers, group_by_dataset
@@ -95,8 +96,10 @@ def train(
     method = find_method(config.method)
 
     # ---- the inputs: which samples, which labels
-    vectors = Bank.load(bank)
+    language = Bank.load(bank)
     sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, method)
+    mapping = Path(config.mapping) if config.mapping else None
+    vectors = merged_bank(language, config.merge, [source.dataset for source in sources], mapping)
     labels: Labels = "all" if config.labels == "all" else "seen"
     columns = build_columns(vectors, sources, labels)
     mixture = _mixture(sources, columns, config)
@@ -112,6 +115,7 @@ def train(
     meta = {
         "bank_version": vectors.version,
         "encoder": vectors.encoder,
+        "merge": config.merge,
         "manifests": inputs["manifests"],
         "columns": list(columns.texts),
         "column_labels": [[f"{dataset}:{index}" for dataset, index in keys] for keys in columns.keys],

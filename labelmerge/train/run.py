@@ -46,7 +46,8 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         raise ConfigError(
             f"can't be read as TOML ({error})", where=path, fix="The newest checkpoint holds a copy of it"
         ) from error
-    changes = _changes(theirs, ours)
+    # A setting that a run's version did not know yet had no effect on it: the default has none.
+    changes = _changes({**TrainConfig().to_dict(), **theirs}, ours)
     if changes:
         shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
         more = f"; and {len(changes) - _MAX_CHANGES_SHOWN} more" if len(changes) > _MAX_CHANGES_SHOWN else ""
