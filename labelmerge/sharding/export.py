@@ -23,13 +23,16 @@ from labelmerge.files import atomic_folder
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.images import decode, png_bytes
-from labelmerge.sharding.manifest import read_manifest, recipe_keys
+from labelmerge.sharding.manifest import MANIFEST, read_manifest, recipe_keys
 from labelmerge.sharding.schema import parse
 from labelmerge.sharding.tars import read_samples
 from labelmerge.sharding.verify import find_splits
 
 PANOPTIC, INSTANCES = "coco-panoptic", "coco-instances"
 FORMATS = (PANOPTIC, INSTANCES)
+
+# Readers of annotations that know no stuff.
+_ONLY_OBJECTS = ("coco_instances", "video_instances")
 
 Array = npt.NDArray[Any]
 Record = dict[str, Any]
@@ -89,8 +92,8 @@ def export(
         format: one of `FORMATS`.
         out: must not exist, or be empty.
         images: whether to write them, too.
-        things: names of the classes that are things, which COCO tells from stuff. None: those in the recipe's
-            `options.things`; else those of which an image of these splits has two segments, or a crowd. Of boxes, all.
+        things: names of the classes that are things, which COCO tells from stuff. None: all of a dataset of objects or
+            boxes; those in the recipe's `options.things`; else those of which an image has two segments, or a crowd.
         track: progress over images.
 
     Raises:
@@ -181,12 +184,17 @@ class _Split:
 
     @property
     def things(self) -> list[Any] | None:
-        """The names or indices of the recipe's things; None where it does not say."""
+        """The names or indices of the classes that are things, as far as the recipe tells; None where it does not."""
         recipe = recipe_keys(self.manifest)
-        variants = [one for one in recipe.get("variants", []) if one["name"] == self.manifest["variant"]]
-        options = next((one["options"] for one in variants if "options" in one), recipe.get("options", {}))
-        things = options.get("things")
-        return None if things is None else list(things)
+        try:
+            variants = [one for one in recipe.get("variants", []) if one["name"] == self.manifest["variant"]]
+            recipe |= variants[0] if variants else {}
+            if recipe["reader"] in _ONLY_OBJECTS:
+                return list(self.space.indices)
+            things = recipe.get("options", {}).get("things")
+            return None if things is None else list(things)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ShardError(f"its recipe is malformed ({error!r})", where=self.folder / MANIFEST) from error
 
     @cached_property
     def image(self) -> str:

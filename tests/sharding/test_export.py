@@ -53,9 +53,10 @@ def boxes(fixtures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "objects365"
 
 
-def again(folder: Path, exported: Path, split: str, names: tuple[str, ...], kind: str) -> Path:
+def again(folder: Path, exported: Path, split: str, names: tuple[str, ...], reader: str) -> Path:
     """Shard exported files once more."""
-    reader, annotation_type = {"panoptic": ("panoptic", "mask"), "instances": ("coco_boxes", "box")}[kind]
+    annotation_type = "box" if reader == "coco_boxes" else "mask"
+    kind = "panoptic" if reader == "panoptic" else "instances"
     recipe = AGAIN.format(type=annotation_type, reader=reader, kind=kind)
     (folder / "again.toml").write_text(
         recipe + ('masks = "annotations/panoptic_{split}"\n' if kind == "panoptic" else "")
@@ -129,6 +130,23 @@ def test_instances_are_what_pycocotools_reads(
         assert annotation["category_id"] == segment["category_id"] == things[segment["class_index"]]
 
 
+def test_instances_there_and_back(panoptic: Path, tmp_path: Path, read_samples: Samples) -> None:
+    names = tuple(load(panoptic / "val" / "manifest.json")["label_space"]["names"])
+    export(panoptic / "val", "coco-instances", tmp_path / "coco", things=names)
+    back = again(tmp_path, tmp_path / "coco", "val", names, "coco_instances")
+    (before,), (after,) = read_samples(panoptic / "val").values(), read_samples(back).values()
+    np.testing.assert_array_equal(before["mask.png"], after["mask.png"])
+    assert len(np.unique(before["instances.png"])) == len(np.unique(after["instances.png"])) > 20
+    report = export(back, "coco-instances", tmp_path / "once more")
+    assert (report.things, report.guessed, report.annotations) == (names, False, 30)
+    files = [tmp_path / folder / "annotations/instances_val.json" for folder in ("coco", "once more")]
+    facts = [
+        sorted((one["segmentation"]["counts"], one["area"], one["category_id"]) for one in load(path)["annotations"])
+        for path in files
+    ]
+    assert [fact[:2] for fact in facts[0]] == [fact[:2] for fact in facts[1]]
+
+
 def test_boxes_there_and_back(
     boxes: Path, tmp_path: Path, read_samples: Samples, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +157,7 @@ def test_boxes_there_and_back(
     capsys.readouterr()
     assert sum(annotation["iscrowd"] for annotation in coco.anns.values()) == 1
     names = tuple(load(boxes / "val/manifest.json")["label_space"]["names"])
-    back = again(tmp_path, tmp_path / "coco", "val", names, "instances")
+    back = again(tmp_path, tmp_path / "coco", "val", names, "coco_boxes")
     before, after = list(read_samples(boxes / "val").values()), list(read_samples(back).values())
     assert len(before) == len(after) == 2
     for one, two in zip(before, after, strict=True):
