@@ -54,6 +54,9 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     help="By default JPEG where all images are JPEG and keep their size, else PNG, which loses nothing.",
 )
 @click.option("--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEGs that have to be encoded anew. [95]")
+@click.option(
+    "--instances/--no-instances", default=True, help="With masks of single objects, where there are any. [yes]"
+)
 @click.option("--samples-per-shard", type=click.IntRange(min=1), metavar="N", help="Images in one shard. [1000]")
 @click.option(
     "--max-skip-ratio", type=click.FloatRange(0, 1), metavar="R", help="Fail where a larger share is unusable."

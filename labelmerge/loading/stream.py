@@ -39,7 +39,8 @@ class Sample:
         key: ``<dataset>-<split>-<9 digits>``.
         image: uint8 ``[H, W, 3]``, RGB.
         mask: uint8 or uint16 ``[H, W]``, class indices of the dataset's own label space; None in a box dataset.
-        instances: uint16 ``[H, W]``, the segment ids that ``meta["segments"]`` describes; None where there are none.
+        instances: uint16 ``[H, W]``, the segment ids that ``meta["segments"]`` describes; None where there are none or
+            nobody asked for them.
         boxes: float32 ``[P, 4]``, x0, y0, x1, y1 in pixels.
         box_classes: int64 ``[P]``, class indices of the dataset's own label space.
         iscrowd: bool ``[P]``, boxes that hold many things not told apart (COCO's word).
@@ -208,8 +209,8 @@ class ShardSet:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def read(self, number: int) -> Sample:
-        """Read and decode sample `number` (0 .. len - 1, in the order of the shards).
+    def read(self, number: int, instances: bool = False) -> Sample:
+        """Read and decode sample `number` (0 .. len - 1, in the order of the shards), with or without its instances.
 
         Raises:
             SampleError: this sample is corrupt; others may be read.
@@ -224,7 +225,7 @@ class ShardSet:
         places = {
             name: (int(start), int(stop))
             for name, (start, stop) in zip(index.members, index.places[number - first], strict=True)
-            if start >= 0
+            if start >= 0 and (instances or name != "instances.png")
         }
         begin, end = min(start for start, _ in places.values()), max(stop for _, stop in places.values())
         try:

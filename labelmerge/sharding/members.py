@@ -83,7 +83,7 @@ def member_names(source: Source, options: Options) -> list[str]:
     names = [options.image_format, "json"]
     if source.recipe.annotation_type != "box":
         names.append("mask.png")
-    if READERS[source.reader].KEYS.instances or "instances" in source.layout:
+    if options.instances and (READERS[source.reader].KEYS.instances or "instances" in source.layout):
         names.append("instances.png")
     if options.box_teacher is not None:
         names.append("box_embeddings.npy")
@@ -134,7 +134,7 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         present = set(np.flatnonzero(counts).tolist())
         tally.class_pixels.update({index: int(counts[index]) for index in present})
     areas: npt.NDArray[np.int64] | None = None
-    if annotation.instances is not None:
+    if annotation.instances is not None and options.instances:
         instances = resize_nearest(annotation.instances, size)
         members["instances.png"] = png_bytes(instances)
         areas = np.bincount(instances.ravel(), minlength=len(annotation.segments) + 1)

@@ -12,7 +12,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -40,6 +40,7 @@ class Options:
         samples_per_shard: candidates that go into one shard.
         limit: only so many candidates, the first; None: all.
         box_teacher: the ``open_clip:…`` spec of a model that embeds every box's image; None: nobody does.
+        instances: whether samples have an instances mask where the dataset tells objects apart.
     """
 
     image_format: str
@@ -48,6 +49,7 @@ class Options:
     samples_per_shard: int = 1000
     limit: int | None = None
     box_teacher: str | None = None
+    instances: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """All but the teacher, whose name may be a path: a manifest says which model it is."""
@@ -63,6 +65,7 @@ class Chosen(TypedDict, total=False):
     samples_per_shard: int
     limit: int | None
     box_teacher: str | None
+    instances: bool
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
     """
     _refuse_senseless(recipe, chosen)
     source = open_source(recipe, root, split)
+    if not chosen.get("instances", True):
+        source = replace(source, layout={key: value for key, value in source.layout.items() if key != "instances"})
     with closing(_database(scratch / "tasks.sqlite")) as listed:
         listed.execute("CREATE TABLE tasks (number INTEGER PRIMARY KEY, items BLOB)")
         found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))

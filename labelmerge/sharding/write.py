@@ -568,10 +568,11 @@ def _command(plan: Plan) -> str:
         ("--image-format", options.image_format),
         ("--quality", options.quality),
         ("--samples-per-shard", options.samples_per_shard),
+        ("--no-instances", None if options.instances else ""),
         ("--box-teacher", options.box_teacher and os.path.basename(options.box_teacher)),
     ):
         if value is not None:
-            words += [option, str(value)]
+            words += [option, str(value)] if value != "" else [option]
     return shlex.join(words)
 
 

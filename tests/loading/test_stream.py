@@ -49,8 +49,10 @@ def test_sixteen_bit_masks_and_instances(tmp_path: Path) -> None:
         "mask.png": png(mask),
         "instances.png": png(np.array([[7, 1], [2, 400]], dtype=np.uint16)),
     }
-    sample = ShardSet.open(write_split(tmp_path / "s", wide, [("wide-train-000000000", members)])).read(0)
+    opened = ShardSet.open(write_split(tmp_path / "s", wide, [("wide-train-000000000", members)]))
+    sample = opened.read(0, instances=True)
     assert sample.mask is not None and sample.mask.dtype == np.uint16 and (sample.mask == mask).all()
+    assert opened.read(0).instances is None
     assert sample.instances is not None and sample.instances.tolist() == [[7, 1], [2, 400]]
 
 

@@ -184,3 +184,15 @@ def test_mapillary_v2_labels_are_not_taken_for_v1_2(fixtures: Path, tmp_path: Pa
 def test_tiny_bdd100k_records_nothing_it_should_not(fixtures: Path, tmp_path: Path) -> None:
     report = shard(load_recipe("bdd100k"), fixtures / "bdd100k" / "tiny_8x8", "val", tmp_path)
     assert (report.written, report.skipped, report.notes) == (3, (), {})
+
+
+def test_instances_can_be_left_out(fixtures: Path, tmp_path: Path, read_samples: Samples) -> None:
+    for name, folder in (("coco_panoptic", "coco_panoptic"), ("cityscapes", "cityscapes")):
+        shard(load_recipe(name), fixtures / folder, "val", tmp_path / "with")
+        shard(load_recipe(name), fixtures / folder, "val", tmp_path / "without", instances=False)
+        rich = one(read_samples, tmp_path / "with" / name / "val")
+        plain = one(read_samples, tmp_path / "without" / name / "val")
+        assert rich.keys() - plain.keys() == {"instances.png"}
+        assert rich["json"]["segments"] and not plain["json"]["segments"]
+        np.testing.assert_array_equal(rich["mask.png"], plain["mask.png"])
+    assert verify([tmp_path]).problems == ()
