@@ -1,0 +1,159 @@
+"""A dataset as it was unpacked is measured as its shards are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelmerge.catalog import load_recipe
+from labelmerge.embed.bank import Bank
+from labelmerge.errors import LayoutError, ShardError, UsageError
+from labelmerge.evaluate.results import evaluate
+from labelmerge.sharding.write import shard
+
+RECIPE = """
+name = "streets"
+annotation_type = "mask"
+reader = "index_png"
+descriptions = "streets.csv"
+[layout]
+images = "images/{split}/*.png"
+masks = "masks/{split}/{stem}.png"
+[ids]
+ignore = [255]
+"""
+BOXES = RECIPE.replace('"mask"', '"box"').replace("index_png", "coco_boxes").split("[layout]")[0] + (
+    '[layout]\nimages = "images/{split}"\nannotations = "annotations/{split}.json"\n'
+)
+LABELS = [("streets", i, name, f"About {name}.") for i, name in enumerate(["road", "car", "sky"])]
+
+
+@pytest.fixture
+def world(tmp_path: Path, tools: Any) -> Path:
+    """bank, run and a dataset of six images: one lacks its mask, one is no image, one mask has an unknown value."""
+    tools.bank(LABELS).save(tmp_path / "bank")
+    tools.run(tmp_path / "run", Bank.load(tmp_path / "bank"))
+    (tmp_path / "streets.toml").write_text(RECIPE)
+    rows = "".join(f"{i},{name},{text}\n" for _, i, name, text in LABELS)
+    (tmp_path / "streets.csv").write_text(f"index,name,description\n{rows}")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind / "val").mkdir(parents=True)
+    for number in range(6):
+        mask = rng.choice([0, 1, 2, 255], (16, 20)).astype(np.uint8)
+        mask[0, 0] = 77 if number == 4 else 0
+        image = tools.png(rng.integers(0, 256, (16, 20, 3), dtype=np.uint8)) if number != 2 else b"no image"
+        (tmp_path / f"data/images/val/{number}.png").write_bytes(image)
+        if number != 1:
+            (tmp_path / f"data/masks/val/{number}.png").write_bytes(tools.png(mask))
+    return tmp_path
+
+
+def test_folder_and_shards_give_the_same(world: Path) -> None:
+    recipe = str(world / "streets.toml")
+    raw = evaluate(world / "run", [], None, world / "raw.json", datasets=[(recipe, world / "data")], flip=True)
+    shard(load_recipe(recipe), world / "data", "val", world / "shards")
+    sharded = evaluate(world / "run", [world / "shards"], None, world / "r.json", flip=True)
+    ours, theirs = raw.to_json()["sets"][0], sharded.to_json()["sets"][0]
+    assert (ours["images"], theirs["images"]) == (3, 3)
+    assert {skip["key"] for skip in ours["skipped_samples"]} >= {"images/val/1.png"}
+    assert ours["skipped"] == 3
+    differ = {"skipped", "skipped_samples", "source"}
+    assert {key: ours[key] for key in ours.keys() - differ} == {key: theirs[key] for key in theirs.keys() - differ}
+    source = ours["source"]
+    assert (source["kind"], source["root"], source["recipe"]) == ("dataset", str(world / "data"), recipe)
+    assert source["recipe_sha256"] == load_recipe_sha(world)
+    # Nothing was written into the dataset.
+    assert sorted(path.name for path in (world / "data").iterdir()) == ["images", "masks"]
+
+
+def load_recipe_sha(world: Path) -> str:
+    """As the manifest of the shards has it."""
+    return str(json.loads((world / "shards/streets/val/manifest.json").read_text())["recipe"]["sha256"])
+
+
+def test_limit_counts_candidates(world: Path) -> None:
+    shutil.rmtree(world / "data/masks/val")
+    shutil.copytree(world / "data/images/val", world / "data/masks/val")  # colour pictures are no masks
+    with pytest.raises(ShardError, match="none of 2 images .*2 can't be used"):
+        evaluate(
+            world / "run", [], None, world / "r.json", datasets=[(str(world / "streets.toml"), world / "data")], limit=2
+        )
+
+
+def test_an_authentic_dataset(world: Path, fixtures: Path, tools: Any) -> None:
+    """The small Cityscapes sample: the split is found, and the masks are what the reader makes of them."""
+    labels = [("cityscapes", index, f"class {index}", "") for index in range(19)]
+    tools.bank(labels).save(world / "city")
+    results = evaluate(
+        world / "run",
+        [],
+        world / "city",
+        world / "r.json",
+        datasets=[("cityscapes", fixtures / "cityscapes")],
+        short_edge=32,
+    )
+    assert results.sets[0].images >= 1 and results.sets[0].confusion.shape == (19, 19)
+
+
+def test_faults(world: Path, tools: Any) -> None:
+    recipe = str(world / "streets.toml")
+
+    def measure(dataset: str, root: Path, split: str | None = None, **more: Any) -> None:
+        evaluate(world / "run", [], None, world / "r.json", datasets=[(dataset, root)], split=split, **more)
+
+    with pytest.raises(UsageError, match="unknown dataset 'citiscapes'. Did you mean cityscapes"):
+        measure("citiscapes", world)
+    with pytest.raises(LayoutError, match="no such folder"):
+        measure(recipe, world / "none")
+    with pytest.raises(LayoutError, match="not laid out as streets"):
+        measure(recipe, world / "bank")
+    with pytest.raises(LayoutError, match="not laid out as streets: expected images at images/train"):
+        measure(recipe, world / "data", "train")
+    (world / "boxes.toml").write_text(BOXES)
+    with pytest.raises(ShardError, match="has boxes but no masks"):
+        measure(str(world / "boxes.toml"), world / "data")
+    with pytest.raises(UsageError, match="nothing to measure on"):
+        evaluate(world / "run", [], None, world / "r.json")
+    shard(load_recipe(recipe), world / "data", "val", world / "shards")
+    with pytest.raises(ShardError, match="streets val again, which is in"):
+        evaluate(world / "run", [world / "shards"], None, world / "r.json", datasets=[(recipe, world / "data")])
+    assert not (world / "r.json").exists()
+
+
+def test_command(world: Path, run: Callable[..., Any]) -> None:
+    words = ("eval", "--checkpoint", world / "run", "--dataset", world / "streets.toml", "--out", world / "r.json")
+    windows = ("--window", 8, "--window-stride", "1/2", "--scales", "0.5:1.5:0.5")
+    result = run(*words, "--root", world / "data", *windows)
+    assert result.exit_code == 0, result.output
+    assert "3 samples can't be used" in result.stdout and "most confused" in result.stdout
+    protocol = json.loads((world / "r.json").read_text())["protocol"]
+    assert (protocol["window"], protocol["window_stride"], protocol["scales"]) == (8, 0.5, [0.5, 1.0, 1.5])
+    assert (world / "r.confusion.streets-val.png").read_bytes().startswith(b"\x89PNG")
+    for more, message in (
+        ((), "1 of --dataset but 0 of --root"),
+        (("--root", world / "data", "--window-stride", "2/3x"), "is not a share such as 2/3"),
+        (("--root", world / "data", "--window-stride", "0.5"), "means nothing without a window"),
+        (("--root", world / "data", "--window", "9", "--window-stride", "5/0"), "is not a share such as 2/3"),
+        (("--root", world / "data", "--scales", "0.5:1:0"), "FIRST:LAST:STEP"),
+        (("--root", world / "data", "--scales", "nan:1:0.1"), "FIRST:LAST:STEP"),
+    ):
+        result = run(*words, *more)
+        assert result.exit_code == 2 and message in result.stderr, result.stderr
+
+
+def test_the_command_in_the_results_gives_the_same_results(world: Path, run: Callable[..., Any]) -> None:
+    import shlex
+
+    recipe = world / "streets.toml"
+    words = ("--dataset", recipe, "--root", world / "data", "--bank", world / "bank", "--limit", 5, "--split", "val")
+    shown = ("--window", 12, "--flip", "--scales", "0.5,1.25", "--short-edge", 24)
+    first = run("eval", "--checkpoint", world / "run", *words, *shown, "--out", world / "r.json", "--json")
+    again = run(*shlex.split(json.loads(first.stdout)["reproduce"])[1:], "--json")
+    assert json.loads(again.stdout) == json.loads(first.stdout)
