@@ -55,6 +55,12 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 )
 @click.option("--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEGs that have to be encoded anew. [95]")
 @click.option(
+    "--mapping",
+    type=options.existing_file,
+    metavar="FILE",
+    help="Write groups of this table, which `merge` made and you edited, for classes.",
+)
+@click.option(
     "--instances/--no-instances", default=True, help="With masks of single objects, where there are any. [yes]"
 )
 @click.option("--samples-per-shard", type=click.IntRange(min=1), metavar="N", help="Images in one shard. [1000]")

@@ -51,7 +51,7 @@ def merged_bank(bank: Bank, merge: str, train_datasets: Sequence[str], mapping: 
         )
     if mapping is not None and merge in ("naive", "name"):
         raise UsageError(f"the merge {merge!r} has no use for a mapping", fix="Use --merge table or embedding")
-    groups = read_mapping(mapping, bank) if mapping is not None else {}
+    groups = read_mapping(mapping, dict(zip(bank.keys, bank.names, strict=True))) if mapping is not None else {}
     if merge == "naive":
         return one_hot_bank(bank, train_datasets)
     if merge == "name":
@@ -206,6 +206,7 @@ def overruled_bank(bank: Bank, groups: Mapping[LabelKey, str]) -> Bank:
     vectors = bank.vectors.copy()
     texts = list(bank.texts)
     tokens, truncated = list(bank.tokens), list(bank.truncated)
+    parts = None if bank.parts is None else list(bank.parts)
     joint: dict[str, tuple[str, list[int]]] = {}
     for own in texts_of.values():
         ordered = dict(sorted(own.items()))
@@ -218,7 +219,18 @@ def overruled_bank(bank: Bank, groups: Mapping[LabelKey, str]) -> Bank:
             vectors[row] = mean / np.linalg.norm(mean)
             tokens[row] = max(bank.tokens[place] for place in rows)
             truncated[row] = any(bank.truncated[place] for place in rows)
-    return replace(bank, texts=texts, vectors=vectors, tokens=tokens, truncated=truncated, version="", folder=None)
+            if parts is not None and bank.parts is not None:
+                parts[row] = np.concatenate([bank.parts[place] for place in rows])
+    return replace(
+        bank,
+        texts=texts,
+        vectors=vectors,
+        tokens=tokens,
+        truncated=truncated,
+        version="",
+        folder=None,
+        parts=parts,
+    )
 
 
 def _show(key: LabelKey) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from labelmerge.describe.prompts import prompt_name
-from labelmerge.embed.bank import Bank
 from labelmerge.embed.similarity import Member, MergeReport
 from labelmerge.errors import BankError, did_you_mean
 from labelmerge.files import write_text
@@ -63,7 +62,7 @@ def write_mapping(report: MergeReport, path: Path) -> None:
     write_text(path, mapping_table(report))
 
 
-def read_mapping(path: Path, bank: Bank) -> dict[LabelKey, str]:
+def read_mapping(path: Path, names: Mapping[LabelKey, str], others: bool = False) -> dict[LabelKey, str]:
     """Read a mapping table: the group of every label in it.
 
     UTF-8 CSV, separated by commas or, as some spreadsheets save it, semicolons or tabs; the columns ``dataset``,
@@ -72,10 +71,11 @@ def read_mapping(path: Path, bank: Bank) -> dict[LabelKey, str]:
 
     Args:
         path: the file.
-        bank: whose labels may be named.
+        names: the labels that may be named, as a bank has them.
+        others: whether there may be labels of other datasets too.
 
     Raises:
-        BankError: it can't be read, or names labels that the bank lacks or calls otherwise, names one twice, leaves out
+        BankError: it can't be read, or names labels that are not there or called otherwise, names one twice, leaves out
             a group or a label. One message has all of it, with line numbers.
     """
     try:
@@ -87,8 +87,7 @@ def read_mapping(path: Path, bank: Bank) -> dict[LabelKey, str]:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = dict(zip(bank.keys, bank.names, strict=True))
-    datasets = set(bank.datasets())
+    datasets = {dataset for dataset, _ in names}
     groups: dict[LabelKey, str] = {}
     lines: dict[LabelKey, int] = {}
     problems: list[str] = []
@@ -109,7 +108,7 @@ def read_mapping(path: Path, bank: Bank) -> dict[LabelKey, str]:
             problem = (
                 "has more fields than the first line: put quotes around texts with commas"
                 if None in row
-                else _problem(dataset, number, key, name, group, names, datasets)
+                else _problem(dataset, number, key, name, group, names, None if others else datasets)
             )
             if problem is None and key in lines:
                 problem = f"{dataset} {number} ({name}) is in line {lines[key]} already"
@@ -138,12 +137,14 @@ def _problem(
     name: str,
     group: str,
     names: Mapping[LabelKey, str],
-    datasets: set[str],
+    datasets: set[str] | None,
 ) -> str | None:
-    """What is wrong with a row, if anything is."""
+    """What is wrong with a row, if anything is; `datasets` are the only ones there may be, where it says."""
     if key is None:
         return f"the index {number!r} is no whole number"
-    if dataset not in datasets:
+    if datasets is None and key not in names:
+        return None if group else f"{dataset} {number} ({name}) has no group"
+    if datasets is not None and dataset not in datasets:
         return f"the bank has no dataset {dataset!r} ({did_you_mean(dataset, datasets).rstrip('.')})"
     if key not in names:
         own = {" ".join(label.split()): index for (whose, index), label in names.items() if whose == dataset}

@@ -115,6 +115,9 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
             raise SampleError(
                 f"the image is {original[1]}x{original[0]}, but its {what} is {width}x{height}", where=path
             )
+    if source.merge is not None:
+        annotation = source.merge.apply(annotation, source.space)
+    ignore_index = source.shard_space.ignore_index
     size = shrunk(original, options.short_edge)
     if options.box_teacher is not None or not passes_through(image, data, options.image_format, size):
         load(image, path)
@@ -128,9 +131,9 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     if annotation.mask is not None:
         mask = resize_nearest(annotation.mask, size)
         members["mask.png"] = png_bytes(mask)
-        counts = np.bincount(mask.ravel(), minlength=source.space.ignore_index + 1)
-        tally.ignored_pixels += int(counts[source.space.ignore_index])
-        counts[source.space.ignore_index] = 0
+        counts = np.bincount(mask.ravel(), minlength=ignore_index + 1)
+        tally.ignored_pixels += int(counts[ignore_index])
+        counts[ignore_index] = 0
         present = set(np.flatnonzero(counts).tolist())
         tally.class_pixels.update({index: int(counts[index]) for index in present})
     areas: npt.NDArray[np.int64] | None = None
@@ -146,7 +149,7 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         "dataset": source.recipe.name,
         "split": source.split,
         "annotation_type": source.recipe.annotation_type,
-        "label_space": source.space.hash,
+        "label_space": source.shard_space.hash,
         "height": size[0],
         "width": size[1],
         "original_height": original[0],

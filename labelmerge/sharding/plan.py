@@ -20,6 +20,7 @@ import numpy as np
 
 from labelmerge.catalog import Recipe
 from labelmerge.errors import LayoutError, OutputError, UsageError
+from labelmerge.files import sha256_file
 from labelmerge.sharding.layout import see
 from labelmerge.sharding.locate import open_source
 from labelmerge.sharding.readers import READERS
@@ -40,6 +41,7 @@ class Options:
         samples_per_shard: candidates that go into one shard.
         limit: only so many candidates, the first; None: all.
         box_teacher: the ``open_clip:…`` spec of a model that embeds every box's image; None: nobody does.
+        mapping: a table of which classes are one group; the shards then have groups for classes (see `merged`).
         instances: whether samples have an instances mask where the dataset tells objects apart.
     """
 
@@ -49,11 +51,13 @@ class Options:
     samples_per_shard: int = 1000
     limit: int | None = None
     box_teacher: str | None = None
+    mapping: Path | None = None
     instances: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """All but the teacher, whose name may be a path: a manifest says which model it is."""
-        return {name: value for name, value in asdict(self).items() if name != "box_teacher"}
+        """The mapping by its hash; no teacher, whose name may be a path: a manifest says which model it is."""
+        values = {name: value for name, value in asdict(self).items() if name != "box_teacher"}
+        return {**values, "mapping": None if self.mapping is None else sha256_file(self.mapping)}
 
 
 class Chosen(TypedDict, total=False):
@@ -65,6 +69,7 @@ class Chosen(TypedDict, total=False):
     samples_per_shard: int
     limit: int | None
     box_teacher: str | None
+    mapping: Path | None
     instances: bool
 
 
@@ -126,6 +131,10 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
     source = open_source(recipe, root, split)
     if not chosen.get("instances", True):
         source = replace(source, layout={key: value for key, value in source.layout.items() if key != "instances"})
+    if (mapping := chosen.get("mapping")) is not None:
+        from labelmerge.sharding.merged import read_merge
+
+        source = replace(source, merge=read_merge(mapping, source.space))
     with closing(_database(scratch / "tasks.sqlite")) as listed:
         listed.execute("CREATE TABLE tasks (number INTEGER PRIMARY KEY, items BLOB)")
         found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))

@@ -6,13 +6,16 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmerge.catalog import Recipe
 from labelmerge.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from labelmerge.sharding.merged import Merge
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class Source:
         bases: folders under the root ("" or ending in "/") at which the layout was found.
         layout, ids, options: the recipe's tables, the variant's in their place where it has some.
         space: the classes; the reader may have narrowed the recipe's.
+        merge: the groups that take their places in the shards, if a user's mapping says so.
     """
 
     recipe: Recipe
@@ -42,6 +46,12 @@ class Source:
     ids: Mapping[str, Any]
     options: Mapping[str, Any]
     space: LabelSpace
+    merge: Merge | None = None
+
+    @property
+    def shard_space(self) -> LabelSpace:
+        """The classes as the shards have them."""
+        return self.space if self.merge is None else self.merge.space
 
 
 @dataclass(frozen=True)
