@@ -38,7 +38,7 @@ from labelmerge.train.config import TrainConfig
 from labelmerge.train.methods import Method, find_method
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
 from labelmerge.train.run import CURVES, append_log, claim_run, draw_curves, read_log, rewind_log
-from labelmerge.train.teacher import choose_teacher
+from labelmerge.train.teacher import choose_teacher, refuse_other_teachers
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ def train(
     columns = build_columns(vectors, sources, labels)
     mixture = _mixture(sources, columns, config)
     sets = [shard_set for source in sources for shard_set in source.sets]
+    refuse_other_teachers(sets, vectors)
     inputs = {
         "bank": str(bank),
         "bank_version": vectors.version,

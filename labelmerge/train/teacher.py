@@ -64,14 +64,14 @@ def choose_teacher(bank: Bank, device: torch.device) -> Teacher:
 
 
 def refuse_other_teachers(shard_sets: Iterable[ShardSet], bank: Bank) -> None:
-    """Make sure that the box embeddings in shards were made by the bank's own model.
+    """Make sure that the box embeddings in shards were made by the bank's own model, where that is who teaches.
 
     Raises:
         ShardError: those of a split are of another model.
     """
     for shards in shard_sets:
         teacher = shards.box_teacher
-        if teacher is None:
+        if teacher is None or not bank.encoder.startswith("open_clip:"):
             continue
         ours = bank.identity.get("weights_sha256") if teacher["weights_sha256"] else bank.encoder
         theirs = teacher["weights_sha256"] or teacher["encoder"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from labelmerge.errors import EncoderError, ShardError
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.mix import Batch, Mixture, group_by_dataset
 from labelmerge.loading.stream import ShardSet
-from labelmerge.train.teacher import choose_teacher
+from labelmerge.train.teacher import choose_teacher, refuse_other_teachers
 
 from ..loading.toy_shards import Toy, toy_bank
 
@@ -99,3 +100,24 @@ def test_an_image_tower_of_other_weights_is_refused(tmp_path: Path, monkeypatch:
     batch, bank = batch_of(THINGS, tmp_path), toy_bank([THINGS], encoder="open_clip:X/y")
     with pytest.raises(EncoderError, match="not of the model that made the bank"):
         choose_teacher(bank, CPU)(batch, torch.from_numpy(bank.vectors))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "refused"),
+    [
+        (None, False),
+        ({"encoder": "open_clip:X/y", "weights_sha256": None}, False),
+        ({"encoder": "open_clip:X/z", "weights_sha256": None}, True),
+        ({"encoder": "open_clip:X", "weights_sha256": "abc"}, False),
+        ({"encoder": "open_clip:X", "weights_sha256": "abd"}, True),
+    ],
+)
+def test_box_embeddings_of_another_model_are_refused(tmp_path: Path, teacher: Any, refused: bool) -> None:
+    shards = replace(ShardSet.open(THINGS.write(tmp_path)), box_teacher=teacher)
+    bank = replace(toy_bank([THINGS]), encoder="open_clip:X/y", identity={"model": "X", "weights_sha256": "abc"})
+    if refused:
+        with pytest.raises(ShardError, match="its box embeddings were made by open_clip:X"):
+            refuse_other_teachers([shards], bank)
+    else:
+        refuse_other_teachers([shards], bank)
+    refuse_other_teachers([shards], replace(bank, encoder="offline"))  # labels teach: nobody reads them
