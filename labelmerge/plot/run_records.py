@@ -1,0 +1,239 @@
+"""Runs and results as they lie on disk (docs/architecture.md, "A run"; docs/evaluation.md, "results.json")."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from labelmerge.errors import CheckpointError, LabelmergeError
+
+RESULTS_FORMAT = "labelmerge-results/1"
+_HASH_DIGITS = 16  # of the weights' SHA-256 that results.json names a checkpoint by
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """What a results.json says of one set; figures are 0..1, None where they have no meaning.
+
+    Attributes:
+        data: what tells whether two results are of the same data.
+        figures: the set's figures by their key in results.json.
+        classes: IoU by class name, in the order of the label space.
+    """
+
+    data: str
+    images: int
+    figures: Mapping[str, float | None]
+    classes: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One results.json: by set name, and the protocol as it stands there."""
+
+    path: Path
+    sets: Mapping[str, SetFigures]
+    protocol: Mapping[str, Any]
+
+    @property
+    def checkpoint(self) -> Mapping[str, Any]:
+        """hash, step, model, merge."""
+        found: Mapping[str, Any] = self.protocol["checkpoint"]
+        return found
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder, or, where only results are at hand, what they say of it.
+
+    Attributes:
+        name: what it is called beside the others.
+        folder: None where only results are at hand.
+        settings: config.toml without its table of inputs.
+        inputs: that table.
+        meta: meta.json of the newest checkpoint; empty where there is none yet.
+        log: the lines of log.jsonl.
+        checkpoints: how results name the checkpoints that are there.
+        results: what was measured with it.
+    """
+
+    name: str
+    folder: Path | None
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    meta: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+    checkpoints: Sequence[str]
+    results: Sequence[Measured] = ()
+
+    @property
+    def merge(self) -> str:
+        """How labels were merged; "?" where neither run nor results say."""
+        said = [self.meta.get("merge"), self.settings.get("merge")]
+        said += [measured.checkpoint.get("merge") for measured in self.results]
+        return next((str(kind) for kind in said if kind), "?")
+
+
+def read_records(paths: Sequence[Path]) -> list[RunRecord]:
+    """Runs with their results, in the order given.
+
+    Args:
+        paths: run folders, and results.json files, each of which goes to the run that has its checkpoint, or else
+            stands for a run of its own. Results that lie in a run folder are found.
+
+    Raises:
+        CheckpointError: folders are no runs; all of them are named.
+        LabelmergeError: a file that was named is no results.json.
+    """
+    unique = list({path.resolve(): path for path in paths}.values())
+    wrong = [str(path) for path in unique if not path.is_file() and not (path / "config.toml").is_file()]
+    if wrong:
+        raise CheckpointError(
+            f"no run{'s' if len(wrong) > 1 else ''}: {', '.join(wrong)}",
+            fix="Give folders that `labelmerge train --out` wrote (config.toml is in them), or results.json files",
+        )
+    runs = [_read_run(path) for path in unique if path.is_dir()]
+    for path in unique:
+        if path.is_file():
+            _assign(read_results(path), runs)
+    return _named(runs)
+
+
+def _read_run(folder: Path) -> RunRecord:
+    try:
+        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"can't be read as TOML ({error})", where=folder / "config.toml") from error
+    metas = [_json(path) for path in sorted((folder / "checkpoints").glob("step-*/meta.json"), key=_step)]
+    found = [_found(path) for path in sorted(folder.glob("*.json"))]
+    return RunRecord(
+        name=folder.resolve().name,
+        folder=folder,
+        settings={key: value for key, value in config.items() if key != "inputs"},
+        inputs=config["inputs"] if isinstance(config.get("inputs"), dict) else {},
+        meta=metas[-1] if metas else {},
+        log=_read_log(folder / "log.jsonl"),
+        checkpoints=[_hash(meta) for meta in metas],
+        results=[measured for measured in found if measured is not None],
+    )
+
+
+def _step(path: Path) -> tuple[int, str]:
+    number = path.parent.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else -1, number
+
+
+def _hash(meta: Mapping[str, Any]) -> str:
+    hashes = meta.get("sha256")
+    return str(hashes.get("model.safetensors", ""))[:_HASH_DIGITS] if isinstance(hashes, dict) else ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"can't be read as JSON ({error})", where=path) from error
+    if not isinstance(content, dict):
+        raise CheckpointError("is not an object of JSON", where=path)
+    return content
+
+
+def _read_log(path: Path) -> list[Mapping[str, Any]]:
+    """Its lines with a step and a loss; a run that goes on may be writing the last."""
+    if not path.is_file():
+        return []
+    lines: list[Mapping[str, Any]] = []
+    damaged = 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            lines.append({**line, "step": int(line["step"]), "parts": dict(line.get("parts") or {})})
+        except (ValueError, TypeError, KeyError):
+            damaged += 1
+    if damaged > 1:
+        _log.warning("%s: %d damaged lines are left out", path, damaged)
+    return lines
+
+
+def _found(path: Path) -> Measured | None:
+    """A file of a run folder, where it is a results.json."""
+    try:
+        if json.loads(path.read_text(encoding="utf-8")).get("format") != RESULTS_FORMAT:
+            return None
+        return read_results(path)
+    except (OSError, ValueError, AttributeError, LabelmergeError) as error:
+        _log.warning("left out: %s (%s)", path, error)
+        return None
+
+
+def read_results(path: Path) -> Measured:
+    """A results.json. Raises LabelmergeError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabelmergeError(f"can't be read as JSON ({error})", where=path) from error
+    form = content.get("format") if isinstance(content, dict) else None
+    if form != RESULTS_FORMAT:
+        raise LabelmergeError(
+            f"its format is {form!r}, not {RESULTS_FORMAT!r}", where=path, fix="`labelmerge eval --out` writes one"
+        )
+    try:
+        measured = Measured(
+            path=path,
+            sets={f"{entry['dataset']}-{entry['split']}": _figures(entry) for entry in content["sets"]},
+            protocol=dict(content["protocol"]),
+        )
+        str(measured.checkpoint["hash"]), int(measured.checkpoint["step"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LabelmergeError(f"malformed ({error!r})", where=path, fix="Evaluate again") from error
+    return measured
+
+
+_FIGURES = ("miou", "miou_labelled", "frequency_weighted_iou", "mean_accuracy", "pixel_accuracy", "ignored_share")
+
+
+def _figures(entry: Mapping[str, Any]) -> SetFigures:
+    source = entry["source"]
+    return SetFigures(
+        data=str(source.get("manifest_sha256") or source.get("candidates")),
+        images=int(entry["images"]),
+        figures={key: _share(entry.get(key)) for key in _FIGURES},
+        classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},
+    )
+
+
+def _share(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _assign(measured: Measured, runs: list[RunRecord]) -> None:
+    """Give results to the run that has their checkpoint; where none has it, they are a run of their own."""
+    for place, run in enumerate(runs):
+        if measured.checkpoint["hash"] in run.checkpoints:
+            if measured.path.resolve() not in [known.path.resolve() for known in run.results]:
+                runs[place] = replace(run, results=[*run.results, measured])
+            return
+    name = measured.path.stem if measured.path.stem != "results" else measured.path.resolve().parent.name
+    runs.append(RunRecord(name, None, {}, {}, {}, [], [str(measured.checkpoint["hash"])], [measured]))
+
+
+def _named(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs of one name get their parents' names too, or else numbers."""
+    named: list[RunRecord] = []
+    for run in runs:
+        name = run.name
+        if sum(other.name == name for other in runs) > 1 and run.folder is not None:
+            name = f"{run.folder.resolve().parent.name}/{name}"
+        number = 1
+        while name in [other.name for other in named]:
+            number += 1
+            name = f"{run.name} ({number})"
+        named.append(replace(run, name=name))
+    return named
