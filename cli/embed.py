@@ -9,6 +9,8 @@ import click
 
 from . import options
 
+_MAX_SHOWN = 5
+
 
 @click.command("embed")
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
@@ -26,6 +28,20 @@ from . import options
     "open_clip:ViT-B-32/laion2b_s34b_b79k for a new bank.",
 )
 @click.option("--words", is_flag=True, help="Embed the bare words: the baseline that sentences are compared with.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEMPLATE",
+    help="How a text is made, of {name}, {description} and {sentence} (each sentence of the description by itself); "
+    'default: the bank\'s own, or "{name}: An image of {name}. {description}". Several make several sentences.',
+)
+@click.option(
+    "--several",
+    type=click.Choice(["average", "keep"]),
+    help="A label of several sentences has the mean of their vectors, or that and each of them; default: the bank's "
+    "own, or average.",
+)
 @click.option("--only", is_flag=True, help="Leave out the datasets that the bank holds and that are not named.")
 @options.device
 @options.as_json
@@ -35,6 +51,8 @@ def command(
     descriptions: Path | None,
     encoder: str | None,
     words: bool,
+    prompts: tuple[str, ...],
+    several: str | None,
     only: bool,
     device: str | None,
     as_json: bool,
@@ -48,6 +66,7 @@ def command(
     \b
     Example:
       labelmerge embed cityscapes camvid --encoder offline --out bank
+      labelmerge embed cityscapes --encoder offline --out bank2 --prompt "{name}" --prompt "{name}: {sentence}"
     """
     from labelmerge.embed.labels import embed_labels, find_datasets
 
@@ -57,6 +76,8 @@ def command(
         encoder=encoder,
         descriptions=descriptions,
         words=words,
+        prompts=prompts,
+        several=several,
         only=only,
         device=device,
         track=options.track,
@@ -65,10 +86,19 @@ def command(
         f"{_count(report.labels, 'label')} of {_count(len(report.datasets), 'dataset')}, "
         f"{_count(report.texts, 'distinct text')}: {report.encoded} encoded, {report.reused} reused ({report.encoder})"
     ]
+    if report.sentences > report.texts:
+        how = "their means" if report.several == "average" else "their means and each of them"
+        lines.append(f"{_count(report.sentences, 'sentence')} in all; labels have {how}")
+    if report.several == "keep":
+        lines.append("Training and evaluation use the means; the others are there for programs of your own")
     if bare := report.missing_descriptions:
         lines.append(f"{_count(bare, 'label')} {'has' if bare == 1 else 'have'} no description, only the bare prompt")
     if long := report.truncated:
-        lines.append(f"{_count(long, 'label')} {'has' if long == 1 else 'have'} a text longer than the encoder reads")
+        shown = ", ".join(report.truncated_labels[:_MAX_SHOWN]) + (", …" if long > _MAX_SHOWN else "")
+        lines.append(
+            f"{_count(long, 'label')} {'has' if long == 1 else 'have'} a text longer than the encoder reads, "
+            f"whose end doesn't count: {shown}"
+        )
     lines.append(f"{'Made' if report.new else 'Unchanged:'} {report.version} in {out}")
     options.say({**asdict(report), "out": str(out)}, as_json, "\n".join(lines))
 

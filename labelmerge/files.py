@@ -85,7 +85,7 @@ def _umask() -> int:
 
 
 @contextmanager
-def locked(path: Path, what: str, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`, which goes away afterwards; a process that dies lets go of it.
 
     Where the file system or the platform has no locks, a warning says so.
@@ -94,12 +94,13 @@ def locked(path: Path, what: str, shared: bool = False) -> Iterator[None]:
         path: the lock file; its folder exists.
         what: what is being protected, for the message.
         shared: several may hold it at once, but none together with one that is not shared.
+        wait: until it is free.
 
     Raises:
-        OutputError: another process holds it.
+        OutputError: another process holds it, and `wait` is false.
     """
     with output_faults(path):
-        descriptor = _lock(path, what, shared)
+        descriptor = _lock(path, what, shared, wait)
     try:
         yield
     finally:
@@ -110,24 +111,29 @@ def locked(path: Path, what: str, shared: bool = False) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _lock(path: Path, what: str, shared: bool) -> int | None:
+def _lock(path: Path, what: str, shared: bool, wait: bool) -> int | None:
     try:
         import fcntl
     except ImportError:  # not a POSIX system
         _log.warning("%s: no locks on this platform: see that no second process writes here", path.parent)
         return None
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(descriptor)
                 _log.warning("%s: no locks on this file system: see that no second process writes here", path.parent)
                 return None
-            raise OutputError(
-                f"another process is writing {what}", where=path.parent, fix="Wait for it, or choose another --out"
-            ) from error
+            if not wait:
+                os.close(descriptor)
+                raise OutputError(
+                    f"another process is writing {what}", where=path.parent, fix="Wait for it, or choose another --out"
+                ) from error
+            _log.info("%s: another process is writing %s, waiting for it", path.parent, what)
+            fcntl.flock(descriptor, kind)
         try:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor

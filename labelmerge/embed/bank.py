@@ -11,7 +11,8 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.errors import BankError, did_you_mean
-from labelmerge.files import write_bytes, write_json
+from labelmerge.embed.prompt import Prompt
+from labelmerge.errors import BankError, OutputError, did_you_mean
+from labelmerge.files import locked, output_faults, write_bytes, write_json
 from labelmerge.labels import LabelKey
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ Vectors = npt.NDArray[np.float32]
 
 FORMAT = "labelmerge-bank/1"
 INDEX = "bank.json"
+LOCK = ".lock"
 PROBE = "sidewalk: An image of sidewalk. A paved path for people on foot beside a road."
 WORD_TEMPLATE = "{name}"
 """The prompt of a bank of bare words."""
 _PROBE_COSINE = 0.9999  # other devices and releases move a vector by 1e-6; another model or activation by far more
 _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
 _COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
+_PARTS = "parts"  # a column that only banks with several vectors for a label have
 _VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
 _MAX_LABELS_SHOWN = 5
 _ANEW = "Restore the file, or remove the folder and make the bank anew with `labelmerge embed`"
@@ -52,16 +56,20 @@ class Bank:
         encoder: the spec that the vectors were asked for with, e.g. ``"offline"``.
         identity: what made the vectors: ``model``, ``weights_sha256``, ``activation`` and ``tokenizer`` say whether two
             encoders are the same; ``spec`` and ``versions`` (of packages) are for people.
-        prompt: the template of the texts, ``describe.prompts.PROMPT_TEMPLATE``, or `WORD_TEMPLATE` for bare words.
+        prompt: the templates of the texts, one a line (`labelmerge.embed.prompt.Prompt`); `WORD_TEMPLATE` for bare
+            words.
         keys: ``(dataset, index)`` of every row.
         names: the official class names.
-        texts: what was encoded. Rows with the same text have the same vector: a merged label.
+        texts: what was encoded. Rows with the same text have the same vector: a merged label. A text of several lines
+            is as many sentences, and its vector the normalised mean of theirs.
         vectors: float32 [N, D], rows of unit length; zeros where a label has no vector (in one-hot banks only).
-        tokens: how many tokens each text has, special ones included.
-        truncated: whether the encoder saw only the beginning of a text.
+        tokens: how many tokens each text has, or the longest of its sentences, special ones included.
+        truncated: whether the encoder saw only the beginning of a text, or of one of its sentences.
         probe: vector of `PROBE`, float32 [D]; empty where the vectors come from no encoder.
         version: ``v<NNNN>-<hash8>``; a bank that no folder holds yet is version 1 of itself.
         folder: where it was loaded from or saved to.
+        parts: the vectors of each label's sentences, float32 [its sentences, D], rows of unit length; None where only
+            their means were kept.
     """
 
     encoder: str
@@ -76,9 +84,10 @@ class Bank:
     probe: Vectors = field(default_factory=lambda: np.zeros(0, np.float32))
     version: str = ""
     folder: Path | None = None
+    parts: Sequence[Vectors] | None = None
 
     def __post_init__(self) -> None:
-        columns = (self.keys, self.names, self.texts, self.tokens, self.truncated)
+        columns = [self.keys, self.names, self.texts, self.tokens, self.truncated, self.parts or self.keys]
         if (
             self.vectors.ndim != 2
             or self.vectors.dtype != np.float32
@@ -102,17 +111,26 @@ class Bank:
     def content_hash(self) -> str:
         """SHA-256 (64 hexadecimal digits) of keys, names, texts and the encoder's identity, alike on every machine."""
         rows = [[*key, name, text] for key, name, text in zip(self.keys, self.names, self.texts, strict=True)]
-        content = [identity_key(self.identity), self.prompt, rows]
+        content: list[Any] = [identity_key(self.identity), self.prompt, rows]
+        if self.parts is not None:
+            content.append("parts")
+        if not self.probe.size:  # no encoder makes these vectors from the texts
+            content.append(hashlib.sha256(self.vectors.astype("<f4").tobytes()).hexdigest())
         return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def described(self) -> tuple[bool, ...]:
-        """Whether each text says more than the bare prompt does."""
-        from labelmerge.describe.prompts import sentence, word
+        """Whether each text says more than its prompt does without a description; never in banks of no encoder."""
+        if not self.probe.size:
+            return (False,) * len(self)
+        bare = Prompt.stored(self.prompt)
+        return tuple(text != bare.text(name, "") for name, text in zip(self.names, self.texts, strict=True))
 
-        return tuple(
-            text not in (sentence(name, ""), word(name)) for name, text in zip(self.names, self.texts, strict=True)
-        )
+    @property
+    def truncated_labels(self) -> tuple[str, ...]:
+        """The labels of which the encoder did not see the whole text, as ``<dataset>:<index> <name>``."""
+        rows = zip(self.keys, self.names, self.truncated, strict=True)
+        return tuple(f"{dataset}:{index} {name}" for (dataset, index), name, cut in rows if cut)
 
     @cached_property
     def _position(self) -> dict[LabelKey, int]:
@@ -187,7 +205,17 @@ class Bank:
             truncated=pick(self.truncated),
             version="",
             folder=None,
+            parts=None if self.parts is None else pick(self.parts),
         )
+
+    def sentences(self) -> tuple[Vectors, npt.NDArray[np.int64]]:
+        """All vectors of a bank that keeps several for a label: float32 [P, D], and the row of each, int64 [P].
+
+        Where it doesn't, these are `vectors`, one for each row.
+        """
+        if self.parts is None:
+            return self.vectors, np.arange(len(self))
+        return np.concatenate(self.parts), np.repeat(np.arange(len(self)), [len(part) for part in self.parts])
 
     def columns(self) -> tuple[list[str], Vectors, npt.NDArray[np.int64]]:
         """The merged labels: distinct texts in order of first appearance.
@@ -220,7 +248,11 @@ class Bank:
             raise BankError(
                 f"the bank was made by {_show(self.identity)}, but the encoder is {_show(encoder.identity)}",
                 where=self.folder,
-                fix=f"Use `--encoder {self.encoder}`, or embed into another folder",
+                fix=(
+                    "Restore what it was made by, or embed into another folder"
+                    if encoder.spec == self.encoder
+                    else f"Use `--encoder {self.encoder}`, or embed into another folder"
+                ),
             )
         cosine = float(encoder.encode([PROBE])[0] @ self.probe)
         if cosine < _PROBE_COSINE:
@@ -253,20 +285,24 @@ class Bank:
     def save(self, folder: str | Path) -> str:
         """Make this the newest version of a bank folder, which is made where there is none; returns its name.
 
-        Content that a version there already has adds none: that version becomes the newest again.
+        Content that a version there already has adds none: that version becomes the newest again. Another process that
+        is writing there is waited for.
 
         Raises:
             OutputError: it can't be written. BankError: what is there is damaged.
         """
-        folder = Path(folder)
+        with bank_lock(Path(folder)):
+            return self.save_locked(Path(folder))
+
+    def save_locked(self, folder: Path) -> str:
+        """`save`, for who holds the folder's `bank_lock`."""
         versions = read_index(folder) if (folder / INDEX).exists() else []
         for entry in versions:
             if entry["content_sha256"] == self.content_hash:
                 if entry is not versions[-1]:
-                    _write_index(folder, [*(other for other in versions if other is not entry), entry])
+                    write_index(folder, [*(other for other in versions if other is not entry), entry])
                 return str(entry["version"])
-        number = 1 + max((_number(entry["version"]) for entry in versions), default=0)
-        return self._write(folder, versions, _version(number, self.content_hash))
+        return self._write(folder, versions, _version(1 + last_number(folder), self.content_hash))
 
     def save_copy(self, folder: str | Path) -> None:
         """Make a bank folder that holds just this version, under its own name; raises OutputError."""
@@ -283,12 +319,42 @@ class Bank:
             "encoder": self.encoder,
             "identity": dict(self.identity),
             "prompt": self.prompt,
+            "several": "average" if self.parts is None else "keep",
             "dim": self.dim,
             "labels": len(self),
             "datasets": self.count_by_dataset(),
         }
-        _write_index(folder, [*versions, entry])
+        write_index(folder, [*versions, entry])
         return version
+
+
+@contextmanager
+def bank_lock(folder: Path) -> Iterator[None]:
+    """Be the only process that writes a bank's folder, which is made where there is none; others are waited for.
+
+    Who reads and then writes holds it all the while, so that two at once lose nothing. Readers need none: the index
+    appears by one rename, and names only files that are complete.
+
+    Raises:
+        OutputError: no permission, or something in the way.
+    """
+    with ExitStack() as held:
+        while True:
+            with output_faults(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(locked(folder / LOCK, "the bank", wait=True))
+                break
+            except OutputError as error:
+                # Whoever was waited for came to nothing, and took its empty folder away.
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+        try:
+            yield
+        finally:
+            held.close()
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing came of it
 
 
 def identity_key(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,8 +394,20 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     return versions
 
 
-def _write_index(folder: Path, versions: Sequence[Mapping[str, Any]]) -> None:
-    write_json(folder / INDEX, {"format": FORMAT, "versions": versions})
+def last_number(folder: Path) -> int:
+    """The highest number that a version of this folder ever had, also of those that are gone; 0 for a new folder."""
+    path = folder / INDEX
+    if not path.exists():
+        return 0
+    numbers = [_number(entry["version"]) for entry in read_index(folder)]
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("last_number", 0)
+    return max(*numbers, recorded if isinstance(recorded, int) else 0)
+
+
+def write_index(folder: Path, versions: Sequence[Mapping[str, Any]]) -> None:
+    """Make these the versions of a bank folder, newest last. Numbers are never given twice. Raises OutputError."""
+    number = max(last_number(folder), *(_number(entry["version"]) for entry in versions))
+    write_json(folder / INDEX, {"format": FORMAT, "last_number": number, "versions": versions})
 
 
 def _version(number: int, content_hash: str) -> str:
@@ -369,6 +447,10 @@ def _to_parquet(bank: Bank, version: str) -> bytes:
             "embedding": pa.FixedSizeListArray.from_arrays(flat, bank.dim),
         }
     )
+    if bank.parts is not None:
+        ends = np.cumsum([0, *(len(part) for part in bank.parts)])
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(bank.sentences()[0].reshape(-1), pa.float32()), bank.dim)
+        table = table.append_column(_PARTS, pa.ListArray.from_arrays(pa.array(ends, pa.int32()), rows))
     about = {
         "format": FORMAT,
         "version": version,
@@ -400,6 +482,11 @@ def _read_version(folder: Path, entry: Mapping[str, Any]) -> Bank:
         dim = columns["embedding"].type.list_size
         vectors = columns["embedding"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
         rows = {name: columns[name].to_pylist() for name in _COLUMNS if name != "embedding"}
+        parts = None
+        if _PARTS in table.column_names:
+            column = table[_PARTS].combine_chunks()
+            flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+            parts = np.split(flat, np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))[:-1])
         return Bank(
             encoder=about["encoder"],
             identity=about["identity"],
@@ -413,6 +500,7 @@ def _read_version(folder: Path, entry: Mapping[str, Any]) -> Bank:
             probe=np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32),
             version=str(entry["version"]),
             folder=folder,
+            parts=parts,
         )
     except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.describe.prompts import prompt_name, sentence, word
+from labelmerge.describe.prompts import prompt_name
 from labelmerge.embed.bank import WORD_TEMPLATE, Bank
+from labelmerge.embed.prompt import Prompt
 from labelmerge.errors import BankError, DescriptionsError, UsageError, did_you_mean
 
 _ALL = "*"
@@ -140,8 +141,9 @@ def resolve(
 
 
 def _described(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQuery]:
-    text = _text(query, bank)
-    return [_label(query.name, bank.texts.index(text), bank) if text in bank.texts else query]
+    if bank.probe.size and (text := _text(query, bank)) in bank.texts:
+        return [_label(query.name, bank.texts.index(text), bank)]
+    return [query]
 
 
 def _known(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQuery]:
@@ -204,7 +206,7 @@ def _label(name: str, row: int, bank: Bank) -> ResolvedLabel:
 
 def _text(query: LabelQuery, bank: Bank) -> str:
     """What to encode for a label, in the manner of the bank's own texts."""
-    return word(query.name) if bank.prompt == WORD_TEMPLATE else sentence(query.name, query.description)
+    return Prompt.stored(bank.prompt).text(query.name, query.description)
 
 
 def _encode(queries: Sequence[LabelQuery], bank: Bank, encoder: str | None, device: str | None) -> list[ResolvedLabel]:
@@ -215,13 +217,20 @@ def _encode(queries: Sequence[LabelQuery], bank: Bank, encoder: str | None, devi
             fix="Use labels that it was trained with",
         )
     from labelmerge.embed.encoders import load_encoder
+    from labelmerge.embed.labels import count_tokens, encode_texts
 
     live = load_encoder(encoder or bank.encoder, device)
     bank.check_encoder(live)
     if bank.prompt == WORD_TEMPLATE and any(query.description for query in queries):
         _log.warning("the checkpoint was trained with bare words: descriptions are not used")
     texts = [_text(query, bank) for query in queries]
+    for query, tokens, cut in zip(queries, *count_tokens(live, texts), strict=True):
+        if cut:
+            _log.warning(
+                "the description of %r has %d tokens, of which the encoder reads %d: its end doesn't count",
+                query.name, tokens, live.max_tokens,
+            )  # fmt: skip
     return [
         ResolvedLabel(query.name, text, "new", vector)
-        for query, text, vector in zip(queries, texts, live.encode(texts), strict=True)
+        for query, text, vector in zip(queries, texts, encode_texts(live, texts)[1], strict=True)
     ]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +120,7 @@ def test_descriptions_of_ones_own(make_dataset: MakeDataset, clip_spec: str, tmp
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "streets.csv").write_text("index,name,description\n2,rider," + "A long tale. " * 40 + "\n")
     report = embed_labels([streets], out, encoder=clip_spec, descriptions=tmp_path / "mine")
-    assert (report.missing_descriptions, report.truncated) == (0, 1)
+    assert (report.missing_descriptions, report.truncated, report.truncated_labels) == (0, 1, ("streets:2 rider",))
     (tmp_path / "mine" / "streets.csv").write_text("index,name,description\n2,driver,One who drives\n")
     with pytest.raises(DescriptionsError, match="'driver' here"):
         embed_labels([streets], out, descriptions=tmp_path / "mine")
@@ -128,8 +130,157 @@ def test_words_have_a_bank_of_their_own(make_dataset: MakeDataset, clip_spec: st
     streets = make_dataset("streets", STREETS)
     report = embed_labels([streets], out, encoder=clip_spec, words=True)
     assert list(Bank.load(out).texts) == ["road", "sidewalk", "rider"] and report.missing_descriptions == 0
-    with pytest.raises(BankError, match="is a bank of words, not of sentences. Choose another --out"):
-        embed_labels([streets], out)
+    assert embed_labels([make_dataset("rooms", ROOMS)], out).prompt == ("{name}",)  # a bank goes on as it began
+    with pytest.raises(BankError, match="is a bank of words, not of '{name}: {description}'. Choose another --out"):
+        embed_labels([streets], out, prompts=["{name}: {description}"])
+    with pytest.raises(UsageError, match="--words and --prompt exclude each other"):
+        embed_labels([streets], out, words=True, prompts=["{name}"])
+
+
+SEVERAL = ("{name}", "{name}: {sentence}")
+TWO_SENTENCES = {"road": "For cars. Paved, e.g. with tar.", "sky": "", "lane": "For cars."}
+
+
+@pytest.mark.parametrize("several", ["average", "keep"])
+def test_several_sentences_of_a_label(make_dataset: MakeDataset, clip_spec: str, out: Path, several: str) -> None:
+    streets = make_dataset("streets", TWO_SENTENCES)
+    report = embed_labels([streets], out, encoder=clip_spec, prompts=SEVERAL, several=several)
+    assert (report.texts, report.sentences, report.several, report.prompt) == (3, 7, several, SEVERAL)
+    assert report.missing_descriptions == 1
+    bank = Bank.load(out)
+    assert bank.texts[0] == "road\nroad: For cars.\nroad: Paved, e.g. with tar."
+    encoder = encoders.load_encoder(clip_spec)
+    road = encoder.encode(bank.texts[0].split("\n"))
+    mean = road.mean(axis=0)
+    np.testing.assert_allclose(bank.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
+    assert bank.tokens[0] == max(encoder.count_tokens(bank.texts[0].split("\n"))[0])
+    vectors, rows = bank.sentences()
+    if several == "keep":
+        assert rows.tolist() == [0, 0, 0, 1, 1, 2, 2]
+        np.testing.assert_allclose(vectors[:3], road, atol=1e-6)
+        assert bank.for_keys([("streets", 1)]).sentences()[0].shape == (2, bank.dim)
+    else:
+        np.testing.assert_array_equal(vectors, bank.vectors)
+
+
+def test_a_bank_of_several_sentences_goes_on_as_it_began(
+    make_dataset: MakeDataset, clip_spec: str, out: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    streets, rooms = make_dataset("streets", TWO_SENTENCES), make_dataset("rooms", ROOMS)
+    first = embed_labels([streets], out, encoder=clip_spec, prompts=SEVERAL, several="keep")
+    mean = embed_labels([streets], tmp_path / "mean", encoder=clip_spec, prompts=SEVERAL)
+    assert first.version != mean.version
+    np.testing.assert_array_equal(Bank.load(out).vectors, Bank.load(tmp_path / "mean").vectors)
+    added = embed_labels([rooms], out)
+    assert (added.encoded, added.reused, added.several) == (3, 3, "keep") and Bank.load(out).parts is not None
+    with pytest.raises(BankError, match="several sentences by 'keep', not 'average'"):
+        embed_labels([rooms], out, several="average")
+    request.getfixturevalue("no_model")
+    assert embed_labels([rooms, streets], out, prompts=SEVERAL).version == added.version
+
+
+def test_a_label_is_never_another_class(make_dataset: MakeDataset, clip_spec: str, out: Path) -> None:
+    embed_labels([make_dataset("streets", STREETS)], out, encoder=clip_spec)
+    embed_labels([make_dataset("streets", {**STREETS, "wall": "New."})], out)  # at the end
+    embed_labels(
+        [make_dataset("streets", {"Road": "The same.", **{k: v for k, v in STREETS.items() if k != "road"}})], out
+    )
+    with pytest.raises(
+        BankError, match="streets 0 is 'Road' in the bank and 'wall' now; .*Give new classes new indices"
+    ):
+        embed_labels([make_dataset("streets", {"wall": "New.", **STREETS})], out)
+
+
+def test_adding_datasets_renumbers_nothing(make_dataset: MakeDataset, clip_spec: str, out: Path) -> None:
+    embed_labels([make_dataset("middle", STREETS)], out, encoder=clip_spec)
+    before = Bank.load(out)
+    for number in range(9):
+        embed_labels([make_dataset(f"{'az'[number % 2]}{number}", ROOMS)], out)
+    after = Bank.load(out)
+    assert len(after.datasets()) == 10
+    assert [key for key in after.keys if key[0] == "middle"] == before.keys
+    np.testing.assert_array_equal(after.rows(before.keys), before.vectors)
+
+
+def test_weights_that_changed_under_their_name_are_refused(
+    make_dataset: MakeDataset, clip_weights: Path, tmp_path: Path, out: Path
+) -> None:
+    import torch
+
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(clip_weights.read_bytes())
+    embed_labels([make_dataset("streets", STREETS)], out, encoder=f"open_clip:tiny-clip/{weights}")
+    state = torch.load(clip_weights, weights_only=True)
+    torch.save({name: tensor * 1.5 for name, tensor in state.items()}, weights)
+    with pytest.raises(BankError, match=r"made by open_clip:tiny-clip \(weights .*but the encoder is .*Restore what"):
+        embed_labels([make_dataset("rooms", ROOMS)], out)
+    assert Bank.load(out).datasets() == ["streets"]
+
+
+def test_another_activation_of_the_same_weights_is_refused(
+    make_dataset: MakeDataset, clip_weights: Path, tmp_path: Path, out: Path
+) -> None:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "weights.pt").write_bytes(clip_weights.read_bytes())
+    config = json.loads(clip_weights.with_suffix(".json").read_text())
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    embed_labels([make_dataset("streets", STREETS)], out, encoder=f"open_clip:tiny-clip/{folder}")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**config, "quick_gelu": True}}))
+    with pytest.raises(BankError, match=r", gelu, .*but the encoder is .*, quick_gelu, "):
+        embed_labels([make_dataset("rooms", ROOMS)], out)
+
+
+AT_ONCE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from labelmerge.catalog import load_recipe
+from labelmerge.embed import encoders
+from labelmerge.embed.labels import embed_labels
+
+class Slow:
+    def __init__(self, spec):
+        self.spec, self.dim, self.max_tokens = spec, 4, 77
+        self.identity = {"spec": spec, "model": "open_clip:tiny", "activation": "", "tokenizer": "", "versions": {},
+                         "weights_sha256": encoders.fingerprint(spec).weights_sha256}
+    def encode(self, texts, **options):
+        time.sleep(0.2)
+        rows = np.array([np.random.default_rng(list(text.encode())).normal(size=4) for text in texts])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    def count_tokens(self, texts):
+        return [3] * len(texts), [False] * len(texts)
+
+encoders.load_encoder = lambda spec, device=None: Slow(spec)
+recipe, out, weights = sys.argv[1:]
+embed_labels([load_recipe(recipe)], Path(out), encoder=f"open_clip:tiny/{weights}")
+"""
+
+
+def test_two_processes_at_once_lose_nothing(make_dataset: MakeDataset, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"any")
+    recipes = [make_dataset(name, {f"{name} {n}": "" for n in range(3)}) for name in "abcd"]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", AT_ONCE, str(recipe.path), str(out), str(tmp_path / "weights.pt")])
+        for recipe in recipes
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+    assert Bank.load(out).datasets() == ["a", "b", "c", "d"]
+    assert sorted(path.name[:5] for path in out.glob("*.parquet")) == ["v0001", "v0002", "v0003", "v0004"]
+    assert not (out / ".lock").exists()
+
+
+def test_a_run_with_nothing_new_imports_no_torch(make_dataset: MakeDataset, clip_spec: str, out: Path) -> None:
+    recipe = make_dataset("streets", STREETS)
+    first = embed_labels([recipe], out, encoder=clip_spec)
+    code = (
+        "import sys; from labelmerge.cli.main import cli; cli(sys.argv[1:], standalone_mode=False); "
+        "assert not {'torch', 'open_clip', 'sentence_transformers'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "embed", str(recipe.path), "--out", str(out)]
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "0 encoded, 3 reused" in again.stdout and f"Unchanged: {first.version}" in again.stdout
 
 
 def test_another_encoder_encodes_all_anew(

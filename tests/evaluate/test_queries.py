@@ -43,6 +43,10 @@ class FakeEncoder:
         self.encoded += texts
         return np.stack([self.vector(text) for text in texts])
 
+    def count_tokens(self, texts: Sequence[str]) -> tuple[list[int], list[bool]]:
+        tokens = [len(text.split()) + 2 for text in texts]
+        return tokens, [number > self.max_tokens for number in tokens]
+
     def vector(self, text: str) -> npt.NDArray[np.float32]:
         vector = np.random.default_rng(list(text.encode())).normal(size=self.dim)
         return (vector / np.linalg.norm(vector)).astype(np.float32)
@@ -156,6 +160,16 @@ def test_all_labels_of_a_dataset(bank: Bank) -> None:
 def test_a_description_that_the_bank_has_needs_no_encoder(bank: Bank) -> None:
     (label,) = resolve([LabelQuery("road", "A  road is for visitors.")], bank)
     assert label.source == "zoo:1"
+
+
+def test_a_description_that_is_too_long_is_told(
+    bank: Bank, encoder: FakeEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolve([LabelQuery("deer", "Very " * 80 + "shy.")], bank)
+    assert "the description of 'deer' has 88 tokens, of which the encoder reads 77" in caplog.text
+    caplog.clear()
+    resolve([LabelQuery("deer", "Shy.")], bank)
+    assert "tokens" not in caplog.text
 
 
 def test_new_labels_are_encoded(bank: Bank, encoder: FakeEncoder, caplog: pytest.LogCaptureFixture) -> None:
