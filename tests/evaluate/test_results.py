@@ -13,13 +13,22 @@ import numpy.typing as npt
 import pytest
 
 from labelmerge.embed.bank import Bank
-from labelmerge.errors import BankError, LabelmergeError, OutputError, ShardError, UsageError
+from labelmerge.errors import (
+    BankError,
+    CheckpointError,
+    LabelmergeError,
+    OutputError,
+    SampleError,
+    ShardError,
+    UsageError,
+)
 from labelmerge.evaluate.inference import segment
 from labelmerge.evaluate.results import evaluate
 from labelmerge.evaluate.sets import choose_splits
 from labelmerge.evaluate.views import Views
 from labelmerge.labels import LabelSpace
 from labelmerge.model.checkpoint import load_checkpoint
+from labelmerge.plot.run_records import read_results
 
 STREETS = LabelSpace("streets", (0, 3, 7), ("road", "car", "sky"))
 ROOMS = LabelSpace.of("rooms", ["wall", "floor", "counter"])
@@ -138,6 +147,55 @@ def test_corrupt_samples_are_counted(world: Path, tools: Any) -> None:
             world / "run", [tools.split(world / "bad/rooms/val", ROOMS, broken)], world / "bank", world / "bad.json"
         )
     assert not (world / "bad.json").exists()
+
+
+def test_an_image_too_large_for_memory_is_one_sample(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(model: Any, image: npt.NDArray[np.uint8], *args: Any, **named: Any) -> Any:
+        if image.shape[0] == SIZES[1][0]:
+            raise SampleError("does not fit into the memory of cpu")
+        return segment(model, image, *args, **named)
+
+    monkeypatch.setattr("labelmerge.evaluate.results.segment", too_large)
+    (result,) = evaluate(world / "run", [world / "shards/rooms"], world / "bank", world / "r.json").sets
+    assert result.images == 2
+    assert result.skipped == [("rooms-val-000000001", "does not fit into the memory of cpu")]
+
+
+def test_what_is_ignored_and_confused_is_stated(world: Path) -> None:
+    results = evaluate(world / "run", [world / "shards/streets"], world / "bank", world / "r.json")
+    (entry,) = results.to_json()["sets"]
+    ignored, pixels = sum(4 * width for _, width in SIZES), sum(height * width for height, width in SIZES)
+    assert entry["ignored_pixels"] == ignored and entry["ignored_share"] == pytest.approx(ignored / pixels)
+    assert entry["labelled_pixels"] == pixels - ignored
+    absent = [row["name"] for row in entry["classes"] if row["truth_pixels"] == 0]
+    assert entry["classes_without_truth"] == absent
+    worst = entry["confused"][0]
+    matrix = results.sets[0].confusion.copy()
+    np.fill_diagonal(matrix, 0)
+    assert worst["pixels"] == matrix.max() and f"{worst['truth']}" in results.table()
+    from PIL import Image
+
+    with Image.open(results.picture_path(results.sets[0])) as picture:
+        assert min(picture.size) > 200
+
+
+def test_without_a_bank_the_checkpoints_own_is_used(world: Path, tools: Any) -> None:
+    given = evaluate(world / "run", [world / "shards"], world / "bank", world / "given.json")
+    own = evaluate(world / "run", [world / "shards"], None, world / "own.json")
+    assert own.to_json()["sets"] == given.to_json()["sets"]
+    tools.run(world / "bare", None)
+    with pytest.raises(CheckpointError, match="carries no bank. Give --bank"):
+        evaluate(world / "bare", [world / "shards"], None, world / "r.json")
+
+
+def test_the_report_reads_what_was_written(world: Path) -> None:
+    results = evaluate(world / "run", [world / "shards"], None, world / "r.json", window=12)
+    measured = read_results(world / "r.json")
+    assert {name: entry.figures["miou"] for name, entry in measured.sets.items()} == {
+        result.name: result.metrics.miou for result in results.sets
+    }
+    assert measured.protocol["window"] == 12 and measured.checkpoint["step"] == 7
+    assert measured.sets["streets-val"].data == results.sets[1].data.source["manifest_sha256"]
 
 
 def test_limit_spreads_over_the_set(world: Path) -> None:
