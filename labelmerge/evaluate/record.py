@@ -159,15 +159,18 @@ class Results:
         write_json(self.path, self.to_json())
 
     def table(self, *, per_class: bool = False) -> str:
-        """The results as plain text, in percent; with the IoU of every class if asked for."""
-        rows: list[tuple[str, ...]] = [
-            ("set", "images", "mIoU %", "fw IoU %", "mean acc %", "pixel acc %", "ignored %")
-        ]
+        """The results as plain text, in percent; with the IoU of every class if asked for.
+
+        "classes": how many are labelled somewhere, of all.
+        """
+        heads = ("mIoU %", "fw IoU %", "mean acc %", "pixel acc %", "ignored %")
+        rows: list[tuple[str, ...]] = [("set", "images", "classes", *heads)]
         for result in self.sets:
             metrics = result.metrics
             figures = (metrics.miou, metrics.frequency_weighted_iou, metrics.mean_accuracy, metrics.pixel_accuracy)
-            rows.append((result.name, str(result.images), *map(_percent, (*figures, result.ignored_share))))
-        rows.append(("harmonic mean", "", _percent(self.harmonic_mean), "", "", "", ""))
+            classes = f"{int((metrics.truth_pixels > 0).sum())}/{len(metrics.iou)}"
+            rows.append((result.name, str(result.images), classes, *map(_percent, (*figures, result.ignored_share))))
+        rows.append(("harmonic mean", "", "", _percent(self.harmonic_mean), *[""] * (len(heads) - 1)))
         parts = [_columns(rows)]
         for result in self.sets if per_class else ():
             lines: list[tuple[str, ...]] = [(result.name, "IoU %", "truth pixels", "predicted")]

@@ -97,7 +97,7 @@ def evaluate(
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
-            protocol=_protocol(trained, vectors, views, split, limit, str(here)),
+            protocol=_protocol(trained, vectors, views, split, limit, here),
             reproduce=_command(checkpoint, shards, bank, out, datasets, views, split, limit),
             path=out,
         )
@@ -269,7 +269,7 @@ def _count(
 
 
 def _protocol(
-    checkpoint: Checkpoint, bank: Bank, views: Views, split: str | None, limit: int | None, device: str
+    checkpoint: Checkpoint, bank: Bank, views: Views, split: str | None, limit: int | None, device: torch.device
 ) -> dict[str, Any]:
     if views.several:
         decision = "largest mean of softmax(cosine / temperature) over the views"
@@ -300,7 +300,7 @@ def _protocol(
             "identity": dict(bank.identity),
             "prompt": bank.prompt,
         },
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
     }
 

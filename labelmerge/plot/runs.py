@@ -321,7 +321,7 @@ def markdown(report: RunsReport) -> str:
     for table in report.tables:
         if not table.folded:
             lines = [f"## {table.title}", "", table.about, ""]
-            lines.append(_line(table.columns))
+            lines.append(_line([*map(_escape, table.columns)]))
             lines.append("|" + "|".join("---" if n == 0 else "---:" for n in range(len(table.columns))) + "|")
             lines += [_line([f"**{c.text}**" if c.best else _escape(c.text) for c in row]) for row in table.rows]
             parts.append("\n".join(lines))
