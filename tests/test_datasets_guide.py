@@ -76,7 +76,9 @@ def test_every_dataset_has_a_section_with_a_tree_and_commands_and_no_other_has()
         # Where two names mean one split of the dataset, the page shows one of them.
         words = [recipe.splits.get(split, split) for split in written]
         assert set(written) <= labelled and len(set(words)) == len(words)
-        assert set(words) == {recipe.splits.get(split, split) for split in labelled}
+        all_words = {recipe.splits.get(split, split) for split in labelled}
+        # Who compares with published numbers needs one split.
+        assert set(words) == all_words or (recipe.role == "eval" and "val" in written)
         root = commands[0][commands[0].index("--root") + 1]
         assert any(tree.dataset == name and tree.root.rstrip("/") == root for tree in TREES)
 
