@@ -63,7 +63,7 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.option(
     "--instances/--no-instances", default=True, help="With masks of single objects, where there are any. [yes]"
 )
-@click.option("--samples-per-shard", type=click.IntRange(min=1), metavar="N", help="Images in one shard. [1000]")
+@click.option("--samples-per-shard", type=click.IntRange(min=1), metavar="N", help="Images in one shard, made by one process. [250]")
 @click.option(
     "--max-skip-ratio", type=click.FloatRange(0, 1), metavar="R", help="Fail where a larger share is unusable."
 )
