@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice, repeat
@@ -211,7 +211,9 @@ def _run_pool(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard |
         while True:
             # One task more than there are workers, so that none has to wait, and memory need not hold them all.
             for task in islice(waiting, workers + 1 - len(sizes)):
-                sizes[pool.submit(_work, task)] = len(task.items)
+                with _interrupts_held_back():  # it may start a worker
+                    future = pool.submit(_work, task)
+                sizes[future] = len(task.items)
             if not sizes:
                 return
             for future in wait(sizes, return_when=FIRST_COMPLETED).done:
@@ -228,10 +230,23 @@ def _run_pool(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard |
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Deliver Ctrl-C afterwards, and never to processes started here: the whole group gets it, the parent decides."""
+    if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(job: Job, stop: Event) -> None:
     global _job, _stop
     _job, _stop = job, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 import warnings
 import zlib
@@ -21,12 +22,20 @@ _DEFAULT_QUALITY = 95
 
 _FILTER_UP = 2
 
+MAX_FILE_BYTES = 1 << 30
+"""No image or annotation of one image is as large; `verify` reads no larger samples either."""
+
 Array = npt.NDArray[Any]
 
 
 def read_file(path: Path) -> bytes:
-    """A file's content; raises SampleError."""
+    """A file's content; raises SampleError, also where it is no plain file, or one that would fill memory."""
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise SampleError("is no plain file", where=path)
+        if found.st_size > MAX_FILE_BYTES:
+            raise SampleError(f"has {found.st_size} bytes: nothing of more than {MAX_FILE_BYTES} is read", where=path)
         return path.read_bytes()
     except OSError as error:
         raise SampleError(f"can't be read ({error.strerror})", where=path) from error

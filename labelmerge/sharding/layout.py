@@ -184,7 +184,9 @@ def optional_place(source: Source, key: str) -> str | None:
     """As `first_place`, but None where nothing exists."""
     for base in source.bases:
         for place in places(source, key):
-            if os.path.exists(source.root / base / place):  # no error where it may not be looked at
+            found = source.root / base / place
+            # A pipe would be waited for. No error where it may not be looked at.
+            if os.path.isfile(found) or os.path.isdir(found):
                 return base + place
     return None
 

@@ -48,7 +48,7 @@ class Options:
     image_format: str
     short_edge: int | None = None
     quality: int | None = None
-    samples_per_shard: int = 1000
+    samples_per_shard: int = 250
     limit: int | None = None
     box_teacher: str | None = None
     mapping: Path | None = None
@@ -136,9 +136,9 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
 
         source = replace(source, merge=read_merge(mapping, source.space))
     with closing(_database(scratch / "tasks.sqlite")) as listed:
-        listed.execute("CREATE TABLE tasks (number INTEGER PRIMARY KEY, items BLOB)")
         found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))
         with _space(scratch), closing(_database(scratch / "scan.sqlite")) as tables:
+            listed.execute("CREATE TABLE tasks (number INTEGER PRIMARY KEY, items BLOB)")
             for number, entry in enumerate(map(_utf8, READERS[source.reader].scan(source, tables))):
                 found.add(number, entry)
             found.end_task()

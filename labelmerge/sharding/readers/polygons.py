@@ -37,6 +37,7 @@ image = None
 
 _MIN_POINTS = 3
 _FAR = 1_000_000  # pixels from the image's corner
+_MAX_BYTES = 1 << 26  # of a file; that of _MAX_VERTICES and all they are called is a tenth of it
 _MAX_VERTICES = 100_000  # of a file; nobody draws a tenth of it, and painting a scribble of them takes 15 seconds
 
 
@@ -54,7 +55,10 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     draw = ImageDraw.Draw(canvas)
     notes: Counter[str] = Counter()
     try:
-        data = json.loads(read_file(path))
+        text = read_file(path)
+        if len(text) > _MAX_BYTES:
+            raise SampleError(f"has more than {_MAX_BYTES} bytes", where=path)
+        data = json.loads(text)
         height, width = data["imgHeight"], data["imgWidth"]
         if (height, width) != size:
             raise SampleError(

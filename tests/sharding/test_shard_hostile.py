@@ -1,0 +1,106 @@
+"""Files and moments that nobody wishes for: pipes, files without end, full disks, Ctrl-C while processes start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from labelmerge.catalog import load_recipe
+from labelmerge.errors import LayoutError, OutputError, SampleError
+from labelmerge.sharding import plan
+from labelmerge.sharding.images import MAX_FILE_BYTES, read_file
+from labelmerge.sharding.write import check, shard
+
+if TYPE_CHECKING:
+    from tests.sharding.conftest import Own
+
+
+def huge(path: Path, size: int = 60 << 30) -> None:
+    """A file of many bytes, of which the disk has none."""
+    with path.open("wb") as stream:
+        try:
+            stream.truncate(size)
+        except OSError as error:
+            pytest.skip(f"no sparse files here ({error.strerror})")
+
+
+def test_files_that_would_fill_memory_are_skipped(own: Own) -> None:
+    own.pairs(3)
+    huge(own.root / "images/train/001.jpg")
+    huge(own.root / "masks/train/002.png")
+    report = check(own.recipe, own.root, "train")
+    reason = f"has {60 << 30} bytes: nothing of more than {MAX_FILE_BYTES} is read"
+    assert report.skipped == (
+        {"path": "images/train/001.jpg", "reason": reason},
+        {"path": "images/train/002.jpg", "reason": f"masks/train/002.png: {reason}"},
+    )
+
+
+def test_a_huge_polygon_file_is_not_parsed(own: Own) -> None:
+    own.write_recipe(
+        'name = "my_streets"\nannotation_type = "mask"\nreader = "polygons"\ndescriptions = "my_streets.csv"\n'
+        '[layout]\nimages = "images/{split}/*.jpg"\npolygons = "polygons/{split}/{stem}.json"\n'
+    )
+    own.pairs(1)
+    (own.root / "polygons/train").mkdir(parents=True)
+    huge(own.root / "polygons/train/000.json", 100 << 20)
+    with pytest.raises(LayoutError, match="has more than 67108864 bytes"):
+        check(own.recipe, own.root, "train")
+
+
+def test_pipes_are_not_waited_for(own: Own) -> None:
+    pipe = own.root / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(SampleError, match="is no plain file"):
+        read_file(pipe)
+    (own.root / "annotations/panoptic_val2017").mkdir(parents=True)
+    (own.root / "val2017").mkdir()
+    os.mkfifo(own.root / "annotations/panoptic_val2017.json")
+    with pytest.raises(LayoutError, match="no panoptic JSON"):
+        check(load_recipe("coco_panoptic"), own.root, "val")
+
+
+def test_no_space_for_the_first_byte_of_the_list(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.pairs(1)
+
+    class Full(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql.startswith("CREATE"):
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(sql, *parameters)
+
+    def database(path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(path, factory=Full)
+
+    monkeypatch.setattr(plan, "_database", database)
+    with pytest.raises(OutputError, match="can't keep the list of candidates"):
+        shard(own.recipe, own.root, "train", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.1])
+def test_ctrl_c_while_workers_start_is_one_line(own: Own, tmp_path: Path, wait: float) -> None:
+    own.pairs(6)
+    words = ["shard", own.recipe_file, "--root", own.root, "--split", "train", "--out", tmp_path / "a"]
+    words += ["--samples-per-shard", 1, "--workers", 3]
+    command = [sys.executable, "-m", "labelmerge.cli", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    begun = tmp_path / "a/my_streets/train/.unfinished/run.json"
+    deadline = time.monotonic() + 60
+    while not begun.is_file() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(wait)  # the workers are being started now
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    assert "Traceback" not in said and said.endswith("Aborted!\n")
+    report = shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=1)
+    assert report.written == 6
