@@ -37,6 +37,8 @@ LOCK = ".lock"
 PROBE = "sidewalk: An image of sidewalk. A paved path for people on foot beside a road."
 WORD_TEMPLATE = "{name}"
 """The prompt of a bank of bare words."""
+IMPORTED, ONE_HOT = "imported", "one-hot"
+"""The `encoder` of a bank of foreign vectors, and how that of a bank of basis vectors begins."""
 _PROBE_COSINE = 0.9999  # other devices and releases move a vector by 1e-6; another model or activation by far more
 _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
 _COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
@@ -150,14 +152,21 @@ class Bank:
         if missing:
             shown = ", ".join(f"{dataset} {index}" for dataset, index in missing[:_MAX_LABELS_SHOWN])
             more = f" and {len(missing) - _MAX_LABELS_SHOWN} more" if len(missing) > _MAX_LABELS_SHOWN else ""
-            datasets = " ".join(dict.fromkeys(dataset for dataset, _ in missing))
-            words = " --words" if self.prompt == WORD_TEMPLATE else ""
             raise BankError(
                 f"the bank ({self.version}) has no vector for {len(missing)} labels: {shown}{more}",
                 where=self.folder,
-                fix=f"`labelmerge embed {datasets} --out {self.folder or 'BANK'}{words}` adds them",
+                fix=self._how_to_add(dict.fromkeys(dataset for dataset, _ in missing)),
             )
         return np.array([self._position[key] for key in keys], dtype=np.int64)
+
+    def _how_to_add(self, datasets: Iterable[str]) -> str:
+        if self.encoder == IMPORTED:
+            return "`labelmerge bank import` adds labels to a bank of foreign vectors"
+        if self.encoder.startswith(ONE_HOT):
+            return (
+                "Its classes are those of a merge: embed the labels into the bank that it was made of, and train anew"
+            )
+        return f"`labelmerge embed {' '.join(datasets)} --out {self.folder or 'BANK'}` adds them"
 
     def rows(self, keys: Iterable[LabelKey]) -> Vectors:
         """The vectors of these labels, float32 [n, D]. Raises BankError where labels are missing."""
@@ -184,7 +193,7 @@ class Bank:
                 raise BankError(
                     f"the bank ({self.version}) has no labels of {name!r}",
                     where=self.folder,
-                    fix=f"{did_you_mean(name, have)} `labelmerge embed {name} --out {self.folder or 'BANK'}` adds it",
+                    fix=f"{did_you_mean(name, have)} {self._how_to_add([name])}",
                 )
         return self.for_keys([key for key in self.keys if key[0] in names])
 
@@ -273,14 +282,7 @@ class Bank:
         """
         folder = Path(folder)
         versions = read_index(folder)
-        entry = versions[-1]
-        if version is not None:
-            found = [e for e in versions if version in (e["version"], e["version"].partition("-")[0])]
-            if not found:
-                known = [e["version"] for e in versions]
-                raise BankError(f"no version {version!r}", where=folder, fix=f"It has {', '.join(known)}")
-            entry = found[0]
-        return _read_version(folder, entry)
+        return _read_version(folder, versions[-1] if version is None else find_version(versions, version, folder))
 
     def save(self, folder: str | Path) -> str:
         """Make this the newest version of a bank folder, which is made where there is none; returns its name.
@@ -392,6 +394,15 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     if not versions:
         raise BankError("lists no versions", where=path, fix=_ANEW)
     return versions
+
+
+def find_version(versions: Sequence[dict[str, Any]], name: str, folder: Path) -> dict[str, Any]:
+    """The entry of a version, named in full or as ``v0002``. Raises BankError where there is none."""
+    found = [entry for entry in versions if name in (entry["version"], entry["version"].partition("-")[0])]
+    if not found:
+        known = ", ".join(entry["version"] for entry in versions)
+        raise BankError(f"no version {name!r}", where=folder, fix=f"It has {known}")
+    return found[0]
 
 
 def last_number(folder: Path) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from labelmerge.describe.prompts import prompt_name
-from labelmerge.embed.bank import Bank
+from labelmerge.embed.bank import ONE_HOT, Bank
 from labelmerge.embed.mapping import read_mapping
 from labelmerge.errors import BankError, UsageError
 from labelmerge.labels import LabelKey
@@ -23,8 +23,8 @@ from labelmerge.labels import LabelKey
 MERGES = ("embedding", "naive", "name", "table")
 """The ways to merge, by name (`merged_bank`)."""
 
-ONE_HOT, BY_NAME, BY_TABLE = "one-hot", "one-hot by name", "one-hot by table"
-"""The `encoder` of a naive merge's bank, and of those by name and by table."""
+BY_NAME, BY_TABLE = f"{ONE_HOT} by name", f"{ONE_HOT} by table"
+"""The `encoder` of a bank merged by name and by table; a naive merge's is `ONE_HOT`."""
 
 _MAX_SHOWN = 5
 
