@@ -151,31 +151,40 @@ def stripes(
     stripe = max(1, _STRIPE_ELEMENTS // (len(unit) * width))
     pixels = torch.from_numpy(image.copy()).to(device)  # torch wants an array that it may write to
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
-    seen = [_Seen(model, pixels, view, unit, norms=views.several) for view in views.of(height, width)]
+    shown = {size: _shown(model, pixels, size) for size in views.sizes(height, width)}
+    seen = [
+        _Seen(model, shown[view.height, view.width], (height, width), view, unit, norms=views.several)
+        for view in views.of(height, width)
+    ]
+    del shown, pixels  # each view drops its own when the model has seen all of it
     for top in range(0, height, stripe):
         rows = slice(top, min(top + stripe, height))
         if views.several:
-            scores = torch.zeros((), device=unit.device)
+            scores = unit.new_zeros(len(unit), rows.stop - top, width)
             for view in seen:
-                scores = scores + torch.softmax(view.scores(rows) / tau, dim=0)
-            scores = scores / len(seen)
+                scores += view.scores(rows).div_(tau).softmax(dim=0)
+            scores /= len(seen)
         else:
             scores = seen[0].scores(rows)
         yield rows, scores
 
 
+def _shown(model: PixelModel, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """[3, h, w]: the image, ``[1, 3, H, W]`` in 0..1, as the model wants it at this size."""
+    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    mean, std = (pixels.new_tensor(list(values)).reshape(3, 1, 1) for values in (model.mean, model.std))
+    return (resized - mean) / std
+
+
 class _Seen:
     """One view, and what the model says of its windows: row by row of windows, as the stripes come by."""
 
-    def __init__(self, model: PixelModel, pixels: Tensor, view: View, unit: Tensor, *, norms: bool) -> None:
-        self._model, self._view, self._unit = model, view, unit
+    def __init__(
+        self, model: PixelModel, shown: Tensor, size: tuple[int, int], view: View, unit: Tensor, *, norms: bool
+    ) -> None:
+        """`shown`: the whole view, ``[3, h, w]``; `size`: (height, width) of the image."""
+        self._model, self._pixels, self._size, self._view, self._unit = model, shown, size, view, unit
         self._norms = norms or not view.whole
-        self._size = pixels.shape[2], pixels.shape[3]
-        resized = F.interpolate(
-            pixels, size=(view.height, view.width), mode="bilinear", antialias=True, align_corners=False
-        )
-        mean, std = (pixels.new_tensor(list(values)).reshape(1, 3, 1, 1) for values in (model.mean, model.std))
-        self._pixels = (resized - mean) / std
         axis = partial(_Axis.of, stride=model.stride, device=unit.device)
         self._down = [axis(self._size[0], view.height, top, view.window_height) for top in view.tops]
         self._across = [axis(self._size[1], view.width, left, view.window_width, view.mirror) for left in view.lefts]
@@ -201,14 +210,14 @@ class _Seen:
                     counts[here, window.x.covers] += 1
             if axis.covers.stop <= rows.stop:
                 self._rows.pop(number, None)
-        return total / counts
+        return total.div_(counts)
 
     def _windows(self, number: int) -> list[_Window]:
         """The windows of one row, from left to right."""
         if number not in self._rows:
             view, made = self._view, []
             top = view.tops[number]
-            cut = self._pixels[0, :, top : top + view.window_height]
+            cut = self._pixels[:, top : top + view.window_height]
             for first in range(0, len(view.lefts), _WINDOWS_AT_ONCE):
                 lefts = view.lefts[first : first + _WINDOWS_AT_ONCE]
                 batch = torch.stack([cut[:, :, left : left + view.window_width] for left in lefts])
@@ -280,7 +289,7 @@ class _Window:
 
     def cosines(self, rows: slice) -> Tensor:
         """[U, rows, columns covered]."""
-        return self.dot_products(rows) / self.lengths(rows)
+        return self.dot_products(rows).div_(self.lengths(rows))
 
     def dot_products(self, rows: slice) -> Tensor:
         """[U, rows, columns covered], upsampled logits."""

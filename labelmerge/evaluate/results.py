@@ -124,7 +124,7 @@ def load_bank(folder: Path | None, checkpoint: Checkpoint) -> Bank:
     bank = Bank.load(folder)
     fix = "Use a bank of the encoder that the checkpoint was trained with"
     if checkpoint.bank_folder is not None:
-        fix += f", such as the checkpoint's own, --bank {checkpoint.bank_folder}"
+        fix += ", or leave --bank out: the checkpoint carries its own"
         own = Bank.load(checkpoint.bank_folder)
         if not own.same_encoder(bank):
             raise BankError(

@@ -137,9 +137,8 @@ def test_windows_are_forgotten_and_each_is_seen_once(monkeypatch: pytest.MonkeyP
     model, seen = Tiny(), []
     model.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
     view = next(Views(window=16, window_stride=0.5).of(64, 40))
-    pixels = torch.zeros(1, 3, 64, 40)
     with torch.inference_mode():
-        shown = inference._Seen(model, pixels, view, torch.eye(5)[:3], norms=False)
+        shown = inference._Seen(model, torch.zeros(3, 64, 40), (64, 40), view, torch.eye(5)[:3], norms=False)
         alive = []
         for top in range(0, 64, 4):
             shown.scores(slice(top, top + 4))
