@@ -41,13 +41,30 @@ def world(tmp_path: Path, tools: Any) -> Path:
     return tmp_path
 
 
-def start(world: Path, count: int, out: str, shards: str = "shards") -> list[subprocess.CompletedProcess[str]]:
-    """The command in `count` processes with the environment that torchrun gives them."""
+Done = subprocess.CompletedProcess[str]
+
+ONE_FAILS = """
+from labelmerge.evaluate.ranks import processes
+with processes() as ranks:
+    assert ranks.gather(ranks.rank) == [0, 1]
+    with ranks.same_fate():
+        if ranks.rank == 1:
+            raise ZeroDivisionError("of this one alone")
+"""
+
+
+def measure(world: Path, out: str, shards: str = "shards") -> list[Done]:
+    """`labelmerge eval` in two processes."""
+    command = ["-m", "labelmerge.cli", "eval", "--checkpoint", "run", "--shards", shards, "--out", out]
+    return start(world, 2, [*command, "--device", "cpu"])
+
+
+def start(world: Path, count: int, arguments: list[str]) -> list[Done]:
+    """Python in `count` processes with the environment that torchrun gives them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "labelmerge.cli", "eval", "--checkpoint", "run", "--shards", shards]
-    command += ["--out", out, "--device", "cpu"]
+    command = [sys.executable, *arguments]
     running = []
     for rank in range(count):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -62,7 +79,7 @@ def start(world: Path, count: int, out: str, shards: str = "shards") -> list[sub
 
 
 def test_two_processes_find_what_one_does(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = start(world, 2, "results.json")
+    first, second = measure(world, "results.json")
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert "harmonic mean" in first.stdout and second.stdout == ""
     text = (world / "results.json").read_text()
@@ -80,9 +97,16 @@ def test_two_processes_find_what_one_does(world: Path, monkeypatch: pytest.Monke
 
 def test_a_fault_of_all_ends_all(world: Path, tools: Any) -> None:
     tools.split(world / "bad/rooms/val", ROOMS, [(b"no png", b"no png")])
-    for done in start(world, 2, "no.json", "bad"):
+    for done in measure(world, "no.json", "bad"):
         assert done.returncode == 1 and "none of 1 images has a labelled pixel" in done.stderr
     assert not (world / "no.json").exists()
+
+
+def test_a_fault_of_one_ends_the_others_with_its_message(tmp_path: Path) -> None:
+    first, second = start(tmp_path, 2, ["-c", ONE_FAILS])
+    assert first.returncode == second.returncode == 1
+    assert "process 1 failed (ZeroDivisionError: of this one alone)" in first.stderr.splitlines()[-1]
+    assert second.stderr.splitlines()[-1].endswith("ZeroDivisionError: of this one alone")
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 11])
