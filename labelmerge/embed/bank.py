@@ -487,7 +487,8 @@ def _read_version(folder: Path, entry: Mapping[str, Any]) -> Bank:
     if hashlib.sha256(data).hexdigest() != entry["file_sha256"]:
         raise BankError(f"damaged: its content is not what {INDEX} says", where=path, fix=_ANEW)
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        # Without threads of its own: one that still runs when the interpreter ends aborts it, rarely.
+        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
         about = json.loads(table.schema.metadata[b"labelmerge"])
         columns = {name: table[name].combine_chunks() for name in _COLUMNS}
         dim = columns["embedding"].type.list_size
