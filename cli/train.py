@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "batch_size": (click.IntRange(min=1), "Samples in a batch, shared equally among the datasets."),
     "crop": (click.IntRange(min=8), "Side of a training view, pixels."),
     "short_edge": (click.IntRange(min=0), "Resize images to this short edge first; 0 keeps their size."),
+    "accumulate": (click.IntRange(min=1), "Pieces that a batch goes through the model in: less memory, the same step."),
     "lr": (float, "Learning rate."),
     "seed": (click.IntRange(min=0), "Of weights, order and views."),
+    "losses": (str, "Which of hd (masks), ld (noisy masks) and wd (boxes) count; datasets without one are left out."),
     "merge": (
         click.Choice(["embedding", "naive", "name", "table"]),
         "What is one class: labels of one text (embedding, the default), each label, name, or group of --mapping.",
@@ -27,16 +30,27 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "mapping": (str, "A table of groups, as `merge` writes it: with --merge table, or to overrule the embeddings."),
     "label_space": (click.Choice(["union", "dataset"]), "Softmax over all labels, or over the sample's own dataset's."),
     "pretrained": (str, "Encoder weights: imagenet, or a file."),
+    "init": (str, "Begin with the weights and the temperature of this run or checkpoint: fine-tuning."),
+    "ema": (float, "Evaluate an exponential moving average of the weights, of this decay (0.999)."),
+    "channels_last": (bool, "Channels last in memory, which GPUs convolve faster."),
+    "compile": (bool, "Send the model through torch.compile."),
+    "tensorboard": (bool, "Log for TensorBoard too."),
     "workers": (click.IntRange(min=0), "Processes that make batches."),
     "checkpoint_every": (click.IntRange(min=1), "Steps between checkpoints."),
 }
-_METAVARS = {"lr": "RATE", "pretrained": "WHAT", "mapping": "FILE"}
+_METAVARS = {
+    "lr": "RATE", "losses": "hd,ld,wd", "pretrained": "WHAT", "mapping": "FILE", "init": "RUN", "ema": "DECAY",
+}  # fmt: skip
 
 
 def _settings(function: Any) -> Any:
     for name, (kind, what) in reversed(_SETTINGS.items()):
+        flag = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            function = click.option(flag, name, is_flag=True, default=None, help=what)(function)
+            continue
         metavar = None if isinstance(kind, click.Choice) else _METAVARS.get(name, "N")
-        function = click.option(f"--{name.replace('_', '-')}", name, type=kind, metavar=metavar, help=what)(function)
+        function = click.option(flag, name, type=kind, metavar=metavar, help=what)(function)
     return function
 
 
@@ -67,25 +81,41 @@ def command(
 
     Every batch has the same share of every dataset. Settings come from the preset, then from --config, then from the
     other options. A run that was interrupted goes on from its newest checkpoint when the same command is given again.
+    Started by torchrun, its processes share every batch.
 
     \b
     Example:
       labelmerge train --shards shards-out --bank bank --out run --preset tiny --steps 300
+      torchrun --nproc-per-node 8 -m labelmerge.cli train --shards shards-out --bank bank --out run \\
+        --preset segformer-b5
+      labelmerge train --shards shards-out/nyuv2 --bank bank --out fine-tuned --preset segformer-b5 \\
+        --init run --steps 20000 --set eval_sets=true
     """
     from labelmerge.train.config import load_config, parse_setting
 
     given = {name: value for name, value in flags.items() if value is not None}
     config = load_config(preset, config_file, {**dict(map(parse_setting, assignments)), **given})
-    for line in config.summary():
+    from labelmerge.evaluate.ranks import is_first
+
+    for line in config.summary() if is_first() else ():
         click.echo(line, err=as_json)
+    if not is_first():
+        logging.getLogger("labelmerge").setLevel(logging.WARNING)
 
     from labelmerge.train.loop import train
+    from labelmerge.train.ranks import OtherProcessFailed
 
     try:
         result = train(shards, bank, out, config=config, split=split, device=device, track=options.track)
+    except OtherProcessFailed:
+        raise click.exceptions.Exit(1) from None
     except KeyboardInterrupt:
+        if not is_first():
+            raise click.exceptions.Exit(1) from None
         fix = "The same command goes on from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=fix) from None
+    if not is_first():
+        return
     run = shlex.quote(str(out))
     # Label vectors that are not the bank's own lie in the checkpoint.
     own_bank = bank if config.merge == "embedding" and not config.mapping else result.checkpoint / "bank"

@@ -13,9 +13,13 @@ from labelmerge.embed.baselines import MERGES
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
 
 LOSSES = ("hd", "ld", "wd")
-# These change how a run is carried out or shown, not what comes out of it: they may differ when a run goes on. What a
-# mapping says is part of the bank's version; where it lies doesn't matter.
-INCIDENTAL = ("mapping", "workers", "cache_mb", "log_every", "checkpoint_every", "keep_checkpoints")
+# These change how a run is carried out or shown, not what it computes (but for rounding, the draws of dropout and what
+# batch norm averages over): they may differ when a run goes on. What a mapping says is part of the bank's version;
+# where it lies doesn't matter.
+INCIDENTAL = (
+    "mapping", "accumulate", "channels_last", "compile", "workers", "cache_mb",
+    "log_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
+)  # fmt: skip
 
 _CHOICES = {
     "merge": MERGES,
@@ -23,19 +27,20 @@ _CHOICES = {
     "labels": ("seen", "all"),
     "optimizer": ("adamw", "sgd"),
 }
-_AT_LEAST_ONE = ("steps", "batch_size", "crop", "log_every", "checkpoint_every", "keep_checkpoints")
+_AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "crop", "log_every", "checkpoint_every", "keep_checkpoints")
 _LARGEST = 2**63 - 1  # of TOML and of torch
 _PROBABILITIES = ("flip", "colour", "blur", "jpeg")
 _GROUPS = {
-    "model": ("model", "pretrained", "method", "temperature", "temperature_lr"),
+    "model": ("model", "pretrained", "init", "method", "temperature", "temperature_lr"),
     "labels": ("merge", "mapping", "label_space", "labels"),
     "losses": ("losses", "hd_weight", "ld_weight", "wd_weight", "drop"),
     "batches": ("steps", "batch_size", "eval_sets", "weights", "seed", "workers", "cache_mb"),
     "views": ("crop", "short_edge", "scale_min", "scale_max", "flip", "colour", "blur", "jpeg"),
     "optimizer": (
-        "optimizer", "lr", "head_lr_factor", "weight_decay", "momentum", "warmup", "power", "clip", "bf16",
+        "optimizer", "lr", "head_lr_factor", "weight_decay", "momentum", "warmup", "power", "clip", "ema",
     ),
-    "output": ("log_every", "checkpoint_every", "keep_checkpoints"),
+    "machine": ("accumulate", "bf16", "channels_last", "compile"),
+    "output": ("log_every", "checkpoint_every", "keep_checkpoints", "tensorboard"),
 }  # fmt: skip
 
 
@@ -46,6 +51,8 @@ class TrainConfig:
     Attributes:
         model: a name that `labelmerge.model.build.build_model` knows.
         pretrained: weights for the encoder: ``imagenet``, the path of a file, or "" for none.
+        init: a run or a checkpoint whose weights and temperature the run begins with, for fine-tuning; "" for none.
+            It takes the place of `pretrained` and `temperature`.
         method: what turns pixel embeddings into losses; ``ssiw`` is the only one so far.
         losses: which of SSIW's losses count: ``hd`` (masks), ``ld`` (noisy masks), ``wd`` (boxes). A dataset whose loss
             is not among them is left out.
@@ -62,7 +69,7 @@ class TrainConfig:
         temperature: τ at the start; it is learned.
         temperature_lr: learning rate of log τ; it follows the same schedule.
         steps: how many batches the run takes.
-        batch_size: samples in a batch, shared equally among the datasets.
+        batch_size: samples in a batch, of all processes together, shared equally among the datasets.
         eval_sets: also train on datasets whose recipe says ``role = "eval"``; they are left out otherwise.
         weights: whole-number shares of datasets by name, where they should not be equal (1 where not given).
         seed: of the initial weights, the order of samples, their views and dropout.
@@ -81,16 +88,24 @@ class TrainConfig:
         warmup: steps in which the rate rises linearly from 0 to `lr`.
         power: exponent of the polynomial decay to 0 that follows.
         clip: the gradient's norm is cut to this; 0 leaves it alone.
+        ema: the decay of an exponential moving average of the weights, which checkpoints then hold for evaluation
+            (`labelmerge.train.ema`); 0 for none.
+        accumulate: each process runs its part of a batch through the model in this many pieces, one after the other:
+            the same step with less memory.
         bf16: bfloat16 autocast of the model where it runs on a GPU.
+        channels_last: images and weights lie in memory with the channels last, which GPUs convolve faster.
+        compile: the model goes through `torch.compile`.
         workers: processes that make batches; 0 makes them in the training process. The batches are the same.
         cache_mb: decoded samples are kept in memory up to this many megabytes.
         log_every: steps between lines of log.jsonl.
         checkpoint_every: steps between checkpoints; there is always one at the end.
         keep_checkpoints: how many of the newest checkpoints stay.
+        tensorboard: what is logged goes to TensorBoard's files too, if that is installed.
     """
 
     model: str = "tiny"
     pretrained: str = ""
+    init: str = ""
     method: str = "ssiw"
     losses: tuple[str, ...] = LOSSES
     hd_weight: float = 1.0
@@ -124,12 +139,17 @@ class TrainConfig:
     warmup: int = 0
     power: float = 0.9
     clip: float = 0.0
+    ema: float = 0.0
+    accumulate: int = 1
     bf16: bool = True
+    channels_last: bool = False
+    compile: bool = False
     workers: int = 0
     cache_mb: int = 256
     log_every: int = 10
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -145,10 +165,13 @@ class TrainConfig:
                 problems.append(f"{name} must not be negative, and is {value}")
             if isinstance(value, int) and value > _LARGEST:
                 problems.append(f"{name} must be at most {_LARGEST}, not {value}")
-        if not self.losses or set(self.losses) - set(LOSSES):
+        if not self.losses or set(self.losses) - set(LOSSES) or len(set(self.losses)) < len(self.losses):
             problems.append(f"losses must be some of {', '.join(LOSSES)}, not {list(self.losses)}")
-        if not 0 <= self.drop < 1:
-            problems.append("drop must be at least 0 and below 1")
+        for name in ("drop", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 0 and below 1")
+        if self.accumulate > self.batch_size:
+            problems.append(f"accumulate {self.accumulate} makes more pieces than the batch has samples")
         if not 0 < self.scale_min <= self.scale_max:
             problems.append("scale_min must be above 0 and not above scale_max")
         if not 0.01 <= self.temperature <= 1:

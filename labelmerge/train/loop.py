@@ -3,10 +3,14 @@
 ::
 
     labelmerge train --shards shards-out --bank bank --out run --preset tiny --steps 300
+    torchrun --nproc-per-node 8 -m labelmerge.cli train --shards shards-out --bank bank --out run --preset segformer-b5
 
 Step t depends on the weights before it and on (seed, t), nothing else: its batch is a function of them, the generators
 are seeded with them, and so is the learning rate. A run that was killed therefore goes on from its newest checkpoint as
 if nothing had happened; on a CPU to the last bit.
+
+A step takes one batch, however many processes share it and in however many pieces each runs its part: losses are means
+over the pixels and boxes of the whole batch.
 """
 
 from __future__ import annotations
@@ -14,31 +18,35 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from labelmerge.embed.bank import Bank
-from labelmerge.embed.baselines import merged_bank
-from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError
-from labelmerge.loading.augment import Augmentation
-from labelmerge.loading.mix import Mixture, Source, dead_workers, group_by_dataset
-from labelmerge.loading.stream import ShardSet, find_splits
-from labelmerge.model.build import build_model
+from labelmerge.errors import CheckpointError, ConfigError
+from labelmerge.evaluate.ranks import Ranks
+from labelmerge.loading.mix import Batch
+from labelmerge.model.build import SegmentationModel, build_model
 from labelmerge.model.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
-from labelmerge.model.device import choose_device, is_out_of_memory
 from labelmerge.model.temperature import Temperature
 from labelmerge.progress import Track, no_track
-from labelmerge.train.columns import Columns, Labels, build_columns
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.methods import Method, find_method
+from labelmerge.train.ema import copy_of, update_average
+from labelmerge.train.faults import Place, clear_faults, refuse_no_number
+from labelmerge.train.inputs import Inputs, read_inputs
+from labelmerge.train.methods import find_method
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
-from labelmerge.train.run import CURVES, append_log, claim_run, draw_curves, read_log, rewind_log
-from labelmerge.train.teacher import choose_teacher, refuse_other_teachers
+from labelmerge.train.ranks import distribute, training_ranks
+from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, read_log
+from labelmerge.train.teacher import choose_teacher
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +61,7 @@ class RunResult:
         final_loss: mean loss over the last logged steps.
         checkpoint: the newest checkpoint's folder.
         seconds: how long this call took; near 0 where the run was finished before.
-        skipped: corrupt samples met and replaced in this call.
+        skipped: corrupt samples met and replaced in this call, by all processes.
     """
 
     run: Path
@@ -76,216 +84,331 @@ def train(
 ) -> RunResult:
     """Train one model on all the shards, or go on with a run that was interrupted.
 
-    Reseeds torch's global generators. Writes `out` as docs/architecture.md says ("A run").
+    Reseeds torch's global generators. Writes `out` as docs/architecture.md says ("A run"). Started by torchrun, its
+    processes share every batch, and the first of them alone writes.
 
     Args:
         shards: split folders, dataset folders, or folders of datasets.
         bank: the bank folder; its newest version.
         out: the run. The same call again continues it from its newest checkpoint; a finished run is left as it is.
         split: which split below dataset folders is trained on; None for all.
-        device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
+        device: ``cpu``, ``cuda``, …; by default a GPU if there is one, and each process of a machine its own.
         track: shows progress. If what it returns has tqdm's `set_postfix_str`, that is told the loss.
 
     Raises:
         ShardError, BankError, CheckpointError, OutputError: an input or the run can't be read or written.
         ConfigError: the configuration does not fit the shards, or `out` holds another run.
-        LabelmergeError: the loss is no longer a number, or memory ran out.
+        LabelmergeError: the loss is no longer a number, memory ran out, or a process died.
     """
+    with training_ranks(device) as (ranks, here):
+        return _train(shards, bank, out, config, split, ranks, here, track)
+
+
+def _train(
+    shards: Sequence[Path],
+    bank: Path,
+    out: Path,
+    config: TrainConfig,
+    split: str | None,
+    ranks: Ranks,
+    here: torch.device,
+    track: Track,
+) -> RunResult:
     began = time.monotonic()
-    here = choose_device(device)
+    first = ranks.rank == 0
     method = find_method(config.method)
 
     # ---- the inputs: which samples, which labels
-    language = Bank.load(bank)
-    sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, method)
-    mapping = Path(config.mapping) if config.mapping else None
-    vectors = merged_bank(language, config.merge, [source.dataset for source in sources], mapping)
-    labels: Labels = "all" if config.labels == "all" else "seen"
-    columns = build_columns(vectors, sources, labels)
-    mixture = _mixture(sources, columns, config)
-    sets = [shard_set for source in sources for shard_set in source.sets]
-    refuse_other_teachers(sets, vectors)
-    inputs = {
-        "bank": str(bank),
-        "bank_version": vectors.version,
-        "shards": [str(shard_set.folder) for shard_set in sets],
-        "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
-    }
+    inputs = read_inputs(shards, bank, split, config, method)
+    columns, datasets = inputs.columns, inputs.datasets
     start, checkpoint = 0, _newest(out)
-    whole_config = claim_run(out, config, inputs, begun=checkpoint is not None)
-    meta = {
-        "bank_version": vectors.version,
-        "encoder": vectors.encoder,
-        "merge": config.merge,
-        "manifests": inputs["manifests"],
-        "columns": list(columns.texts),
-        "column_labels": [[f"{dataset}:{index}" for dataset, index in keys] for keys in columns.keys],
-    }
-    _log.info(
-        "%d datasets, %d samples, %d labels in %d columns, on %s",
-        len(sources), sum(map(len, sources)), sum(map(len, columns.keys)), len(columns), here,
-    )  # fmt: skip
+    whole_config = {}
+    if first:
+        whole_config = claim_run(out, config, inputs.record, begun=checkpoint is not None)
+    _refuse_too_many_pieces(config, ranks)
 
-    # ---- the model, new or as the newest checkpoint has it
+    # ---- the model: new, fine-tuned, or as the newest checkpoint has it
     torch.manual_seed(config.seed)
     if checkpoint is None:
-        model = build_model(config.model, vectors.dim, pretrained=config.pretrained or None)
-        temperature = Temperature(config.temperature)
+        model, temperature, origin = _begin(config, inputs.bank)
     else:
         loaded = load_checkpoint(checkpoint)
-        start, model, temperature = loaded.step, loaded.model, loaded.temperature
+        start, model, temperature, origin = loaded.step, loaded.model, loaded.temperature, loaded.meta.get("init")
+    _refuse_other_views(ranks.gather((start, inputs.record["bank_version"], inputs.record["manifests"])), out)
     if checkpoint is not None and start >= config.steps:
         _log.info("the run is finished: %d of %d steps are done, nothing to do", start, config.steps)
-        if not (out / CURVES).exists():
+        if first and not (out / CURVES).exists():
             draw_curves(out)
         return RunResult(out, start, _last_loss(out), checkpoint, time.monotonic() - began, 0)
-    model.to(here).train()
-    temperature.to(here).train()
+    trained = _Trained(model, temperature).to(here).train()
+    if config.channels_last:
+        trained.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, temperature, config)
-    logged: list[list[float]] = []  # loss, norm and parts of the steps since the last line of the log
+    average = copy_of(trained) if config.ema else None
+    logged: list[list[float]] = []  # what `_figures` gives of the steps since the last line of the log
     if checkpoint is not None:
         state = load_state(checkpoint)
         optimizer.load_state_dict(state["optimizer"])
         logged += state["logged"]
+        if average is not None:  # the checkpoint's model is the average
+            trained.load_state_dict(state["weights"])
         _log.info("going on from step %d (%s)", start, checkpoint)
-    rewind_log(out, start)
+    if config.compile:
+        model.compile()
+    network = distribute(trained, ranks, here)
+    meta = {
+        "bank_version": inputs.bank.version,
+        "encoder": inputs.bank.encoder,
+        "merge": config.merge,
+        "manifests": inputs.record["manifests"],
+        "columns": list(columns.texts),
+        "column_labels": [[f"{dataset}:{index}" for dataset, index in keys] for keys in columns.keys],
+        **({"init": origin} if origin else {}),
+        **({"ema": config.ema} if config.ema else {}),
+    }
+    _log.info(
+        "%d datasets, %d samples, %d labels in %d columns, on %s",
+        len(datasets), sum(map(len, inputs.mixture.sources)), sum(map(len, columns.keys)), len(columns),
+        f"{ranks.world} processes" if ranks.world > 1 else here,
+    )  # fmt: skip
 
     # ---- what stays the same in every step
     label_vectors = torch.from_numpy(columns.vectors).to(here)  # [N, C]
     own_labels = torch.from_numpy(columns.allowed).to(here)  # [D, N]
+    parts = method.annotation_types(config)
+    part_of = inputs.part_of(parts).to(here)  # [P, D]
     mean = torch.tensor(model.mean, device=here).view(3, 1, 1)
     std = torch.tensor(model.std, device=here).view(3, 1, 1)
-    teacher = choose_teacher(vectors, here)
-    parts = list(method.annotation_types(config))
-    parameters = [*model.parameters(), *temperature.parameters()]
+    image_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    teacher = choose_teacher(inputs.bank, here)
+    parameters = list(trained.parameters())
     on_gpu = here.type == "cuda"
 
     # ---- the steps
-    unread: list[Tensor] = []  # rows for `logged` that were not read yet, because reading waits for a GPU
-    skipped: set[str] = set()
-    since, last_line = start, time.monotonic()
-    batches = mixture.batches(start, config.steps, workers=config.workers, pin_memory=on_gpu)
-    bar = track(batches, "training", config.steps - start)
-    with dead_workers(), _clear_faults(config):
+    log = RunLog(out, start, tensorboard=config.tensorboard) if first else None
+    place = Place(start, checkpoint)
+    unread: list[Tensor] = []  # rows for `_figures` that were not read yet, because reading waits for a GPU
+    met: list[str] = []  # corrupt samples that this process met since the last line
+    skipped: set[str] = set()  # those of all processes
+    final_loss, since, last_line, waited = math.nan, start, time.monotonic(), [0.0]
+    batches = _waited_for(_own_batches(inputs, start, config, ranks, pin_memory=on_gpu), waited)
+    bar = (track if first else no_track)(batches, "training", config.steps - start)
+    with clear_faults(config, place):
+        place.step += 1
         for batch in bar:
             step = batch.step
-            torch.manual_seed(_seed_of(config.seed, step))  # dropout
+            torch.manual_seed(_seed_of(config.seed, step, ranks.rank))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * schedule_factor(step, config)
-            for line in batch.skipped:
-                if line not in skipped:
-                    _log.warning("skipped %s", line)
-            skipped.update(batch.skipped)
-
             batch = batch.to(here)
-            images = (batch.images.float() / 255 - mean) / std  # [B, 3, S, S]
-            with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu and config.bf16):
-                embeddings = model(images)  # [B, C, S/4, S/4]
-            allowed = own_labels[batch.dataset_ids] if config.label_space == "dataset" else None  # [B, N]
-            losses = method.losses(
-                batch, embeddings.float(), label_vectors, temperature(), allowed, teacher, config
-            )  # each a scalar
-            # A batch that is smaller than the number of datasets may have no sample of any loss.
-            loss = torch.stack(list(losses.values())).sum() if losses else embeddings.sum() * 0
+
+            # A loss is a mean over its pixels or boxes in the whole batch, so they are counted before the model runs.
+            counts = method.counts(batch, len(datasets), config)  # [D]
+            if ranks.world > 1:
+                distributed.all_reduce(counts)
+            # For each dataset one over its loss's count; gradients become the mean over processes, hence `world`.
+            scale = ranks.world / (part_of.T @ (part_of @ counts.float())).clamp(min=1)  # [D]
+
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            sums = torch.zeros(len(datasets), device=here)
+            pieces = _pieces(batch, config.accumulate)
+            for number, piece in enumerate(pieces, start=1):
+                images = (piece.images.float() / 255 - mean) / std  # [B, 3, S, S]
+                with _gradients_stay(network, number < len(pieces)):
+                    with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu and config.bf16):
+                        embeddings, tau = network(images.contiguous(memory_format=image_format))  # [B, C, S/4, S/4]
+                    allowed = own_labels[piece.dataset_ids] if config.label_space == "dataset" else None  # [B, N]
+                    own = method.sums(
+                        piece, embeddings, label_vectors, tau, allowed, teacher, len(datasets), config
+                    )  # [D]
+                    # A piece may have nothing for any loss, or for none with a temperature. Its gradients are 0 then,
+                    # and not absent: other processes wait for them.
+                    if not own.requires_grad:
+                        own = own + embeddings.sum() * 0
+                    ((own * scale).sum() + tau * 0).backward()
+                sums += own.detach()
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
             optimizer.step()
-            nothing = torch.full((), math.nan, device=here)
-            row = [loss, norm, *(losses.get(name, nothing) for name in parts)]
-            unread.append(torch.stack([value.detach().float() for value in row]))
+            if average is not None:
+                update_average(average, trained, config.ema, step)
+            unread.append(torch.cat([norm.detach().float().view(1), sums, counts.float()]))
+            met += batch.skipped
 
             done = step + 1
             line_due = done % config.log_every == 0 or done == config.steps
             checkpoint_due = done % config.checkpoint_every == 0 or done == config.steps
             if line_due or checkpoint_due:
-                rows = torch.stack(unread).tolist()
+                told = ranks.gather((torch.stack(unread).cpu(), waited[0], met))
                 unread.clear()
-                for which, row_read in enumerate(rows, start=done - len(rows) + 1):
-                    if not (math.isfinite(row_read[0]) and math.isfinite(row_read[1])):
-                        raise _not_a_number(which, row_read[0], checkpoint, out)
+                rows = _figures([rows for rows, _, _ in told], part_of.cpu()).tolist()
+                for place.step, row in enumerate(rows, start=done - len(rows) + 1):
+                    refuse_no_number(row[0], row[1], out)
                 logged += rows
+                corrupt = {line for _, _, lines in told for line in lines}
+                for line in sorted(corrupt - skipped) if first else ():
+                    _log.warning("skipped %s", line)
+                skipped |= corrupt
+                met.clear()
             if line_due:
-                mean_loss, mean_norm, *mean_parts = (_mean(values) for values in zip(*logged, strict=True))
+                final_loss, mean_norm, *means = (_mean(values) for values in zip(*logged, strict=True))
                 now = time.monotonic()
-                append_log(
-                    out,
-                    {
-                        "step": done,
-                        "loss": mean_loss,
-                        "parts": dict(zip(parts, mean_parts, strict=True)),
-                        "grad_norm": mean_norm,
-                        "temperature": temperature().item(),
-                        "lr": config.lr * schedule_factor(step, config),
-                        "samples_per_second": (done - since) * config.batch_size / max(now - last_line, 1e-9),
-                        "skipped": len(skipped),
-                    },
-                )
-                logged, since, last_line = [], done, now
+                if log is not None:
+                    log.append(
+                        {
+                            "step": done,
+                            "loss": final_loss,
+                            "parts": dict(zip(parts, means, strict=False)),
+                            "datasets": dict(zip(datasets, means[len(parts) :], strict=True)),
+                            "grad_norm": mean_norm,
+                            "temperature": temperature().item(),
+                            "lr": config.lr * schedule_factor(step, config),
+                            "images_per_second": (done - since) * config.batch_size / max(now - last_line, 1e-9),
+                            "wait_share": max(wait for _, wait, _ in told) / max(now - last_line, 1e-9),
+                            "skipped": len(skipped),
+                        }
+                    )
+                logged, since, last_line, waited[0] = [], done, now, 0.0
                 if hasattr(bar, "set_postfix_str"):
-                    bar.set_postfix_str(f"loss {mean_loss:.3f}")
+                    bar.set_postfix_str(f"loss {final_loss:.3f}")
             if checkpoint_due:
-                checkpoint = save_checkpoint(
-                    out,
-                    step=done,
-                    model=model,
-                    temperature=temperature,
-                    state={"optimizer": optimizer.state_dict(), "logged": logged},
-                    config=whole_config,
-                    meta=meta,
-                    bank_folder_writer=vectors.save_copy,
-                    keep=config.keep_checkpoints,
-                )
+                checkpoint = out / "checkpoints" / f"step-{done:06d}"
+                if first:
+                    kept = average or trained
+                    checkpoint = save_checkpoint(
+                        out,
+                        step=done,
+                        model=kept.model,
+                        temperature=kept.temperature,
+                        state={
+                            "optimizer": optimizer.state_dict(),
+                            "logged": logged,
+                            **({"weights": trained.state_dict()} if average is not None else {}),
+                        },
+                        config=whole_config,
+                        meta=meta,
+                        bank_folder_writer=inputs.bank.save_copy,
+                        keep=config.keep_checkpoints,
+                    )
+                place.checkpoint = checkpoint
+            place.step = done + 1
 
     assert checkpoint is not None  # the last step writes one
-    draw_curves(out)
-    return RunResult(out, config.steps, _last_loss(out), checkpoint, time.monotonic() - began, len(skipped))
+    if log is not None:
+        log.close()
+        draw_curves(out)
+    return RunResult(out, config.steps, final_loss, checkpoint, time.monotonic() - began, len(skipped))
 
 
-def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> list[Source]:
-    """The datasets to train on: those that some loss is for, evaluation sets only on request. Raises ConfigError."""
-    wanted = set(method.annotation_types(config).values())
-    kept, reasons = [], []
-    for source in group_by_dataset(sets):
-        if source.annotation_type not in wanted:
-            reason = f"no loss for {source.annotation_type} samples in losses = {list(config.losses)}"
-        elif any(shard_set.role == "eval" for shard_set in source.sets) and not config.eval_sets:
-            reason = "it is an evaluation set (`--set eval_sets=true` trains on those too)"
-        else:
-            kept.append(source)
-            continue
-        reasons.append(f"{source.dataset} is left out: {reason}")
-    if not kept:
-        raise ConfigError(f"nothing to train on: {'; '.join(reasons)}")
-    for reason in reasons:
-        _log.info("%s", reason)
-    return kept
+class _Trained(nn.Module):
+    """The model and the temperature as one module, so that processes share the gradients of both."""
+
+    def __init__(self, model: SegmentationModel, temperature: Temperature) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, C, h, w] and τ."""
+        return self.model(images), self.temperature()
 
 
-def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig) -> Mixture:
-    share, remainder = divmod(config.batch_size, len(sources))
-    if not config.weights and remainder:
-        _log.info(
-            "batch_size %d is not a multiple of the %d datasets: each has %d or %d samples in a batch, in rotation",
-            config.batch_size, len(sources), share, share + 1,
+def _begin(config: TrainConfig, bank: Bank) -> tuple[SegmentationModel, Temperature, dict[str, Any] | None]:
+    """A model and its temperature, new or those of `config.init`, of which the third says what it was."""
+    if not config.init:
+        model = build_model(config.model, bank.dim, pretrained=config.pretrained or None)
+        return model, Temperature(config.temperature), None
+    given = load_checkpoint(Path(config.init))
+    if given.model.name != config.model:
+        raise ConfigError(
+            f"is a {given.model.name}, and this run trains a {config.model}",
+            where=given.folder,
+            fix=f"Use its preset or --set model={given.model.name}, or another --init",
+        )
+    if given.model.embedding_dim != bank.dim:
+        raise ConfigError(
+            f"its embeddings have {given.model.embedding_dim} dimensions, and the labels' vectors {bank.dim}",
+            where=given.folder,
+            fix=f"Use a bank of the encoder that it was trained with ({given.meta.get('encoder')}), or another --init",
+        )
+    if given.meta.get("encoder") != bank.encoder:
+        _log.warning(
+            "%s was trained with vectors of %s, and goes on with those of %s: equal labels lie elsewhere",
+            given.folder, given.meta.get("encoder"), bank.encoder,
         )  # fmt: skip
-    return Mixture(
-        sources,
-        config.batch_size,
-        config.seed,
-        Augmentation(
-            crop=config.crop,
-            short_edge=config.short_edge,
-            scale=(config.scale_min, config.scale_max),
-            flip=config.flip,
-            colour=config.colour,
-            blur=config.blur,
-            jpeg=config.jpeg,
-        ),
-        tables=columns.tables,
-        weights=config.weights,
-        cache_mb=config.cache_mb,
-    )
+    _log.info("beginning with the weights of %s", given.folder)
+    return given.model, given.temperature, {"checkpoint": str(given.folder), "hash": given.hash, "step": given.step}
+
+
+def _refuse_too_many_pieces(config: TrainConfig, ranks: Ranks) -> None:
+    """Every process runs as many pieces as the others, none of them empty. Raises ConfigError."""
+    if config.batch_size < ranks.world * config.accumulate:
+        raise ConfigError(
+            f"batch_size {config.batch_size} is too few for {ranks.world} processes × {config.accumulate} pieces",
+            fix="Use a larger --batch-size, or fewer processes",
+        )
+
+
+def _refuse_other_views(seen: Sequence[Any], out: Path) -> None:
+    """Make sure that all processes see the same run, bank and shards. Raises ConfigError."""
+    for rank, theirs in enumerate(seen):
+        if theirs != seen[0]:
+            raise ConfigError(
+                f"process {rank} sees another checkpoint, bank or shards than process 0",
+                where=out,
+                fix="All machines must see the same files: put --out, --bank and --shards on a shared disk",
+            )
+
+
+def _own_batches(inputs: Inputs, start: int, config: TrainConfig, ranks: Ranks, *, pin_memory: bool) -> Iterator[Batch]:
+    """This process's part of the batches from `start` on: of the B samples a run of neighbours, so that it has nearly
+    equal shares of every dataset too."""
+    begin, end = (config.batch_size * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1))
+    for batch in inputs.mixture.batches(start, config.steps, workers=config.workers, pin_memory=pin_memory):
+        yield batch.only(range(begin, end)) if ranks.world > 1 else batch
+
+
+def _waited_for(things: Iterable[T], waited: list[float]) -> Iterator[T]:
+    """The things; ``waited[0]`` grows by the seconds that they were waited for."""
+    iterator = iter(things)
+    while True:
+        began = time.monotonic()
+        try:
+            thing = next(iterator)
+        except StopIteration:
+            return
+        waited[0] += time.monotonic() - began
+        yield thing
+
+
+def _pieces(batch: Batch, count: int) -> list[Batch]:
+    """The batch in `count` nearly equal pieces."""
+    if count == 1:
+        return [batch]
+    size = len(batch.keys)
+    return [batch.only(range(size * i // count, size * (i + 1) // count)) for i in range(count)]
+
+
+def _gradients_stay(network: nn.Module, more: bool) -> Any:
+    """While `more` pieces of the batch come, gradients need not go to the other processes yet."""
+    return network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+def _figures(told: Sequence[Tensor], part_of: Tensor) -> Tensor:
+    """What the log says about some steps, each a row: the loss, the gradient's norm, every part and every dataset.
+
+    Args:
+        told: what each process has of the S steps, [S, 1 + 2D]: the norm, its own sums, everybody's counts.
+        part_of: [P, D].
+
+    Returns:
+        float64 [S, 2 + P + D]; nan for a part or dataset that had nothing in a step.
+    """
+    datasets = part_of.shape[1]
+    part_of = part_of.double()
+    norm, counts = told[0][:, :1].double(), told[0][:, 1 + datasets :].double()
+    sums = torch.stack([rows[:, 1 : 1 + datasets].double() for rows in told]).sum(0)
+    parts, parts_count = sums @ part_of.T, counts @ part_of.T
+    loss = (parts / parts_count.clamp(min=1)).sum(1, keepdim=True)
+    return torch.cat([loss, norm, parts / parts_count, sums / counts], dim=1)
 
 
 def _newest(out: Path) -> Path | None:
@@ -295,8 +418,8 @@ def _newest(out: Path) -> Path | None:
         return None
 
 
-def _seed_of(seed: int, step: int) -> int:
-    return (seed * 1_000_003 + step + 1) % 2**63
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    return (seed * 1_000_003 + step + 1 + (rank << 40)) % 2**63
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -308,28 +431,3 @@ def _mean(values: Sequence[float]) -> float:
 def _last_loss(out: Path) -> float:
     lines = read_log(out)
     return float(lines[-1]["loss"]) if lines else math.nan
-
-
-def _not_a_number(step: int, loss: float, checkpoint: Path | None, out: Path) -> LabelmergeError:
-    what = "the gradient" if math.isfinite(loss) else f"the loss ({loss})"
-    kept = f"the newest good checkpoint is {checkpoint.name}" if checkpoint else "there is no checkpoint yet"
-    return LabelmergeError(
-        f"{what} is no longer a number at step {step}; {kept}",
-        where=out,
-        fix="Train into another --out with a lower --lr, a longer warmup or a smaller clip",
-    )
-
-
-@contextmanager
-def _clear_faults(config: TrainConfig) -> Iterator[None]:
-    """Say in one line what batches of the wrong size come to."""
-    size = f"batch_size {config.batch_size} and crop {config.crop}"
-    try:
-        yield
-    except (MemoryError, RuntimeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise LabelmergeError(f"out of memory with {size}", fix="Use a smaller --batch-size or --crop") from error
-        if "more than 1 value per channel" in str(error):
-            what = f"the batch norms of {config.model} have nothing to average with {size}"
-            raise ConfigError(what, fix="Use a larger --batch-size or --crop") from error
-        raise

@@ -1,4 +1,4 @@
-"""The ways to turn pixel embeddings into losses. A method is two functions; the loop knows nothing else of it."""
+"""The ways to turn pixel embeddings into losses. A method is three functions; the loop knows nothing else of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from labelmerge.errors import ConfigError, did_you_mean
 from labelmerge.loading.mix import Batch
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.ssiw import ssiw_annotation_types, ssiw_losses
+from labelmerge.train.ssiw import ssiw_annotation_types, ssiw_counts, ssiw_sums
 from labelmerge.train.teacher import Teacher
 
 
@@ -19,15 +19,18 @@ class Method:
     """A way to supervise.
 
     Attributes:
-        losses: (batch, embeddings, labels, tau, allowed, teacher, config) → scalars by name; see `ssiw.ssiw_losses`.
+        sums: (batch, embeddings, labels, tau, allowed, teacher, D, config) → the weighted losses summed over the pixels
+            or boxes of each dataset, float [D]; see `ssiw.ssiw_sums`.
+        counts: (batch, D, config) → how many pixels or boxes those are, int64 [D]. Known before the model runs.
         annotation_types: (config) → for each loss by name, the annotation type it is for.
     """
 
-    losses: Callable[[Batch, Tensor, Tensor, Tensor, Tensor | None, Teacher, TrainConfig], dict[str, Tensor]]
+    sums: Callable[[Batch, Tensor, Tensor, Tensor, Tensor | None, Teacher, int, TrainConfig], Tensor]
+    counts: Callable[[Batch, int, TrainConfig], Tensor]
     annotation_types: Callable[[TrainConfig], dict[str, str]]
 
 
-METHODS = {"ssiw": Method(ssiw_losses, ssiw_annotation_types)}
+METHODS = {"ssiw": Method(ssiw_sums, ssiw_counts, ssiw_annotation_types)}
 
 
 def find_method(name: str) -> Method:

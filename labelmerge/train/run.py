@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from labelmerge.errors import ConfigError
 from labelmerge.files import output_faults, write_bytes, write_text
 from labelmerge.train.config import INCIDENTAL, TrainConfig
 
-CONFIG, LOG, CURVES = "config.toml", "log.jsonl", "curves.png"
+CONFIG, LOG, CURVES, TENSORBOARD = "config.toml", "log.jsonl", "curves.png", "tensorboard"
 _MAX_CHANGES_SHOWN = 4
+
+_log = logging.getLogger(__name__)
 
 
 def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
@@ -98,16 +101,59 @@ def read_log(out: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def rewind_log(out: Path, step: int) -> None:
-    """Drop the lines after `step`: those steps are about to be run again."""
-    lines = [line for line in read_log(out) if line["step"] <= step]
-    write_text(out / LOG, "".join(json.dumps(line) + "\n" for line in lines))
+class RunLog:
+    """log.jsonl as it grows, and TensorBoard's files beside it.
+
+    Args:
+        out: the run.
+        step: lines after it are dropped: those steps are about to be run again.
+        tensorboard: write ``tensorboard/`` too; where that package is not installed, the log says so and nothing else
+            happens.
+
+    Raises:
+        ConfigError: the log is damaged.
+        OutputError: it can't be written.
+    """
+
+    def __init__(self, out: Path, step: int, *, tensorboard: bool = False) -> None:
+        lines = [line for line in read_log(out) if line["step"] <= step]
+        write_text(out / LOG, "".join(json.dumps(line) + "\n" for line in lines))
+        self._path, self._board = out / LOG, _open_board(out, step) if tensorboard else None
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add one line; not-a-number becomes null."""
+        line = _without_nan(line)
+        with output_faults(self._path), self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            with output_faults(self._path.parent / TENSORBOARD):
+                for name, value in _scalars(line):
+                    self._board.add_scalar(name, value, line["step"])
+                self._board.flush()
+
+    def close(self) -> None:
+        """Let go of TensorBoard's files."""
+        if self._board is not None:
+            self._board.close()
 
 
-def append_log(out: Path, line: Mapping[str, Any]) -> None:
-    """Add one line; not-a-number becomes null."""
-    with output_faults(out / LOG), (out / LOG).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(_without_nan(line)) + "\n")
+def _open_board(out: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        _log.warning("tensorboard is not installed (pip install tensorboard): %s alone has the log", out / LOG)
+        return None
+    with output_faults(out / TENSORBOARD):
+        return SummaryWriter(str(out / TENSORBOARD), purge_step=step + 1)
+
+
+def _scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a line by name, those of a table as ``table/name``."""
+    for key, value in line.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}/{name}", inner) for name, inner in value.items() if inner is not None)
+        elif key != "step" and value is not None:
+            yield key, value
 
 
 def _without_nan(value: Any) -> Any:

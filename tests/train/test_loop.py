@@ -47,7 +47,10 @@ def log_lines(run: Path) -> list[dict[str, Any]]:
 
 
 def figures(run: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in log_lines(run)]
+    return [
+        {key: value for key, value in line.items() if key not in ("images_per_second", "wait_share")}
+        for line in log_lines(run)
+    ]
 
 
 def test_a_run_has_all_it_takes_to_use_it_and_to_run_it_again(shards: Path, bank: Path, tmp_path: Path) -> None:
@@ -108,10 +111,10 @@ def kill_in_step_five(shards: Path, bank: Path, out: Path, config: TrainConfig) 
 
 
 def interrupt_in_step_five(shards: Path, bank: Path, out: Path, config: TrainConfig) -> None:
-    def interrupt(step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def interrupt(step: int, sums: Tensor) -> Tensor:
         if step == 4:
             raise KeyboardInterrupt
-        return losses
+        return sums
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setitem(METHODS, "ssiw", method_that(interrupt))
@@ -236,22 +239,22 @@ def test_corrupt_samples_are_counted(bank: Path, tmp_path: Path, caplog: pytest.
     assert caplog.text.count("streets-train-000000002") == 1
 
 
-def method_that(change: Callable[[int, dict[str, Tensor]], dict[str, Tensor]]) -> Method:
+def method_that(change: Callable[[int, Tensor], Tensor]) -> Method:
     plain = METHODS["ssiw"]
 
-    def losses(batch: Any, *rest: Any) -> dict[str, Tensor]:
-        return change(batch.step, plain.losses(batch, *rest))
+    def sums(batch: Any, *rest: Any) -> Tensor:
+        return change(batch.step, plain.sums(batch, *rest))
 
-    return Method(losses, plain.annotation_types)
+    return dataclasses.replace(plain, sums=sums)
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
     shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
-    bad = method_that(lambda step, losses: {**losses, "hd": losses["hd"] * (factor if step >= 3 else 1)})
+    bad = method_that(lambda step, sums: sums * (factor if step >= 3 else 1))
     monkeypatch.setitem(METHODS, "ssiw", bad)
-    with pytest.raises(LabelmergeError, match=r"no longer a number at step 4; the newest good .* step-000003"):
+    with pytest.raises(LabelmergeError, match=r"no longer a number, at step 4; the newest good .* step-000003"):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
     assert load_checkpoint(tmp_path / "run").step == 3
 
@@ -267,18 +270,20 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
 def test_out_of_memory_is_one_clear_line(
     shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def run_out(step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run_out(step: int, sums: Tensor) -> Tensor:
         raise error
 
     monkeypatch.setitem(METHODS, "ssiw", method_that(run_out))
-    with pytest.raises(LabelmergeError, match="out of memory with batch_size 3 and crop 32. Use a smaller"):
+    with pytest.raises(
+        LabelmergeError, match="out of memory with .* 3 and crop 32, at step 1; there is no checkpoint yet. Use --acc"
+    ):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
 
 
 def test_other_faults_are_not_called_out_of_memory(
     shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fail(step: int, sums: Tensor) -> Tensor:
         raise RuntimeError("a shape is wrong")
 
     monkeypatch.setitem(METHODS, "ssiw", method_that(fail))
@@ -295,22 +300,23 @@ def test_batches_that_do_not_fit_into_memory_are_not_begun(shards: Path, bank: P
 def test_batches_too_small_for_batch_norm_are_named(
     shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def normalise(step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"hd": torch.nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1)).sum()}
+    def normalise(step: int, sums: Tensor) -> Tensor:
+        normalised: Tensor = torch.nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
+        return sums + normalised.sum()
 
     monkeypatch.setitem(METHODS, "ssiw", method_that(normalise))  # as in hrnet-w48 with one view of 32 pixels
-    with pytest.raises(ConfigError, match="batch norms of tiny have .* batch_size 3 and crop 32. Use a larger"):
+    with pytest.raises(ConfigError, match="batch norms of tiny have .* batch_size 3 and crop 32, at .* Use a larger"):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
 
 
 def test_a_worker_that_dies_during_a_step_is_one_clear_line(
     shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def die(step: int, sums: Tensor) -> Tensor:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")
 
     monkeypatch.setitem(METHODS, "ssiw", method_that(die))  # torch's signal handler raises it anywhere
-    with pytest.raises(LabelmergeError, match=r"a loading process died \(.*Terminated\)\. Usually memory"):
+    with pytest.raises(LabelmergeError, match=r"a loading process died \(.*Terminated\), at step 1; .* Usually memory"):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
 
 

@@ -75,7 +75,7 @@ def test_a_run_is_used_with_its_own_vectors(
     assert classes[0]["iou"] is not None
     if "--merge" in merge:
         refused = run("eval", "--checkpoint", out, "--bank", bank, *held_out)
-        assert refused.exit_code == 1 and f"the checkpoint's own, --bank {checkpoint / 'bank'}" in refused.stderr
+        assert refused.exit_code == 1 and "the checkpoint carries its own" in refused.stderr
 
     Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
     labels = ("--labels", "road, car", "--out", tmp_path / "masks", "--device", "cpu")

@@ -1,0 +1,123 @@
+"""What a run is trained on: which samples of which datasets, and which labels are its columns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labelmerge.embed.bank import Bank
+from labelmerge.embed.baselines import merged_bank
+from labelmerge.errors import ConfigError
+from labelmerge.loading.augment import Augmentation
+from labelmerge.loading.mix import Mixture, Source, group_by_dataset
+from labelmerge.loading.stream import ShardSet, find_splits
+from labelmerge.train.columns import Columns, Labels, build_columns
+from labelmerge.train.config import TrainConfig
+from labelmerge.train.methods import Method
+from labelmerge.train.teacher import refuse_other_teachers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The data of a run.
+
+    Attributes:
+        mixture: makes the batches.
+        bank: the label vectors' bank version; a baseline's, where the run asks for one.
+        columns: the merged labels.
+        record: what config.toml says about all this: paths, versions and hashes.
+    """
+
+    mixture: Mixture
+    bank: Bank
+    columns: Columns
+    record: dict[str, Any]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The D datasets by name, in the order of `Batch.dataset_ids`."""
+        return self.mixture.datasets
+
+    def part_of(self, parts: dict[str, str]) -> Tensor:
+        """Which dataset each loss is for: float [P, D] of 0 and 1, from each loss's annotation type."""
+        kinds = [source.annotation_type for source in self.mixture.sources]
+        return torch.tensor([[float(kind == wanted) for kind in kinds] for wanted in parts.values()])
+
+
+def read_inputs(shards: Sequence[Path], bank: Path, split: str | None, config: TrainConfig, method: Method) -> Inputs:
+    """Open the shards and the bank, and decide what is trained on.
+
+    Raises:
+        ShardError, BankError: they can't be read, or do not fit together.
+        ConfigError: the configuration does not fit them.
+    """
+    language = Bank.load(bank)
+    sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, method)
+    mapping = Path(config.mapping) if config.mapping else None
+    vectors = merged_bank(language, config.merge, [source.dataset for source in sources], mapping)
+    labels: Labels = "all" if config.labels == "all" else "seen"
+    columns = build_columns(vectors, sources, labels)
+    mixture = _mixture(sources, columns, config)
+    sets = [shard_set for source in sources for shard_set in source.sets]
+    refuse_other_teachers(sets, vectors)
+    record = {
+        "bank": str(bank),
+        "bank_version": vectors.version,
+        "shards": [str(shard_set.folder) for shard_set in sets],
+        "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
+    }
+    return Inputs(mixture, vectors, columns, record)
+
+
+def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> list[Source]:
+    """The datasets to train on: those that some loss is for, evaluation sets only on request. Raises ConfigError."""
+    wanted = set(method.annotation_types(config).values())
+    kept, reasons = [], []
+    for source in group_by_dataset(sets):
+        if source.annotation_type not in wanted:
+            reason = f"no loss for {source.annotation_type} samples in losses = {list(config.losses)}"
+        elif any(shard_set.role == "eval" for shard_set in source.sets) and not config.eval_sets:
+            reason = "it is an evaluation set (`--set eval_sets=true` trains on those too)"
+        else:
+            kept.append(source)
+            continue
+        reasons.append(f"{source.dataset} is left out: {reason}")
+    if not kept:
+        raise ConfigError(f"nothing to train on: {'; '.join(reasons)}")
+    for reason in reasons:
+        _log.info("%s", reason)
+    return kept
+
+
+def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig) -> Mixture:
+    share, remainder = divmod(config.batch_size, len(sources))
+    if not config.weights and remainder:
+        _log.info(
+            "batch_size %d is not a multiple of the %d datasets: each has %d or %d samples in a batch, in rotation",
+            config.batch_size, len(sources), share, share + 1,
+        )  # fmt: skip
+    return Mixture(
+        sources,
+        config.batch_size,
+        config.seed,
+        Augmentation(
+            crop=config.crop,
+            short_edge=config.short_edge,
+            scale=(config.scale_min, config.scale_max),
+            flip=config.flip,
+            colour=config.colour,
+            blur=config.blur,
+            jpeg=config.jpeg,
+        ),
+        tables=columns.tables,
+        weights=config.weights,
+        cache_mb=config.cache_mb,
+    )

@@ -1,0 +1,110 @@
+"""The processes of one training run: what `torchrun` starts, on one machine or many."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import distributed, nn
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from labelmerge.errors import LabelmergeError, UsageError
+from labelmerge.evaluate.ranks import Ranks, own_device
+from labelmerge.model.device import choose_device
+
+_PATIENCE = timedelta(minutes=30)  # how long a process waits for the others: rank 0 writes checkpoints meanwhile
+_HEAD_START = 1.0  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+class OtherProcessFailed(LabelmergeError):
+    """The run failed, and another of its processes says why: this one need not."""
+
+
+@contextmanager
+def training_ranks(device: str | None) -> Iterator[tuple[Ranks, torch.device]]:
+    """This process's place in the run and its device, the processes connected while the block lasts.
+
+    Without torchrun, one process. Where the block fails in one process it fails in all, and one of them alone raises
+    the reason.
+
+    Args:
+        device: as the user names it; on a machine with several GPUs each process takes its own.
+
+    Raises:
+        UsageError: there is no such device, or the environment is not as torchrun makes it.
+        OtherProcessFailed: in all processes but one, where the run has failed.
+    """
+    try:
+        world = int(os.environ.get("WORLD_SIZE") or 1)
+        store = None
+        if world > 1:
+            store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"the processes can't be connected ({error})", fix="Start them with torchrun") from error
+    if store is None:
+        yield Ranks(), choose_device(own_device(device))
+        return
+    try:
+        here = choose_device(own_device(device))
+        if here.type == "cuda":
+            torch.cuda.set_device(here)
+        # Gradients go from GPU to GPU; what is logged, which lies in main memory, by gloo.
+        backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
+        yield Ranks(rank, world), here
+        distributed.destroy_process_group()
+    except (LabelmergeError, RuntimeError) as error:
+        # After a failure nothing is torn down: that would wait for the others, who notice when this process ends.
+        if not isinstance(error, LabelmergeError) and not _lost_the_others(error):
+            raise
+        if not _may_speak(store):
+            # torchrun ends all processes when the first one ends; the one that speaks must be done by then.
+            time.sleep(_HEAD_START)
+            raise OtherProcessFailed("another process of this run has failed") from error
+        if isinstance(error, LabelmergeError):
+            raise
+        raise LabelmergeError(
+            f"another process of this run has ended without a word ({str(error).splitlines()[0]})",
+            fix="Usually its machine's memory ran out. The same command goes on from the newest checkpoint",
+        ) from error
+
+
+def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
+    """The module as all processes train it together: gradients are averaged over them.
+
+    Batch norm on GPUs averages over the batches of all processes. On CPUs torch has no such layer: there each process
+    has its own statistics, and the log says so.
+
+    Every parameter must take part in every backward pass of every process; the loop sees to that.
+    """
+    if ranks.world == 1:
+        return module
+    if device.type == "cuda":
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(module, device_ids=[device])
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        _log.warning("batch norm is not synchronised among CPU processes: each has its own statistics")
+    return DistributedDataParallel(module)
+
+
+def _lost_the_others(error: RuntimeError) -> bool:
+    """Whether this is what becomes of a process whose peers are gone."""
+    known = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Socket")
+    return isinstance(error, distributed.DistError) or any(words in str(error) for words in known)
+
+
+def _may_speak(store: Store) -> bool:
+    """Whether this is the first process that asks."""
+    try:
+        return bool(store.add("labelmerge/failure", 1) == 1)
+    except RuntimeError:  # the process that held the store is gone, and with it whoever may have spoken
+        return True
