@@ -164,6 +164,16 @@ def close_bars() -> None:
             bar.close()
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, which is in the plural where it must be: 1 split, 2 splits."""
+    return f"{count:,} {noun if count == 1 else f'{noun}s'}"
+
+
+def printable(line: str) -> str:
+    """A line with names from disk or from annotation files in it, as a terminal may see it: no control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 def say(result: Any, as_json: bool, text: str) -> None:
     """Print the command's last words: what was made and where, or the same as JSON."""
     click.echo(json.dumps(result, ensure_ascii=False, indent=1) if as_json else text)

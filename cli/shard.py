@@ -63,7 +63,12 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.option(
     "--instances/--no-instances", default=True, help="With masks of single objects, where there are any. [yes]"
 )
-@click.option("--samples-per-shard", type=click.IntRange(min=1), metavar="N", help="Images in one shard, made by one process. [250]")
+@click.option(
+    "--samples-per-shard",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images in one shard, made by one process. [250]",
+)
 @click.option(
     "--max-skip-ratio", type=click.FloatRange(0, 1), metavar="R", help="Fail where a larger share is unusable."
 )
@@ -124,8 +129,8 @@ def _text(report: Any, check: bool) -> str:
     if len(shown) < len(report.skipped):
         lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
     lines.append(f"classes: {report.classes_seen} of {report.classes} occur")
-    counts = f"{report.written} of {report.found} images of {report.dataset} {report.split}"
-    size = f"{report.shards} shard{'s' * (report.shards != 1)}, {_size(report.bytes)}"
+    counts = f"{report.written} of {options.counted(report.found, 'image')} of {report.dataset} {report.split}"
+    size = f"{options.counted(report.shards, 'shard')}, {_size(report.bytes)}"
     took = f"{report.seconds:.0f} s" if report.seconds < _MINUTE else f"{report.seconds / _MINUTE:.0f} min"
     if check:
         lines.append(f"Would write {counts} ({size}, {report.image_format}; about {took}); wrote nothing.")
@@ -136,7 +141,7 @@ def _text(report: Any, check: bool) -> str:
     else:
         kept = f", {report.kept} of them there already" if report.kept else ""
         lines.append(f"Wrote {counts} to {report.folder} ({size}{kept}, {took}).")
-    return "\n".join(lines)
+    return "\n".join(map(options.printable, lines))
 
 
 def _size(count: float) -> str:

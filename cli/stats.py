@@ -29,6 +29,7 @@ def command(folders: tuple[Path, ...], classes: bool, as_json: bool) -> None:
     lines = [table(splits), ""] if splits else []
     lines += [class_tables(splits), ""] if classes and splits else []
     lines += [f"{folder}: unfinished" for folder in unfinished]
-    lines.append(f"{sum(split.samples for split in splits):,} samples in {len(splits)} finished splits.")
+    samples = options.counted(sum(split.samples for split in splits), "sample")
+    lines.append(f"{samples} in {options.counted(len(splits), 'finished split')}.")
     data = {"splits": [split.to_json() for split in splits], "unfinished": [str(folder) for folder in unfinished]}
     options.say(data, as_json, "\n".join(lines))

@@ -40,12 +40,15 @@ def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, finish: boo
     report = verify(folders, workers=workers, track=options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.problems]
     lines += [_overlap(overlap) for overlap in reversed(report.overlaps)]
-    counts = f"{report.samples} samples in {report.shards} shards of {report.splits} splits"
+    counts = (
+        f"{options.counted(report.samples, 'sample')} in {options.counted(report.shards, 'shard')} of "
+        f"{options.counted(report.splits, 'split')}"
+    )
     faults = len(report.problems)
     leaks = any(overlap.kind == LEAK for overlap in report.overlaps)
-    verdict = f"{faults} faults in {counts}" if faults else f"No fault in {counts}"
+    verdict = f"{options.counted(faults, 'fault')} in {counts}" if faults else f"No fault in {counts}"
     verdict += ", but training images are in evaluation sets." if leaks else "."
-    options.say(report.to_json(), as_json, "\n".join([*lines, verdict]))
+    options.say(report.to_json(), as_json, "\n".join(map(options.printable, [*lines, verdict])))
     if faults or (leaks and no_leaks):
         raise click.exceptions.Exit(1)
 
@@ -53,10 +56,12 @@ def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, finish: boo
 def _overlap(overlap: Any) -> str:
     one, two = overlap.examples[0]
     example = f"{one} is {two}" + (", …" if overlap.images > 1 else "")
+    images, one_only = options.counted(overlap.images, "image"), overlap.images == 1
     if overlap.kind == "within":
-        return f"duplicates: {overlap.images} images of {overlap.first} repeat others of it ({example})"
+        verb = "repeats another" if one_only else "repeat others"
+        return f"duplicates: {images} of {overlap.first} {verb} of it ({example})"
     what = "LEAK" if overlap.kind == "leak" else "duplicates"
-    return f"{what}: {overlap.images} images of {overlap.first} are in {overlap.second} ({example})"
+    return f"{what}: {images} of {overlap.first} {'is' if one_only else 'are'} in {overlap.second} ({example})"
 
 
 def _finish(folders: tuple[Path, ...], as_json: bool) -> None:
@@ -64,9 +69,13 @@ def _finish(folders: tuple[Path, ...], as_json: bool) -> None:
 
     report = finish_all(folders, options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.unfinished]
-    lines += [f"finished {made.folder}: {made.written} samples in {made.shards} shards" for made in report.finished]
-    splits = len(report.finished) + len(report.unfinished)
-    last = f"Finished {len(report.finished)} of {splits} unfinished splits; {report.already} were finished before."
-    options.say(report.to_json(), as_json, "\n".join([*lines, last]))
+    lines += [
+        f"finished {made.folder}: {options.counted(made.written, 'sample')} in {options.counted(made.shards, 'shard')}"
+        for made in report.finished
+    ]
+    splits = options.counted(len(report.finished) + len(report.unfinished), "unfinished split")
+    before = f"{report.already} {'was' if report.already == 1 else 'were'} finished before"
+    last = f"Finished {len(report.finished)} of {splits}; {before}."
+    options.say(report.to_json(), as_json, "\n".join(map(options.printable, [*lines, last])))
     if report.unfinished:
         raise click.exceptions.Exit(1)

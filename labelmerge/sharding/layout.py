@@ -291,10 +291,13 @@ def _listed(source: Source) -> tuple[set[str] | None, str]:
         names = matlab.texts(matlab.load(source.root / path, source.word, fault=LayoutError))
         return {"/".join(filter(None, name.split("/"))) for name in names if name}, path
     try:
-        lines = (source.root / path).read_text(encoding="utf-8").splitlines()
+        lines = (source.root / path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LayoutError(f"can't be read as a list ({error})", where=source.root / path) from error
-    return {line.split()[0].lstrip("/") for line in lines if line.strip()}, path
+    listed = {line.split()[0].lstrip("/") for line in lines if line.strip()}
+    if not listed:
+        raise LayoutError("is a list of images, but names none", where=source.root / path)
+    return listed, path
 
 
 def _fields(source: Source, match: Match) -> dict[str, str | int]:

@@ -60,7 +60,11 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ShardError("no manifest: the run was not finished", where=folder)
+        raise ShardError(
+            "no manifest: the run was not finished",
+            where=folder,
+            fix="Run its `labelmerge shard …` again; after runs with --part, `labelmerge verify --finish`",
+        )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -262,9 +262,9 @@ def _nothing(source: Source, skips: list[Skip]) -> str:
     if not skips:
         return f"{what}: no images found"
     reasons = "; ".join(f"{skip.path}: {skip.reason}" for skip in skips[:_MAX_REASONS_SHOWN])
-    return (
-        f"{what}: {len(skips)} files found, all unusable ({reasons}{'; …' if len(skips) > _MAX_REASONS_SHOWN else ''})"
-    )
+    reasons += "; …" if len(skips) > _MAX_REASONS_SHOWN else ""
+    found = "the only file found is unusable" if len(skips) == 1 else f"{len(skips)} files found, all unusable"
+    return f"{what}: {found} ({reasons})"
 
 
 def _update(digest: hashlib._Hash, entry: object) -> None:

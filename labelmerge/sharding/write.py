@@ -262,17 +262,18 @@ def check_all(recipe: Recipe, root: Path, **settings: Any) -> list[ShardReport]:
         and the log says why.
     """
     reports = []
-    first: LayoutError | None = None
+    left_out: list[tuple[str, LayoutError]] = []
     for split in SPLITS:
         try:
             reports.append(check(recipe, root, split, **settings))
         except NoLabels:
             continue
         except LayoutError as error:
-            _log.warning("%s: %s", split, error)
-            first = first or error
-    if not reports and first is not None:
-        raise first
+            left_out.append((split, error))
+    if not reports and left_out:
+        raise left_out[0][1]
+    for split, why in left_out:
+        _log.warning("%s: %s", split, why)
     return reports
 
 

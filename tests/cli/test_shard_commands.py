@@ -50,7 +50,7 @@ def test_shard_then_verify(run: Run, recipe: Path, tmp_path: Path) -> None:
     )
     again = json.loads(run(*words, "--out", out, "--json").stdout)
     assert (again["written"], again["kept"], again["skipped"][0]["path"]) == (1, 1, "images/train/b.jpg")
-    assert run("verify", out).stdout == "No fault in 1 samples in 1 shards of 1 splits.\n"
+    assert run("verify", out).stdout == "No fault in 1 sample in 1 shard of 1 split.\n"
     (tar,) = out.rglob("*.tar")
     tar.write_bytes(tar.read_bytes()[:-10])
     damaged = run("verify", out, "--json")

@@ -285,7 +285,7 @@ def test_the_command(run: Run, panoptic: Path, tmp_path: Path) -> None:
     result = run(*words, "--format", "coco-instances", "--things", things)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == (
-        f"Wrote coco_panoptic val to {tmp_path}/coco: 3 annotations of 1 images, 2 categories."
+        f"Wrote coco_panoptic val to {tmp_path}/coco: 3 annotations of 1 image, 2 categories."
     )
     again = run(*words, "--format", "coco-panoptic")
     assert (again.exit_code, again.stderr.splitlines()[-1].count("is there already")) == (1, 1)

@@ -8,16 +8,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import Result
+from PIL import Image
 
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, OutputError, SampleError
 from labelmerge.sharding import plan
 from labelmerge.sharding.images import MAX_FILE_BYTES, read_file
 from labelmerge.sharding.write import check, shard
+
+from .listing import listed
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -104,3 +109,67 @@ def test_ctrl_c_while_workers_start_is_one_line(own: Own, tmp_path: Path, wait: 
     assert "Traceback" not in said and said.endswith("Aborted!\n")
     report = shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=1)
     assert report.written == 6
+
+
+LISTED = """
+name = "my_streets"
+annotation_type = "mask"
+reader = "index_png"
+descriptions = "my_streets.csv"
+[layout]
+images = "images/train/*.jpg"
+masks = "masks/train/{stem}.png"
+list = "{split}.txt"
+[ids]
+ignore = [255]
+"""
+
+
+def test_a_list_that_begins_with_a_byte_order_mark(own: Own) -> None:
+    own.write_recipe(LISTED)
+    own.pairs(2)
+    (own.root / "train.txt").write_bytes("\ufeff000\r\n001\r\n".encode())
+    report = check(own.recipe, own.root, "train")
+    assert (report.written, report.skipped) == (2, ())
+
+
+def test_an_empty_list(own: Own) -> None:
+    own.write_recipe(LISTED)
+    own.pairs(1)
+    (own.root / "train.txt").write_text("\n\n")
+    with pytest.raises(LayoutError, match=r"train\.txt: is a list of images, but names none"):
+        check(own.recipe, own.root, "train")
+
+
+def test_names_do_not_command_the_terminal(own: Own, run: Callable[..., Result]) -> None:
+    own.write_recipe(LISTED)
+    own.pairs(1)
+    (own.root / "train.txt").write_text("000\n\x1b[31mred\x07\n")
+    result = run("shard", own.recipe_file, "--root", own.root, "--split", "train", "--check")
+    assert "skipped \\x1b[31mred\\x07: named in train.txt" in result.stdout
+    assert result.stdout.replace("\n", "").isprintable()
+
+
+def test_a_folder_of_something_else_is_said_once(own: Own, run: Callable[..., Result]) -> None:
+    result = run("shard", "voc", "--root", own.root, "--check")
+    assert result.exit_code == 1
+    assert result.stderr.count("not laid out as voc") == 1 and result.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["masks/train/0", "masks/train", "train-masks-0", "train-masks/0", "train-masks", "masks/0", "masks"],
+)
+def test_wherever_open_images_masks_were_unpacked(own: Own, folder: str) -> None:
+    own.image("train/000a045a0715d64d.jpg")
+    (own.root / folder).mkdir(parents=True)
+    name = "000a045a0715d64d_m0cup_aaaaaaaa.png"
+    Image.new("1", (16, 12), 1).save(own.root / folder / name)
+    (own.root / "class-descriptions-boxable.csv").write_text("/m/0cup,Coffee cup\n")
+    (own.root / "classes-segmentation.txt").write_bytes("\ufeff/m/0cup\n".encode())
+    (own.root / "train-annotations-object-segmentation.csv").write_text(
+        "MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,PredictedIoU,Clicks\n"
+        f"{name},000a045a0715d64d,/m/0cup,aaaaaaaa,0,1,0,1,,\n"
+    )
+    mask = (found := listed(load_recipe("openimages"), own.root, "train")).read(found.item).mask
+    assert mask is not None and mask.tolist() == [[found.source.space.indices[0]] * 16] * 12

@@ -491,7 +491,7 @@ def test_the_command_tells_of_leaks_but_blames_only_on_demand(
     result = run("verify", tmp_path / "a", tmp_path / "b")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
-        f"LEAK: 1 images of {tmp_path}/a/streets/train are in {tmp_path}/b/exam/test "
+        f"LEAK: 1 image of {tmp_path}/a/streets/train is in {tmp_path}/b/exam/test "
         "(streets-train-000000001 is exam-test-000000000)",
         "No fault in 3 samples in 2 shards of 2 splits, but training images are in evaluation sets.",
     ]
@@ -530,14 +530,14 @@ def test_finish(run: Run, own: Own, tmp_path: Path) -> None:
     early = run("verify", "--finish", out)
     assert early.exit_code == 1
     assert "2 of 4 shards are not done yet (000001, 000003). Run the missing parts" in early.stdout
-    assert early.stdout.splitlines()[-1] == "Finished 0 of 1 unfinished splits; 0 were finished before."
+    assert early.stdout.splitlines()[-1] == "Finished 0 of 1 unfinished split; 0 were finished before."
     shard(own.recipe, own.root, "train", out, samples_per_shard=1, part=(2, 2))
     assert [problem.what for problem in verify([out]).problems] == ["no manifest: the run was not finished"]
     done = run("verify", "--finish", out)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [
         f"finished {out}/my_streets/train: 4 samples in 4 shards",
-        "Finished 1 of 1 unfinished splits; 0 were finished before.",
+        "Finished 1 of 1 unfinished split; 0 were finished before.",
     ]
     for name in ("manifest.json", "croissant.json", *(f"my_streets-train-{number:06d}.tar" for number in range(4))):
         one, two = (folder / "my_streets/train" / name for folder in (tmp_path / "whole", out))

@@ -124,7 +124,7 @@ def test_a_shard_without_samples_does_not_appear(own: Own, tmp_path: Path) -> No
 
 def test_nothing_usable_is_an_error(own: Own, tmp_path: Path) -> None:
     own.image("images/train/a.jpg")
-    with pytest.raises(LayoutError, match="1 files found, all unusable .images/train/a.jpg: no annotation"):
+    with pytest.raises(LayoutError, match="the only file found is unusable .images/train/a.jpg: no annotation"):
         shard(own.recipe, own.root, "train", tmp_path)
     assert not any(tmp_path.iterdir())
     own.mask("masks/train/a.png", size=(3, 3))

@@ -102,7 +102,7 @@ def test_unfinished_and_damaged(out: Path, run: Run) -> None:
     (out / "my_streets/val/manifest.json").unlink()
     result = run("stats", out)
     assert result.exit_code == 0 and f"{out}/my_streets/val: unfinished\n" in result.stdout
-    assert result.stdout.splitlines()[-1] == "2 samples in 1 finished splits."
+    assert result.stdout.splitlines()[-1] == "2 samples in 1 finished split."
     path = out / "my_streets/train/manifest.json"
     data = json.loads(path.read_text())
     path.write_text(json.dumps(data | {"class_pixels": {"7": 1}}))

@@ -356,7 +356,7 @@ def make_listed(own: Own, expected: dict[str, Any]) -> Listed | None:
     """The plan; None, as it must be, where no image can be used."""
     if expected:
         return listed(own.recipe, own.root, "train")
-    with pytest.raises(LayoutError, match="all unusable"):
+    with pytest.raises(LayoutError, match="unusable"):
         listed(own.recipe, own.root, "train")
     return None
 
@@ -582,12 +582,12 @@ def test_open_images_boxes_are_clipped_and_the_first_of_two_files_is_read(own: O
         (
             "train-annotations-object-segmentation.csv",
             HEADER + f"a.png,0a,{DOG},1,x,1,0,1,1,\n",
-            "row 1 has a box of",
+            "row 1 has '.*' for a number of its box",
         ),
         (
             "train-annotations-object-segmentation.csv",
             HEADER + f"a.png,0a,{DOG},1,nan,1,0,1,1,\n",
-            "row 1 has a box of",
+            "row 1 has '.*' for a number of its box",
         ),
     ],
 )

@@ -144,7 +144,7 @@ def _class_of(source: Source) -> dict[str, int]:
         return {label: index_of[folded(name)] for label, name in names.items() if folded(name) in index_of}
     path = source.root / _classes_file(source)
     try:
-        labels = path.read_text(encoding="utf-8").split()
+        labels = path.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise LayoutError(f"can't be read ({error})", where=path) from error
     if unknown := [label for label in labels if folded(names.get(label, "")) not in index_of]:
@@ -163,19 +163,17 @@ def _classes_file(source: Source) -> str:
 
 def _corners(texts: Sequence[str], path: Path, row: int) -> Corners:
     """x0, y0, x1, y1 as shares of width and height."""
-    x0, y0, x1, y1 = (_number(text, path, row, what=texts) for text in texts)
+    x0, y0, x1, y1 = (_number(text, path, row, f" of its box, {', '.join(texts)}") for text in texts)
     return x0, y0, x1, y1
 
 
-def _number(text: str, path: Path, row: int, what: object = "") -> float:
+def _number(text: str, path: Path, row: int, what: str = "") -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise LayoutError(
-            f"row {row} has a box of {what}" if what else f"row {row} has {text!r} for a number", where=path
-        )
+        raise LayoutError(f"row {row} has {text!r} for a number{what}", where=path)
     return number
 
 
