@@ -18,19 +18,19 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from labelmerge.errors import ConfigError, LabelmergeError, SampleError, ShardError, did_you_mean
 from labelmerge.labels import LabelSpace
 from labelmerge.loading.augment import Augmentation, training_view
-from labelmerge.loading.stream import Sample, ShardSet
+from labelmerge.loading.stream import NO_BOXES, Boxes, Decoded, Encoded, ShardSet
 
 # Pixels and boxes without a label, in every batch. Not 255: a mixture may have more labels than that.
 IGNORE = -1
@@ -38,6 +38,8 @@ IGNORE = -1
 # How many neighbours are tried in place of a corrupt sample before the shards as a whole are called corrupt.
 _REPLACEMENTS = 64
 _PERMUTATIONS_KEPT = 2
+# About how much larger a sample is in memory than in its shard.
+_UNPACKED = 8
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class Batch:
     Attributes:
         step: t; the batch is a function of it and the seed.
         images: uint8 ``[B, 3, S, S]``, RGB; normalising is left to the device that computes.
-        masks: int64 ``[B, S, S]``: the values that the mixture's tables give, or class indices of each sample's own
-            label space where it has no tables; `IGNORE` (-1) where there is no label, and everywhere in a box sample.
-        boxes: for each image float32 ``[P, 4]``, x0, y0, x1, y1 in pixels of the view. Crowds and groups are left out.
+        masks: ``[B, S, S]``: the values that the mixture's tables give, or class indices of each sample's own label
+            space where it has no tables; `IGNORE` (-1) where there is no label, and everywhere in a box sample. int64
+            after `to`; before, the smallest of int16 and int32 that holds them, a quarter or half of it to hand over.
+        boxes: for each image float32 ``[P, 4]``, x0, y0, x1, y1 in pixels of the view; none in samples with masks.
+            Crowds and groups are left out.
         box_classes: for each image int64 ``[P]``, like `masks`.
         box_embeddings: for each image float32 ``[P, D]`` from the shards, or None.
         datasets: for each image its dataset's name, which is its label space's name too.
@@ -72,11 +76,11 @@ class Batch:
     skipped: list[str]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
+        """The same batch with its tensors on `device`, masks as int64."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=True),
-            masks=self.masks.to(device, non_blocking=True),
+            masks=self.masks.to(device, non_blocking=True).long(),
             boxes=[boxes.to(device) for boxes in self.boxes],
             box_classes=[classes.to(device) for classes in self.box_classes],
             box_embeddings=[None if vectors is None else vectors.to(device) for vectors in self.box_embeddings],
@@ -101,6 +105,29 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same batch, ready for a fast copy to a GPU (called by torch's DataLoader)."""
         return replace(self, images=self.images.pin_memory(), masks=self.masks.pin_memory())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes every tensor is a file in shared memory. The two large ones lie there already; for the many
+        # small ones (boxes of each image) copying is cheaper than a file each, of which a process may have 1024 open.
+        small = {
+            "boxes": [boxes.numpy() for boxes in self.boxes],
+            "box_classes": [classes.numpy() for classes in self.box_classes],
+            "box_embeddings": [None if vectors is None else vectors.numpy() for vectors in self.box_embeddings],
+            "dataset_ids": self.dataset_ids.numpy(),
+        }
+        others = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in small}
+        return _batch_of, (others, small)
+
+
+def _batch_of(others: Mapping[str, Any], small: Mapping[str, Any]) -> Batch:
+    """The batch that `Batch.__reduce__` took apart."""
+    return Batch(
+        **others,
+        boxes=[torch.from_numpy(boxes) for boxes in small["boxes"]],
+        box_classes=[torch.from_numpy(classes) for classes in small["box_classes"]],
+        box_embeddings=[None if vectors is None else torch.from_numpy(vectors) for vectors in small["box_embeddings"]],
+        dataset_ids=torch.from_numpy(small["dataset_ids"]),
+    )
 
 
 @dataclass(frozen=True)
@@ -140,11 +167,11 @@ class Source:
     def __len__(self) -> int:
         return sum(map(len, self.sets))
 
-    def read(self, number: int) -> Sample:
-        """Sample `number` of them all; raises SampleError or ShardError."""
+    def fetch(self, number: int) -> Encoded:
+        """Sample `number` of them all, not decoded and without instances; raises SampleError or ShardError."""
         ends = list(itertools.accumulate(map(len, self.sets)))
         place = bisect.bisect_right(ends, number)
-        return self.sets[place].read(number - (ends[place - 1] if place else 0))
+        return self.sets[place].fetch(number - (ends[place - 1] if place else 0))
 
 
 def group_by_dataset(sets: Sequence[ShardSet]) -> list[Source]:
@@ -182,11 +209,13 @@ class Mixture:
         tables: for each dataset, what a mask value becomes: int64 ``[ignore_index + 1]`` (`LabelSpace.lookup`).
             Without tables masks keep the dataset's own indices.
         weights: whole-number shares of datasets by name; 1 where not given.
-        cache_mb: decoded samples are kept in memory up to this many megabytes (per loading process), because small
-            datasets come round often and decoding is most of the work. 0 keeps none.
+        cache_mb: small datasets come round often, so those that fit (8 × their shards are no more than this many
+            megabytes) are decoded whole and kept in memory, up to this much in all processes together. 0 keeps none.
+        rank, world: of `world` ranks this is number `rank` (0 ..): it makes its own `batch_size` / `world` of each
+            batch's samples. The ranks' batches one after the other are the batch that a single process makes.
 
     Raises:
-        ConfigError: a weight is not a positive whole number, or names no dataset.
+        ConfigError: a weight is not a positive whole number, or names no dataset; the batch can't be shared equally.
     """
 
     sources: Sequence[Source]
@@ -196,8 +225,17 @@ class Mixture:
     tables: Mapping[str, npt.NDArray[np.int64]] | None = None
     weights: Mapping[str, int] = field(default_factory=dict)
     cache_mb: int = 256
+    rank: int = 0
+    world: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise ConfigError(f"rank {self.rank} of {self.world}")
+        if self.batch_size % self.world:
+            raise ConfigError(
+                f"batches of {self.batch_size} can't be shared equally by {self.world} processes",
+                fix=f"Use a --batch-size that is a multiple of {self.world}",
+            )
         for name, weight in self.weights.items():
             if name not in self.datasets:
                 raise ConfigError(f"a weight for {name!r}, which is not here", fix=did_you_mean(name, self.datasets))
@@ -216,8 +254,15 @@ class Mixture:
         }
         self._tables = own if self.tables is None else self.tables
         self._permutations: OrderedDict[tuple[int, int], npt.NDArray[np.int64]] = OrderedDict()
-        self._cache: dict[tuple[int, int], Sample] = {}
-        self._room = self.cache_mb * 2**20
+        widest = max(int(table.max(initial=0)) for table in self._tables.values())
+        self._mask_dtype = torch.int16 if widest <= np.iinfo(np.int16).max else torch.int32
+        narrow = np.int16 if self._mask_dtype == torch.int16 else np.int32
+        self._narrow = [self._tables[source.dataset].astype(narrow) for source in self.sources]
+        # Whether a dataset is decoded whole must not depend on the number of processes that share the memory.
+        room = self.cache_mb * 2**20
+        self._whole = [_UNPACKED * sum(s.nbytes for s in source.sets) <= room for source in self.sources]
+        self._cache: dict[tuple[int, int], tuple[str, Decoded, Boxes]] = {}
+        self._room = room
 
     @property
     def datasets(self) -> list[str]:
@@ -225,52 +270,44 @@ class Mixture:
         return [source.dataset for source in self.sources]
 
     def slots(self, step: int) -> list[tuple[int, int]]:
-        """For each sample of batch `step`: (which dataset, the how-manieth sample of that dataset in the run)."""
+        """For each sample of this rank's batch `step`: (dataset, the how-manieth sample of that dataset in the run)."""
+        size = self.batch_size // self.world
+        first = step * self.batch_size + self.rank * size
         out = []
-        for slot in range(step * self.batch_size, (step + 1) * self.batch_size):
+        for slot in range(first, first + size):
             cycles, place = divmod(slot, len(self._cycle))
             dataset, before = self._turns[place]
             out.append((dataset, cycles * self._per_cycle[dataset] + before))
         return out
 
     def batch(self, step: int) -> Batch:
-        """Batch `step` of the run.
+        """Batch `step` of the run (of this rank).
 
         Raises:
             ShardError: a shard can't be read, or sample after sample is corrupt.
         """
         size = self.augmentation.crop
-        images = np.empty((self.batch_size, size, size, 3), dtype=np.uint8)
-        masks = np.full((self.batch_size, size, size), IGNORE, dtype=np.int64)
-        boxes, box_classes, keys = [], [], []
-        box_embeddings: list[Tensor | None] = []
-        skipped: list[str] = []
         slots = self.slots(step)
-        for i, (dataset, number) in enumerate(slots):
-            source = self.sources[dataset]
-            table = self._tables[source.dataset]
-            sample = self._sample(dataset, number, skipped)
-            rng = np.random.default_rng([2, self.seed, self._identity[dataset], number])
-            view = training_view(sample, self.augmentation, source.space.ignore_index, rng)
-            images[i] = view.image
-            if view.mask is not None:
-                masks[i] = table[view.mask]
-            boxes.append(torch.from_numpy(view.boxes))
-            box_classes.append(torch.from_numpy(table[sample.box_classes[view.kept]]))
-            vectors = sample.box_embeddings
-            box_embeddings.append(None if vectors is None else torch.from_numpy(vectors[view.kept].astype(np.float32)))
-            keys.append(sample.key)
+        images = _empty((len(slots), 3, size, size), torch.uint8)
+        masks = _empty((len(slots), size, size), self._mask_dtype).fill_(IGNORE)
+        skipped: list[str] = []
+        made = [
+            self._labelled(dataset, number, image, mask, skipped)
+            for (dataset, number), image, mask in zip(slots, images, masks, strict=True)
+        ]
         return Batch(
             step=step,
-            images=torch.from_numpy(images.transpose(0, 3, 1, 2).copy()),
-            masks=torch.from_numpy(masks),
-            boxes=boxes,
-            box_classes=box_classes,
-            box_embeddings=box_embeddings,
+            images=images,
+            masks=masks,
+            boxes=[torch.from_numpy(labelled.boxes) for labelled in made],
+            box_classes=[torch.from_numpy(labelled.classes) for labelled in made],
+            box_embeddings=[
+                None if labelled.embeddings is None else torch.from_numpy(labelled.embeddings) for labelled in made
+            ],
             datasets=[self.sources[dataset].dataset for dataset, _ in slots],
             dataset_ids=torch.tensor([dataset for dataset, _ in slots]),
             annotation_types=[self.sources[dataset].annotation_type for dataset, _ in slots],
-            keys=keys,
+            keys=[labelled.key for labelled in made],
             skipped=skipped,
         )
 
@@ -284,8 +321,10 @@ class Mixture:
         if workers == 0:
             yield from map(self.batch, range(start, stop))
             return
+        share = replace(self)
+        share._room //= workers
         loader = DataLoader(
-            _Steps(replace(self, cache_mb=self.cache_mb // workers)),
+            _Steps(share),
             batch_size=None,
             sampler=range(start, stop),
             num_workers=workers,
@@ -298,17 +337,33 @@ class Mixture:
                     raise made
                 yield made
 
-    def _sample(self, dataset: int, number: int, skipped: list[str]) -> Sample:
-        """The dataset's sample for its slot `number`; the next one of the epoch where that is corrupt."""
+    def _labelled(self, dataset: int, number: int, image: Tensor, mask: Tensor, skipped: list[str]) -> _Labelled:
+        """The view for the dataset's slot `number`, written to `image` and `mask`.
+
+        Where the slot's sample is corrupt, the next one of the epoch stands in, and a line is added to `skipped`.
+        """
         source = self.sources[dataset]
+        table = self._tables[source.dataset]
         epoch, place = divmod(number, len(source))
         order = self._permutation(dataset, epoch)
         for offset in range(min(len(source), _REPLACEMENTS)):
             which = int(order[(place + offset) % len(source)])
+            rng = np.random.default_rng([2, self.seed, self._identity[dataset], number])
             try:
-                return self._read(dataset, which)
+                key, picture, boxes = self._read(dataset, which)
+                view = training_view(picture, boxes.boxes, self.augmentation, source.space.ignore_index, rng, image)
             except SampleError as error:
                 skipped.append(str(error))
+                continue
+            if view.mask is not None:
+                self._narrow[dataset].take(view.mask, out=mask.numpy(), mode="clip")
+            vectors = boxes.box_embeddings
+            return _Labelled(
+                key=key,
+                boxes=view.boxes,
+                classes=table[boxes.box_classes[view.kept]],
+                embeddings=None if vectors is None else vectors[view.kept].astype(np.float32),
+            )
         raise ShardError(f"sample after sample of {source.dataset} is corrupt; the last: {skipped[-1]}")
 
     def _permutation(self, dataset: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -320,32 +375,57 @@ class Mixture:
                 self._permutations.popitem(last=False)
         return self._permutations[key]
 
-    def _read(self, dataset: int, which: int) -> Sample:
+    def _read(self, dataset: int, which: int) -> tuple[str, Encoded | Decoded, Boxes]:
+        """A sample's key, its picture, and the boxes that teach something: none where there is a mask."""
         if (dataset, which) in self._cache:
             return self._cache[dataset, which]
-        sample = _trainable(self.sources[dataset].read(which), self._tables[self.sources[dataset].dataset])
+        source = self.sources[dataset]
+        encoded = source.fetch(which)
+        boxes = NO_BOXES
+        if source.annotation_type == "box":
+            boxes = _teaching(encoded.boxes(), self._tables[source.dataset], encoded.where)
+        if not self._whole[dataset]:
+            return encoded.key, encoded, boxes
+        sample = encoded.key, encoded.picture(), boxes
         # The cache is never emptied: samples come in random order, so any that is kept is as good as another.
-        if sample.nbytes <= self._room:
-            self._room -= sample.nbytes
+        if sample[1].nbytes <= self._room:
+            self._room -= sample[1].nbytes
             self._cache[dataset, which] = sample
         return sample
 
 
-def _trainable(sample: Sample, table: npt.NDArray[np.int64]) -> Sample:
-    """The sample without the boxes that teach nothing: crowds and groups, and labels that are not in play."""
-    classes = sample.box_classes
+@dataclass(frozen=True)
+class _Labelled:
+    """What a batch needs to know of one view beside its image and mask."""
+
+    key: str
+    boxes: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+    embeddings: npt.NDArray[np.float32] | None
+
+
+def _teaching(boxes: Boxes, table: npt.NDArray[np.int64], where: str) -> Boxes:
+    """Without the boxes that teach nothing: crowds and groups, and labels that are not in play."""
+    classes = boxes.box_classes
     if len(classes) and (classes.min() < 0 or classes.max() >= len(table)):
-        raise SampleError("a box's class is not in the label space", where=sample.key)
-    keep = ~(sample.iscrowd | sample.group_of) & (table[classes] != IGNORE)
-    return replace(
-        sample,
-        instances=None,
-        boxes=sample.boxes[keep],
+        raise SampleError("a box's class is not in the label space", where=where)
+    keep = ~(boxes.iscrowd | boxes.group_of) & (table[classes] != IGNORE)
+    return Boxes(
+        boxes=boxes.boxes[keep],
         box_classes=classes[keep],
-        iscrowd=sample.iscrowd[keep],
-        group_of=sample.group_of[keep],
-        box_embeddings=None if sample.box_embeddings is None else sample.box_embeddings[keep],
+        iscrowd=boxes.iscrowd[keep],
+        group_of=boxes.group_of[keep],
+        box_embeddings=None if boxes.box_embeddings is None else boxes.box_embeddings[keep],
     )
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor; in a loading process in the shared memory that its reader sees, so it isn't copied."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    size = math.prod(shape) * dtype.itemsize
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]  # as in torch's default_collate
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape, torch.empty(shape, device="meta").stride())
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import bisect
 import io
 import itertools
 import json
+import struct
 import tarfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from labelmerge.errors import RecipeError, SampleError, ShardError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
-
-Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+from labelmerge.loading.pixels import Mask, decode_image, decode_mask, image_region, open_image
 
 _FORMAT = "labelmerge-shards/2"
 _MANIFEST = "manifest.json"
@@ -60,11 +61,193 @@ class Sample:
     box_embeddings: npt.NDArray[np.float16] | None
     meta: Mapping[str, Any] = field(repr=False)
 
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image and its mask in memory; read like `Encoded`.
+
+    Attributes:
+        image: uint8 ``[H, W, 3]``, RGB.
+        mask: uint8 or uint16 ``[H, W]``; None in a box dataset.
+    """
+
+    image: npt.NDArray[np.uint8]
+    mask: Mask | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def shrinks(self) -> bool:
+        return False
+
+    def region(self, box: tuple[int, int, int, int], shrink: int = 1) -> npt.NDArray[np.uint8]:
+        x0, y0, x1, y1 = box
+        return self.image[y0:y1, x0:x1]
+
+    def mask_rows(self, rows: int) -> Mask | None:
+        return self.mask
+
     @property
     def nbytes(self) -> int:
-        """About how much memory the sample holds, in bytes."""
-        arrays = (self.image, self.mask, self.instances, self.boxes, self.box_classes, self.box_embeddings)
-        return sum(array.nbytes for array in arrays if array is not None)
+        """How much memory it holds, in bytes."""
+        return self.image.nbytes + (0 if self.mask is None else self.mask.nbytes)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of a sample, as in `Sample`."""
+
+    boxes: npt.NDArray[np.float32]
+    box_classes: npt.NDArray[np.int64]
+    iscrowd: npt.NDArray[np.bool_]
+    group_of: npt.NDArray[np.bool_]
+    box_embeddings: npt.NDArray[np.float16] | None
+
+
+NO_BOXES = Boxes(
+    boxes=np.zeros((0, 4), dtype=np.float32),
+    box_classes=np.zeros(0, dtype=np.int64),
+    iscrowd=np.zeros(0, dtype=np.bool_),
+    group_of=np.zeros(0, dtype=np.bool_),
+    box_embeddings=None,
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample as it lies in the shard. Every method decodes only what it is asked for, anew each time.
+
+    Attributes:
+        key: ``<dataset>-<split>-<9 digits>``.
+        members: the bytes of its files by kind, e.g. ``{"jpg": …, "mask.png": …}``.
+        space, annotation_type: of the split.
+        where: what errors say.
+        size: height and width of the image, pixels, by its header.
+        shrinks: whether `region` can be asked for less than full size: in JPEGs.
+
+    Raises, as do all methods:
+        SampleError: what was asked for is missing or damaged.
+    """
+
+    key: str
+    members: Mapping[str, bytes] = field(repr=False)
+    space: LabelSpace
+    annotation_type: str
+    where: str
+    size: tuple[int, int] = field(init=False)
+    shrinks: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        with self._named():
+            header = open_image(self._image)
+            object.__setattr__(self, "size", (header.size[1], header.size[0]))
+            object.__setattr__(self, "shrinks", header.format == "JPEG")
+
+    def decode(self) -> Sample:
+        """The whole sample."""
+        with self._named():
+            meta = self._meta()
+            image = decode_image(self._image)
+            instances = self.members.get("instances.png")
+            boxes = self._boxes(meta)
+            return Sample(
+                key=self.key,
+                image=image,
+                mask=self._mask(None),
+                instances=None
+                if instances is None
+                else decode_mask(instances, "instances.png", self.size).astype(np.uint16, copy=False),
+                boxes=boxes.boxes,
+                box_classes=boxes.box_classes,
+                iscrowd=boxes.iscrowd,
+                group_of=boxes.group_of,
+                box_embeddings=boxes.box_embeddings,
+                meta=meta,
+            )
+
+    def region(self, box: tuple[int, int, int, int], shrink: int = 1) -> npt.NDArray[np.uint8]:
+        """The image within `box` (left, top, right, bottom; multiples of `shrink`), at a `shrink`-th of its size.
+
+        Returns:
+            uint8 ``[height // shrink, width // shrink, 3]``.
+        """
+        with self._named():
+            return image_region(self._image, box, shrink)
+
+    def mask_rows(self, rows: int) -> Mask | None:
+        """The mask's first `rows` rows or more; None in a box dataset."""
+        with self._named():
+            return self._mask(rows)
+
+    def picture(self) -> Decoded:
+        """The whole image and mask."""
+        with self._named():
+            return Decoded(decode_image(self._image), self._mask(None))
+
+    def boxes(self) -> Boxes:
+        """The boxes, from the json."""
+        with self._named():
+            return self._boxes(self._meta())
+
+    @property
+    def _image(self) -> bytes:
+        data = self.members.get("jpg", self.members.get("png"))
+        if data is None:
+            raise SampleError("no image (jpg or png)")
+        return data
+
+    def _mask(self, rows: int | None) -> Mask | None:
+        if self.annotation_type == "box":
+            return None
+        if "mask.png" not in self.members:
+            raise SampleError("no mask.png")
+        mask = decode_mask(self.members["mask.png"], "mask.png", self.size, rows)
+        if mask.dtype != self.space.dtype:
+            raise SampleError(f"mask.png is {mask.dtype}, but its label space needs {np.dtype(self.space.dtype)}")
+        return mask
+
+    def _meta(self) -> dict[str, Any]:
+        if "json" not in self.members:
+            raise SampleError("no json")
+        meta: dict[str, Any] = json.loads(self.members["json"])
+        meta |= {name: json.loads(meta[name]) for name in ("present", "boxes", "segments") if name in meta}
+        if meta.get("label_space", self.space.hash) != self.space.hash:
+            raise SampleError("its label space is not the manifest's")
+        return meta
+
+    def _boxes(self, meta: Mapping[str, Any]) -> Boxes:
+        entries = meta.get("boxes") or []
+        embeddings = None
+        if "box_embeddings.npy" in self.members:
+            embeddings = np.load(io.BytesIO(self.members["box_embeddings.npy"]), allow_pickle=False)
+            if embeddings.ndim != 2 or len(embeddings) != len(entries):
+                raise SampleError(f"{len(entries)} boxes but box embeddings {list(embeddings.shape)}")
+        return Boxes(
+            boxes=np.array([entry["bbox"] for entry in entries], dtype=np.float32).reshape(len(entries), 4),
+            box_classes=np.array([entry["class_index"] for entry in entries], dtype=np.int64),
+            iscrowd=np.array([bool(entry.get("iscrowd", False)) for entry in entries], dtype=np.bool_),
+            group_of=np.array([bool(entry.get("group_of", False)) for entry in entries], dtype=np.bool_),
+            box_embeddings=embeddings,
+        )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn whatever a decoder raises into a SampleError that says which sample it was."""
+        try:
+            yield
+        except SampleError as error:
+            raise SampleError(error.what, where=self.where) from error
+        except UnidentifiedImageError as error:  # whose own words hold an address in memory, new each time
+            what = "can't be decoded (an image or mask is none that Pillow knows)"
+            raise SampleError(what, where=self.where) from error
+        # Decoders raise whatever they like at bytes that are not theirs; a json that lacks something raises the rest.
+        except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
+            what = f"can't be decoded ({type(error).__name__}: {error})"
+            raise SampleError(what, where=self.where) from error
+        except (struct.error, Image.DecompressionBombError) as error:
+            raise SampleError(f"can't be decoded ({error})", where=self.where) from error
 
 
 def find_splits(folders: Sequence[Path], split: str | None) -> list[Path]:
@@ -141,6 +324,7 @@ class ShardSet:
         space: the label space of its masks and boxes.
         class_pixels: labelled pixels of each class index in the whole split (classes without any may be absent).
         class_boxes: boxes of each class index, likewise.
+        nbytes: size of all its shards.
         manifest_sha256: hash of the manifest, which holds the hashes of the shards: the identity of the data.
     """
 
@@ -152,6 +336,7 @@ class ShardSet:
     space: LabelSpace
     class_pixels: Mapping[int, int]
     class_boxes: Mapping[int, int]
+    nbytes: int
     box_teacher: Mapping[str, str | None] | None
     manifest_sha256: str
     _names: Sequence[str] = field(repr=False)
@@ -176,6 +361,7 @@ class ShardSet:
             if data["format"] != _FORMAT:
                 raise ShardError(f"format {data['format']!r} is not {_FORMAT!r}", where=path)
             shards = data["shards"]
+            sizes = [int(shard["bytes"]) for shard in shards]
             shard_set = cls(
                 folder=folder,
                 dataset=str(data["dataset"]),
@@ -185,13 +371,13 @@ class ShardSet:
                 space=LabelSpace.from_json(data["label_space"]),
                 class_pixels={int(index): int(count) for index, count in data["class_pixels"].items()},
                 class_boxes={int(index): int(count) for index, count in data["class_boxes"].items()},
+                nbytes=sum(sizes),
                 box_teacher=data.get("box_teacher"),
                 manifest_sha256=sha256_file(path),
                 _names=tuple(str(shard["name"]) for shard in shards),
                 _ends=tuple(itertools.accumulate(int(shard["samples"]) for shard in shards)),
                 _index={},
             )
-            sizes = [int(shard["bytes"]) for shard in shards]
         except RecipeError as error:
             raise ShardError(str(error), where=path) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -216,6 +402,10 @@ class ShardSet:
             SampleError: this sample is corrupt; others may be read.
             ShardError: the shard itself can't be read or is not what the manifest says.
         """
+        return self.fetch(number, but=() if instances else ("instances.png",)).decode()
+
+    def fetch(self, number: int, but: Container[str] = ("instances.png",)) -> Encoded:
+        """Read sample `number`, without the members `but`, and decode nothing. Raises as `read`."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         shard = bisect.bisect_right(self._ends, number)
@@ -225,27 +415,19 @@ class ShardSet:
         places = {
             name: (int(start), int(stop))
             for name, (start, stop) in zip(index.members, index.places[number - first], strict=True)
-            if start >= 0 and (instances or name != "instances.png")
+            if start >= 0 and name not in but
         }
-        begin, end = min(start for start, _ in places.values()), max(stop for _, stop in places.values())
+        begin = min((start for start, _ in places.values()), default=0)
+        end = max((stop for _, stop in places.values()), default=0)
         try:
-            with tar.open("rb") as stream:
+            with tar.open("rb", buffering=0) as stream:
                 stream.seek(begin)
                 data = stream.read(end - begin)
         except OSError as error:
             raise ShardError(f"can't be read ({error.strerror})", where=tar) from error
         files = {name: data[start - begin : stop - begin] for name, (start, stop) in places.items()}
         key = index.keys[number - first].decode()
-        where = f"{tar}: {key}"
-        try:
-            return _decode(key, files, self.space, self.annotation_type)
-        except SampleError as error:
-            raise SampleError(error.what, where=where) from error
-        except UnidentifiedImageError as error:  # whose own words hold an address in memory, new each time
-            raise SampleError("can't be decoded (an image or mask is none that Pillow knows)", where=where) from error
-        # Decoders raise whatever they like at bytes that are not theirs; a json that lacks something raises the rest.
-        except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, Image.DecompressionBombError) as error:
-            raise SampleError(f"can't be decoded ({type(error).__name__}: {error})", where=where) from error
+        return Encoded(key, files, self.space, self.annotation_type, f"{tar}: {key}")
 
     def _shard_index(self, shard: int) -> _Index:
         if shard not in self._index:
@@ -279,55 +461,3 @@ def _read_headers(path: Path) -> _Index:
     names = tuple(sorted({name for _, members in samples for name in members}))
     places = np.array([[members.get(name, (-1, -1)) for name in names] for _, members in samples], dtype=np.int64)
     return _Index(np.array([key.encode() for key, _ in samples], dtype=np.bytes_), names, places)
-
-
-def _decode(key: str, files: Mapping[str, bytes], space: LabelSpace, annotation_type: str) -> Sample:
-    image_bytes = files.get("jpg", files.get("png"))
-    if image_bytes is None:
-        raise SampleError("no image (jpg or png)")
-    if "json" not in files:
-        raise SampleError("no json")
-    meta = json.loads(files["json"])
-    meta |= {name: json.loads(meta[name]) for name in ("present", "boxes", "segments") if name in meta}
-    if meta.get("label_space", space.hash) != space.hash:
-        raise SampleError("its label space is not the manifest's")
-    image = np.asarray(Image.open(io.BytesIO(image_bytes)).convert("RGB"))
-    mask: Mask | None = None
-    instances: npt.NDArray[np.uint16] | None = None
-    if annotation_type != "box":
-        if "mask.png" not in files:
-            raise SampleError("no mask.png")
-        mask = _mask(files["mask.png"], "mask.png", image.shape[:2])
-        if mask.dtype != space.dtype:
-            raise SampleError(f"mask.png is {mask.dtype}, but its label space needs {np.dtype(space.dtype)}")
-    if "instances.png" in files:
-        instances = _mask(files["instances.png"], "instances.png", image.shape[:2]).astype(np.uint16, copy=False)
-    entries = meta.get("boxes") or []
-    boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float32).reshape(len(entries), 4)
-    embeddings = None
-    if "box_embeddings.npy" in files:
-        embeddings = np.load(io.BytesIO(files["box_embeddings.npy"]), allow_pickle=False)
-        if embeddings.ndim != 2 or len(embeddings) != len(boxes):
-            raise SampleError(f"{len(boxes)} boxes but box embeddings {list(embeddings.shape)}")
-    return Sample(
-        key=key,
-        image=image,
-        mask=mask,
-        instances=instances,
-        boxes=boxes,
-        box_classes=np.array([entry["class_index"] for entry in entries], dtype=np.int64),
-        iscrowd=np.array([bool(entry.get("iscrowd", False)) for entry in entries], dtype=np.bool_),
-        group_of=np.array([bool(entry.get("group_of", False)) for entry in entries], dtype=np.bool_),
-        box_embeddings=embeddings,
-        meta=meta,
-    )
-
-
-def _mask(data: bytes, name: str, size: tuple[int, ...]) -> Mask:
-    image = Image.open(io.BytesIO(data))
-    if image.mode not in ("L", "P", "I;16", "I"):
-        raise SampleError(f"{name} is not a single channel image ({image.mode})")
-    values = np.asarray(image)
-    if values.shape != size:
-        raise SampleError(f"{name} is {values.shape[1]}x{values.shape[0]}, the image {size[1]}x{size[0]}")
-    return values if values.dtype == np.uint8 else values.astype(np.uint16)

@@ -13,7 +13,7 @@ import torch
 from labelmerge.errors import ConfigError, LabelmergeError, ShardError
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.mix import IGNORE, Batch, Mixture, group_by_dataset, schedule
-from labelmerge.loading.stream import Sample, ShardSet
+from labelmerge.loading.stream import Encoded, ShardSet
 
 from .toy_shards import Toy
 
@@ -39,7 +39,7 @@ def test_a_batch_says_what_each_sample_is(tmp_path: Path) -> None:
     assert batch.datasets == ["parts", "streets", "things"] * 2 and batch.dataset_ids.tolist() == [0, 1, 2] * 2
     assert batch.annotation_types == ["noisy_mask", "mask", "box"] * 2
     assert batch.images.shape == (6, 3, 24, 24) and batch.images.dtype == torch.uint8
-    assert batch.masks.shape == (6, 24, 24) and batch.masks.dtype == torch.int64
+    assert batch.masks.shape == (6, 24, 24) and batch.masks.dtype == torch.int16
     assert set(batch.masks[1].flatten().tolist()) <= {IGNORE, 0, 1, 2}
     assert (batch.masks[2] == IGNORE).all() and (batch.masks[1] != IGNORE).any()
     for i in range(6):
@@ -157,13 +157,13 @@ def test_splits_of_one_dataset_are_one_source(tmp_path: Path) -> None:
 
 def test_decoded_samples_are_kept_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
-    read = ShardSet.read
+    fetch = ShardSet.fetch
 
-    def counted(self: ShardSet, number: int) -> Sample:
+    def counted(self: ShardSet, number: int) -> Encoded:
         reads.append(number)
-        return read(self, number)
+        return fetch(self, number)
 
-    monkeypatch.setattr(ShardSet, "read", counted)
+    monkeypatch.setattr(ShardSet, "fetch", counted)
     list(mixture(tmp_path, [STREETS], batch_size=5).batches(0, 4))
     assert len(reads) == 5
     reads.clear()

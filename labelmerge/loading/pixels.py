@@ -1,0 +1,130 @@
+"""Pictures out of compressed files, and no more of them than a view shows.
+
+A JPEG or PNG is decoded from the top, so the rows below a view cost nothing if the decoder does not know of them:
+`first_rows` tells it so in the file's header. What is decoded is then equal to the last bit. A view that shrinks a JPEG
+a lot is decoded at a half, a quarter or an eighth of its size, which is close, but not equal (`SHRINKS`).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from labelmerge.errors import SampleError
+
+Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+# What a JPEG can be divided by while it is decoded, coarsest first.
+SHRINKS = (8, 4, 2, 1)
+
+# The colour of a row may be taken from the row of blocks below it (16 rows where colour is stored at half the height).
+_MARGIN = 16
+_SEQUENTIAL = (0xC0, 0xC1)  # SOF0, SOF1: one pass over the picture from top to bottom, Huffman coded
+_OTHER_FRAMES = (*range(0xC2, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_SCAN = 0xDA
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def open_image(data: bytes) -> Image.Image:
+    """The picture in a file, not decoded yet: its size and mode are known from the header."""
+    return Image.open(io.BytesIO(data))
+
+
+def image_region(data: bytes, region: tuple[int, int, int, int], shrink: int = 1) -> npt.NDArray[np.uint8]:
+    """A part of an image.
+
+    Args:
+        data: a file of any kind that Pillow reads.
+        region: left, top, right, bottom in pixels of the image at full size; multiples of `shrink`.
+        shrink: 1, or 2, 4 or 8 for a JPEG's region at that fraction of its size.
+
+    Returns:
+        uint8 ``[height // shrink, width // shrink, 3]``, RGB.
+
+    Raises:
+        What Pillow raises at files that are damaged in what is decoded: OSError, SyntaxError, ValueError and others.
+    """
+    x0, y0, x1, y1 = region
+    image = open_image(first_rows(data, y1))
+    if shrink > 1:
+        width, height = image.size
+        image.draft(None, (width // shrink, height // shrink))
+        if image.size != (-(-width // shrink), -(-height // shrink)):
+            raise SampleError(f"a {image.format} that can't be decoded at 1/{shrink} of its size")
+    part = image.crop((x0 // shrink, y0 // shrink, x1 // shrink, y1 // shrink))
+    return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+
+
+def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
+    """A whole image: uint8 ``[H, W, 3]``, RGB. Raises what `image_region` does."""
+    image = open_image(data)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def decode_mask(data: bytes, name: str, size: tuple[int, int], rows: int | None = None) -> Mask:
+    """A single channel PNG: uint8 or uint16 ``[H, W]``, or its first `rows` rows.
+
+    Args:
+        name: what errors call it.
+        size: height and width that it must have.
+
+    Raises:
+        SampleError: it has several channels or another size.
+        What Pillow raises at damaged files.
+    """
+    image = open_image(data)
+    if image.mode not in ("L", "P", "I;16", "I"):
+        raise SampleError(f"{name} is not a single channel image ({image.mode})")
+    if image.size != (size[1], size[0]):
+        raise SampleError(f"{name} is {image.size[0]}x{image.size[1]}, the image {size[1]}x{size[0]}")
+    if rows is not None and rows < size[0]:
+        image = open_image(first_rows(data, rows))
+    values = np.asarray(image)
+    return values if values.dtype == np.uint8 else values.astype(np.uint16)
+
+
+def first_rows(data: bytes, rows: int) -> bytes:
+    """The same JPEG or PNG with a header that ends it below the first `rows` rows, or a little later.
+
+    Every decoder gives the same pixels in these rows as for the whole file. What can't be cut so is returned as it is:
+    progressive and arithmetic coded JPEGs, those with one scan per colour, interlaced PNGs, other kinds of file.
+    """
+    if data.startswith(_PNG):
+        return _shorter_png(data, rows)
+    if data.startswith(b"\xff\xd8"):
+        return _shorter_jpeg(data, rows)
+    return data
+
+
+def _shorter_png(data: bytes, rows: int) -> bytes:
+    # PNG specification 11.2.2: IHDR comes first; 13 bytes of width, height, …, interlace method, then their CRC.
+    if data[12:16] != b"IHDR" or len(data) < 33:
+        return data
+    height, interlaced = struct.unpack_from(">I8xB", data, 20)[0], data[28]
+    if interlaced or rows >= height:
+        return data
+    header = data[12:20] + struct.pack(">I", rows) + data[24:29]
+    return b"".join((data[:12], header, struct.pack(">I", zlib.crc32(header)), memoryview(data)[33:]))
+
+
+def _shorter_jpeg(data: bytes, rows: int) -> bytes:
+    # ITU T.81, annex B: segments of marker, length and content up to the scan; the frame header says the height.
+    place, frame, channels = 2, 0, 0
+    while place + 10 < len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker in _OTHER_FRAMES:
+            return data
+        if marker in _SEQUENTIAL:
+            frame, channels = place, data[place + 9]
+        if marker == _SCAN:
+            height = struct.unpack_from(">H", data, frame + 5)[0] if frame else 0
+            if data[place + 4] != channels or rows + _MARGIN >= height:
+                return data
+            return b"".join((data[: frame + 5], struct.pack(">H", rows + _MARGIN), memoryview(data)[frame + 7 :]))
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return data
