@@ -102,10 +102,12 @@ class Fingerprint:
     Attributes:
         model: as in `TextEncoder.identity`.
         weights_sha256: likewise; None for a hub's, which are known by their name.
+        activation: likewise; None where it follows from the other two.
     """
 
     model: str
     weights_sha256: str | None
+    activation: str | None = None
 
 
 def load_encoder(spec: str, device: str | None = None) -> TextEncoder:
@@ -148,7 +150,16 @@ def fingerprint(spec: str) -> Fingerprint:
     if kind == _OPEN_CLIP:
         model, _, rest = name.partition("/")
         path = _local(rest)
-        return Fingerprint(f"{_OPEN_CLIP}:{model}", sha256_file(_weights_file(path)) if path else None)
+        if path is None:
+            return Fingerprint(f"{_OPEN_CLIP}:{model}", None)
+        weights = _weights_file(path)
+        config = path / _FOLDER_CONFIG  # anyone may edit it, and the weights don't tell
+        activation = None
+        if config.is_file() and not _is_torchscript(weights):
+            model_config = _read_json(config).get("model_cfg")
+            quick = isinstance(model_config, dict) and model_config.get("quick_gelu")
+            activation = "quick_gelu" if quick else "gelu"
+        return Fingerprint(f"{_OPEN_CLIP}:{model}", sha256_file(weights), activation)
     path = _offline_folder() if kind == _OFFLINE else _local(name)
     return Fingerprint(_SENTENCE_TRANSFORMERS, _folder_sha256(path) if path else None)
 
@@ -423,7 +434,11 @@ def _folder_sha256(folder: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What a model's configuration says; nothing where it is not JSON, which loading the model tells better."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        return {}
     return data if isinstance(data, dict) else {}
 
 

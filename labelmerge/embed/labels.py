@@ -321,6 +321,8 @@ def _recorded_identity(versions: Sequence[Mapping[str, Any]], spec: str) -> Mapp
     for entry in reversed(versions):
         identity: Mapping[str, Any] = entry["identity"]
         same_weights = identity.get("weights_sha256") == print_.weights_sha256
+        if print_.activation not in (None, identity.get("activation")):
+            continue
         # Published weights go by their name: the tag of a hub says which they are.
         if identity.get("model") == print_.model and (
             same_weights if print_.weights_sha256 else identity.get("spec") == spec
