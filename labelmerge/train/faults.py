@@ -12,6 +12,7 @@ from labelmerge.errors import ConfigError, LabelmergeError
 from labelmerge.loading.mix import dead_workers
 from labelmerge.model.device import is_out_of_memory
 from labelmerge.train.config import TrainConfig
+from labelmerge.train.ranks import left_alone
 
 
 @dataclass
@@ -50,7 +51,7 @@ def clear_faults(config: TrainConfig, place: Place) -> Iterator[None]:
     """Say in one line what went wrong within, at which step, and which checkpoint remains.
 
     Raises:
-        LabelmergeError: memory ran out, a loading process died, or the library's own faults with the step added.
+        LabelmergeError: memory ran out, a loading process or another process of the run died, or the library's own faults with the step added.
         ConfigError: batch norm has too little to average; the model can't be compiled.
     """
     try:
@@ -78,4 +79,6 @@ def _foreign_faults(config: TrainConfig) -> Iterator[None]:
             line = str(error).strip().splitlines()[0]
             what = f"{config.model} can't be compiled here ({type(error).__name__}: {line})"
             raise ConfigError(what, fix="Train without --compile") from error
+        if alone := left_alone(error):
+            raise alone from error
         raise

@@ -64,18 +64,16 @@ def training_ranks(device: str | None) -> Iterator[tuple[Ranks, torch.device]]:
         distributed.destroy_process_group()
     except (LabelmergeError, RuntimeError) as error:
         # After a failure nothing is torn down: that would wait for the others, who notice when this process ends.
-        if not isinstance(error, LabelmergeError) and not _lost_the_others(error):
+        told = error if isinstance(error, LabelmergeError) else left_alone(error)
+        if told is None:
             raise
         if not _may_speak(store):
             # torchrun ends all processes when the first one ends; the one that speaks must be done by then.
             time.sleep(_HEAD_START)
             raise OtherProcessFailed("another process of this run has failed") from error
-        if isinstance(error, LabelmergeError):
+        if told is error:
             raise
-        raise LabelmergeError(
-            f"another process of this run has ended without a word ({str(error).splitlines()[0]})",
-            fix="Usually its machine's memory ran out. The same command goes on from the newest checkpoint",
-        ) from error
+        raise told from error
 
 
 def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
@@ -96,10 +94,15 @@ def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modu
     return DistributedDataParallel(module)
 
 
-def _lost_the_others(error: RuntimeError) -> bool:
-    """Whether this is what becomes of a process whose peers are gone."""
+def left_alone(error: Exception) -> LabelmergeError | None:
+    """One line for what torch raises in a process whose peers are gone; None for other errors."""
     known = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Socket")
-    return isinstance(error, distributed.DistError) or any(words in str(error) for words in known)
+    if not isinstance(error, distributed.DistError) and not any(words in str(error) for words in known):
+        return None
+    return LabelmergeError(
+        f"another process of this run has ended without a word ({str(error).splitlines()[0]})",
+        fix="Usually its machine's memory ran out. The same command goes on from the newest checkpoint",
+    )
 
 
 def _may_speak(store: Store) -> bool:
