@@ -129,7 +129,7 @@ def _text(report: Any, check: bool) -> str:
     if len(shown) < len(report.skipped):
         lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
     lines.append(f"classes: {report.classes_seen} of {report.classes} occur")
-    counts = f"{report.written} of {options.counted(report.found, 'image')} of {report.dataset} {report.split}"
+    counts = f"{report.written:,} of {options.counted(report.found, 'image')} of {report.dataset} {report.split}"
     size = f"{options.counted(report.shards, 'shard')}, {_size(report.bytes)}"
     took = f"{report.seconds:.0f} s" if report.seconds < _MINUTE else f"{report.seconds / _MINUTE:.0f} min"
     if check:

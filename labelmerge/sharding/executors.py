@@ -21,10 +21,11 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from labelmerge.errors import LabelmergeError, OutputError, SampleError, UsageError
+from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
 from labelmerge.files import atomic_file
 from labelmerge.sharding.members import Made, Tally, make_sample
 from labelmerge.sharding.plan import Options, Task
+from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.sample import Source
 from labelmerge.sharding.teacher import Waiting, load_teacher
 
@@ -97,6 +98,7 @@ def run(job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "l
 
     Raises:
         OutputError: a shard can't be written.
+        LayoutError: a folder of the dataset is gone.
         UsageError: Ray isn't installed.
         LabelmergeError: a worker died, or the cluster can't be reached.
     """
@@ -129,6 +131,7 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
                     try:
                         sample = make_sample(job.source, item, key, job.options, tally)
                     except SampleError as error:
+                        _refuse_if_gone(job.source, error)
                         shard.skipped.append({"path": item.path, "reason": _reason(error, job.source.root, item.path)})
                     else:
                         _write(tar, waiting.add(sample))
@@ -146,6 +149,19 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
 
 class _Empty(Exception):
     """Keeps a shard without samples from taking its name."""
+
+
+def _refuse_if_gone(source: Source, error: SampleError) -> None:
+    """Raises LayoutError where not one file is gone, but its whole folder: a disk that was pulled out, a network share
+    that went away. All that follows would be skipped, and the run look finished."""
+    if isinstance(error.where, Path) and READERS[source.reader].image is None:
+        folder = error.where.parent
+        if not os.path.isdir(folder):
+            raise LayoutError(
+                "was there when the run began, and is gone",
+                where=folder,
+                fix="Bring it back and run the same command again: finished shards are kept",
+            ) from error
 
 
 def _reason(error: SampleError, root: Path, path: str) -> str:

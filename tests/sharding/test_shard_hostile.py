@@ -8,9 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from click.testing import Result
@@ -26,6 +26,8 @@ from .listing import listed
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
+
+T = TypeVar("T")
 
 
 def huge(path: Path, size: int = 60 << 30) -> None:
@@ -173,3 +175,38 @@ def test_wherever_open_images_masks_were_unpacked(own: Own, folder: str) -> None
     )
     mask = (found := listed(load_recipe("openimages"), own.root, "train")).read(found.item).mask
     assert mask is not None and mask.tolist() == [[found.source.space.indices[0]] * 16] * 12
+
+
+@pytest.mark.parametrize("folder", ["images", "masks", "."])
+def test_a_disk_that_goes_away_ends_the_run(own: Own, tmp_path: Path, folder: str) -> None:
+    own.pairs(6)
+    shard(own.recipe, own.root, "train", tmp_path / "b", samples_per_shard=2)
+    away = tmp_path / "away"
+
+    def pulled_out(things: Iterable[T], what: str, total: int | None = None, /) -> Iterator[T]:
+        for step, thing in enumerate(things):
+            if step == 3:
+                os.rename(own.root / folder, away)
+            yield thing
+
+    with pytest.raises(LayoutError, match="was there when the run began, and is gone"):
+        shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=2, track=pulled_out)
+    os.rename(away, own.root / folder)
+    report = shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=2)
+    assert (report.kept, report.written, report.skipped) == (2, 6, ())
+    for path in (tmp_path / "b").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "a" / path.relative_to(tmp_path / "b")).read_bytes()
+
+
+def test_a_file_that_goes_away_is_skipped(own: Own, tmp_path: Path) -> None:
+    own.pairs(4)
+
+    def deleted(things: Iterable[T], what: str, total: int | None = None, /) -> Iterator[T]:
+        for step, thing in enumerate(things):
+            if step == 1:
+                (own.root / "masks/train/002.png").unlink()
+            yield thing
+
+    report = shard(own.recipe, own.root, "train", tmp_path, track=deleted)
+    reason = "masks/train/002.png: can't be read (No such file or directory)"
+    assert (report.written, report.skipped) == (3, ({"path": "images/train/002.jpg", "reason": reason},))
