@@ -33,3 +33,20 @@ def rows_read(size_in: int, first: int, last: int, size_out: int) -> tuple[int, 
     """Which input rows ``[lower, upper)`` the output rows ``[first, last)`` are made of."""
     used = bilinear_matrix(size_in, size_out)[first:last].any(dim=0).nonzero()
     return int(used[0]), int(used[-1]) + 1
+
+
+@lru_cache(maxsize=64)
+def bilinear_gaps(size_in: int, size_out: int) -> tuple[Tensor, Tensor]:
+    """The same weights, by the two inputs that an output lies between: gap k is between inputs k - 1 and k.
+
+    Outputs before the first input's centre lie in gap 0, those from the last one's centre on in gap `size_in`; there,
+    the one input that there is has weight 1.
+
+    Returns:
+        int64 [size_in + 2], the first output of each gap and, last, `size_out`; float64 [size_out], the weight of the
+        input after (the input before has the rest). Both are shared, so not to be written to.
+    """
+    source = (torch.arange(size_out, dtype=torch.float64) + 0.5) * (size_in / size_out) - 0.5
+    gap = source.floor().long() + 1
+    share = torch.where(gap == 0, 1.0, torch.where(gap == size_in, 0.0, source - source.floor()))
+    return torch.searchsorted(gap, torch.arange(size_in + 2)), share

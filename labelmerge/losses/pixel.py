@@ -7,7 +7,11 @@ products of neighbouring embeddings.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -15,6 +19,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from labelmerge.losses.bilinear import bilinear_matrix, rows_read
+
+_log = logging.getLogger(__name__)
+
+Kernel = Literal["auto", "chunked", "fused"]
 
 # How many of the B·N·H·W logits exist at one time: on a CPU about what its caches hold, elsewhere what keeps it busy.
 _CHUNK = {"cpu": 1 << 20}
@@ -30,13 +38,15 @@ def pixel_cosine_loss(
     *,
     allowed: Tensor | None = None,
     reduction: Literal["mean", "none"] = "mean",
+    kernel: Kernel = "auto",
 ) -> Tensor:
     """Cross-entropy over cosine similarity / temperature at every pixel of the full-size image (SSIW eq. 1–3, L_HD).
 
     Equal to upsampling `v` to H×W (bilinear, ``align_corners=False``), normalising it and taking the cross-entropy of
     its cosines with `labels` over `tau`; values and gradients are the same, but no H·W·C and no H·W·N tensor is made.
     Gradients reach `v`, `labels` and `tau`. Everything is computed in float32 (float64 where `v` is float64), also
-    under autocast.
+    under autocast; the fused kernel rounds gradients to bfloat16 where `v` is bfloat16. The same input gives the same
+    bits on the same device in every run.
 
     Args:
         v: pixel embeddings [B, C, h, w] of any length, any float dtype.
@@ -48,14 +58,17 @@ def pixel_cosine_loss(
         allowed: bool [B, N]; the softmax of an image runs over its own allowed labels only (all by default). A pixel
             whose label is not allowed has an infinite loss.
         reduction: ``"mean"`` over all labelled pixels of the batch together (0 where there are none), or ``"none"``.
+        kernel: ``"chunked"``, in torch, on any device; ``"fused"``, in Triton, on CUDA and not in float64; or
+            ``"auto"``, which takes the fused one where it works.
 
     Returns:
         A scalar, or with ``reduction="none"`` the losses [B, H, W], 0 where there is no label.
 
     Raises:
-        ValueError: shapes that do not fit, or an `ignore_index` that is one of the N classes.
+        ValueError: shapes that do not fit, an `ignore_index` that is one of the N classes, or a kernel that there is
+            not or that cannot run here.
     """
-    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed)
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, kernel)
     if reduction == "none":
         return losses
     return losses.sum() / (targets != ignore_index).sum().clamp(min=1)
@@ -70,6 +83,7 @@ def trimmed_pixel_cosine_loss(
     *,
     allowed: Tensor | None = None,
     drop: float = 0.3,
+    kernel: Kernel = "auto",
 ) -> Tensor:
     """The same for noisy masks: each image's largest losses are taken for mistakes of its mask (SSIW eq. 4–5, L_LD).
 
@@ -86,7 +100,7 @@ def trimmed_pixel_cosine_loss(
     """
     if not 0 <= drop < 1:
         raise ValueError(f"drop must be at least 0 and below 1, not {drop}")
-    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed).flatten(1)
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, kernel).flatten(1)
     labelled = (targets != ignore_index).flatten(1)
     dropped = (drop * labelled.sum(dim=1, keepdim=True)).long()
     # Sorted rather than compared with a quantile, so that ties do not change how many are dropped. Unlabelled
@@ -99,7 +113,13 @@ def trimmed_pixel_cosine_loss(
 
 
 def _pixel_losses(
-    v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor | float, ignore_index: int, allowed: Tensor | None
+    v: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    tau: Tensor | float,
+    ignore_index: int,
+    allowed: Tensor | None,
+    kernel: Kernel,
 ) -> Tensor:
     """The losses [B, H, W], 0 where there is no label."""
     if v.ndim != 4 or labels.ndim != 2 or labels.shape[1] != v.shape[1]:
@@ -113,19 +133,72 @@ def _pixel_losses(
     # bfloat16 logits over a temperature of 0.07 would be noise, so the caller's autocast does not reach in here.
     with torch.autocast(v.device.type, enabled=False):
         dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
-        v, labels = v.to(dtype), labels.to(dtype)
-        if isinstance(tau, Tensor):
-            tau = tau.to(dtype).reshape(())
+        if not isinstance(tau, Tensor):
+            tau = torch.full((), tau, dtype=dtype, device=v.device)
+        labels, tau = labels.to(dtype), tau.to(v.device, dtype).reshape(())
+        if allowed is not None:
+            # An image without any allowed label has no labelled pixel; all labels keep its softmax finite.
+            allowed = allowed | ~allowed.any(dim=1, keepdim=True)
+        if _takes_fused(kernel, v, allowed is not None):
+            from labelmerge.losses.fused import fused_pixel_losses
+
+            with torch.cuda.device(v.device) if v.is_cuda else nullcontext():
+                return fused_pixel_losses(v, labels, targets, tau, ignore_index, allowed)
+        v = v.to(dtype)
         height, width = targets.shape[1:]
         low = torch.einsum("nc,bchw->bnhw", labels, v)
         scale = _upsampled_length(v, height, width).reciprocal() / tau
         targets = targets.long()
         labelled = targets != ignore_index
-        if allowed is not None:
-            # An image without any allowed label has no labelled pixel; all labels keep its softmax finite.
-            allowed = allowed | ~allowed.any(dim=1, keepdim=True)
         losses: Tensor = _CrossEntropy.apply(low, scale, targets.masked_fill(~labelled, 0), labelled, allowed)
         return losses
+
+
+def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool) -> bool:
+    """Whether the fused kernel is to be taken; ValueError where it is asked for and cannot be."""
+    if kernel not in ("auto", "chunked", "fused"):
+        raise ValueError(f"kernel must be auto, chunked or fused, not {kernel}")
+    if kernel == "auto":
+        suits = v.is_cuda and v.dtype != torch.float64 and v.numel() > 0
+        return suits and _fused_works(v.device, v.dtype, some_allowed)
+    if kernel == "fused":
+        if v.dtype == torch.float64:
+            raise ValueError("the fused kernel computes in float32; float64 needs kernel='chunked'")
+        if find_spec("triton") is None:
+            raise ValueError("the fused kernel needs Triton: pip install triton")
+        from labelmerge.losses.fused import is_interpreted
+
+        if not (v.is_cuda or is_interpreted()):
+            raise ValueError(f"the fused kernel needs a CUDA device, and v is on {v.device}")
+    return kernel == "fused"
+
+
+@lru_cache
+def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool) -> bool:
+    """Whether the fused kernel compiles here and agrees with the chunked one on a small example; if not, a warning."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(2, 16, 6, 7, generator=generator).to(device, dtype).requires_grad_()
+    labels = torch.nn.functional.normalize(torch.randn(5, 16, generator=generator), dim=1).to(device)
+    targets = torch.randint(4, (2, 24, 28), generator=generator).to(device)
+    allowed = (torch.arange(5, device=device) < 4).expand(2, -1) if some_allowed else None
+    tau = torch.full((), 0.07, device=device, requires_grad=True)
+    results = []
+    try:
+        for kernel in ("chunked", "fused"):
+            with torch.enable_grad():
+                loss = pixel_cosine_loss(v, labels, targets, tau, allowed=allowed, kernel=kernel)
+            results.append((loss.detach(), *torch.autograd.grad(loss, (v, tau))))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler may raise
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    else:
+        errors = [float((b - a).float().norm() / a.float().norm()) for a, b in zip(*results, strict=True)]
+        if max(errors) < (1e-2 if dtype == torch.bfloat16 else 1e-3):
+            return True
+        reason = f"it is off by {max(errors):.2g} on a small example"
+    _log.warning("The fused loss kernel does not work on %s (%s); the chunked one is used, slower", device, reason)
+    return False
 
 
 def _upsampled_length(v: Tensor, height: int, width: int) -> Tensor:

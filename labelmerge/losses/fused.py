@@ -1,0 +1,211 @@
+"""The pixel loss on a GPU: matrix products by cuBLAS, everything at full size by Triton kernels (docs/losses.md)."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from labelmerge.losses import kernels
+from labelmerge.losses.bilinear import bilinear_gaps, bilinear_matrix
+
+# One warp is one program: its 32 lanes lie along a row of gaps, whose logits are neighbours in memory.
+_LANES = 32
+# What is in registers at once. Compiled for Hopper, twice the pixels spill in the forward kernel.
+_LABELS = 4
+_PIXELS_FORWARD = (2, 4)  # of a gap: rows and columns, at most
+_PIXELS_BACKWARD = (4, 4)
+_ROWS_BACKWARD = 16  # rows of cells per program; one more row of gaps is computed
+
+
+def is_interpreted() -> bool:
+    """Whether Triton runs its kernels on the CPU (``TRITON_INTERPRET=1``), as the tests do."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def fused_pixel_losses(
+    v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor, ignore_index: int, allowed: Tensor | None
+) -> Tensor:
+    """The losses [B, H, W] in float32, 0 where there is no label; NaN where a target is no class.
+
+    Args:
+        v: [B, C, h, w], float32, float16 or bfloat16. Products with bfloat16 are taken as such: exact in the forward
+            pass, where `labels` are split into two bfloat16 parts; the gradients are rounded to bfloat16.
+        labels: float32 [N, C].
+        targets: [B, H, W], integers of any kind.
+        tau: float32, a scalar.
+        allowed: bool [B, N] with at least one in each row, or None.
+    """
+    low, products = _LowResolution.apply(v, labels)
+    losses: Tensor = _CrossEntropy.apply(low, products, targets.contiguous(), tau, ignore_index, allowed, v.dtype)
+    return losses
+
+
+class _LowResolution(torch.autograd.Function):
+    """v, labels → their inner products [B, N, h, w] and those of neighbours [B, 4, h, w], both float32."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(v, labels)
+        batch, channels, h, w = v.shape
+        flat = v.flatten(2)
+        if v.dtype == torch.bfloat16:
+            # Two bfloat16 numbers hold 16 of a label's 24 bits, and tensor cores multiply them at full speed.
+            coarse = labels.bfloat16()
+            low = _matmul(coarse.expand(batch, -1, -1), flat)
+            low = _matmul((labels - coarse).bfloat16().expand(batch, -1, -1), flat, low)
+        else:
+            low = _matmul(labels.expand(batch, -1, -1), flat.float())
+        products = v.new_empty(batch, 4, h, w, dtype=torch.float32)
+        tile = _tile(v)
+        kernels.products[(_blocks(batch * h * w, tile[1]),)](
+            v, products, *v.stride(), batch * h * w, channels, h, w, *tile, enable_fp_fusion=True
+        )
+        return low.view(batch, -1, h, w), products
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_low: Tensor, grad_products: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        v, labels = ctx.saved_tensors
+        batch, channels, h, w = v.shape
+        grad_low = grad_low.flatten(2)  # float32, or bfloat16 where v is
+        grad_v = grad_labels = None
+        if ctx.needs_input_grad[0]:
+            kind = labels.to(grad_low.dtype).expand(batch, -1, -1)
+            if v.stride(1) == 1:  # channels last, as v
+                grad_v = (grad_low.transpose(1, 2) @ kind).view(batch, h, w, channels).permute(0, 3, 1, 2)
+            else:
+                grad_v = (kind.transpose(1, 2) @ grad_low).view(batch, channels, h, w)
+            tile, out = _tile(v), torch.empty_like(grad_v, dtype=v.dtype)
+            kernels.products_backward[(_blocks(batch * h * w, tile[1]),)](
+                v, grad_products, grad_v, out, *v.stride(), *grad_v.stride(),
+                batch * h * w, channels, h, w, *tile, enable_fp_fusion=True,
+            )  # fmt: skip
+            grad_v = out
+        if ctx.needs_input_grad[1]:
+            grad_labels = _matmul(grad_low, v.flatten(2).to(grad_low.dtype).transpose(1, 2)).sum(0)
+        return grad_v, grad_labels
+
+
+def _blocks(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _tile(v: Tensor) -> tuple[int, int]:
+    """Channels and cells of one step, long where `v` is contiguous."""
+    return (64, 16) if v.stride(1) == 1 else (8, 128)
+
+
+def _matmul(a: Tensor, b: Tensor, onto: Tensor | None = None) -> Tensor:
+    """a @ b (+ onto) for batches of matrices, in float32 whatever the kind of the factors."""
+    if a.dtype == torch.float32 or not a.is_cuda:
+        return a.float() @ b.float() if onto is None else onto.baddbmm_(a.float(), b.float())
+    if onto is None:
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.baddbmm(onto, a, b, out_dtype=torch.float32)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Inner products at low resolution → the loss of each pixel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        low: Tensor,
+        products: Tensor,
+        targets: Tensor,
+        tau: Tensor,
+        ignore_index: int,
+        allowed: Tensor | None,
+        kind: torch.dtype,
+    ) -> Tensor:
+        batch, count, h, w = low.shape
+        height, width = targets.shape[1:]
+        rows, columns = _gaps(h, height, low.device), _gaps(w, width, low.device)
+        losses, scale, half, lse, surplus = low.new_empty(5, batch, height, width).unbind()
+        (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_FORWARD)
+        grid = ((h + 1) * parts_y * parts_x, _blocks(batch * (w + 1), _LANES))
+        kernels.forward[grid](
+            low, products, tau, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
+            losses, scale, half, lse, surplus,
+            batch, count, h, w, height, width, ignore_index,
+            allowed is not None, _LABELS, parts_y, parts_x, pixels_y, pixels_x, _LANES,
+            num_warps=1, enable_fp_fusion=True,
+        )  # fmt: skip
+        ctx.save_for_backward(low, targets, tau, allowed, scale, half, lse, surplus)
+        ctx.ignore_index, ctx.kind = ignore_index, kind
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        low, targets, tau, allowed, scale, half, lse, surplus = ctx.saved_tensors
+        batch, count, h, w = low.shape
+        height, width = targets.shape[1:]
+        rows, columns = _gaps(h, height, low.device), _gaps(w, width, low.device)
+        grad = grad.masked_fill(targets == ctx.ignore_index, 0)
+        grad_low = torch.empty_like(low, dtype=torch.bfloat16 if ctx.kind == torch.bfloat16 else torch.float32)
+        (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_BACKWARD)
+        grid = (
+            _blocks(count, _LABELS),
+            _blocks(batch * (w + 1), _LANES - 1),
+            _blocks(h, _ROWS_BACKWARD),
+        )
+        kernels.backward[grid](
+            low, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
+            scale, lse, grad * scale, grad_low,
+            batch, count, h, w, height, width,
+            allowed is not None, _LABELS, _ROWS_BACKWARD, parts_y, parts_x, pixels_y, pixels_x, _LANES,
+            num_warps=1, enable_fp_fusion=True,
+        )  # fmt: skip
+        # surplus is d loss / d log(scale), scale is 1 / (|V| tau), and half is -d log(scale) / d |V|².
+        grad_scale = grad.mul_(surplus)
+        grad_tau = -grad_scale.sum() / tau
+        grad_square = grad_scale.mul_(half).neg_()
+        (rows_same, rows_cross), (columns_same, columns_cross) = (
+            _square_weights(h, height, low.device),
+            _square_weights(w, width, low.device),
+        )
+        same, cross = rows_same.T @ grad_square, rows_cross.T @ grad_square
+        grad_products = torch.stack(
+            (same @ columns_same, same @ columns_cross, cross @ columns_same, cross @ columns_cross), 1
+        )
+        return grad_low, grad_products, None, grad_tau, None, None, None
+
+
+class _Gaps:
+    """The pixels of the gaps along one axis, on the device.
+
+    Attributes:
+        starts: int32 [cells + 2], the first pixel of each gap, and the number of pixels.
+        shares: float32 [pixels], the weight of the cell after the pixel.
+        largest: how many pixels the largest gap has.
+    """
+
+    def __init__(self, cells: int, size: int, device: torch.device) -> None:
+        starts, shares = bilinear_gaps(cells, size)
+        self.largest = int(starts.diff().max())
+        self.starts, self.shares = starts.to(device, torch.int32), shares.to(device, torch.float32)
+
+    def pieces(self, limit: int) -> tuple[int, int]:
+        """How many of a gap's pixels are computed at once, a power of two up to `limit`, and how many times."""
+        pixels = min(limit, 1 << (self.largest - 1).bit_length())
+        return pixels, _blocks(self.largest, pixels)
+
+
+@lru_cache(maxsize=64)
+def _gaps(cells: int, size: int, device: torch.device) -> _Gaps:
+    return _Gaps(cells, size, device)
+
+
+@lru_cache(maxsize=64)
+def _square_weights(cells: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[size, cells] each: the weights in |V|² of products within a cell, and of those with the next (the last: 0)."""
+    matrix = bilinear_matrix(cells, size)
+    cross = F.pad(2 * matrix[:, :-1] * matrix[:, 1:], (0, 1))
+    return matrix.square().to(device, torch.float32), cross.to(device, torch.float32)
