@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from labelmerge.errors import OutputError
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -176,4 +178,9 @@ def printable(line: str) -> str:
 
 def say(result: Any, as_json: bool, text: str) -> None:
     """Print the command's last words: what was made and where, or the same as JSON."""
-    click.echo(json.dumps(result, ensure_ascii=False, indent=1) if as_json else text)
+    try:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=1) if as_json else text)
+    except BrokenPipeError:  # click ends the program quietly
+        raise
+    except OSError as error:
+        raise OutputError(f"can't be written ({error.strerror})", where="standard output") from error

@@ -145,6 +145,7 @@ def shard(
     ):
         if (finished := _finished(folder, plan)) is not None:
             _log.info("%s is complete already", folder)
+            _refuse_bad(finished, max_skip_ratio, folder)
             return _report(finished, folder, kept=len(finished["shards"]))
         ours = range(part[0] - 1, len(plan.sizes), part[1])
         there = _begin(folder, plan, max_skip_ratio, ours, alone=part == WHOLE)

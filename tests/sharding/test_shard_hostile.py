@@ -17,7 +17,7 @@ from click.testing import Result
 from PIL import Image
 
 from labelmerge.catalog import load_recipe
-from labelmerge.errors import LayoutError, OutputError, SampleError
+from labelmerge.errors import LayoutError, OutputError, SampleError, ShardError
 from labelmerge.sharding import plan
 from labelmerge.sharding.images import MAX_FILE_BYTES, read_file
 from labelmerge.sharding.write import check, shard
@@ -210,3 +210,22 @@ def test_a_file_that_goes_away_is_skipped(own: Own, tmp_path: Path) -> None:
     report = shard(own.recipe, own.root, "train", tmp_path, track=deleted)
     reason = "masks/train/002.png: can't be read (No such file or directory)"
     assert (report.written, report.skipped) == (3, ({"path": "images/train/002.jpg", "reason": reason},))
+
+
+def test_a_finished_run_with_too_many_skips_is_not_good_enough_later(own: Own, tmp_path: Path) -> None:
+    own.pairs(2)
+    (own.root / "masks/train/001.png").unlink()
+    shard(own.recipe, own.root, "train", tmp_path)
+    with pytest.raises(ShardError, match="1 of 2 candidates are unusable, more than --max-skip-ratio allows"):
+        shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.1)
+    assert shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.5).kept == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_no_space_for_what_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "labelmerge.cli", "ls"], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"Error: standard output: can't be written (No space left on device)\n",
+    )

@@ -93,7 +93,11 @@ def _vertices(polygon: list[Any]) -> list[tuple[float, float]]:
 
 
 def _say(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error) if isinstance(error, ValueError | OverflowError) else "a field is of another type"
 
 
 @lru_cache(maxsize=1)
