@@ -18,7 +18,8 @@ from PIL import Image
 from labelmerge.catalog import SPLITS, load_recipe
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError, ShardError, UsageError
 from labelmerge.labels import LabelSpace
-from labelmerge.loading.stream import Mask, ShardSet, find_splits
+from labelmerge.loading.pixels import Mask
+from labelmerge.loading.stream import ShardSet, find_splits
 
 _PREFERENCE = ("val", "test", "train")
 assert set(_PREFERENCE) == set(SPLITS)
