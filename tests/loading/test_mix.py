@@ -111,6 +111,46 @@ def test_weights_are_whole_shares(tmp_path: Path) -> None:
         mixture(tmp_path, weights={"things": 0})
 
 
+@pytest.mark.parametrize("world", [2, 3, 6])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_batches_of_all_ranks_are_the_batch_of_one_process(tmp_path: Path, world: int, workers: int) -> None:
+    alone = list(mixture(tmp_path, batch_size=12, weights={"things": 2}).batches(0, 5))
+    for rank in range(world):
+        some = mixture(tmp_path, batch_size=12, weights={"things": 2}, rank=rank, world=world)
+        rows = range(rank * 12 // world, (rank + 1) * 12 // world)
+        mine = list(some.batches(0, 5, workers=workers if rank == 1 else 0))
+        assert len(mine) == len(alone) and all(map(same, mine, [batch.only(rows) for batch in alone]))
+
+
+def test_ranks_share_a_batch_equally_or_not_at_all(tmp_path: Path) -> None:
+    counts = Counter(mixture(tmp_path, batch_size=12, rank=1, world=2).batch(3).datasets)
+    assert counts == {"parts": 2, "streets": 2, "things": 2}
+    with pytest.raises(ConfigError, match="batches of 6 can't be shared equally by 4 processes.*multiple of 4"):
+        mixture(tmp_path, rank=1, world=4)
+    with pytest.raises(ConfigError, match="rank 2 of 2"):
+        mixture(tmp_path, rank=2, world=2)
+
+
+def test_a_batch_from_a_worker_is_not_copied_on_its_way(tmp_path: Path) -> None:
+    (batch,) = mixture(tmp_path).batches(0, 1, workers=1)
+    shared = {True: [batch.images, batch.masks], False: [*batch.boxes, *batch.box_classes]}  # many small ones
+    assert all(tensor.untyped_storage().is_shared() == way for way, tensors in shared.items() for tensor in tensors)
+    here = batch.to(torch.device("cpu"))
+    assert here.masks.dtype == torch.int64 and torch.equal(here.masks, batch.masks.long())
+
+
+def test_more_labels_than_sixteen_bits_hold(tmp_path: Path) -> None:
+    far = {toy.name: toy.space.lookup({i: i + 40_000 for i in toy.space.indices}, IGNORE) for toy in TOYS}
+    plain, shifted = mixture(tmp_path).batch(0), mixture(tmp_path, tables=far).batch(0)
+    assert shifted.masks.dtype == torch.int32
+    assert torch.equal(torch.where(plain.masks == IGNORE, IGNORE, plain.masks.int() + 40_000), shifted.masks)
+
+
+def test_whether_samples_are_kept_changes_nothing(tmp_path: Path) -> None:
+    made = [list(mixture(tmp_path, cache_mb=cache_mb).batches(0, 6)) for cache_mb in (0, 256)]
+    assert all(map(same, *made))
+
+
 def test_the_schedule_spreads_turns() -> None:
     assert schedule([1, 1, 1]) == [0, 1, 2] == schedule([5, 5, 5])
     cycle = schedule([4, 2, 1])

@@ -1,0 +1,96 @@
+"""Decoding the first rows of a file gives the pixels that decoding all of it gives."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelmerge.errors import SampleError
+from labelmerge.loading.pixels import decode_image, decode_mask, first_rows, image_region, open_image
+
+from .pictures import jpeg, label_mask, photograph
+from .toy_shards import png
+
+HEIGHT, WIDTH = 150, 97
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"subsampling": 2},
+        {"quality": 30, "optimize": True},
+        {"restart_marker_rows": 1},
+        {"comment": b"\xff\xc0 no frame, only words"},
+        {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0\xff\xc0\xff\xda"},
+    ],
+    ids=["444", "422", "420", "coarse", "restarts", "comment", "exif"],
+)
+@pytest.mark.parametrize("grey", [False, True], ids=["rgb", "grey"])
+def test_the_first_rows_of_a_jpeg_are_equal_to_the_last_bit(options: dict[str, object], grey: bool) -> None:
+    image = photograph(HEIGHT, WIDTH, noise=8)
+    data = jpeg(image[..., 0] if grey else image, **options)
+    whole = decode_image(data)
+    for rows in (1, 8, 15, 16, 17, 63, 100, 132, 133, 134, 135, 149, 150):
+        shorter = open_image(first_rows(data, rows))
+        assert rows <= shorter.size[1] == (rows + 16 if rows + 16 < HEIGHT else HEIGHT)
+        assert (np.asarray(shorter.convert("RGB"))[:rows] == whole[:rows]).all()
+    assert (image_region(data, (13, 40, 60, 77)) == whole[40:77, 13:60]).all()
+
+
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_a_smaller_jpeg_is_the_same_whatever_part_of_it_is_decoded(shrink: int) -> None:
+    data = jpeg(photograph(HEIGHT, WIDTH))
+    small = open_image(data)
+    small.draft(None, (WIDTH // shrink, HEIGHT // shrink))
+    whole = np.asarray(small)
+    box = (8, 16, 48, 64)
+    x0, y0, x1, y1 = (side // shrink for side in box)
+    assert (image_region(data, box, shrink) == whole[y0:y1, x0:x1]).all()
+
+
+def test_files_that_can_not_be_cut_are_decoded_whole() -> None:
+    image = photograph(HEIGHT, WIDTH)
+    progressive = jpeg(image, progressive=True)
+    interlaced = bytearray(png(image))
+    interlaced[28] = 1
+    webp = io.BytesIO()
+    Image.fromarray(image).save(webp, "WEBP", lossless=True)
+    for data in (progressive, bytes(interlaced), webp.getvalue(), b"", b"\xff\xd8", b"\xff\xd8\xff", progressive[:200]):
+        assert first_rows(data, 20) == data
+    assert (image_region(progressive, (3, 5, 50, 60)) == decode_image(progressive)[5:60, 3:50]).all()
+    assert (image_region(png(image), (3, 5, 50, 60)) == image[5:60, 3:50]).all()
+    assert (image_region(webp.getvalue(), (3, 5, 50, 60)) == image[5:60, 3:50]).all()
+    with pytest.raises(SampleError, match="PNG that can't be decoded at 1/2"):
+        image_region(png(image), (0, 0, 10, 10), 2)
+
+
+def test_headers_that_lie_never_do_more_than_fail() -> None:
+    data = jpeg(photograph(40, 30))
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for place in rng.integers(2, 300, 3):
+            damaged[place] = rng.integers(256)
+        first_rows(bytes(damaged), 3)
+        first_rows(bytes(damaged[: rng.integers(700)]), 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_first_rows_of_a_mask(dtype: type[np.uint8 | np.uint16]) -> None:
+    mask = label_mask(HEIGHT, WIDTH, 200).astype(dtype) * dtype(1 if dtype == np.uint8 else 300)
+    data = png(mask)
+    size = (HEIGHT, WIDTH)
+    whole = decode_mask(data, "mask.png", size)
+    assert whole.dtype == dtype and (whole == mask).all()
+    for rows in (1, 2, 77, 149, 150, 151):
+        part = decode_mask(data, "mask.png", size, rows)
+        assert part.dtype == dtype and (part == mask[:rows]).all()
+    with pytest.raises(SampleError, match="97x150, the image 97x151"):
+        decode_mask(data, "mask.png", (151, 97), 5)
+    with pytest.raises(SampleError, match="not a single channel"):
+        decode_mask(png(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)), "mask.png", size, 5)
