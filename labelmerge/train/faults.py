@@ -51,7 +51,8 @@ def clear_faults(config: TrainConfig, place: Place) -> Iterator[None]:
     """Say in one line what went wrong within, at which step, and which checkpoint remains.
 
     Raises:
-        LabelmergeError: memory ran out, a loading process or another process of the run died, or the library's own faults with the step added.
+        LabelmergeError: memory ran out, a loading process or another process of the run died, or the library's own
+            faults with the step added.
         ConfigError: batch norm has too little to average; the model can't be compiled.
     """
     try:

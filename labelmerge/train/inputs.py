@@ -14,6 +14,7 @@ from torch import Tensor
 from labelmerge.embed.bank import Bank
 from labelmerge.embed.baselines import merged_bank
 from labelmerge.errors import ConfigError
+from labelmerge.evaluate.ranks import Ranks
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.mix import Mixture, Source, group_by_dataset
 from labelmerge.loading.stream import ShardSet, find_splits
@@ -52,8 +53,10 @@ class Inputs:
         return torch.tensor([[float(kind == wanted) for kind in kinds] for wanted in parts.values()])
 
 
-def read_inputs(shards: Sequence[Path], bank: Path, split: str | None, config: TrainConfig, method: Method) -> Inputs:
-    """Open the shards and the bank, and decide what is trained on.
+def read_inputs(
+    shards: Sequence[Path], bank: Path, split: str | None, config: TrainConfig, method: Method, ranks: Ranks
+) -> Inputs:
+    """Open the shards and the bank, and decide what is trained on; each process makes its own part of the batches.
 
     Raises:
         ShardError, BankError: they can't be read, or do not fit together.
@@ -65,7 +68,7 @@ def read_inputs(shards: Sequence[Path], bank: Path, split: str | None, config: T
     vectors = merged_bank(language, config.merge, [source.dataset for source in sources], mapping)
     labels: Labels = "all" if config.labels == "all" else "seen"
     columns = build_columns(vectors, sources, labels)
-    mixture = _mixture(sources, columns, config)
+    mixture = _mixture(sources, columns, config, ranks)
     sets = [shard_set for source in sources for shard_set in source.sets]
     refuse_other_teachers(sets, vectors)
     record = {
@@ -97,7 +100,7 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> l
     return kept
 
 
-def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig) -> Mixture:
+def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig, ranks: Ranks) -> Mixture:
     share, remainder = divmod(config.batch_size, len(sources))
     if not config.weights and remainder:
         _log.info(
@@ -120,4 +123,6 @@ def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig) -
         tables=columns.tables,
         weights=config.weights,
         cache_mb=config.cache_mb,
+        rank=ranks.rank,
+        world=ranks.world,
     )

@@ -3,7 +3,8 @@
 ::
 
     labelmerge train --shards shards-out --bank bank --out run --preset tiny --steps 300
-    torchrun --nproc-per-node 8 -m labelmerge.cli train --shards shards-out --bank bank --out run --preset segformer-b5
+    torchrun --nproc-per-node 8 --no-python labelmerge train --shards shards-out --bank bank --out run \\
+        --preset segformer-b5
 
 Step t depends on the weights before it and on (seed, t), nothing else: its batch is a function of them, the generators
 are seeded with them, and so is the learning rate. A run that was killed therefore goes on from its newest checkpoint as
@@ -28,22 +29,22 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from labelmerge.embed.bank import Bank
 from labelmerge.errors import CheckpointError, ConfigError
 from labelmerge.evaluate.ranks import Ranks
 from labelmerge.loading.mix import Batch
-from labelmerge.model.build import SegmentationModel, build_model
+from labelmerge.model.build import SegmentationModel
 from labelmerge.model.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
 from labelmerge.model.temperature import Temperature
 from labelmerge.progress import Track, no_track
+from labelmerge.train.begin import begin
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.ema import copy_of, update_average
 from labelmerge.train.faults import Place, clear_faults, refuse_no_number
-from labelmerge.train.inputs import Inputs, read_inputs
+from labelmerge.train.inputs import read_inputs
 from labelmerge.train.methods import find_method
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
 from labelmerge.train.ranks import distribute, training_ranks
-from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, read_log
+from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, last_loss, mean_of
 from labelmerge.train.teacher import choose_teacher
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ def _train(
     method = find_method(config.method)
 
     # ---- the inputs: which samples, which labels
-    inputs = read_inputs(shards, bank, split, config, method)
+    inputs = read_inputs(shards, bank, split, config, method, ranks)
     columns, datasets = inputs.columns, inputs.datasets
     start, checkpoint = 0, _newest(out)
     whole_config = {}
@@ -130,7 +131,7 @@ def _train(
     # ---- the model: new, fine-tuned, or as the newest checkpoint has it
     torch.manual_seed(config.seed)
     if checkpoint is None:
-        model, temperature, origin = _begin(config, inputs.bank)
+        model, temperature, origin = begin(config, inputs.bank)
     else:
         loaded = load_checkpoint(checkpoint)
         start, model, temperature, origin = loaded.step, loaded.model, loaded.temperature, loaded.meta.get("init")
@@ -139,13 +140,13 @@ def _train(
         _log.info("the run is finished: %d of %d steps are done, nothing to do", start, config.steps)
         if first and not (out / CURVES).exists():
             draw_curves(out)
-        return RunResult(out, start, _last_loss(out), checkpoint, time.monotonic() - began, 0)
+        return RunResult(out, start, last_loss(out), checkpoint, time.monotonic() - began, 0)
     trained = _Trained(model, temperature).to(here).train()
     if config.channels_last:
         trained.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, temperature, config)
     average = copy_of(trained) if config.ema else None
-    logged: list[list[float]] = []  # what `_figures` gives of the steps since the last line of the log
+    logged: list[list[float]] = []  # what `figures` gives of the steps since the last line of the log
     if checkpoint is not None:
         state = load_state(checkpoint)
         optimizer.load_state_dict(state["optimizer"])
@@ -187,12 +188,12 @@ def _train(
     # ---- the steps
     log = RunLog(out, start, tensorboard=config.tensorboard) if first else None
     place = Place(start, checkpoint)
-    unread: list[Tensor] = []  # rows for `_figures` that were not read yet, because reading waits for a GPU
+    unread: list[Tensor] = []  # rows for `figures` that were not read yet, because reading waits for a GPU
     met: list[str] = []  # corrupt samples that this process met since the last line
     skipped: set[str] = set()  # those of all processes
     final_loss, since, last_line, waited = math.nan, start, time.monotonic(), [0.0]
-    batches = _waited_for(_own_batches(inputs, start, config, ranks, pin_memory=on_gpu), waited)
-    bar = (track if first else no_track)(batches, "training", config.steps - start)
+    batches = inputs.mixture.batches(start, config.steps, workers=config.workers, pin_memory=on_gpu)
+    bar = (track if first else no_track)(_waited_for(batches, waited), "training", config.steps - start)
     with clear_faults(config, place):
         place.step += 1
         for batch in bar:
@@ -240,7 +241,7 @@ def _train(
             if line_due or checkpoint_due:
                 told = ranks.gather((torch.stack(unread).cpu(), waited[0], met))
                 unread.clear()
-                rows = _figures([rows for rows, _, _ in told], part_of.cpu()).tolist()
+                rows = figures([rows for rows, _, _ in told], part_of.cpu()).tolist()
                 for place.step, row in enumerate(rows, start=done - len(rows) + 1):
                     refuse_no_number(row[0], row[1], out)
                 logged += rows
@@ -250,7 +251,7 @@ def _train(
                 skipped |= corrupt
                 met.clear()
             if line_due:
-                final_loss, mean_norm, *means = (_mean(values) for values in zip(*logged, strict=True))
+                final_loss, mean_norm, *means = (mean_of(values) for values in zip(*logged, strict=True))
                 now = time.monotonic()
                 if log is not None:
                     log.append(
@@ -311,39 +312,13 @@ class _Trained(nn.Module):
         return self.model(images), self.temperature()
 
 
-def _begin(config: TrainConfig, bank: Bank) -> tuple[SegmentationModel, Temperature, dict[str, Any] | None]:
-    """A model and its temperature, new or those of `config.init`, of which the third says what it was."""
-    if not config.init:
-        model = build_model(config.model, bank.dim, pretrained=config.pretrained or None)
-        return model, Temperature(config.temperature), None
-    given = load_checkpoint(Path(config.init))
-    if given.model.name != config.model:
-        raise ConfigError(
-            f"is a {given.model.name}, and this run trains a {config.model}",
-            where=given.folder,
-            fix=f"Use its preset or --set model={given.model.name}, or another --init",
-        )
-    if given.model.embedding_dim != bank.dim:
-        raise ConfigError(
-            f"its embeddings have {given.model.embedding_dim} dimensions, and the labels' vectors {bank.dim}",
-            where=given.folder,
-            fix=f"Use a bank of the encoder that it was trained with ({given.meta.get('encoder')}), or another --init",
-        )
-    if given.meta.get("encoder") != bank.encoder:
-        _log.warning(
-            "%s was trained with vectors of %s, and goes on with those of %s: equal labels lie elsewhere",
-            given.folder, given.meta.get("encoder"), bank.encoder,
-        )  # fmt: skip
-    _log.info("beginning with the weights of %s", given.folder)
-    return given.model, given.temperature, {"checkpoint": str(given.folder), "hash": given.hash, "step": given.step}
-
-
 def _refuse_too_many_pieces(config: TrainConfig, ranks: Ranks) -> None:
     """Every process runs as many pieces as the others, none of them empty. Raises ConfigError."""
-    if config.batch_size < ranks.world * config.accumulate:
+    share = config.batch_size // ranks.world
+    if share < config.accumulate:
         raise ConfigError(
-            f"batch_size {config.batch_size} is too few for {ranks.world} processes × {config.accumulate} pieces",
-            fix="Use a larger --batch-size, or fewer processes",
+            f"the {share} samples of each process can't be run in {config.accumulate} pieces",
+            fix="Use a larger --batch-size, or a smaller --accumulate",
         )
 
 
@@ -356,14 +331,6 @@ def _refuse_other_views(seen: Sequence[Any], out: Path) -> None:
                 where=out,
                 fix="All machines must see the same files: put --out, --bank and --shards on a shared disk",
             )
-
-
-def _own_batches(inputs: Inputs, start: int, config: TrainConfig, ranks: Ranks, *, pin_memory: bool) -> Iterator[Batch]:
-    """This process's part of the batches from `start` on: of the B samples a run of neighbours, so that it has nearly
-    equal shares of every dataset too."""
-    begin, end = (config.batch_size * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1))
-    for batch in inputs.mixture.batches(start, config.steps, workers=config.workers, pin_memory=pin_memory):
-        yield batch.only(range(begin, end)) if ranks.world > 1 else batch
 
 
 def _waited_for(things: Iterable[T], waited: list[float]) -> Iterator[T]:
@@ -392,25 +359,6 @@ def _gradients_stay(network: nn.Module, more: bool) -> Any:
     return network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext()
 
 
-def _figures(told: Sequence[Tensor], part_of: Tensor) -> Tensor:
-    """What the log says about some steps, each a row: the loss, the gradient's norm, every part and every dataset.
-
-    Args:
-        told: what each process has of the S steps, [S, 1 + 2D]: the norm, its own sums, everybody's counts.
-        part_of: [P, D].
-
-    Returns:
-        float64 [S, 2 + P + D]; nan for a part or dataset that had nothing in a step.
-    """
-    datasets = part_of.shape[1]
-    part_of = part_of.double()
-    norm, counts = told[0][:, :1].double(), told[0][:, 1 + datasets :].double()
-    sums = torch.stack([rows[:, 1 : 1 + datasets].double() for rows in told]).sum(0)
-    parts, parts_count = sums @ part_of.T, counts @ part_of.T
-    loss = (parts / parts_count.clamp(min=1)).sum(1, keepdim=True)
-    return torch.cat([loss, norm, parts / parts_count, sums / counts], dim=1)
-
-
 def _newest(out: Path) -> Path | None:
     try:
         return find_checkpoint(out)
@@ -420,14 +368,3 @@ def _newest(out: Path) -> Path | None:
 
 def _seed_of(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step + 1 + (rank << 40)) % 2**63
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean of what is a number; nan where nothing is."""
-    numbers = [value for value in values if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else math.nan
-
-
-def _last_loss(out: Path) -> float:
-    lines = read_log(out)
-    return float(lines[-1]["loss"]) if lines else math.nan

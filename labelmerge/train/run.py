@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from labelmerge.errors import ConfigError
 from labelmerge.files import output_faults, write_bytes, write_text
 from labelmerge.train.config import INCIDENTAL, TrainConfig
@@ -160,6 +163,37 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nan(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def figures(told: Sequence[Tensor], part_of: Tensor) -> Tensor:
+    """What the log says about some steps, each a row: the loss, the gradient's norm, every part and every dataset.
+
+    Args:
+        told: what each process has of the S steps, [S, 1 + 2D]: the norm, its own sums, everybody's counts.
+        part_of: [P, D].
+
+    Returns:
+        float64 [S, 2 + P + D]; nan for a part or dataset that had nothing in a step.
+    """
+    datasets = part_of.shape[1]
+    part_of = part_of.double()
+    norm, counts = told[0][:, :1].double(), told[0][:, 1 + datasets :].double()
+    sums = torch.stack([rows[:, 1 : 1 + datasets].double() for rows in told]).sum(0)
+    parts, parts_count = sums @ part_of.T, counts @ part_of.T
+    loss = (parts / parts_count.clamp(min=1)).sum(1, keepdim=True)
+    return torch.cat([loss, norm, parts / parts_count, sums / counts], dim=1)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of what is a number; nan where nothing is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def last_loss(out: Path) -> float:
+    """The loss in the last line of the log; nan where there is none. Raises ConfigError."""
+    lines = read_log(out)
+    return float(lines[-1]["loss"]) if lines else math.nan
 
 
 def draw_curves(out: Path) -> None:
