@@ -582,12 +582,12 @@ def test_open_images_boxes_are_clipped_and_the_first_of_two_files_is_read(own: O
         (
             "train-annotations-object-segmentation.csv",
             HEADER + f"a.png,0a,{DOG},1,x,1,0,1,1,\n",
-            "row 1 has '.*' for a number of its box",
+            "no row is usable: in 1 of them, a number is none",
         ),
         (
             "train-annotations-object-segmentation.csv",
             HEADER + f"a.png,0a,{DOG},1,nan,1,0,1,1,\n",
-            "row 1 has '.*' for a number of its box",
+            "no row is usable: in 1 of them, a number is none",
         ),
     ],
 )
@@ -598,6 +598,16 @@ def test_malformed_open_images_files_are_one_clear_error(own: Own, file: str, te
     (own.root / file).write_text(text)
     with pytest.raises(LayoutError, match=message):
         listed(load_recipe("openimages"), own.root, "train")
+
+
+def test_a_malformed_row_of_open_images_is_counted_and_left_out(own: Own) -> None:
+    data = OpenImages(own)
+    own.image("train/0a.jpg")
+    data.mask("0a", DOG, "00000001", np.ones((12, 16), bool))
+    data.mask("0a", DOG, "00000002", np.ones((12, 16), bool))
+    data.rows[-1] = data.rows[-1].replace("0.25", "nan")
+    plan = data.plan()
+    assert len(plan.read(plan.item).boxes) == 1 and plan.notes == {"malformed_rows": 1}
 
 
 def test_open_images_flags_ids_and_thresholds(own: Own) -> None:

@@ -25,7 +25,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from posixpath import basename, splitext
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
@@ -36,7 +35,7 @@ from labelmerge.sharding.readers.classes import folded
 from labelmerge.sharding.readers.listed import loaded, stored
 from labelmerge.sharding.readers.painting import Canvas
 from labelmerge.sharding.readers.tables import Rows, csv_rows, loading
-from labelmerge.sharding.sample import Annotation, Box, Corners, Item, Keys, Note, Skip, Source, clip
+from labelmerge.sharding.sample import Annotation, Box, Item, Keys, Note, Skip, Source, clip
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),
@@ -65,7 +64,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     notes: Counter[str] = Counter()
     with loading(scratch):
         _load_masks(source, scratch, notes)
-        _load_flagged_boxes(source, scratch)
+        _load_flagged_boxes(source, scratch, notes)
         _load_files(source, scratch, "images", suffix="")
         _load_files(source, scratch, "masks", suffix=".png")
 
@@ -161,20 +160,13 @@ def _classes_file(source: Source) -> str:
     return first_place(source, key, "list of classes")
 
 
-def _corners(texts: Sequence[str], path: Path, row: int) -> Corners:
-    """x0, y0, x1, y1 as shares of width and height."""
-    x0, y0, x1, y1 = (_number(text, path, row, f" of its box, {', '.join(texts)}") for text in texts)
-    return x0, y0, x1, y1
-
-
-def _number(text: str, path: Path, row: int, what: str = "") -> float:
+def _numbers(texts: Sequence[str]) -> list[float] | None:
+    """The numbers that a row gives as text; None where one is none."""
     try:
-        number = float(text)
+        numbers = list(map(float, texts))
     except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise LayoutError(f"row {row} has {text!r} for a number{what}", where=path)
-    return number
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def _load_masks(source: Source, scratch: sqlite3.Connection, notes: Counter[str]) -> None:
@@ -184,24 +176,30 @@ def _load_masks(source: Source, scratch: sqlite3.Connection, notes: Counter[str]
     least = source.options.get("min_predicted_iou")
     if least is not None and (type(least) not in (int, float) or not 0 <= least <= 1):
         raise RecipeError(f"options.min_predicted_iou is {least!r}: it must be 0 to 1", where=source.recipe.path)
-    columns = ["MaskPath", "ImageID", "LabelName", *(f"Box{corner}" for corner in _CORNERS), "BoxID"]
-    if least is not None:
-        columns.append("PredictedIoU")
+    # Where nobody asks for PredictedIoU, the column need not be there: any other takes its place.
+    iou_column = "BoxID" if least is None else "PredictedIoU"
+    columns = ["MaskPath", "ImageID", "LabelName", *(f"Box{corner}" for corner in _CORNERS), "BoxID", iou_column]
     rows = Rows(scratch, "mask", ("name", "image", "label", "x0", "y0", "x1", "y1", "box"))
-    for number, (name, image, label, *numbers) in enumerate(csv_rows(path, columns), 1):
+    added = 0
+    for name, image, label, *texts, box, iou in csv_rows(path, columns):
+        numbers = _numbers([*texts, iou or "1"] if least is not None else texts)
         if label not in classes:
             notes["masks_of_other_classes"] += 1
         elif "/" in name or "\\" in name:
             notes["mask_paths_refused"] += 1  # they lead out of their folder
-        elif least is not None and numbers[5] and _number(numbers[5], path, number) < least:
+        elif numbers is None:
+            notes["malformed_rows"] += 1
+        elif least is not None and numbers[4] < least:
             notes["masks_below_min_predicted_iou"] += 1
         else:
-            corners = _corners(numbers[:4], path, number)
-            rows.add(stored(name), stored(image), classes[label], *corners, numbers[4])
+            added += 1
+            rows.add(stored(name), stored(image), classes[label], *numbers[:4], box)
     rows.close()
+    if not added and notes["malformed_rows"]:
+        raise LayoutError(f"no row is usable: in {notes['malformed_rows']} of them, a number is none", where=path)
 
 
-def _load_flagged_boxes(source: Source, scratch: sqlite3.Connection) -> None:
+def _load_flagged_boxes(source: Source, scratch: sqlite3.Connection, notes: Counter[str]) -> None:
     """Of the CSV of boxes, where the user has it, those with a flag that the CSV of masks lacks."""
     columns = ("image", "label", "groups", "depiction", "x0", "y0", "x1", "y1")
     rows = Rows(scratch, "flagged", columns)
@@ -209,11 +207,13 @@ def _load_flagged_boxes(source: Source, scratch: sqlite3.Connection) -> None:
     if place is not None:
         classes = _class_of(source)
         path = source.root / place
-        for number, row in enumerate(csv_rows(path, (*_FLAGS, "ImageID", "LabelName", *_CORNERS)), 1):
-            group, depiction, image, label, *corners = row
+        for group, depiction, image, label, *texts in csv_rows(path, (*_FLAGS, "ImageID", "LabelName", *_CORNERS)):
             if (group == "1" or depiction == "1") and label in classes:
-                flags = (group == "1", depiction == "1")
-                rows.add(stored(image), classes[label], *flags, *_corners(corners, path, number))
+                corners = _numbers(texts)
+                if corners is None:
+                    notes["malformed_rows"] += 1
+                else:
+                    rows.add(stored(image), classes[label], group == "1", depiction == "1", *corners)
     rows.close()
     scratch.execute("CREATE INDEX flagged_image ON flagged (image)")
 
