@@ -1,8 +1,12 @@
 """The exact pixel loss side by side with the literal one: time and peak memory of forward + backward.
 
-    python tests/benchmarks/bench_loss.py [--batch B] [--channels C] [--size PIXELS] [--labels N] [--device cuda]
+    python tests/benchmarks/bench_loss.py [--batch B] [--channels C] [--size PIXELS] [--labels N] [--dtype bfloat16]
+    python tests/benchmarks/bench_loss.py --device cuda --batch 16 --size 640 --labels 238 --dtype bfloat16
 
-Each figure comes from a process of its own, on float32 input. Memory is what the loss adds to what was there.
+Each row comes from a process of its own. Time is the processor's on a CPU (it may be shared with other work), the
+device's on CUDA: the median of --repeat. Memory is the peak of what the loss adds to its inputs. The literal loss is
+given bfloat16 as a user would: under autocast. On CUDA the last columns compare with the memory-traffic floor: v is
+read forward and backward, its gradient written, and the targets read twice, at the speed of a copy on this device.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,35 +33,79 @@ from labelmerge.losses import pixel_cosine_loss
 LITERAL = Path(__file__).resolve().parents[1] / "losses" / "reference.py"
 
 
-def measure(literal: bool, options: argparse.Namespace) -> tuple[float, float, float]:
-    """(seconds, MiB, the loss) of one implementation."""
+def cuda_milliseconds(work: Callable[[], object]) -> float:
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3
+
+
+def measure(name: Literal["literal", "chunked", "fused"], options: argparse.Namespace) -> tuple[float, float, float]:
+    """(milliseconds, MiB, the loss) of the literal, the chunked or the fused loss."""
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    cuda = device.type == "cuda"
     generator = torch.Generator().manual_seed(0)
     low = -(-options.size // options.stride)
-    v = torch.randn(options.batch, options.channels, low, low, generator=generator).to(device).requires_grad_()
+    v = torch.randn(options.batch, options.channels, low, low, generator=generator)
+    v = v.to(device, getattr(torch, options.dtype)).requires_grad_()
     labels = F.normalize(torch.randn(options.labels, options.channels, generator=generator), dim=1).to(device)
-    targets = torch.randint(options.labels, (options.batch, options.size, options.size), generator=generator).to(device)
+    # Squares of 16 pixels with one label, as masks have areas.
+    side = -(-options.size // 16)
+    targets = torch.randint(options.labels, (options.batch, side, side), generator=generator)
+    targets = targets.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : options.size, : options.size]
+    targets = targets.contiguous().to(device)
     tau = torch.tensor(0.07, device=device, requires_grad=True)
-    loss: Callable[..., Tensor] = runpy.run_path(str(LITERAL))["pixel_loss"] if literal else pixel_cosine_loss
+    loss: Callable[..., Tensor]
+    if name == "literal":
+        loss = runpy.run_path(str(LITERAL))["pixel_loss"]
+    else:
+        loss = partial(pixel_cosine_loss, kernel=name)
 
-    def once() -> float:
-        start = time.perf_counter()
-        value = loss(v, labels, targets, tau, 65535)
+    def once() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=name == "literal" and v.dtype == torch.bfloat16):
+            value = loss(v, labels, targets, tau, 65535)
         torch.autograd.grad(value, (v, tau))
-        value.item()  # waits for a GPU
-        return time.perf_counter() - start
+        return value.detach()
+
+    def milliseconds() -> float:
+        if cuda:
+            return cuda_milliseconds(once)
+        start = time.process_time()
+        once()
+        return (time.process_time() - start) * 1e3
 
     def peak() -> float:
-        if device.type == "cuda":
+        if cuda:
             return torch.cuda.max_memory_allocated(device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
-    before = peak()
-    once()
+    if cuda:
+        once()  # compiles, and makes cuBLAS's workspace
+        torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device) / 2**20 if cuda else peak()
+    value = once().item()
     memory = peak() - before
-    seconds = statistics.median(once() for _ in range(options.repeat))
-    return seconds, memory, loss(v, labels, targets, tau, 65535).item()
+    for _ in range(5 if cuda else 0):
+        once()
+    return statistics.median(milliseconds() for _ in range(options.repeat)), memory, value
+
+
+def floor_milliseconds(options: argparse.Namespace) -> float:
+    """What reading v twice, writing its gradient and reading int64 targets twice takes at the speed of a copy."""
+    low = -(-options.size // options.stride)
+    bytes_of_v: int = options.batch * options.channels * low**2 * getattr(torch, options.dtype).itemsize
+    bytes_of_targets: int = options.batch * options.size**2 * 8
+    traffic = 3 * bytes_of_v + 2 * bytes_of_targets
+    source = torch.empty(2**30, dtype=torch.uint8, device=options.device)
+    copy = torch.empty_like(source)
+    took = statistics.median(cuda_milliseconds(lambda: copy.copy_(source)) for _ in range(20))
+    del source, copy
+    torch.cuda.empty_cache()
+    speed = 2 * 2**30 / took  # bytes per millisecond, read and written
+    print(f"a copy moves {speed / 1e9:.2f} TB/s; the floor is {traffic / 1e6:.0f} MB, {traffic / speed:.3f} ms")
+    return traffic / speed
 
 
 def main() -> None:
@@ -71,19 +121,23 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     parser.add_argument("--device", default="cpu", help="default cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of v, default float32")
     options = parser.parse_args()
-    rows = []
-    for literal in (True, False):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            rows.append(process.submit(measure, literal, options).result())
+    cuda = torch.device(options.device).type == "cuda"
     print(
         f"B={options.batch} C={options.channels} H=W={options.size} stride={options.stride} N={options.labels} "
-        f"{options.device}, {options.threads} threads"
+        f"{options.dtype}, {torch.cuda.get_device_name(options.device) if cuda else f'CPU, {options.threads} threads'}"
     )
-    print(f"{'':10}{'seconds':>10}{'MiB':>10}{'loss':>14}")
-    for name, (seconds, memory, value) in zip(("literal", "exact"), rows, strict=True):
-        print(f"{name:10}{seconds:10.3f}{memory:10.0f}{value:14.7f}")
-    print(f"{'ratio':10}{rows[0][0] / rows[1][0]:10.1f}{rows[0][1] / rows[1][1]:10.1f}")
+    floor = floor_milliseconds(options) if cuda else None
+    print(f"{'':8}{'ms':>11}{'MiB':>9}{'loss':>13}{'faster':>9}{'smaller':>9}" + f"{'/ floor':>9}" * cuda)
+    literal = None
+    names: tuple[Literal["literal", "chunked", "fused"], ...] = ("literal", "chunked", "fused")
+    for name in names if cuda else names[:2]:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            time_, memory, value = process.submit(measure, name, options).result()
+        literal = literal or (time_, memory)
+        row = f"{name:8}{time_:11.2f}{memory:9.0f}{value:13.7f}{literal[0] / time_:9.1f}{literal[1] / memory:9.1f}"
+        print(row + (f"{time_ / floor:9.1f}" if floor else ""), flush=True)
 
 
 if __name__ == "__main__":

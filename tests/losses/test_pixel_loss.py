@@ -132,6 +132,16 @@ def test_more_than_255_labels() -> None:
         pixel_cosine_loss(v, labels, targets, tau)
 
 
+def test_as_many_labels_as_a_16_bit_mask_can_tell_apart() -> None:
+    v, labels, targets, tau = sample(1, 4, (2, 2), (3, 3), 65535, ignore=65535)
+    targets[0, 0] = torch.tensor([0, 65534, 65535])
+    assert_same(
+        pixel_cosine_loss(v, labels, targets.to(torch.uint16), tau, 65535),
+        reference.pixel_loss(v, labels, targets, tau, 65535),
+        (v, labels, tau),
+    )
+
+
 @pytest.mark.parametrize("tau", [1e-4, 100.0])
 def test_extreme_temperatures(tau: float) -> None:
     v, labels, targets, _ = sample(1, 4, (5, 5), (20, 20), 6)
