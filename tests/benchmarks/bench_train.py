@@ -1,0 +1,275 @@
+"""A training step beside a plain loop with the literal loss: speed, memory, and where the time goes.
+
+    python tests/benchmarks/bench_train.py                    # tiny, on a CPU: shows that it works
+    python tests/benchmarks/bench_train.py --model segformer-b5 --crop 640 --batch 16 --labels 238 --steps 40 \\
+        --device cuda --workers 16 [--shards DIR --bank BANK] [--compile] [--channels-last]
+
+Rows, each from a process of its own, on the same samples:
+
+* plain, literal: one batch that lies on the device, bfloat16 autocast on a GPU, embeddings upsampled to the full size.
+* plain, exact: the same loop with `pixel_cosine_loss`.
+* train, one batch: `labelmerge.train.loop.train` with a loader that costs nothing.
+* train, shards: the same, reading and augmenting; without --shards, toy shards with masks that are written first.
+
+The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings. FLOPs are counted
+on the model alone, forward and backward (`torch.utils.flop_counter`); their share is of the device's bfloat16 peak
+(dense, from the data sheets; --peak-tflops names another), on a CPU of a large matrix product timed in the same run.
+Memory is the allocator's peak on a GPU; on a CPU the process's, all libraries included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import resource
+import runpy
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labelmerge.evaluate.ranks import Ranks
+from labelmerge.loading.mix import IGNORE, Batch, Mixture
+from labelmerge.losses import pixel_cosine_loss
+from labelmerge.model.build import build_model
+from labelmerge.model.device import is_out_of_memory
+from labelmerge.train.config import TrainConfig
+from labelmerge.train.inputs import read_inputs
+from labelmerge.train.loop import train
+from labelmerge.train.methods import METHODS, find_method
+from labelmerge.train.run import read_log
+
+_TESTS = Path(__file__).resolve().parents[1]
+_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}
+_ROWS = {
+    "plain, literal": (True, False),
+    "plain, exact": (False, False),
+    "train, one batch": (None, False),
+    "train, shards": (None, True),
+}
+
+
+@dataclasses.dataclass
+class Figures:
+    """images/s, and the shares of time that are spent waiting for data; MiB."""
+
+    speed: float
+    wait: float
+    memory: float
+
+
+def configuration(options: argparse.Namespace) -> TrainConfig:
+    return TrainConfig(
+        model=options.model,
+        batch_size=options.batch,
+        crop=options.crop,
+        steps=2 * options.steps,
+        log_every=options.steps,  # the second line has none of the first steps
+        checkpoint_every=2 * options.steps,
+        lr=6e-5,
+        workers=options.workers,
+        compile=options.compile,
+        channels_last=options.channels_last,
+        short_edge=options.short_edge,
+        eval_sets=True,
+    )
+
+
+def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool) -> Figures:
+    """What a training script looks like that has never heard of all this."""
+    config, device = configuration(options), torch.device(options.device)
+    inputs = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks())
+    batch = inputs.mixture.batch(0).to(device)
+    labels = torch.from_numpy(inputs.columns.vectors).to(device)
+    model = build_model(config.model, labels.shape[1]).to(device).train()
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if config.compile:
+        model.compile()
+    log_tau = torch.tensor(-2.66, device=device, requires_grad=True)
+    optimizer = torch.optim.AdamW([*model.parameters(), log_tau], lr=config.lr)
+    loss_of: Callable[..., Tensor] = runpy.run_path(str(_TESTS / "losses/reference.py"))["pixel_loss"]
+    began = 0.0
+    for step in range(config.steps):
+        if step == options.steps:
+            wait_for(device)
+            began = time.perf_counter()
+        images = batch.images.float() / 255
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            embeddings = model(images)
+        if without_loss:
+            loss = embeddings.mean() + log_tau * 0
+        else:
+            loss = (loss_of if literal else pixel_cosine_loss)(embeddings, labels, batch.masks, log_tau.exp(), IGNORE)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    wait_for(device)
+    return Figures(options.steps * config.batch_size / (time.perf_counter() - began), 0.0, peak(device))
+
+
+def our_loop(options: argparse.Namespace, from_shards: bool, without_loss: bool) -> Figures:
+    """`train` as it is, but for a loader that costs nothing and a loss that does, where asked for."""
+    if not from_shards:
+        Mixture.batches = one_batch  # type: ignore[assignment, method-assign]
+    if without_loss:
+        METHODS["ssiw"] = dataclasses.replace(METHODS["ssiw"], sums=no_loss)
+    with tempfile.TemporaryDirectory() as out:
+        train([options.shards], options.bank, Path(out), config=configuration(options), device=options.device)
+        line = read_log(Path(out))[-1]
+    return Figures(line["images_per_second"], line["wait_share"], peak(torch.device(options.device)))
+
+
+def one_batch(mixture: Mixture, start: int, stop: int, *, pin_memory: bool = False, **_: object) -> Iterator[Batch]:
+    made = mixture.batch(start)
+    made = made.pin_memory() if pin_memory else made
+    for step in range(start, stop):
+        yield dataclasses.replace(made, step=step)
+
+
+def no_loss(batch: Batch, embeddings: Tensor, labels: Tensor, *rest: Any) -> Tensor:
+    return embeddings.mean().float().expand(rest[-2])  # rest ends in the number of datasets and the configuration
+
+
+def measure(options: argparse.Namespace, row: str, without_loss: bool) -> Figures | None:
+    """One row; None where memory does not suffice."""
+    torch.set_num_threads(options.threads)
+    literal, from_shards = _ROWS[row]
+    try:
+        if literal is None:
+            return our_loop(options, from_shards, without_loss)
+        return plain_loop(options, literal, without_loss)
+    except Exception as error:
+        if is_out_of_memory(error) or "out of memory" in str(error):
+            return None
+        raise
+
+
+def flops_per_image(options: argparse.Namespace, dim: int) -> float:
+    """Of the model's forward and backward pass, counted on tensors without content."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build_model(options.model, dim).to("meta").train()
+    with FlopCounterMode(display=False) as counter:
+        # two, because batch norm wants more than one value per channel
+        model(torch.empty(2, 3, options.crop, options.crop, device="meta")).sum().backward()
+    return float(counter.get_total_flops()) / 2
+
+
+def peak_flops(options: argparse.Namespace) -> tuple[float, str]:
+    """The device's most operations per second, and where that number is from."""
+    if options.peak_tflops:
+        return options.peak_tflops * 1e12, "given"
+    if options.device.startswith("cuda"):
+        name = torch.cuda.get_device_name(options.device)
+        known = [tflops for key, tflops in _TFLOPS.items() if key in name]
+        return (
+            (known[0] * 1e12, f"{name}, bfloat16") if known else (float("nan"), f"{name} is not known: --peak-tflops")
+        )
+    torch.set_num_threads(options.threads)
+    a = torch.randn(1024, 1024)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - began)
+    return 2 * 1024**3 / min(times), "a matrix product"
+
+
+def peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def write_toys(folder: Path, options: argparse.Namespace) -> None:
+    """Shards of noisy images with masks, a little larger than a view, and a bank of random vectors for their labels."""
+    toys = runpy.run_path(str(_TESTS / "loading/toy_shards.py"))
+    names = tuple(f"class {number}" for number in range(options.labels))
+    side = options.crop * 5 // 4
+    toy = toys["Toy"](
+        "toys", names, count=2 * options.batch, size=(side, side), colours=tuple(range(6)) * options.labels
+    )
+    toy.write(folder / "shards")
+    toys["toy_bank"]([toy], options.dim).save(folder / "bank")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny", help="default tiny")
+    for name, default, what in (
+        ("crop", 64, "side of a view"),
+        ("batch", 4, "images in a batch"),
+        ("labels", 32, "labels of the toy shards"),
+        ("dim", 512, "dimension of their vectors"),
+        ("steps", 4, "steps that are timed, after as many that are not"),
+        ("workers", 1, "processes that make batches"),
+        ("threads", 1, "threads of torch"),
+        ("short-edge", 0, "as in training"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{what}; default {default}")
+    parser.add_argument("--device", default="cpu", help="default cpu")
+    parser.add_argument("--shards", type=Path, help="real shards; with --bank")
+    parser.add_argument("--bank", type=Path)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--peak-tflops", type=float, help="what the device can do at most")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.shards is None:
+            write_toys(Path(scratch), options)
+            options.shards, options.bank = Path(scratch) / "shards", Path(scratch) / "bank"
+        config = configuration(options)
+        columns = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks()).columns
+        flops = flops_per_image(options, columns.vectors.shape[1])
+        most, source = peak_flops(options)
+        table: dict[str, dict[str, float] | None] = {}
+        for row in _ROWS:
+            with_and_without = []
+            for without_loss in (False, True):
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                    with_and_without.append(process.submit(measure, options, row, without_loss).result())
+            whole, bare = with_and_without
+            table[row] = (
+                None
+                if whole is None
+                else {
+                    "images_per_second": whole.speed,
+                    "loss_share": 1 - whole.speed / bare.speed if bare else float("nan"),
+                    "wait_share": whole.wait,
+                    "peak_mib": whole.memory,
+                    "flop_utilisation": flops * whole.speed / most,
+                }
+            )
+    if options.json:
+        print(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "rows": table}, indent=1))
+        return
+    print(
+        f"{options.model}, {options.crop}x{options.crop}, batch {options.batch}, {len(columns)} labels of "
+        f"{columns.vectors.shape[1]} dimensions, {options.device}; {flops / 1e9:.1f} GFLOP an image, peak "
+        f"{most / 1e12:.2f} TFLOP/s ({source})"
+    )
+    print(f"{'':18}{'images/s':>10}{'in the loss':>13}{'data wait':>11}{'peak MiB':>10}{'FLOP use':>10}")
+    for row, figures in table.items():
+        cells = "     out of memory"
+        if figures is not None:
+            cells = "{:10.2f}{:13.1%}{:11.1%}{:10.0f}{:10.1%}".format(*figures.values())
+        print(f"{row:18}{cells}")
+
+
+if __name__ == "__main__":
+    main()
