@@ -8,6 +8,7 @@ import logging
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from labelmerge.train.config import INCIDENTAL, TrainConfig
 
 CONFIG, LOG, CURVES, TENSORBOARD = "config.toml", "log.jsonl", "curves.png", "tensorboard"
 _MAX_CHANGES_SHOWN = 4
+_SMOOTH = 50  # longer curves are smoothed over this part of their points
+_COLOURS = 10
 
 _log = logging.getLogger(__name__)
 
@@ -197,37 +200,69 @@ def last_loss(out: Path) -> float:
 
 
 def draw_curves(out: Path) -> None:
-    """Draw log.jsonl as curves.png: the losses, the temperature, the learning rate. Nothing where nothing is logged."""
+    """Draw log.jsonl as curves.png: losses, by annotation type and by dataset, and what drives and limits the run.
+
+    Nothing where nothing is logged.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     lines = read_log(out)
     if not lines:
         return
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
-    for key in ("loss", *lines[-1]["parts"]):
-        name, width = ("sum", 2) if key == "loss" else (f"L_{key.upper()}", 1)
-        _plot(top, [(line["step"], _value(line, key)) for line in lines], label=name, linewidth=width)
-    top.set_ylabel("loss")
-    top.set_ylim(bottom=0)
-    top.legend(frameon=False)
-    for axes, key, name in ((middle, "temperature", "τ"), (bottom, "lr", "learning rate")):
-        _plot(axes, [(line["step"], line[key]) for line in lines], color="0.3", linewidth=1)
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    (losses, datasets), *small = figure.subplots(3, 2, sharex=True, height_ratios=[3, 1, 1])
+    names = {"loss": "sum", **{f"parts.{key}": f"L_{key.upper()}" for key in lines[-1]["parts"]}}
+    for key, name in names.items():
+        _plot(losses, lines, key, label=name, linewidth=2 if key == "loss" else 1.2)
+    losses.set_ylabel("loss")
+    sets = list(lines[-1].get("datasets", ()))
+    for place, name in enumerate(sets):
+        dashes = "--" if place >= _COLOURS else "-"  # matplotlib's ten colours come round again
+        _plot(datasets, lines, f"datasets.{name}", label=name, linewidth=1.2, linestyle=dashes)
+    datasets.set_ylabel("loss by dataset")
+    for axes in (losses, datasets):
+        axes.set_ylim(bottom=0)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8, ncols=1 + len(axes.lines) // 8)
+    curves = (
+        ("lr", "learning rate"),
+        ("images_per_second", "images/s"),
+        ("temperature", "τ"),
+        ("wait_share", "data wait"),
+    )
+    for axes, (key, name) in zip((axes for row in small for axes in row), curves, strict=True):
+        _plot(axes, lines, key, color="0.3", linewidth=1)
         axes.set_ylabel(name)
-    bottom.set_xlabel("step")
-    for axes in (top, middle, bottom):
+        if key != "temperature":
+            axes.set_ylim(bottom=0)
+        if key == "wait_share":
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in small[-1]:
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_bytes(out / CURVES, buffer.getvalue())
 
 
-def _plot(axes: Any, points: Sequence[tuple[int, float | None]], **style: Any) -> None:
-    """A line through the points that have a value; a dot where there is only one."""
-    known = [point for point in points if point[1] is not None]
-    if known:
-        axes.plot(*zip(*known, strict=True), marker="o" if len(known) == 1 else None, **style)
+def _plot(axes: Any, lines: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
+    """A figure of the log (``table.name`` for one of a table) as a line through the steps that have it.
 
-
-def _value(line: Mapping[str, Any], key: str) -> Any:
-    return line["loss"] if key == "loss" else line["parts"].get(key)
+    Many noisy points are drawn faint, with their running mean over them; a single one is a dot.
+    """
+    table, _, name = key.rpartition(".")
+    known = [(line["step"], value) for line in lines if (value := (line.get(table) or line).get(name)) is not None]
+    if not known:
+        return
+    steps, values = zip(*known, strict=True)
+    window = len(values) // _SMOOTH
+    if window > 1 and "label" in style:
+        (faint,) = axes.plot(steps, values, **{**style, "label": None, "linewidth": 0.6, "alpha": 0.3})
+        style["color"] = faint.get_color()
+        sums = [0.0, *accumulate(values)]
+        spans = [(max(0, i + 1 - window), i + 1) for i in range(len(values))]
+        values = tuple((sums[end] - sums[start]) / (end - start) for start, end in spans)
+    axes.plot(steps, values, marker="o" if len(values) == 1 else None, **style)

@@ -12,7 +12,7 @@ Rows, each from a process of its own, on the same samples:
 * train, shards: the same, reading and augmenting; without --shards, toy shards with masks that are written first.
 
 The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings. FLOPs are counted
-on the model alone, forward and backward (`torch.utils.flop_counter`); their share is of the device's bfloat16 peak
+on the model alone, three times its forward pass (`torch.utils.flop_counter`); their share is of the device's bfloat16 peak
 (dense, from the data sheets; --peak-tflops names another), on a CPU of a large matrix product timed in the same run.
 Memory is the allocator's peak on a GPU; on a CPU the process's, all libraries included.
 """
@@ -154,14 +154,17 @@ def measure(options: argparse.Namespace, row: str, without_loss: bool) -> Figure
 
 
 def flops_per_image(options: argparse.Namespace, dim: int) -> float:
-    """Of the model's forward and backward pass, counted on tensors without content."""
+    """Of the model's forward and backward pass, counted on tensors without content.
+
+    The backward pass is taken for twice the forward one: the counter takes each depthwise convolution's for a full one's.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     model = build_model(options.model, dim).to("meta").train()
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         # two, because batch norm wants more than one value per channel
-        model(torch.empty(2, 3, options.crop, options.crop, device="meta")).sum().backward()
-    return float(counter.get_total_flops()) / 2
+        model(torch.empty(2, 3, options.crop, options.crop, device="meta"))
+    return 3 * float(counter.get_total_flops()) / 2
 
 
 def peak_flops(options: argparse.Namespace) -> tuple[float, str]:
