@@ -12,8 +12,9 @@ Rows, each from a process of its own, on the same samples:
 * train, shards: the same, reading and augmenting; without --shards, toy shards with masks that are written first.
 
 The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings. FLOPs are counted
-on the model alone, three times its forward pass (`torch.utils.flop_counter`); their share is of the device's bfloat16 peak
-(dense, from the data sheets; --peak-tflops names another), on a CPU of a large matrix product timed in the same run.
+on the model alone, three times its forward pass (`torch.utils.flop_counter`); their share is of the device's bfloat16
+peak (dense, from the data sheets; --peak-tflops names another), on a CPU of a large matrix product timed in the same
+run.
 Memory is the allocator's peak on a GPU; on a CPU the process's, all libraries included.
 """
 
@@ -156,7 +157,8 @@ def measure(options: argparse.Namespace, row: str, without_loss: bool) -> Figure
 def flops_per_image(options: argparse.Namespace, dim: int) -> float:
     """Of the model's forward and backward pass, counted on tensors without content.
 
-    The backward pass is taken for twice the forward one: the counter takes each depthwise convolution's for a full one's.
+    The backward pass is taken for twice the forward one: the counter takes a depthwise convolution's for a
+    full one's.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

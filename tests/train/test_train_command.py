@@ -85,3 +85,20 @@ def test_help_imports_no_torch() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "--shards DIR" in result.stdout and "Example:" in result.stdout
+
+
+def test_losses_and_what_a_run_begins_with_are_options(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
+    args = ("train", "--bank", bank, *QUICK)
+    first = run(
+        *args, "--shards", shards, "--out", tmp_path / "a", "--losses", "hd,wd", "--ema", 0.9, "--channels-last"
+    )
+    assert first.exit_code == 0 and "parts is left out" in first.stderr
+    meta = json.loads((tmp_path / "a" / "checkpoints" / "step-000002" / "meta.json").read_text())
+    assert set(meta["manifests"]) == {"streets/train", "things/train"} and meta["ema"] == 0.9
+    tuned = run(*args, "--shards", shards / "streets", "--out", tmp_path / "b", "--init", tmp_path / "a")
+    assert tuned.exit_code == 0 and "beginning with the weights of" in tuned.stderr
+
+    wrong = run(*args, "--shards", shards, "--out", tmp_path / "c", "--losses", "hd,xd")
+    assert wrong.exit_code == 1 and "losses must be some of hd, ld, wd, not ['hd', 'xd']" in wrong.stderr
+    twice = run(*args, "--shards", shards, "--out", tmp_path / "c", "--losses", "hd,hd")
+    assert twice.exit_code == 1 and "losses must be some of" in twice.stderr
