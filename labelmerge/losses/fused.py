@@ -17,9 +17,8 @@ from labelmerge.losses.bilinear import bilinear_gaps, bilinear_matrix
 # One warp is one program: its 32 lanes lie along a row of gaps, whose logits are neighbours in memory.
 _LANES = 32
 # What is in registers at once. Compiled for Hopper, twice the pixels spill in the forward kernel.
-_LABELS = 4
-_PIXELS_FORWARD = (2, 4)  # of a gap: rows and columns, at most
-_PIXELS_BACKWARD = (4, 4)
+_LABELS_FORWARD, _LABELS_BACKWARD = 4, 8
+_PIXELS_FORWARD, _PIXELS_BACKWARD = (2, 4), (4, 4)  # of a gap: rows and columns, at most
 _ROWS_BACKWARD = 16  # rows of cells per program; one more row of gaps is computed
 
 
@@ -134,7 +133,7 @@ class _CrossEntropy(torch.autograd.Function):
             low, products, tau, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
             losses, scale, half, lse, surplus,
             batch, count, h, w, height, width, ignore_index,
-            allowed is not None, _LABELS, parts_y, parts_x, pixels_y, pixels_x, _LANES,
+            allowed is not None, _LABELS_FORWARD, parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
         ctx.save_for_backward(low, targets, tau, allowed, scale, half, lse, surplus)
@@ -152,7 +151,7 @@ class _CrossEntropy(torch.autograd.Function):
         grad_low = torch.empty_like(low, dtype=torch.bfloat16 if ctx.kind == torch.bfloat16 else torch.float32)
         (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_BACKWARD)
         grid = (
-            _blocks(count, _LABELS),
+            _blocks(count, _LABELS_BACKWARD),
             _blocks(batch * (w + 1), _LANES - 1),
             _blocks(h, _ROWS_BACKWARD),
         )
@@ -160,7 +159,7 @@ class _CrossEntropy(torch.autograd.Function):
             low, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
             scale, lse, grad * scale, grad_low,
             batch, count, h, w, height, width,
-            allowed is not None, _LABELS, _ROWS_BACKWARD, parts_y, parts_x, pixels_y, pixels_x, _LANES,
+            allowed is not None, _LABELS_BACKWARD, _ROWS_BACKWARD, parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
         # surplus is d loss / d log(scale), scale is 1 / (|V| tau), and half is -d log(scale) / d |V|².

@@ -101,8 +101,6 @@ def floor_milliseconds(options: argparse.Namespace) -> float:
     source = torch.empty(2**30, dtype=torch.uint8, device=options.device)
     copy = torch.empty_like(source)
     took = statistics.median(cuda_milliseconds(lambda: copy.copy_(source)) for _ in range(20))
-    del source, copy
-    torch.cuda.empty_cache()
     speed = 2 * 2**30 / took  # bytes per millisecond, read and written
     print(f"a copy moves {speed / 1e9:.2f} TB/s; the floor is {traffic / 1e6:.0f} MB, {traffic / speed:.3f} ms")
     return traffic / speed

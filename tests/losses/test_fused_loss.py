@@ -72,8 +72,12 @@ def test_compiles_for_hopper_without_atomics(name: str, tmp_path: Path, monkeypa
         ("low", "products", "tau", "shares_y", "shares_x", "losses", "scales", "halves", "lses", "surpluses")
         + ("strengths", "grad_products"), "*fp32",
     ) | {"grad_low": "*bf16"}  # fmt: skip
-    constants: dict[str, Any] = {"HAS_ALLOWED": True, "LABELS": 4, "ROWS": 16, "PARTS_X": 1, "PIXELS_X": 4, "LANES": 32}
-    constants |= {"PARTS_Y": 2, "PIXELS_Y": 2} if name == "forward" else {"PARTS_Y": 1, "PIXELS_Y": 4}
+    constants: dict[str, Any] = {"HAS_ALLOWED": True, "ROWS": 16, "PARTS_X": 1, "PIXELS_X": 4, "LANES": 32}
+    sizes = {
+        "forward": {"LABELS": 4, "PARTS_Y": 2, "PIXELS_Y": 2},
+        "backward": {"LABELS": 8, "PARTS_Y": 1, "PIXELS_Y": 4},
+    }
+    constants |= sizes.get(name, {})
     constants |= {"CHANNELS": 8, "CELLS": 128, "stride_x": 1}
     names = kernel.arg_names
     used = {names.index(each): value for each, value in constants.items() if each in names}
