@@ -20,7 +20,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -354,7 +354,7 @@ def _pieces(batch: Batch, count: int) -> list[Batch]:
     return [batch.only(range(size * i // count, size * (i + 1) // count)) for i in range(count)]
 
 
-def _gradients_stay(network: nn.Module, more: bool) -> Any:
+def _gradients_stay(network: nn.Module, more: bool) -> AbstractContextManager[None]:
     """While `more` pieces of the batch come, gradients need not go to the other processes yet."""
     return network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext()
 
