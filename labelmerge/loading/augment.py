@@ -269,7 +269,7 @@ def change_colour(image: Tensor, brightness: float, contrast: float, saturation:
     grey = grey.add_(1 << (_BITS - 1)).bitwise_right_shift_(_BITS)
     mean = int(grey.sum()) / grey.numel()
     constant = round(brightness * (1 - contrast) * mean * 2**_BITS) + (1 << (_BITS - 1))
-    values.mul_(own).add_(grey.mul_(greys).add_(constant))
+    torch.add(grey.mul_(greys).add_(constant), values, alpha=own, out=values)
     image.copy_(values.bitwise_right_shift_(_BITS).clamp_(0, 255))
 
 

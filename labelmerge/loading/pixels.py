@@ -27,6 +27,7 @@ _MARGIN = 16
 _SEQUENTIAL = (0xC0, 0xC1)  # SOF0, SOF1: one pass over the picture from top to bottom, Huffman coded
 _OTHER_FRAMES = (*range(0xC2, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SCAN = 0xDA
+_FILTER_UP = 2  # PNG specification 9.2
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -82,10 +83,40 @@ def decode_mask(data: bytes, name: str, size: tuple[int, int], rows: int | None 
         raise SampleError(f"{name} is not a single channel image ({image.mode})")
     if image.size != (size[1], size[0]):
         raise SampleError(f"{name} is {image.size[0]}x{image.size[1]}, the image {size[1]}x{size[0]}")
-    if rows is not None and rows < size[0]:
-        image = open_image(first_rows(data, rows))
-    values = np.asarray(image)
+    rows = size[0] if rows is None else min(rows, size[0])
+    mask = _differences_added(data, rows, size[1])
+    if mask is not None:
+        return mask
+    values = np.asarray(image if rows == size[0] else open_image(first_rows(data, rows)))
     return values if values.dtype == np.uint8 else values.astype(np.uint16)
+
+
+def _differences_added(data: bytes, rows: int, width: int) -> Mask | None:
+    """The first rows of a greyscale PNG of which every row is stored as its difference from the one above ("Up").
+
+    `labelmerge shard` writes masks so. Unpacking them here takes half the time of Pillow, whose decoder goes byte by
+    byte. None where it is another PNG or a damaged one: Pillow says what is wrong with it.
+    """
+    bits, kind, interlaced = data[24], data[25], data[28]
+    if kind != 0 or bits not in (8, 16) or interlaced or data[37:41] != b"IDAT":
+        return None
+    stride = width * bits // 8
+    packed = memoryview(data)[41 : 41 + struct.unpack_from(">I", data, 33)[0]]
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, rows * (stride + 1))
+    except zlib.error:
+        return None
+    if len(unpacked) < rows * (stride + 1):
+        return None
+    stored = np.frombuffer(unpacked, dtype=np.uint8).reshape(rows, stride + 1)
+    if (stored[:, 0] != _FILTER_UP).any():
+        return None
+    values = stored[:, 1:].copy()
+    above = values[0]
+    for row in values[1:]:
+        np.add(row, above, out=row)
+        above = row
+    return values if bits == 8 else values.view(">u2").astype(np.uint16)
 
 
 def first_rows(data: bytes, rows: int) -> bytes:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from labelmerge.errors import SampleError
-from labelmerge.loading.pixels import decode_image, decode_mask, first_rows, image_region, open_image
+from labelmerge.loading.pixels import (
+    _differences_added,
+    decode_image,
+    decode_mask,
+    first_rows,
+    image_region,
+    open_image,
+)
+from labelmerge.sharding.images import png_bytes
 
 from .pictures import jpeg, label_mask, photograph
 from .toy_shards import png
@@ -80,16 +90,22 @@ def test_headers_that_lie_never_do_more_than_fail() -> None:
         first_rows(bytes(damaged[: rng.integers(700)]), 3)
 
 
+@pytest.mark.parametrize("by", ["Pillow", "labelmerge"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_the_first_rows_of_a_mask(dtype: type[np.uint8 | np.uint16]) -> None:
-    mask = label_mask(HEIGHT, WIDTH, 200).astype(dtype) * dtype(1 if dtype == np.uint8 else 300)
-    data = png(mask)
+def test_the_first_rows_of_a_mask(dtype: type[np.uint8 | np.uint16], by: str) -> None:
+    wide = 300 * label_mask(HEIGHT, WIDTH, 200).astype(np.uint16)
+    mask: npt.NDArray[Any] = wide.astype(dtype)  # modulo 256 in 8 bits
+    data = png(mask) if by == "Pillow" else png_bytes(mask)
     size = (HEIGHT, WIDTH)
     whole = decode_mask(data, "mask.png", size)
     assert whole.dtype == dtype and (whole == mask).all()
     for rows in (1, 2, 77, 149, 150, 151):
         part = decode_mask(data, "mask.png", size, rows)
         assert part.dtype == dtype and (part == mask[:rows]).all()
+    assert (_differences_added(data, 20, WIDTH) is None) == (by == "Pillow")
+    for damaged in (data[:60], data[:44] + bytes(30) + data[74:]):
+        with pytest.raises((OSError, SyntaxError)):
+            decode_mask(damaged, "mask.png", size)
     with pytest.raises(SampleError, match="97x150, the image 97x151"):
         decode_mask(data, "mask.png", (151, 97), 5)
     with pytest.raises(SampleError, match="not a single channel"):

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labelmerge.errors import SampleError, ShardError
-from labelmerge.loading.stream import ShardSet, find_splits
+from labelmerge.loading.stream import ShardSet, _members, _plain_members, find_splits
 
 from .toy_shards import Toy, png, write_split
 
@@ -148,3 +150,23 @@ def test_empty_unfinished_and_other_splits_are_told_apart(tmp_path: Path) -> Non
     for path in (folder, tmp_path / "some"):
         with pytest.raises(ShardError, match="unfinished"):
             find_splits([path], "val")
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("extra", ["", "é", "a" * 120], ids=["plain", "accent", "long"])
+def test_members_are_found_as_tarfile_finds_them(tmp_path: Path, form: int, extra: str) -> None:
+    if form == tarfile.USTAR_FORMAT and len(extra) > 100:
+        pytest.skip("ustar has no room for such a name")
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        for number, size in enumerate((0, 1, 511, 512, 513, 70_000)):
+            info = tarfile.TarInfo(f"x-{number:09d}.{'jpg' if number % 2 else extra + 'json'}")
+            info.size = size
+            tar.addfile(info, io.BytesIO(bytes(size)))
+    plain = _plain_members(path)
+    if not extra:
+        assert plain is not None
+    assert plain is None or plain == _members(path)
+    for data in (b"x" * 2048, path.read_bytes()[:700] + b"\xff" * 5000):
+        path.write_bytes(data)
+        assert _plain_members(path) is None
