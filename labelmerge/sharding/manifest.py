@@ -74,7 +74,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         have = repr(manifest.get("format")) if isinstance(manifest, dict) else "none"
         raise ShardError(f"its format is {have}, not {FORMAT!r}", where=path)
-    if problem := _problem(manifest):
+    if problem := manifest_problem(manifest):
         raise ShardError(problem, where=path)
     try:
         space = LabelSpace.from_json(manifest["label_space"])
@@ -87,7 +87,8 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
         raise ShardError(f"label_space is malformed ({error})", where=path) from error
 
 
-def _problem(manifest: dict[str, Any]) -> str | None:
+def manifest_problem(manifest: dict[str, Any]) -> str | None:
+    """What of a manifest is missing or makes no sense; None where nothing does."""
     if wrong := wrong_types(manifest, _TYPES):
         return wrong
     if not all(isinstance(name, str) and _MEMBER_NAME.fullmatch(name) for name in manifest["members"]):

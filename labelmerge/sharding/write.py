@@ -8,16 +8,14 @@ machine or many, may each do a part; `finish` then makes the manifest of all the
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shlex
-import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,30 +23,26 @@ from typing import Any, Unpack
 from labelmerge import __version__
 from labelmerge.catalog import SPLITS, Recipe
 from labelmerge.errors import LayoutError, ShardError, UsageError, did_you_mean
-from labelmerge.files import locked, output_faults, sha256_file, write_json
+from labelmerge.files import write_json
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.croissant import write_croissant
 from labelmerge.sharding.executors import EXECUTORS, Job, Shard, run
 from labelmerge.sharding.locate import NoLabels
-from labelmerge.sharding.manifest import FORMAT, MANIFEST, UNFINISHED, Types, read_manifest, wrong_types
+from labelmerge.sharding.manifest import FORMAT, MANIFEST, read_manifest
 from labelmerge.sharding.members import Sizes, member_names
 from labelmerge.sharding.plan import Chosen, Plan, make_plan
+from labelmerge.sharding.unfinished import (
+    WHOLE,
+    Run,
+    begin,
+    finished_manifest,
+    read_run,
+    records,
+    sweep,
+    working_folder,
+    write_record,
+)
 
-WHOLE = (1, 1)
-"""The part of a run that is all of it."""
-
-_RUN = "run.json"
-_RUN_TYPES: Types = {"identity": dict, "tasks": int, "max_skip_ratio": (int, float, type(None)), "manifest": dict}
-_IDENTITY_TYPES: Types = {
-    "labelmerge": str,
-    "recipe": str,
-    "variant": (str, type(None)),
-    "label_space": str,
-    "options": dict,
-    "box_teacher": (dict, type(None)),
-    "candidates": str,
-}
-_OTHER_OUT = "Remove the folder, or choose another --out"
 _MAX_REASONS_SHOWN = 3
 
 _log = logging.getLogger(__name__)
@@ -140,15 +134,16 @@ def shard(
     _check_options(workers, executor, max_skip_ratio, part)
     folder = out / recipe.name / split
     with (
-        _working_folder(folder, part) as scratch,
+        working_folder(folder, part) as scratch,
         make_plan(recipe, root, split, scratch, **chosen) as plan,
     ):
-        if (finished := _finished(folder, plan)) is not None:
+        wanted = Run(len(plan.sizes), max_skip_ratio, _skeleton(plan))
+        if (finished := finished_manifest(folder, wanted)) is not None:
             _log.info("%s is complete already", folder)
             _refuse_bad(finished, max_skip_ratio, folder)
             return _report(finished, folder, kept=len(finished["shards"]))
         ours = range(part[0] - 1, len(plan.sizes), part[1])
-        there = _begin(folder, plan, max_skip_ratio, ours, alone=part == WHOLE)
+        there = begin(folder, wanted, ours, alone=part == WHOLE)
         todo = [number for number in ours if number not in there]
 
         def progress() -> Generator[None, None, None]:
@@ -158,14 +153,14 @@ def shard(
                     yield
                 else:
                     there[event.number] = event
-                    write_json(_record(folder, event.number), event.to_json())
+                    write_record(folder, event)
 
         what = f"sharding {recipe.name} {split}" + (f" {part[0]}/{part[1]}" if part[1] > 1 else "")
         _work_off(progress(), track, what, sum(plan.sizes[number] for number in todo))
         kept = len(ours) - len(todo)
         if part[1] == 1:
             return replace(_finish(folder), kept=kept, seconds=time.monotonic() - start)
-        done = _manifest(_skeleton(plan), list(there.values()))
+        done = _manifest(wanted.manifest, list(there.values()))
         return replace(_report(done, folder, kept, time.monotonic() - start), part=part)
 
 
@@ -182,37 +177,27 @@ def finish(folder: Path) -> ShardReport:
     if (folder / MANIFEST).is_file():
         manifest, _ = read_manifest(folder)
         return _report(manifest, folder, kept=len(manifest["shards"]))
-    if not (folder / UNFINISHED / _RUN).is_file():
-        raise ShardError("no run was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
-    with _working_folder(folder, WHOLE):
+    read_run(folder)  # before a folder is made to work in
+    with working_folder(folder, WHOLE):
         return _finish(folder)
 
 
 def _finish(folder: Path) -> ShardReport:
-    begun = _read_run(folder)
-    made = _records(folder, range(begun["tasks"]))
-    if missing := [number for number in range(begun["tasks"]) if number not in made]:
+    begun = read_run(folder)
+    made = records(folder, range(begun.tasks))
+    if missing := [number for number in range(begun.tasks) if number not in made]:
         first = ", ".join(f"{number:06d}" for number in missing[:5]) + (", …" if len(missing) > 5 else "")
         raise ShardError(
-            f"{len(missing)} of {begun['tasks']} shards are not done yet ({first})",
+            f"{len(missing)} of {begun.tasks} shards are not done yet ({first})",
             where=folder,
             fix="Run the missing parts, `labelmerge shard … --part I/N`, or the same command without --part",
         )
-    manifest = _manifest(begun["manifest"], [made[number] for number in sorted(made)])
-    _refuse_bad(manifest, begun["max_skip_ratio"], folder)
+    manifest = _manifest(begun.manifest, [made[number] for number in sorted(made)])
+    _refuse_bad(manifest, begun.max_skip_ratio, folder)
     write_croissant(folder, manifest)
     write_json(folder / MANIFEST, manifest)
-    _sweep(folder)
+    sweep(folder)
     return _report(manifest, folder, kept=0)
-
-
-def _sweep(folder: Path) -> None:
-    """Take away what is not needed beside a manifest, also where a process was killed over it."""
-    with output_faults(folder):
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
-        if (folder / UNFINISHED).is_dir():
-            shutil.rmtree(folder / UNFINISHED)
 
 
 def check(
@@ -296,49 +281,6 @@ def _work_off(steps: Generator[None, None, None], track: Track, what: str, total
             pass
 
 
-@contextmanager
-def _working_folder(folder: Path, part: tuple[int, int]) -> Iterator[Path]:
-    """A folder for lists that are too long for memory, beside the split's, while no other process does the same part.
-
-    Nothing is left of it, nor of folders made for it, unless something was written into the split's folder.
-    """
-    existed = [parent for parent in (folder, *folder.parents) if parent.is_dir()]
-    name = f"part-{part[0]}-of-{part[1]}" if part != WHOLE else "whole"
-    work = folder.parent / f".{folder.name}-work"
-    with output_faults(folder):
-        work.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            locked(work / "lock", f"the {folder.name} split", shared=part != WHOLE),
-            locked(work / f"{name}.lock", f"part {part[0]}/{part[1]} of the {folder.name} split"),
-        ):
-            scratch = work / name
-            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
-            with output_faults(scratch):
-                scratch.mkdir()
-            try:
-                yield scratch
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-    finally:
-        for made in (work, *(parent for parent in (folder, *folder.parents) if parent not in existed)):
-            with suppress(OSError):  # not empty: another process works here, or there are shards
-                made.rmdir()
-
-
-def _identity(plan: Plan) -> dict[str, Any]:
-    """All that decides the shards' bytes."""
-    return {
-        "labelmerge": __version__,
-        "recipe": _sha256(plan.source.recipe.text),
-        "variant": plan.source.variant,
-        "label_space": plan.source.shard_space.hash,
-        "options": plan.options.to_json(),
-        "box_teacher": _teacher(plan),
-        "candidates": plan.candidates,
-    }
-
-
 def _teacher(plan: Plan) -> dict[str, Any] | None:
     """The model that embeds the boxes: its name, and the hash of its weights (a hub's name says it all: None)."""
     if plan.options.box_teacher is None:
@@ -348,137 +290,6 @@ def _teacher(plan: Plan) -> dict[str, Any] | None:
     found = fingerprint(plan.options.box_teacher)
     name = plan.options.box_teacher if found.weights_sha256 is None else found.model
     return {"encoder": name, "weights_sha256": found.weights_sha256}
-
-
-def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
-    """The manifest of the same run, if it is complete and its shards are whole."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest, space = read_manifest(folder)
-    except ShardError as error:
-        raise ShardError(error.what, where=error.where, fix=_OTHER_OUT) from error
-    identity = {
-        "labelmerge": manifest["labelmerge"],
-        "recipe": manifest["recipe"]["sha256"],
-        "variant": manifest["variant"],
-        "label_space": space.hash,
-        "options": manifest["options"],
-        "box_teacher": manifest["box_teacher"],
-        "candidates": manifest["candidates"],
-    }
-    _refuse_other(folder, identity, _identity(plan))
-    try:
-        whole = all(_is_whole(folder, entry) for entry in manifest["shards"])
-    except OSError as error:
-        raise ShardError(f"can't be read ({error.strerror})", where=error.filename, fix=_OTHER_OUT) from error
-    if whole:
-        _sweep(folder)
-        return manifest
-    _log.warning("%s: a shard is damaged or gone: all are made again", folder)
-    _write_run(folder, plan, None)
-    with output_faults(folder):
-        path.unlink()
-    return None
-
-
-def _begin(folder: Path, plan: Plan, max_skip_ratio: float | None, ours: range, alone: bool) -> dict[int, Shard]:
-    """Prepare the folder; the shards of `ours`, by number, that an earlier run of the same command has finished."""
-    state = folder / UNFINISHED
-    there: dict[int, Shard] = {}
-    begun = (state / _RUN).is_file()
-    if begun and alone and not any(state.glob("[0-9]*.json")) and not any(folder.glob("*.tar")):
-        begun = False  # but nothing was made: whatever was asked for then can't be mixed with this
-    if begun:
-        _refuse_other(folder, _read_run(folder)["identity"], _identity(plan))
-        there = _records(folder, ours)
-    elif any(folder.glob("*.tar")):
-        raise ShardError(
-            "holds tar files that no manifest describes", where=folder, fix="Remove them, or choose another --out"
-        )
-    _write_run(folder, plan, max_skip_ratio)
-    with output_faults(folder):
-        for leftover in [path for path in folder.glob(".*.tar.*.tmp") if _task_of(path) in ours]:
-            leftover.unlink(missing_ok=True)
-    if there:
-        _log.info("going on: %d of %d shards are there", len(there), len(ours))
-    return there
-
-
-def _write_run(folder: Path, plan: Plan, max_skip_ratio: float | None) -> None:
-    begun = {
-        "identity": _identity(plan),
-        "tasks": len(plan.sizes),
-        "max_skip_ratio": max_skip_ratio,
-        "manifest": _skeleton(plan),
-    }
-    write_json(folder / UNFINISHED / _RUN, begun)
-
-
-def _read_run(folder: Path) -> dict[str, Any]:
-    path = folder / UNFINISHED / _RUN
-    try:
-        begun: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
-    if wrong := wrong_types(begun, _RUN_TYPES) or wrong_types(begun["identity"], _IDENTITY_TYPES):
-        raise ShardError(f"is damaged ({wrong})", where=path, fix=_OTHER_OUT)
-    return begun
-
-
-def _record(folder: Path, number: int) -> Path:
-    return folder / UNFINISHED / f"{number:06d}.json"
-
-
-def _records(folder: Path, numbers: range) -> dict[int, Shard]:
-    """The shards among `numbers` that are finished and whole."""
-    there = {}
-    for path in sorted((folder / UNFINISHED).glob("[0-9]*.json")):
-        if int(path.stem) in numbers:
-            try:
-                made = Shard.from_json(json.loads(path.read_text(encoding="utf-8")))
-                if made.samples == 0 or _is_whole(folder, made.to_json()):
-                    there[made.number] = made
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
-    return there
-
-
-def _task_of(path: Path) -> int:
-    """The number of the shard that a temporary file was to become."""
-    number = path.name.split(".tar.")[0].rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
-
-
-def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
-    path = folder / entry["name"]
-    return path.is_file() and path.stat().st_size == entry["bytes"] and bool(sha256_file(path) == entry["sha256"])
-
-
-def _refuse_other(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    if theirs == ours:
-        return
-    before = theirs["options"]
-    changes = [
-        f"{name} was {before.get(name)}, now {value}"
-        for name, value in ours["options"].items()
-        if before.get(name) != value
-    ]
-    other = {
-        "labelmerge": "labelmerge's version",
-        "recipe": "the recipe",
-        "variant": "the layout",
-        "label_space": "the classes",
-        "box_teacher": "the box teacher's weights",
-        "candidates": "the dataset's files",
-    }
-    changes += [f"{what} changed since" for name, what in other.items() if theirs[name] != ours[name]]
-    raise ShardError(
-        f"holds shards of another run ({'; '.join(changes)})",
-        where=folder,
-        fix=_OTHER_OUT,
-    )
 
 
 def _skeleton(plan: Plan) -> dict[str, Any]:
