@@ -63,14 +63,15 @@ def training_ranks(device: str | None) -> Iterator[tuple[Ranks, torch.device]]:
         yield Ranks(rank, world), here
         distributed.destroy_process_group()
     except (LabelmergeError, RuntimeError) as error:
-        # After a failure nothing is torn down: that would wait for the others, who notice when this process ends.
         told = error if isinstance(error, LabelmergeError) else left_alone(error)
         if told is None:
             raise
         if not _may_speak(store):
             # torchrun ends all processes when the first one ends; the one that speaks must be done by then.
             time.sleep(_HEAD_START)
+            _disconnect()
             raise OtherProcessFailed("another process of this run has failed") from error
+        _disconnect()
         if told is error:
             raise
         raise told from error
@@ -103,6 +104,15 @@ def left_alone(error: Exception) -> LabelmergeError | None:
         f"another process of this run has ended without a word ({str(error).splitlines()[0]})",
         fix="Usually its machine's memory ran out. The same command goes on from the newest checkpoint",
     )
+
+
+def _disconnect() -> None:
+    """Let go of the others after a failure: threads of gloo that outlive the interpreter abort the process.
+
+    Not among GPUs, where this could wait for peers that never answer; they notice when this process ends.
+    """
+    if distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def _may_speak(store: Store) -> bool:
