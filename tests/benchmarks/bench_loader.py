@@ -16,6 +16,7 @@ of the process and its workers, until the workers have ended: steadier than seco
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import io
 import json
@@ -147,25 +148,24 @@ def webdataset_crop_first(data: Path, workers: int, count: int) -> Iterator[Any]
 
 
 def mosaicml_streaming(data: Path, workers: int, count: int) -> Iterator[Any]:
-    import streaming
-
+    base: Any = importlib.import_module("streaming").StreamingDataset
     augment = Augment()
 
-    class Samples(streaming.StreamingDataset):  # type: ignore[misc]  # untyped where it isn't installed
+    class Samples(base):  # type: ignore[misc]  # Any: it need not be installed
         def __getitem__(self, at: int) -> Any:
             return augment.of_bytes(super().__getitem__(at))
 
-    streaming.base.util.clean_stale_shared_memory()
+    importlib.import_module("streaming.base.util").clean_stale_shared_memory()
     samples = Samples(local=str(data / "mds"), shuffle=True, batch_size=BATCH)
     yield from DataLoader(samples, BATCH, num_workers=workers, drop_last=True)
 
 
 def litdata(data: Path, workers: int, count: int) -> Iterator[Any]:
-    import litdata
-
+    litdata = importlib.import_module("litdata")
+    base: Any = litdata.StreamingDataset
     augment = Augment()
 
-    class Samples(litdata.StreamingDataset):  # type: ignore[misc]  # untyped where it isn't installed
+    class Samples(base):  # type: ignore[misc]  # Any: it need not be installed
         def __getitem__(self, at: Any) -> Any:
             return augment.of_bytes(super().__getitem__(at))
 
@@ -224,8 +224,7 @@ def write_inputs(data: Path, count: int) -> float:
         samples.append((key, {"jpg": image, "json": meta, "mask.png": mask}))
     write_split(data / "tars", toy, samples)
     if installed("streaming"):
-        import streaming
-
+        streaming = importlib.import_module("streaming")
         with streaming.MDSWriter(out=str(data / "mds"), columns={"jpg": "bytes", "mask": "bytes"}) as out:
             for number in range(count):
                 out.write(dict(zip(("jpg", "mask"), pictures[number % DISTINCT], strict=True)))
@@ -240,8 +239,7 @@ def write_inputs(data: Path, count: int) -> float:
 
 
 def write_litdata(data: Path, count: int) -> None:
-    import litdata
-
+    litdata = importlib.import_module("litdata")
     samples = [(str(data), number) for number in range(count)]
     litdata.optimize(litdata_sample, samples, str(data / "lit"), num_workers=1, chunk_bytes="64MB")
 
