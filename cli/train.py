@@ -95,7 +95,7 @@ def command(
 
     given = {name: value for name, value in flags.items() if value is not None}
     config = load_config(preset, config_file, {**dict(map(parse_setting, assignments)), **given})
-    from labelmerge.evaluate.ranks import is_first
+    from labelmerge.ranks import is_first
 
     for line in config.summary() if is_first() else ():
         click.echo(line, err=as_json)

@@ -19,7 +19,6 @@ from labelmerge.embed.bank import Bank
 from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
 from labelmerge.evaluate.inference import LabelVectors, segment
 from labelmerge.evaluate.metrics import Confusion, Metrics, confusion_matrix, harmonic_mean
-from labelmerge.evaluate.ranks import Ranks, own_device, processes
 from labelmerge.evaluate.record import Results, SetResult
 from labelmerge.evaluate.sets import EvalSet, Picture, open_sets
 from labelmerge.evaluate.views import Views
@@ -27,6 +26,7 @@ from labelmerge.files import output_faults
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
 from labelmerge.model.device import choose_device
 from labelmerge.progress import Track, no_track
+from labelmerge.ranks import Ranks, own_device, processes
 
 _AHEAD = 2  # images that are read while the model works
 

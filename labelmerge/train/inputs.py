@@ -14,10 +14,10 @@ from torch import Tensor
 from labelmerge.embed.bank import Bank
 from labelmerge.embed.baselines import merged_bank
 from labelmerge.errors import ConfigError
-from labelmerge.evaluate.ranks import Ranks
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.mix import Mixture, Source, group_by_dataset
 from labelmerge.loading.stream import ShardSet, find_splits
+from labelmerge.ranks import Ranks
 from labelmerge.train.columns import Columns, Labels, build_columns
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.methods import Method

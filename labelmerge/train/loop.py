@@ -30,12 +30,12 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from labelmerge.errors import CheckpointError, ConfigError
-from labelmerge.evaluate.ranks import Ranks
 from labelmerge.loading.mix import Batch
 from labelmerge.model.build import SegmentationModel
 from labelmerge.model.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
 from labelmerge.model.temperature import Temperature
 from labelmerge.progress import Track, no_track
+from labelmerge.ranks import Ranks
 from labelmerge.train.begin import begin
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.ema import copy_of, update_average

@@ -16,8 +16,8 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from labelmerge.errors import LabelmergeError, UsageError
-from labelmerge.evaluate.ranks import Ranks, own_device
 from labelmerge.model.device import choose_device
+from labelmerge.ranks import Ranks, own_device
 
 _PATIENCE = timedelta(minutes=30)  # how long a process waits for the others: rank 0 writes checkpoints meanwhile
 _HEAD_START = 1.0  # seconds

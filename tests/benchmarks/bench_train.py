@@ -37,11 +37,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelmerge.evaluate.ranks import Ranks
 from labelmerge.loading.mix import IGNORE, Batch, Mixture
 from labelmerge.losses import pixel_cosine_loss
 from labelmerge.model.build import build_model
 from labelmerge.model.device import is_out_of_memory
+from labelmerge.ranks import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.loop import train

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from labelmerge.errors import ConfigError, UsageError
-from labelmerge.evaluate.ranks import Ranks
+from labelmerge.ranks import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import train
 from labelmerge.train.ranks import distribute, training_ranks
