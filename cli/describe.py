@@ -83,6 +83,10 @@ def command(
         raise UsageError("--encoder goes with --lint; to embed with it, use `labelmerge embed --encoder`")
     if source != "wikipedia" and (language or follow_redirects or again):
         raise UsageError("--language, --follow-redirects and --again go with --from wikipedia")
+    if check and (source == "wikipedia" or force):
+        raise UsageError("--lint writes nothing, so --from wikipedia and --force don't go with it")
+    if max_tokens is not None and not check and source != "wikipedia":
+        raise UsageError("--max-tokens goes with --lint or --from wikipedia")
     limit = {} if max_tokens is None else {"max_tokens": max_tokens}
     if check:
         context.exit(_lint(recipes, out, encoder, limit, as_json))
@@ -147,6 +151,8 @@ def _lint(recipes: list[Recipe], out: Path | None, encoder: str | None, limit: d
         reader = load_encoder(encoder, "cpu")
         settings["count_tokens"] = lambda text: reader.count_tokens([text])[0][0]
         settings.setdefault("max_tokens", reader.max_tokens)
+    if out is not None and not out.is_dir():
+        raise UsageError("no such folder", where=out)
     lines: list[str] = []
     found: list[dict[str, object]] = []
     for recipe in recipes:

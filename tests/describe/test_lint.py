@@ -110,6 +110,16 @@ def test_the_command_lists_them(run: Callable[..., Result], tmp_path: Path) -> N
     assert [problem["kind"] for problem in json.loads(result.stdout)["problems"]] == ["malformed", "bare"]
 
 
+def test_what_cannot_go_with_it_is_refused(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("describe", "camvid", "--lint", "--out", tmp_path / "tpyo")
+    assert result.exit_code == 2 and "no such folder" in result.stderr
+    for option in (("--from", "wikipedia"), ("--force",)):
+        result = run("describe", "camvid", "--lint", *option)
+        assert result.exit_code == 2 and "--lint writes nothing" in result.stderr
+    result = run("describe", "camvid", "--out", tmp_path, "--max-tokens", 20)
+    assert result.exit_code == 2 and "--max-tokens goes with" in result.stderr
+
+
 def test_the_command_counts_as_an_encoder_does(run: Callable[..., Result]) -> None:
     assert run("describe", "cityscapes", "--lint", "--max-tokens", 20).exit_code == 1
     result = run("describe", "cityscapes", "--lint", "--encoder", "no such encoder")
