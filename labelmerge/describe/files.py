@@ -46,7 +46,9 @@ _REQUIRED = ("index", "name")
 
 
 def read_descriptions(path: Path) -> list[Description]:
-    """Read and check a descriptions CSV (UTF-8; `index` and `name` are required columns, the rest may be absent).
+    """Read and check a descriptions CSV (`index` and `name` are required columns, the rest may be absent).
+
+    UTF-8, separated by commas or, as some spreadsheets save it, semicolons or tabs.
 
     Raises:
         DescriptionsError: the file can't be read or is malformed; all its problems are in one message.
@@ -61,7 +63,9 @@ def read_descriptions(path: Path) -> list[Description]:
         raise DescriptionsError(
             f"is not UTF-8 (byte {error.start})", where=path, fix="Save the file as UTF-8"
         ) from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    header_line = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header_line.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Description] = []
     problems: list[str] = []
     try:
@@ -92,7 +96,7 @@ def read_descriptions(path: Path) -> list[Description]:
             first_line.setdefault(index, line)
             rows.append(Description(index, **{key: value for key, value in row.items() if key != "index"}))
     except csv.Error as error:
-        problems.append(f"line {reader.line_num}: {error}")
+        problems.append(f"line {reader.reader.line_num}: {error}")
     if not rows and not problems:
         problems.append("no rows")
     if problems:

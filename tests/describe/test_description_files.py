@@ -16,19 +16,27 @@ def test_rows_come_by_index_with_or_without_a_byte_order_mark(tmp_path: Path) ->
     assert read_descriptions(file) == [Description(0, "road"), Description(1, "car", "Has\r\nwheels.")]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_of_spreadsheets(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "a.csv").write_text(
+        f"index{separator}name{separator}description\n0{separator}road{separator}Grey, flat.\n"
+    )
+    assert read_descriptions(tmp_path / "a.csv") == [Description(0, "road", "Grey, flat.")]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "the header lacks index, name"),
         (b"index,name\n", "no rows"),
-        (b"index;name\n0;road\n", "unknown columns 'index;name' .*the header lacks index, name"),
+        (b"index name\n0 road\n", "unknown columns 'index name' .*the header lacks index, name"),
         (b"index,name,name\n0,a,b\n", "the header has name twice"),
         (b"index,name\n0,road\n0,car\n", "line 3: index 0 was already given on line 2"),
         (b"index,name\nx,road\n-1,car\n", "line 2: index 'x' is not a whole number.*line 3: index '-1'"),
         (b"index,name\n0, \n", "line 2: empty name"),
         (b"index,name\n0\n", "line 2: not as many fields as the header has"),
         (b"index,name\n0,road,grey\n", "line 2: not as many fields as the header has"),
-        (b'index,name\n0,"road\n', "unexpected end of data"),
+        (b'index,name\n0,"road\n1,car\n', "line 3: unexpected end of data"),
         (b"index,name\n0,caf\xe9\n", "is not UTF-8 .byte 16.. Save the file as UTF-8"),
     ],
 )
