@@ -171,7 +171,8 @@ def export_command(bank: Path, out: Path, version: str | None, datasets: tuple[s
     options.say(
         {"version": loaded.version, "labels": len(chosen), "dim": chosen.dim, "files": [str(path) for path in files]},
         as_json,
-        f"Wrote {len(chosen)} vectors of {chosen.dim} dimensions ({loaded.version}) to {' and '.join(map(str, files))}",
+        f"Wrote {options.counted(len(chosen), 'vector')} of {chosen.dim} dimensions ({loaded.version}) "
+        f"to {' and '.join(map(str, files))}",
     )
 
 
@@ -206,8 +207,8 @@ def import_command(
     options.say(
         {**done.to_json(), "out": str(out)},
         as_json,
-        f"{done.labels} vectors of {done.dim} dimensions{rescaled}\n"
-        f"{'Made' if done.new else 'Unchanged:'} {done.version} in {out}",
+        f"{options.counted(done.labels, 'vector')} of {done.dim} dimensions{rescaled}\n"
+        f"{options.made(done.new, done.back)} {done.version} in {out}",
     )
 
 

@@ -99,7 +99,7 @@ def command(
             f"{_count(long, 'label')} {'has' if long == 1 else 'have'} a text longer than the encoder reads, "
             f"whose end doesn't count: {shown}"
         )
-    lines.append(f"{'Made' if report.new else 'Unchanged:'} {report.version} in {out}")
+    lines.append(f"{options.made(report.new, report.back)} {report.version} in {out}")
     options.say({**asdict(report), "out": str(out)}, as_json, "\n".join(lines))
 
 

@@ -52,10 +52,10 @@ def command(bank: Path, out: Path, shards: tuple[Path, ...], threshold: float | 
     options.say(
         content,
         as_json,
-        f"{sum(report.datasets.values())} labels: {merged} merged into {len(report.groups)}, {len(report.alone)} alone "
-        f"(cosine {report.threshold:.3f})\n"
-        f"To check: {len(report.same_name)} same names apart, {len(report.other_name)} different names together, "
-        f"{len(report.near_misses)} near misses, {len(report.same_dataset)} pairs of one dataset hard to tell apart, "
-        f"{len(report.covers)} labels that cover others\n"
+        f"{options.counted(sum(report.datasets.values()), 'label')}: {merged} merged into {len(report.groups)}, "
+        f"{len(report.alone)} alone (cosine {report.threshold:.3f})\n"
+        f"To check: same names apart {len(report.same_name)}, different names together {len(report.other_name)}, "
+        f"near misses {len(report.near_misses)}, pairs of one dataset hard to tell apart {len(report.same_dataset)}, "
+        f"labels that cover others {len(report.covers)}\n"
         f"Made {out / 'merge.html'}, merge.csv, merge.json and mapping.csv",
     )

@@ -171,6 +171,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else f'{noun}s'}"
 
 
+def made(new: bool, back: bool) -> str:
+    """What became of a bank's version: it is new, an earlier one that is the newest again, or the newest still."""
+    return "Made" if new else "Newest again:" if back else "Unchanged:"
+
+
 def printable(line: str) -> str:
     """A line with names from disk or from annotation files in it, as a terminal may see it: no control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -56,7 +56,7 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
     drawn = plot_similarity(Bank.load(bank), out, words=Bank.load(words) if words else None, datasets=datasets or None)
     for title, blocky in drawn.blocks:
         click.echo(f"{title}: block-diagonality {blocky:.3f}")
-    click.echo(f"Drew {drawn.labels} labels: {out}")
+    click.echo(f"Drew {options.counted(drawn.labels, 'label')}: {out}")
 
 
 @command.command("map")
@@ -76,7 +76,8 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
     from labelmerge.plot.map import plot_map
 
     drawn = plot_map(Bank.load(bank), out, datasets=datasets or None, seed=seed)
-    click.echo(f"Drew {drawn.labels} labels of {drawn.texts} distinct texts, {drawn.named} of them by name: {out}")
+    labels, texts = options.counted(drawn.labels, "label"), options.counted(drawn.texts, "distinct text")
+    click.echo(f"Drew {labels} of {texts}, {drawn.named} of them by name: {out}")
 
 
 @command.command("neighbours")

@@ -41,6 +41,11 @@ IMPORTED, ONE_HOT = "imported", "one-hot"
 """The `encoder` of a bank of foreign vectors, and how that of a bank of basis vectors begins."""
 _PROBE_COSINE = 0.9999  # other devices and releases move a vector by 1e-6; another model or activation by far more
 _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
+_ENTRY = {
+    **dict.fromkeys(("content_sha256", "file_sha256", "encoder", "prompt"), str),
+    **dict.fromkeys(("identity", "datasets"), dict),
+    **dict.fromkeys(("dim", "labels"), int),
+}
 _COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
 _PARTS = "parts"  # a column that only banks with several vectors for a label have
 _VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
@@ -379,10 +384,9 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
         versions: list[dict[str, Any]] = data["versions"]
         for entry in versions:
             _number(entry["version"])
-            if not isinstance(entry["content_sha256"], str) or not isinstance(entry["file_sha256"], str):
-                raise TypeError("a hash is not a string")
-            if not isinstance(entry["identity"], dict) or not isinstance(entry["prompt"], str):
-                raise TypeError("identity or prompt is of another type")
+            for key, kind in _ENTRY.items():
+                if not isinstance(entry[key], kind):
+                    raise TypeError(f"{key} is of another type")
     except (FileNotFoundError, NotADirectoryError):
         raise BankError(
             "no bank here", where=folder, fix=f"`labelmerge embed DATASET… --out {folder}` makes one"

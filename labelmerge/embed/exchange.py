@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.describe.prompts import prompt_name
-from labelmerge.embed.bank import IMPORTED, INDEX, WORD_TEMPLATE, Bank, Vectors, bank_lock
+from labelmerge.embed.bank import IMPORTED, INDEX, WORD_TEMPLATE, Bank, Vectors, bank_lock, read_index
 from labelmerge.errors import BankError, UsageError
 from labelmerge.files import write_bytes, write_text
 from labelmerge.labels import LabelKey, LabelSpace
@@ -90,6 +90,7 @@ class Import:
     Attributes:
         version: the bank's version now.
         new: whether it was not there before.
+        back: whether it was, and was not the newest: an earlier version that is the newest again.
         labels: how many labels came in.
         datasets: how many labels each dataset of the bank has now.
         dim: D.
@@ -98,6 +99,7 @@ class Import:
 
     version: str
     new: bool
+    back: bool
     labels: int
     datasets: dict[str, int]
     dim: int
@@ -139,7 +141,8 @@ def import_vectors(
     place = {key: row for row, key in enumerate(labels)}
     _check_spaces(labels, names)
     with bank_lock(out):
-        current = Bank.load(out) if (out / INDEX).exists() else None
+        known = [entry["version"] for entry in read_index(out)] if (out / INDEX).exists() else []
+        current = Bank.load(out) if known else None
         identity: dict[str, Any] = {
             "spec": IMPORTED,
             "model": f"{IMPORTED}: {made_by}",
@@ -159,7 +162,6 @@ def import_vectors(
             tokens=[0] * len(order),
             truncated=[False] * len(order),
         )
-        known = set()
         if current is not None:
             if not current.same_encoder(bank) or current.dim != bank.dim:
                 raise BankError(
@@ -169,9 +171,9 @@ def import_vectors(
                     fix="Choose another --out",
                 )
             bank = _joined(current, bank)
-            known = {current.version}
         version = bank.save_locked(out)
-    return Import(version, version not in known, len(labels), bank.count_by_dataset(), bank.dim, rescaled)
+    back = version in known[:-1]
+    return Import(version, version not in known, back, len(labels), bank.count_by_dataset(), bank.dim, rescaled)
 
 
 def _joined(current: Bank, bank: Bank) -> Bank:
@@ -219,9 +221,13 @@ def _read_vectors(path: Path, normalise: bool) -> tuple[Vectors, int]:
     rows = data.astype(np.float64)
     if bad := np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
         raise BankError(f"has values that are no numbers in row {_some(bad)}", where=path)
-    lengths = np.linalg.norm(rows, axis=1)
-    if empty := np.flatnonzero(lengths == 0).tolist():
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    if empty := np.flatnonzero(largest == 0).tolist():
         raise BankError(f"has only zeros in row {_some(empty)}", where=path)
+    rows /= largest  # squares of very large or small numbers are none
+    scaled = np.linalg.norm(rows, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        lengths = (scaled * largest)[:, 0]
     other = np.flatnonzero(np.abs(lengths - 1) > _UNIT).tolist()
     if other and not normalise:
         raise BankError(
@@ -229,7 +235,7 @@ def _read_vectors(path: Path, normalise: bool) -> tuple[Vectors, int]:
             where=path,
             fix="--normalise makes them so",
         )
-    return (rows / lengths[:, None]).astype(np.float32), len(other)
+    return (rows / scaled).astype(np.float32), len(other)
 
 
 def _some(rows: list[int]) -> str:
@@ -244,7 +250,7 @@ def _read_names(path: Path, dataset: str | None, count: int, vectors: Path) -> d
         raise BankError(f"can't be read ({error.strerror})", where=path) from error
     except UnicodeDecodeError as error:
         raise BankError("is not UTF-8", where=path, fix="Save the file as UTF-8") from error
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         try:
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             table = [{key: (value or "") for key, value in row.items() if key is not None} for row in reader]

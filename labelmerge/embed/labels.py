@@ -36,6 +36,7 @@ class EmbedReport:
     Attributes:
         version: the bank's version now.
         new: whether that version was not there before.
+        back: whether it was, and was not the newest: an earlier version that is the newest again.
         encoder: the spec that was used.
         datasets: how many labels each dataset has in this version.
         labels: how many labels in all.
@@ -52,6 +53,7 @@ class EmbedReport:
 
     version: str
     new: bool
+    back: bool
     encoder: str
     datasets: Mapping[str, int]
     labels: int
@@ -201,9 +203,11 @@ def embed_labels(
             parts=[text.parts for text in found if text.parts is not None] if keep else None,
         )
         version = bank.save_locked(out)
+    known = [entry["version"] for entry in versions]
     return EmbedReport(
         version=version,
-        new=version not in {entry["version"] for entry in versions},
+        new=version not in known,
+        back=version in known[:-1],
         encoder=spec,
         datasets=bank.count_by_dataset(),
         labels=len(bank),

@@ -286,7 +286,7 @@ def prune(folder: Path, keep: int | None = None, versions: Sequence[str] = (), *
 
     Raises:
         UsageError: `keep` is below 1, or given together with `versions`.
-        BankError: no such version, or it is the newest.
+        BankError: no such version, or it is the newest; or the newest can't be read.
         OutputError: something can't be removed.
     """
     if keep is not None and (keep < 1 or versions):
@@ -300,6 +300,7 @@ def prune(folder: Path, keep: int | None = None, versions: Sequence[str] = (), *
             going = [find_version(entries, name, folder)["version"] for name in versions]
             if names[-1] in going:
                 raise BankError(f"{names[-1]} is the newest version, which stays", where=folder)
+        Bank.load(folder)  # a damaged newest version may have to be replaced by one of those that would go
         staying = [entry for entry in entries if entry["version"] not in going]
         kept = [entry["version"] for entry in staying]
         files = {f"{name}.parquet" for name in names}

@@ -124,6 +124,18 @@ def test_equal_texts_are_one_column(bank: Bank) -> None:
             lambda folder, file: (folder / "bank.json").write_text('{"format": "labelmerge-bank/1", "versions": []}'),
             "no versions",
         ),
+        (
+            lambda folder, file: (folder / "bank.json").write_text(
+                (folder / "bank.json").read_text().replace('"labels": 3', '"labels": "3"')
+            ),
+            "damaged .labels is of another type",
+        ),
+        (
+            lambda folder, file: (folder / "bank.json").write_text(
+                (folder / "bank.json").read_text().replace('"dim"', '"dimension"')
+            ),
+            "damaged .'dim'",
+        ),
         (lambda folder, file: (folder / "bank.json").unlink(), "no bank here.*labelmerge embed"),
     ],
     ids=[
@@ -135,6 +147,8 @@ def test_equal_texts_are_one_column(bank: Bank) -> None:
         "deep JSON",
         "other format",
         "empty",
+        "odd field",
+        "no field",
         "no index",
     ],
 )

@@ -95,6 +95,15 @@ def test_numbers_are_not_given_twice(folder: Path, make_bank: MakeBank) -> None:
     assert make_bank({("c", 0): ("car", [1.0, 0])}).save(folder).startswith("v0004-")
 
 
+def test_nothing_goes_while_the_newest_is_damaged(folder: Path) -> None:
+    newest = folder / f"{list_versions(folder)[-1].version}.parquet"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    for check in (True, False):
+        with pytest.raises(BankError, match="damaged"):
+            prune(folder, keep=1, check=check)
+    assert len(list(folder.glob("*.parquet"))) == 3
+
+
 def test_named_versions_go(folder: Path) -> None:
     assert [name[:5] for name in prune(folder, versions=["v0002"]).removed] == ["v0002"]
     with pytest.raises(BankError, match="v0003-.* is the newest version, which stays"):

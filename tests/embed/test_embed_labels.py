@@ -103,6 +103,7 @@ def test_a_changed_description_is_the_only_one_encoded(
     request.getfixturevalue("no_model")
     back = embed_labels([make_dataset("streets", STREETS)], out)
     assert back.version == first.version == Bank.load(out).version
+    assert (back.new, back.back) == (False, True)
 
 
 def test_only_leaves_out_the_rest(

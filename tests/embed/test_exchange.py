@@ -86,7 +86,8 @@ def test_other_lengths_are_brought_to_one_on_request(tmp_path: Path) -> None:
         BankError, match=r"3 of 3 vectors are not of unit length \(row 0 has 2\). --normalise makes them"
     ):
         put(tmp_path, 2 * UNIT)
-    np.testing.assert_allclose(put(tmp_path, 2 * UNIT, normalise=True).vectors, UNIT, atol=1e-6)
+    for factor in (2, 1e308, 1e-308):  # squares of the last two are no numbers, or zeros
+        np.testing.assert_allclose(put(tmp_path, factor * UNIT, normalise=True).vectors, UNIT, atol=1e-6)
 
 
 def test_words_with_several_vectors_are_told_apart(tmp_path: Path) -> None:
@@ -106,6 +107,10 @@ def test_datasets_join_and_vectors_count_as_content(tmp_path: Path) -> None:
     assert both.texts[both.keys.index(("b", 0))] == "road (b 0)" and both.texts[both.keys.index(("b", 1))] == "sky"
     changed = put(tmp_path, UNIT[[0, 0, 0]])
     assert changed.version.startswith("v0003-")  # the same names with other vectors
+    np.save(tmp_path / "v.npy", UNIT)
+    for went_back in (True, False):
+        again = import_vectors(tmp_path / "v.npy", tmp_path / "n.txt", tmp_path / "bank", made_by="mine", dataset="a")
+        assert (again.version, again.new, again.back) == (both.version, False, went_back)
     with pytest.raises(BankError, match="holds 2-dimensional vectors of imported: mine, not 2-dim.*imported: theirs"):
         put(tmp_path, UNIT, made_by="theirs")
 
@@ -142,6 +147,7 @@ def test_arrays_that_are_no_vectors(tmp_path: Path, array: Any, message: str) ->
         ("index,label\n0,road\n1,sky\n2,car\n", ".csv", "has no column 'name'"),
         ("name,text\nroad,t\nsky,t\ncar,u\n", ".csv", "rows 0, 1 have one text and different vectors: 't'"),
         ('name\n"road\nsky\ncar\n', ".csv", "can't be read as CSV"),
+        ("index,label\n0,road\n1,sky\n2,car\n", ".CSV", "has no column 'name'"),
     ],
 )
 def test_names_that_do_not_fit(tmp_path: Path, names: str, suffix: str, message: str) -> None:
