@@ -132,9 +132,8 @@ class MediaWiki:
                     self._answered = True
                     return dict(answer.json())
                 asked = _retry_after(answer.headers.get("Retry-After"))
-                passes = answer.status_code == 429 or answer.status_code >= 500 or asked is not None
                 garbled = answer.status_code == 200 and not _is_json(answer)
-                if not passes and not (garbled and self._answered):  # a hotel's login page stays what it is
+                if not _is_busy(answer) and not (garbled and self._answered):  # a hotel's login page stays what it is
                     break
                 pause = pause if asked is None else asked
                 if pause > _MAX_WAIT:
@@ -230,9 +229,21 @@ def _fault(answer: httpx.Response) -> str:
         error = data["error"]
         return f"refused: {error.get('info', error) if isinstance(error, dict) else error}".rstrip(".")
     query = data.get("query") if isinstance(data, dict) else None
-    if not isinstance(query, dict) or not (query.get("pages") or query.get("interwiki")):
-        return "did not answer as the MediaWiki API does"
-    return ""
+    if isinstance(query, dict):
+        pages = query.get("pages", {})
+        sound = isinstance(pages, dict) and all(isinstance(page, dict) for page in pages.values())
+        if sound and (pages or query.get("interwiki")):
+            return ""
+    return "did not answer as the MediaWiki API does"
+
+
+def _is_busy(answer: httpx.Response) -> bool:
+    """Whether the API would answer later: it says so by its status, a ``Retry-After``, or the code of an error."""
+    if answer.status_code == 429 or answer.status_code >= 500 or "Retry-After" in answer.headers:
+        return True
+    data: Any = json.loads(answer.content) if _is_json(answer) else None
+    error = data.get("error") if isinstance(data, dict) else None
+    return isinstance(error, dict) and error.get("code") in ("maxlag", "ratelimited", "readonly")
 
 
 def _retry_after(value: str | None) -> float | None:
