@@ -56,6 +56,8 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
     drawn = plot_similarity(Bank.load(bank), out, words=Bank.load(words) if words else None, datasets=datasets or None)
     for title, blocky in drawn.blocks:
         click.echo(f"{title}: block-diagonality {blocky:.3f}")
+    if drawn.left_out:
+        click.echo(f"{options.counted(drawn.left_out, 'label')} left out, which the bank of words lacks: {words}")
     click.echo(f"Drew {options.counted(drawn.labels, 'label')}: {out}")
 
 

@@ -29,10 +29,12 @@ class SimilarityPlot:
 
     Attributes:
         labels: how many rows the matrices have.
+        left_out: how many labels have none, since the bank of words lacks them.
         blocks: for each matrix from left to right its title and its `block_diagonality`.
     """
 
     labels: int
+    left_out: int
     blocks: tuple[tuple[str, float], ...]
 
 
@@ -65,7 +67,9 @@ def plot_similarity(
     check_format(out)
     if datasets is not None:
         bank = bank.for_datasets(datasets)
+    left_out = 0
     if words is not None:
+        left_out = sum(key not in words for key in bank.keys)
         bank = _shared(bank, words)
         words = words.for_keys(bank.keys)
     order = seriation(bank)
@@ -77,7 +81,7 @@ def plot_similarity(
     ]
     labels = [(bank.keys[row][0], prompt_name(bank.names[row])) for row in order]
     _draw(panels, labels, max_names, out)
-    return SimilarityPlot(len(labels), blocks)
+    return SimilarityPlot(len(labels), left_out, blocks)
 
 
 def block_diagonality(bank: Bank, blocks: int | None = None) -> float:

@@ -35,7 +35,10 @@ def test_words_stand_beside_sentences(bank: Bank, tmp_path: Path) -> None:
     words = replace(bank, prompt=WORD_TEMPLATE, version="").for_dataset("a")
     assert plot_similarity(bank, tmp_path / "one.png").labels == 20
     drawn = plot_similarity(bank, tmp_path / "two.png", words=words)
-    assert drawn.labels == 10 and [title for title, _ in drawn.blocks] == ["Words · made", "Sentences · made"]
+    assert (drawn.labels, drawn.left_out) == (10, 10) and [title for title, _ in drawn.blocks] == [
+        "Words · made",
+        "Sentences · made",
+    ]
     with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
         assert two.width > 1.5 * one.width
 
