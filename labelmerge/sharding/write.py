@@ -115,7 +115,7 @@ def shard(
         root: where it was unpacked.
         split: ``train``, ``val`` or ``test``.
         out: folder for all datasets' shards.
-        workers: processes, or with Ray samples' shards at a time; see `executors.run`.
+        workers: processes, or with Ray shards at a time; see `executors.run`.
         executor: ``local`` or ``ray``.
         part: (I, N): only every N-th shard, from the I-th on. Processes with the other parts may run at the same time,
             on other machines that share `out`; when all are done, `finish` writes the manifest.
@@ -159,7 +159,7 @@ def shard(
         _work_off(progress(), track, what, sum(plan.sizes[number] for number in todo))
         kept = len(ours) - len(todo)
         if part[1] == 1:
-            return replace(_finish(folder), kept=kept, seconds=time.monotonic() - start)
+            return replace(_finish(folder, wanted, there), kept=kept, seconds=time.monotonic() - start)
         done = _manifest(wanted.manifest, list(there.values()))
         return replace(_report(done, folder, kept, time.monotonic() - start), part=part)
 
@@ -177,14 +177,13 @@ def finish(folder: Path) -> ShardReport:
     if (folder / MANIFEST).is_file():
         manifest, _ = read_manifest(folder)
         return _report(manifest, folder, kept=len(manifest["shards"]))
-    read_run(folder)  # before a folder is made to work in
+    begun = read_run(folder)  # before a folder is made to work in
     with working_folder(folder, WHOLE):
-        return _finish(folder)
+        return _finish(folder, begun, records(folder, range(begun.tasks)))
 
 
-def _finish(folder: Path) -> ShardReport:
-    begun = read_run(folder)
-    made = records(folder, range(begun.tasks))
+def _finish(folder: Path, begun: Run, made: dict[int, Shard]) -> ShardReport:
+    """`made`: the shards, by number, that are known to be whole: none is read again."""
     if missing := [number for number in range(begun.tasks) if number not in made]:
         first = ", ".join(f"{number:06d}" for number in missing[:5]) + (", …" if len(missing) > 5 else "")
         raise ShardError(
@@ -192,7 +191,7 @@ def _finish(folder: Path) -> ShardReport:
             where=folder,
             fix="Run the missing parts, `labelmerge shard … --part I/N`, or the same command without --part",
         )
-    manifest = _manifest(begun.manifest, [made[number] for number in sorted(made)])
+    manifest = _manifest(begun.manifest, list(made.values()))
     _refuse_bad(manifest, begun.max_skip_ratio, folder)
     write_croissant(folder, manifest)
     write_json(folder / MANIFEST, manifest)
