@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import os
-import signal
 import tarfile
-import threading
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice, repeat
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -28,6 +23,7 @@ from labelmerge.sharding.plan import Options, Task
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.sample import Source
 from labelmerge.sharding.teacher import Waiting, load_teacher
+from labelmerge.sharding.workers import interrupts_held_back, stopping, worker_pool
 
 
 @dataclass(frozen=True)
@@ -214,20 +210,17 @@ class _Stopped(Exception):
 
 
 _job: Job
-_stop: Event
 
 
 def _run_pool(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard | None]:
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job, stop))
-    try:
+    fix = "Run the same command again with fewer --workers: finished shards are kept"
+    with worker_pool(workers, fix, _start_worker, job) as pool:
         sizes: dict[Future[Shard], int] = {}
         waiting = iter(tasks)
         while True:
             # One task more than there are workers, so that none has to wait, and memory need not hold them all.
             for task in islice(waiting, workers + 1 - len(sizes)):
-                with _interrupts_held_back():  # it may start a worker
+                with interrupts_held_back():  # it may start a worker
                     future = pool.submit(_work, task)
                 sizes[future] = len(task.items)
             if not sizes:
@@ -236,48 +229,18 @@ def _run_pool(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard |
                 shard = future.result()
                 yield from repeat(None, sizes.pop(future))
                 yield shard
-    except BrokenProcessPool as error:
-        raise LabelmergeError(
-            "a worker process died, perhaps for lack of memory",
-            fix="Run the same command again with fewer --workers: finished shards are kept",
-        ) from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Deliver Ctrl-C afterwards, and never to processes started here: the whole group gets it, the parent decides."""
-    if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(job: Job, stop: Event) -> None:
-    global _job, _stop
-    _job, _stop = job, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _start_worker(job: Job) -> None:
+    global _job
+    _job = job
 
 
 def _work(task: Task) -> Shard:
     making = make_shard(_job, task)
     try:
         while True:
-            if _stop.is_set():
+            if stopping():
                 making.close()
                 raise _Stopped
             next(making)

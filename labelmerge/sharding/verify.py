@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelmerge.errors import LabelmergeError, LayoutError, ShardError, UsageError
+from labelmerge.errors import LayoutError, ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
@@ -25,6 +18,7 @@ from labelmerge.sharding.duplicates import Found, Images, Overlap
 from labelmerge.sharding.manifest import MANIFEST, UNFINISHED, read_manifest, role
 from labelmerge.sharding.schema import Counts, Expected, check_sample
 from labelmerge.sharding.tars import read_samples
+from labelmerge.sharding.workers import interrupts_held_back, stopping, worker_pool
 
 if TYPE_CHECKING:
     from labelmerge.sharding.write import ShardReport
@@ -277,44 +271,20 @@ def _check(key: str, members: dict[str, bytes], expected: Expected, checked: _Ch
 
 # --- several processes ------------------------------------------------------------------------------------------------
 
-_stop: Event
-
 
 def _run(tasks: Sequence[_Task], workers: int) -> Generator[_Checked, None, None]:
     """The tasks' results, in their order."""
     if workers == 1:
         yield from map(_check_shard, tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(stop,))
-    try:
-        yield from pool.map(_work, tasks)
-    except BrokenProcessPool as error:
-        raise LabelmergeError(
-            "a worker process died, perhaps for lack of memory", fix="Run again with fewer --workers"
-        ) from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(stop: Event) -> None:
-    global _stop
-    _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    with worker_pool(workers, "Run again with fewer --workers") as pool:
+        with interrupts_held_back():  # all tasks are handed over here, and workers started
+            results = pool.map(_work, tasks)
+        yield from results
 
 
 def _work(task: _Task) -> _Checked:
-    return _check_shard(task, _stop.is_set)
+    return _check_shard(task, stopping)
 
 
 # --- finishing --------------------------------------------------------------------------------------------------------
