@@ -14,7 +14,7 @@ import click
 from labelmerge import __version__
 from labelmerge.errors import LabelmergeError
 
-from .options import close_bars, printable
+from .options import close_bars
 
 # In the order of the pipeline. The help line stands here so that `labelmerge --help` imports no command.
 COMMANDS = {
@@ -40,7 +40,7 @@ class _OneLine(click.ClickException):
     """A library error as click shows it: `Error: …` on standard error, and the error's own exit status."""
 
     def __init__(self, error: LabelmergeError) -> None:
-        super().__init__(printable(str(error)))
+        super().__init__(str(error))
         self.exit_code = error.exit_code  # type: ignore[misc]  # click declares it on the class and reads it off self
 
 

@@ -176,11 +176,6 @@ def made(new: bool, back: bool) -> str:
     return "Made" if new else "Newest again:" if back else "Unchanged:"
 
 
-def printable(line: str) -> str:
-    """A line with names from disk or from annotation files in it, as a terminal may see it: no control characters."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
 def say(result: Any, as_json: bool, text: str) -> None:
     """Print the command's last words: what was made and where, or the same as JSON."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labelmerge.catalog import SPLITS, load_recipe
-from labelmerge.errors import UsageError
+from labelmerge.errors import UsageError, printable
 
 from . import options
 
@@ -141,7 +141,7 @@ def _text(report: Any, check: bool) -> str:
     else:
         kept = f", {report.kept} of them there already" if report.kept else ""
         lines.append(f"Wrote {counts} to {report.folder} ({size}{kept}, {took}).")
-    return "\n".join(map(options.printable, lines))
+    return "\n".join(map(printable, lines))
 
 
 def _size(count: float) -> str:

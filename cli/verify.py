@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from labelmerge.errors import UsageError
+from labelmerge.errors import UsageError, printable
 
 from . import options
 
@@ -48,7 +48,7 @@ def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, finish: boo
     leaks = any(overlap.kind == LEAK for overlap in report.overlaps)
     verdict = f"{options.counted(faults, 'fault')} in {counts}" if faults else f"No fault in {counts}"
     verdict += ", but training images are in evaluation sets." if leaks else "."
-    options.say(report.to_json(), as_json, "\n".join(map(options.printable, [*lines, verdict])))
+    options.say(report.to_json(), as_json, "\n".join(map(printable, [*lines, verdict])))
     if faults or (leaks and no_leaks):
         raise click.exceptions.Exit(1)
 
@@ -76,6 +76,6 @@ def _finish(folders: tuple[Path, ...], as_json: bool) -> None:
     splits = options.counted(len(report.finished) + len(report.unfinished), "unfinished split")
     before = f"{report.already} {'was' if report.already == 1 else 'were'} finished before"
     last = f"Finished {len(report.finished)} of {splits}; {before}."
-    options.say(report.to_json(), as_json, "\n".join(map(options.printable, [*lines, last])))
+    options.say(report.to_json(), as_json, "\n".join(map(printable, [*lines, last])))
     if report.unfinished:
         raise click.exceptions.Exit(1)

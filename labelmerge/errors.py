@@ -22,7 +22,7 @@ from pathlib import Path
 
 
 class LabelmergeError(Exception):
-    """One clear message: where (path, line or id), what is wrong, and how to fix it.
+    """One clear message in one line: where (path, line or id), what is wrong, and how to fix it.
 
     Args:
         what: what is wrong, without a closing full stop.
@@ -38,7 +38,7 @@ class LabelmergeError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where is not None else self.what
-        return f"{text}. {self.fix}" if self.fix else text
+        return printable(f"{text}. {self.fix}" if self.fix else text)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.fix)
@@ -92,6 +92,11 @@ class CheckpointError(LabelmergeError):
 
 class OutputError(LabelmergeError):
     """Something could not be written: no space, no permission."""
+
+
+def printable(text: str) -> str:
+    """A line with names from disk or from annotation files in it, as a terminal may see it: no control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

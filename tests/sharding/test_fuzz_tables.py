@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -194,6 +194,7 @@ FIELDS = ["", "nan", "inf", "-1", "1e300", "../x.png", "\0", "é", '"', "0a", "x
 
 @fuzz
 @given(file=st.sampled_from(sorted(CSV_FILES)), changes=places, in_bytes=st.booleans())
+@example(file="class-descriptions-boxable.csv", changes=[(10, 131177)], in_bytes=True)  # a quote: a name of two lines
 def test_csv_with_odd_fields_and_bytes(own: Own, file: str, changes: list[tuple[int, int]], in_bytes: bool) -> None:
     if not (own.root / "masks/train").exists():
         own.image("train/0a.jpg")

@@ -522,7 +522,7 @@ def test_a_truncated_file_is_one_clear_error(stack: tuple[Array, Array], tmp_pat
         listed(load_recipe("nyuv2"), tmp_path / "nyu", "train")
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(512, 12000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_any_flip_in_hdf5_gives_samples_or_clear_errors(
     tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]
