@@ -98,21 +98,30 @@ def views(function: F) -> F:
 
     The command gets what was given of them, `short_edge`, `scales`, `flip`, `window`, `window_stride`.
     """
+    return _views(function, "")
+
+
+def eval_views(function: F) -> F:
+    """The same as `views` beside options of training: `--eval-short-edge N` and so on."""
+    return _views(function, "eval-")
+
+
+def _views(function: F, prefix: str) -> F:
     function = click.option(
-        "--window-stride",
+        f"--{prefix}window-stride",
         callback=_share,
         metavar="SHARE",
         help="From one window to the next, as a share of the window. [2/3]",
     )(function)
     function = click.option(
-        "--window",
+        f"--{prefix}window",
         type=click.IntRange(min=1),
         metavar="N",
         help="Show the model windows of N x N pixels that slide over the image, and average where they overlap.",
     )(function)
-    function = click.option("--flip", is_flag=True, help="Average with the mirror images too.")(function)
+    function = click.option(f"--{prefix}flip", is_flag=True, help="Average with the mirror images too.")(function)
     function = click.option(
-        "--scales",
+        f"--{prefix}scales",
         default="1",
         show_default=True,
         metavar="S,S…",
@@ -120,7 +129,7 @@ def views(function: F) -> F:
         help="Factors on that size, or FIRST:LAST:STEP; the results of several are averaged.",
     )(function)
     return click.option(
-        "--short-edge",
+        f"--{prefix}short-edge",
         type=click.IntRange(min=0),
         metavar="N",
         help="Resize each image's short edge to N pixels; 0 keeps its size; default: what the run was trained at.",

@@ -43,7 +43,8 @@ _METAVARS = {
 }  # fmt: skip
 
 
-def _settings(function: Any) -> Any:
+def settings(function: Any) -> Any:
+    """`--preset`, `--config`, `--set`, `--split`, and the flags of `_SETTINGS`: None where they are not given."""
     for name, (kind, what) in reversed(_SETTINGS.items()):
         flag = f"--{name.replace('_', '-')}"
         if kind is bool:
@@ -51,6 +52,15 @@ def _settings(function: Any) -> Any:
             continue
         metavar = None if isinstance(kind, click.Choice) else _METAVARS.get(name, "N")
         function = click.option(flag, name, type=kind, metavar=metavar, help=what)(function)
+    for option in (
+        click.option("--split", default="train", show_default=True, help="Which split below a dataset's folder."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting of docs/training.md."
+        ),
+        click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings as TOML."),
+        click.option("--preset", metavar="NAME", help="tiny (default), segformer-b5 or hrnet-w48."),
+    ):
+        function = option(function)
     return function
 
 
@@ -58,11 +68,7 @@ def _settings(function: Any) -> Any:
 @options.shards()
 @options.bank()
 @options.out_folder("The run: checkpoints, log, curves. The same command again goes on where it stopped.")
-@click.option("--preset", metavar="NAME", help="tiny (default), segformer-b5 or hrnet-w48.")
-@click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings as TOML.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting of docs/training.md.")
-@click.option("--split", default="train", show_default=True, help="Which split below a dataset's folder.")
-@_settings
+@settings
 @options.device
 @options.as_json
 def command(

@@ -1,0 +1,183 @@
+"""`labelmerge compare`: variants of a run, all trained, measured and put side by side by one command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelmerge.errors import LabelmergeError, UsageError
+
+from . import options
+from .train import settings
+
+if TYPE_CHECKING:
+    from labelmerge.compare import Outcome
+
+_EVAL = "eval_"
+
+
+@click.command("compare", cls=options.SpreadCommand)
+@options.shards("What all variants are trained on: folders that `shard` wrote.", required=False)
+@options.bank(required=False)
+@click.option(
+    "--eval-shards",
+    type=options.folder,
+    required=True,
+    multiple=True,
+    metavar="DIR",
+    help="What all variants are measured on.",
+)
+@options.out_folder("A run for each variant, and the report. The same command again does what is left to do.")
+@click.option(
+    "--vary",
+    required=True,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A variant: a setting of docs/training.md, or shards, bank, preset, config. Several keys: all combinations. "
+    "Settings that go together: KEY=VALUE+KEY=VALUE.",
+)
+@settings
+@options.eval_views
+@click.option(
+    "--eval-split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Which split of each dataset to measure on; default: val, where there is none test, then train.",
+)
+@click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
+@click.option(
+    "--launcher",
+    default="",
+    metavar="COMMAND",
+    help='What stands before `labelmerge`: "torchrun --nproc-per-node 8 --no-python".',
+)
+@click.option("--print", "print_only", is_flag=True, help="Print the commands, a line for each variant; run nothing.")
+@options.device
+@options.as_json
+def command(
+    shards: tuple[Path, ...],
+    bank: Path | None,
+    eval_shards: tuple[Path, ...],
+    out: Path,
+    vary: tuple[str, ...],
+    preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    split: str,
+    launcher: str,
+    print_only: bool,
+    device: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Train and measure variants of a run, and put them side by side.
+
+    All variants share everything but what --vary says. Each is trained as `train` would and measured as `eval` would,
+    with the label vectors that it was trained with, into a folder of its own; `report` puts them side by side.
+    Everything is checked before the first begins. One that fails does not keep the others; the same command again does
+    what is left to do.
+
+    \b
+    Example:
+      labelmerge compare --shards shards-out --bank bank --eval-shards shards-out/camvid shards-out/kitti \\
+        --out table7 --vary merge=naive merge=name merge=table+mapping=groups.csv merge=embedding \\
+        --preset segformer-b5 --eval-short-edge 720
+      labelmerge compare --shards shards-out --bank bank --eval-shards shards-out/camvid --out table5 \\
+        --vary losses=hd losses=hd,ld losses=hd,ld,wd
+      labelmerge compare --shards shards-out --eval-shards shards-out/camvid --out table6 \\
+        --vary bank=bank-words bank=bank
+    """
+    from labelmerge.compare import Comparison, make_plan, run_plan
+
+    asked = Comparison(
+        out=out,
+        vary=vary,
+        eval_shards=eval_shards,
+        shards=shards,
+        bank=bank,
+        preset=preset,
+        config=config_file,
+        split=split,
+        device=device,
+        settings={**dict(map(_assignment, assignments)), **_texts(flags)},
+        eval_options={
+            name.removeprefix(_EVAL): value
+            for name, value in flags.items()
+            if name.startswith(_EVAL) and value not in (None, False, (1.0,))
+        },
+    )
+    before = _words(launcher)
+    plan = make_plan(asked, here=not print_only)
+    if print_only:
+        options.say(plan.to_json(), as_json, "\n".join(plan.lines(before)))
+        return
+    # The command of this very environment, wherever it is called from.
+    program = shutil.which("labelmerge", path=Path(sys.executable).parent) or "labelmerge"
+    try:
+        outcomes = run_plan(plan, [*before, program])
+    except KeyboardInterrupt:
+        click.echo(err=True)  # ends the line of a progress bar
+        raise LabelmergeError("interrupted", where=out, fix="The same command goes on where it stopped") from None
+    written = [path for path in (out / "report.html", out / "report.md") if path.is_file()]
+    lines = [_table(outcomes), *([f"\nWrote {written[0]} and {written[1].name}"] if written[1:] else [])]
+    options.say(
+        {"variants": [outcome.to_json() for outcome in outcomes], "report": [str(path) for path in written]},
+        as_json,
+        "\n".join(lines),
+    )
+    if failed := [f"{outcome.job.variant.name} ({outcome.failed})" for outcome in outcomes if outcome.failed]:
+        raise LabelmergeError(
+            f"{len(failed)} of {options.counted(len(outcomes), 'variant')} failed: {', '.join(failed)}",
+            where=out,
+            fix="The same command tries again, and repeats nothing that is done",
+        )
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    from labelmerge.train.config import parse_setting
+
+    key, _ = parse_setting(text)
+    return key, text.partition("=")[2].strip()
+
+
+def _texts(flags: dict[str, Any]) -> dict[str, str]:
+    """The flags that set something, as --set takes them."""
+    from labelmerge.train.config import parse_setting
+
+    texts = {}
+    for name, value in flags.items():
+        if name.startswith(_EVAL) or value is None:
+            continue
+        text = json.dumps(value) if isinstance(value, bool) else str(value)
+        # A path that reads as a number is a string nevertheless.
+        reads_otherwise = isinstance(value, str) and parse_setting(f"{name}={text}")[1] != value
+        texts[name] = json.dumps(value, ensure_ascii=False) if reads_otherwise else text
+    return texts
+
+
+def _words(launcher: str) -> list[str]:
+    try:
+        return shlex.split(launcher)
+    except ValueError as error:
+        raise UsageError(f"--launcher {launcher!r} can't be read as a shell would ({error})") from None
+
+
+def _table(outcomes: list[Outcome]) -> str:
+    sets = sorted({name for outcome in outcomes for name in outcome.miou})
+    rows = [("mIoU %", *sets, "harmonic mean")]
+    for outcome in outcomes:
+        figures = (*(outcome.miou.get(name) for name in sets), outcome.harmonic_mean)
+        rows.append((outcome.job.variant.name, *("-" if f is None else f"{100 * f:.1f}" for f in figures)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
