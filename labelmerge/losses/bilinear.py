@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -29,10 +30,19 @@ def bilinear_matrix(size_in: int, size_out: int) -> Tensor:
     return matrix
 
 
+@lru_cache(maxsize=64)
+def bilinear_matrix_on(size_in: int, size_out: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`bilinear_matrix` where it is needed, copied there once: a GPU would be waited for at every copy."""
+    return bilinear_matrix(size_in, size_out).to(device, dtype)
+
+
 def rows_read(size_in: int, first: int, last: int, size_out: int) -> tuple[int, int]:
     """Which input rows ``[lower, upper)`` the output rows ``[first, last)`` are made of."""
-    used = bilinear_matrix(size_in, size_out)[first:last].any(dim=0).nonzero()
-    return int(used[0]), int(used[-1]) + 1
+
+    def before(row: int) -> int:
+        return min(max(math.floor((row + 0.5) * (size_in / size_out) - 0.5), 0), size_in - 1)
+
+    return before(first), min(before(last - 1) + 2, size_in)
 
 
 @lru_cache(maxsize=64)

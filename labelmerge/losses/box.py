@@ -21,8 +21,8 @@ def box_embedding_loss(
 
     Args:
         v: pixel embeddings [B, C, h, w] of any length, any float dtype.
-        boxes: for each image [P, 4], x0 y0 x1 y1 in pixels of the input image. What lies outside the image is cut off;
-            a box of which nothing remains does not count.
+        boxes: for each image [P, 4], x0 y0 x1 y1 in pixels of the input image; on the CPU, or they are copied there.
+            What lies outside the image is cut off; a box of which nothing remains does not count.
         targets: for each image [P, C], unit vectors.
         image_size: (height, width) of the input image, which `v` spans.
 
@@ -34,26 +34,41 @@ def box_embedding_loss(
     """
     if not len(boxes) == len(targets) == v.shape[0]:
         raise ValueError(f"{len(boxes)} lists of boxes and {len(targets)} of targets for {v.shape[0]} images")
+    for corners, teachers in zip(boxes, targets, strict=True):
+        if corners.shape != (len(teachers), 4) or teachers.shape != (len(teachers), v.shape[1]):
+            raise ValueError(f"boxes {tuple(corners.shape)} and targets {tuple(teachers.shape)} do not fit")
+    counts = [len(corners) for corners in boxes]
     with torch.autocast(v.device.type, enabled=False):
-        v = v.to(torch.float64 if v.dtype == torch.float64 else torch.float32)
-        total, count = v[:0].sum(), 0
-        for image, (corners, teachers) in enumerate(zip(boxes, targets, strict=True)):
-            if corners.shape != (len(teachers), 4) or teachers.shape != (len(teachers), v.shape[1]):
-                raise ValueError(f"boxes {tuple(corners.shape)} and targets {tuple(teachers.shape)} do not fit")
-            (height, width), (h, w) = image_size, v.shape[2:]
-            x0, y0, x1, y1 = corners.detach().to("cpu", torch.float64).unbind(1)
-            x0, x1 = x0.clamp(0, width), x1.clamp(0, width)
-            y0, y1 = y0.clamp(0, height), y1.clamp(0, height)
-            keep = (x1 > x0) & (y1 > y0)
-            if not keep.any():
-                continue
-            rows = _mean_weights(y0[keep], y1[keep], height, h).to(v)
-            columns = _mean_weights(x0[keep], x1[keep], width, w).to(v)
-            embedding = torch.einsum("ph,chw,pw->pc", rows, v[image], columns)
-            teachers = teachers[keep.to(teachers.device)].to(v)
-            total = total + (F.normalize(embedding, dim=1) - teachers).abs().sum()
-            count += len(teachers)
-        return total / max(count, 1)
+        kind = torch.float64 if v.dtype == torch.float64 else torch.float32
+        if not any(counts):
+            return v[:0].sum(dtype=kind)
+        rows, columns, share = (
+            weights.to(v.device, kind, non_blocking=True)
+            for weights in _weights(torch.cat(list(boxes)), image_size, (v.shape[2], v.shape[3]))
+        )
+        means = [
+            (image.to(kind) @ across.T * down.T).sum(1).T  # [C, h, P] → [P, C]
+            for image, down, across in zip(
+                v.unbind(), torch.split(rows, counts), torch.split(columns, counts), strict=True
+            )
+        ]
+        distances = (F.normalize(torch.cat(means), dim=1) - torch.cat(list(targets)).to(v.device, kind)).abs().sum(1)
+        return (distances * share).sum()
+
+
+def _weights(corners: Tensor, image_size: tuple[int, int], cells: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all boxes [P, 4]: the weights of rows [P, h] and of columns [P, w] of cells, and of each box in the mean [P].
+
+    All float64 on the CPU, so that nothing waits for a GPU where the boxes are there too.
+    """
+    x0, y0, x1, y1 = corners.detach().to("cpu", torch.float64).unbind(1)
+    height, width = image_size
+    x0, x1, y0, y1 = x0.clamp(0, width), x1.clamp(0, width), y0.clamp(0, height), y1.clamp(0, height)
+    left = (x1 > x0) & (y1 > y0)
+    # A box of which nothing is left becomes the whole image, with weight 0.
+    x0, x1, y0, y1 = x0.where(left, 0), x1.where(left, width), y0.where(left, 0), y1.where(left, height)
+    rows, columns = _mean_weights(y0, y1, height, cells[0]), _mean_weights(x0, x1, width, cells[1])
+    return rows, columns, left.double() / left.sum().clamp(min=1)
 
 
 def _mean_weights(start: Tensor, stop: Tensor, size: int, cells: int) -> Tensor:

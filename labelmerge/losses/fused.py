@@ -40,55 +40,8 @@ def fused_pixel_losses(
         tau: float32, a scalar.
         allowed: bool [B, N] with at least one in each row, or None.
     """
-    low, products = _LowResolution.apply(v, labels)
-    losses: Tensor = _CrossEntropy.apply(low, products, targets.contiguous(), tau, ignore_index, allowed, v.dtype)
+    losses: Tensor = _PixelLosses.apply(v, labels, targets.contiguous(), tau, ignore_index, allowed)
     return losses
-
-
-class _LowResolution(torch.autograd.Function):
-    """v, labels → their inner products [B, N, h, w] and those of neighbours [B, 4, h, w], both float32."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(v, labels)
-        batch, channels, h, w = v.shape
-        flat = v.flatten(2)
-        if v.dtype == torch.bfloat16:
-            # Two bfloat16 numbers hold 16 of a label's 24 bits, and tensor cores multiply them at full speed.
-            coarse = labels.bfloat16()
-            low = _matmul(coarse.expand(batch, -1, -1), flat)
-            low = _matmul((labels - coarse).bfloat16().expand(batch, -1, -1), flat, low)
-        else:
-            low = _matmul(labels.expand(batch, -1, -1), flat.float())
-        products = v.new_empty(batch, 4, h, w, dtype=torch.float32)
-        tile = _tile(v)
-        kernels.products[(_blocks(batch * h * w, tile[1]),)](
-            v, products, *v.stride(), batch * h * w, channels, h, w, *tile, enable_fp_fusion=True
-        )
-        return low.view(batch, -1, h, w), products
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_low: Tensor, grad_products: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        v, labels = ctx.saved_tensors
-        batch, channels, h, w = v.shape
-        grad_low = grad_low.flatten(2)  # float32, or bfloat16 where v is
-        grad_v = grad_labels = None
-        if ctx.needs_input_grad[0]:
-            kind = labels.to(grad_low.dtype).expand(batch, -1, -1)
-            if v.stride(1) == 1:  # channels last, as v
-                grad_v = (grad_low.transpose(1, 2) @ kind).view(batch, h, w, channels).permute(0, 3, 1, 2)
-            else:
-                grad_v = (kind.transpose(1, 2) @ grad_low).view(batch, channels, h, w)
-            tile, out = _tile(v), torch.empty_like(grad_v, dtype=v.dtype)
-            kernels.products_backward[(_blocks(batch * h * w, tile[1]),)](
-                v, grad_products, grad_v, out, *v.stride(), *grad_v.stride(),
-                batch * h * w, channels, h, w, *tile, enable_fp_fusion=True,
-            )  # fmt: skip
-            grad_v = out
-        if ctx.needs_input_grad[1]:
-            grad_labels = _matmul(grad_low, v.flatten(2).to(grad_low.dtype).transpose(1, 2)).sum(0)
-        return grad_v, grad_labels
 
 
 def _blocks(count: int, size: int) -> int:
@@ -102,30 +55,36 @@ def _tile(v: Tensor) -> tuple[int, int]:
 
 def _matmul(a: Tensor, b: Tensor, onto: Tensor | None = None) -> Tensor:
     """a @ b (+ onto) for batches of matrices, in float32 whatever the kind of the factors."""
-    if a.dtype == torch.float32 or not a.is_cuda:
+    # Products of bfloat16 that come out in float32 are newer than the oldest torch that will do.
+    if a.dtype == torch.float32 or not a.is_cuda or not hasattr(torch.ops.aten.baddbmm, "dtype"):
         return a.float() @ b.float() if onto is None else onto.baddbmm_(a.float(), b.float())
     if onto is None:
         return torch.bmm(a, b, out_dtype=torch.float32)
     return torch.baddbmm(onto, a, b, out_dtype=torch.float32)
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """Inner products at low resolution → the loss of each pixel."""
+class _PixelLosses(torch.autograd.Function):
+    """The whole way from v to the losses, in one piece: between two of them autograd would widen bfloat16 gradients."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        low: Tensor,
-        products: Tensor,
-        targets: Tensor,
-        tau: Tensor,
-        ignore_index: int,
-        allowed: Tensor | None,
-        kind: torch.dtype,
+        ctx: Any, v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor, ignore_index: int, allowed: Tensor | None
     ) -> Tensor:
-        batch, count, h, w = low.shape
-        height, width = targets.shape[1:]
-        rows, columns = _gaps(h, height, low.device), _gaps(w, width, low.device)
+        (batch, channels, h, w), (height, width), count = v.shape, targets.shape[1:], len(labels)
+        flat = v.flatten(2)
+        if v.dtype == torch.bfloat16:
+            # Two bfloat16 numbers hold 16 of a label's 24 bits, and tensor cores multiply them at full speed.
+            coarse = labels.bfloat16()
+            low = _matmul(coarse.expand(batch, -1, -1), flat)
+            low = _matmul((labels - coarse).bfloat16().expand(batch, -1, -1), flat, low)
+        else:
+            low = _matmul(labels.expand(batch, -1, -1), flat.float())
+        products = v.new_empty(batch, 4, h, w, dtype=torch.float32)
+        tile = _tile(v)
+        kernels.products[(_blocks(batch * h * w, tile[1]),)](
+            v, products, *v.stride(), batch * h * w, channels, h, w, *tile, enable_fp_fusion=True
+        )
+        rows, columns = _gaps(h, height, v.device), _gaps(w, width, v.device)
         losses, scale, half, lse, surplus = low.new_empty(5, batch, height, width).unbind()
         (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_FORWARD)
         grid = ((h + 1) * parts_y * parts_x, _blocks(batch * (w + 1), _LANES))
@@ -136,19 +95,19 @@ class _CrossEntropy(torch.autograd.Function):
             allowed is not None, _LABELS_FORWARD, parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
-        ctx.save_for_backward(low, targets, tau, allowed, scale, half, lse, surplus)
-        ctx.ignore_index, ctx.kind = ignore_index, kind
+        ctx.save_for_backward(v, labels, targets, tau, allowed, low, scale, half, lse, surplus)
+        ctx.ignore_index = ignore_index
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        low, targets, tau, allowed, scale, half, lse, surplus = ctx.saved_tensors
-        batch, count, h, w = low.shape
-        height, width = targets.shape[1:]
-        rows, columns = _gaps(h, height, low.device), _gaps(w, width, low.device)
+        v, labels, targets, tau, allowed, low, scale, half, lse, surplus = ctx.saved_tensors
+        (batch, _, h, w), (height, width), count = v.shape, targets.shape[1:], len(labels)
+        rows, columns = _gaps(h, height, v.device), _gaps(w, width, v.device)
         grad = grad.masked_fill(targets == ctx.ignore_index, 0)
-        grad_low = torch.empty_like(low, dtype=torch.bfloat16 if ctx.kind == torch.bfloat16 else torch.float32)
+        kind = torch.bfloat16 if v.dtype == torch.bfloat16 else torch.float32
+        grad_low = v.new_empty(batch, count, h * w, dtype=kind)
         (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_BACKWARD)
         grid = (
             _blocks(count, _LABELS_BACKWARD),
@@ -164,17 +123,37 @@ class _CrossEntropy(torch.autograd.Function):
         )  # fmt: skip
         # surplus is d loss / d log(scale), scale is 1 / (|V| tau), and half is -d log(scale) / d |V|².
         grad_scale = grad.mul_(surplus)
-        grad_tau = -grad_scale.sum() / tau
-        grad_square = grad_scale.mul_(half).neg_()
-        (rows_same, rows_cross), (columns_same, columns_cross) = (
-            _square_weights(h, height, low.device),
-            _square_weights(w, width, low.device),
-        )
-        same, cross = rows_same.T @ grad_square, rows_cross.T @ grad_square
-        grad_products = torch.stack(
-            (same @ columns_same, same @ columns_cross, cross @ columns_same, cross @ columns_cross), 1
-        )
-        return grad_low, grad_products, None, grad_tau, None, None, None
+        grad_tau = -grad_scale.sum() / tau if ctx.needs_input_grad[3] else None
+        grad_v = grad_labels = None
+        if ctx.needs_input_grad[0]:
+            grad_v = _gradient_of_v(v, labels, grad_low, grad_scale.mul_(half).neg_())
+        if ctx.needs_input_grad[1]:
+            grad_labels = _matmul(grad_low, v.flatten(2).to(grad_low.dtype).transpose(1, 2)).sum(0)
+        return grad_v, grad_labels, None, grad_tau, None, None
+
+
+def _gradient_of_v(v: Tensor, labels: Tensor, grad_low: Tensor, grad_square: Tensor) -> Tensor:
+    """From those of the inner products with the labels, [B, N, h·w], and of |V|² at every pixel, [B, H, W]."""
+    (batch, channels, h, w), (height, width) = v.shape, grad_square.shape[1:]
+    kind = labels.to(grad_low.dtype).expand(batch, -1, -1)
+    if v.stride(1) == 1:  # channels last, as v
+        grad = (grad_low.transpose(1, 2) @ kind).view(batch, h, w, channels).permute(0, 3, 1, 2)
+    else:
+        grad = (kind.transpose(1, 2) @ grad_low).view(batch, channels, h, w)
+    (rows_same, rows_cross), (columns_same, columns_cross) = (
+        _square_weights(h, height, v.device),
+        _square_weights(w, width, v.device),
+    )
+    same, cross = rows_same.T @ grad_square, rows_cross.T @ grad_square
+    grad_products = torch.stack(
+        (same @ columns_same, same @ columns_cross, cross @ columns_same, cross @ columns_cross), 1
+    )
+    tile, out = _tile(v), torch.empty_like(grad, dtype=v.dtype)
+    kernels.products_backward[(_blocks(batch * h * w, tile[1]),)](
+        v, grad_products, grad, out, *v.stride(), *grad.stride(),
+        batch * h * w, channels, h, w, *tile, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out
 
 
 class _Gaps:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from labelmerge.losses.bilinear import bilinear_matrix, rows_read
+from labelmerge.losses.bilinear import bilinear_matrix_on, rows_read
 
 _log = logging.getLogger(__name__)
 
@@ -207,8 +207,8 @@ def _upsampled_length(v: Tensor, height: int, width: int) -> Tensor:
     |V|² is a quadratic form in the four neighbours: ten inner products per low-resolution cell, which are four maps of
     inner products (with itself, right, down, and the mean of both diagonals), each upsampled by its own weights.
     """
-    rows = bilinear_matrix(v.shape[2], height).to(v)
-    columns = bilinear_matrix(v.shape[3], width).to(v)
+    rows = bilinear_matrix_on(v.shape[2], height, v.device, v.dtype)
+    columns = bilinear_matrix_on(v.shape[3], width, v.device, v.dtype)
     itself = (v * v).sum(1)
     right = (v[..., :-1] * v[..., 1:]).sum(1)
     down = (v[:, :, :-1] * v[:, :, 1:]).sum(1)
@@ -270,7 +270,8 @@ def _chunks(low: Tensor, scale: Tensor) -> Iterator[tuple[slice, Tensor, slice, 
     The upsampled logits [B, N, rows, W] are ``weights_rows @ low[:, :, read] @ weights_columns.T``.
     """
     (batch, count, h, w), (height, width) = low.shape, scale.shape[1:]
-    rows, columns = bilinear_matrix(h, height).to(low), bilinear_matrix(w, width).to(low)
+    rows = bilinear_matrix_on(h, height, low.device, low.dtype)
+    columns = bilinear_matrix_on(w, width, low.device, low.dtype)
     step = max(1, _CHUNK.get(low.device.type, _CHUNK_ELSEWHERE) // (batch * count * width))
     for first in range(0, height, step):
         here = slice(first, min(first + step, height))

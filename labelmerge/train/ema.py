@@ -6,7 +6,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -25,5 +25,10 @@ def update_average(average: nn.Module, module: nn.Module, decay: float, step: in
     """
     share = 1 - min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), share)
+    by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}  # one launch on a GPU for each, not per buffer
     for ours, theirs in zip(average.buffers(), module.buffers(), strict=True):
-        ours.copy_(theirs)
+        averages, copied = by_dtype.setdefault(ours.dtype, ([], []))
+        averages.append(ours)
+        copied.append(theirs)
+    for averages, copied in by_dtype.values():
+        torch._foreach_copy_(averages, copied)

@@ -33,11 +33,10 @@ def ssiw_counts(batch: Batch, datasets: int, config: TrainConfig) -> Tensor:
     Returns:
         int64 [D], on the device of the batch.
     """
-    labelled = (batch.masks != IGNORE).flatten(1).sum(1)  # [B]
-    # L_LD drops a share of each image's own pixels, rounded down, as `trimmed_pixel_cosine_loss` does.
-    kept = labelled - (config.drop * labelled).long()
-    boxes = torch.tensor([len(boxes) for boxes in batch.boxes], device=labelled.device)
-    kinds = torch.tensor([_KINDS.index(kind) for kind in batch.annotation_types], device=labelled.device)
+    labelled, kept = _pixels(batch.masks, config)  # [B]
+    # One small copy to the device, and none that is waited for.
+    facts = [(_KINDS.index(kind), len(boxes)) for kind, boxes in zip(batch.annotation_types, batch.boxes, strict=True)]
+    kinds, boxes = torch.tensor(facts).to(labelled.device, non_blocking=True).unbind(1)  # [B]
     own = torch.stack([labelled, kept, boxes]).gather(0, kinds[None]).squeeze(0)  # [B]
     return labelled.new_zeros(datasets).index_add_(0, batch.dataset_ids, own)
 
@@ -67,31 +66,51 @@ def ssiw_sums(
         float [D]; 0 for a dataset that the batch has no pixel or box of.
     """
     sums = labels.new_zeros(datasets)
-    for name, annotation_type in ssiw_annotation_types(config).items():
-        rows = [i for i, kind in enumerate(batch.annotation_types) if kind == annotation_type]
-        if name == "hd" and rows:
-            own = None if allowed is None else allowed[rows]  # [B', N]
-            v, masks = embeddings[rows], batch.masks[rows]  # [B', C, h, w], [B', H, W]
-            losses = pixel_cosine_loss(v, labels, masks, tau, IGNORE, allowed=own, reduction="none")  # [B', H, W]
-            sums = sums.index_add(0, batch.dataset_ids[rows], config.hd_weight * losses.flatten(1).sum(1))
-            continue
-        for some in _by_dataset(batch, rows):  # those functions give means, each over one dataset's pixels or boxes
-            part, v = batch.only(some), embeddings[some]
-            count = ssiw_counts(part, datasets, config).sum()
-            if name == "ld":
-                own = None if allowed is None else allowed[some]
-                mean = trimmed_pixel_cosine_loss(v, labels, part.masks, tau, IGNORE, allowed=own, drop=config.drop)
-                sums = sums.index_add(0, part.dataset_ids[:1], config.ld_weight * mean[None] * count)
-            elif any(map(len, part.boxes)):  # not crowds alone, or views between the boxes
-                height, width = part.images.shape[2:]
-                mean = box_embedding_loss(v, part.boxes, teacher(part, labels), (height, width))
-                sums = sums.index_add(0, part.dataset_ids[:1], config.wd_weight * mean[None] * count)
+    groups = _groups(batch, config)
+    rows = [rows for _, rows in groups]
+    maps, masks, ids = (_take(rows, each) for each in (embeddings, batch.masks, batch.dataset_ids))
+    own_labels = [None] * len(groups) if allowed is None else _take(rows, allowed)
+    for (name, some), v, mask, own_ids, own in zip(groups, maps, masks, ids, own_labels, strict=True):
+        if name == "hd":
+            losses = pixel_cosine_loss(v, labels, mask, tau, IGNORE, allowed=own, reduction="none")  # [B', H, W]
+            sums = sums.index_add(0, own_ids, config.hd_weight * losses.flatten(1).sum(1))
+        elif name == "ld":
+            mean = trimmed_pixel_cosine_loss(v, labels, mask, tau, IGNORE, allowed=own, drop=config.drop)
+            sums = sums.index_add(0, own_ids[:1], config.ld_weight * mean[None] * _pixels(mask, config)[1].sum())
+        elif count := sum(len(batch.boxes[i]) for i in some):  # not crowds alone, or views between the boxes
+            part = batch.only(some)
+            height, width = part.images.shape[2:]
+            mean = box_embedding_loss(v, part.boxes, teacher(part, labels), (height, width))
+            sums = sums.index_add(0, own_ids[:1], config.wd_weight * mean[None] * count)
     return sums
 
 
-def _by_dataset(batch: Batch, rows: list[int]) -> list[list[int]]:
-    """These rows of a batch, those of one dataset together."""
-    groups: dict[str, list[int]] = {}
-    for i in rows:
-        groups.setdefault(batch.datasets[i], []).append(i)
-    return list(groups.values())
+def _pixels(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """How many pixels of each image [B] are labelled, and how many of those L_LD keeps."""
+    labelled = (masks != IGNORE).flatten(1).sum(1)
+    # It drops a share of each image's own pixels, rounded down, as `trimmed_pixel_cosine_loss` does.
+    return labelled, labelled - (config.drop * labelled).long()
+
+
+def _groups(batch: Batch, config: TrainConfig) -> list[tuple[str, list[int]]]:
+    """The rows of the batch for each call of a loss, and that loss's name.
+
+    L_LD and L_WD are means, so each dataset has a call of its own.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    losses = {annotation_type: name for name, annotation_type in ssiw_annotation_types(config).items()}
+    for i, (dataset, annotation_type) in enumerate(zip(batch.datasets, batch.annotation_types, strict=True)):
+        if name := losses.get(annotation_type):
+            groups.setdefault((name, "" if name == "hd" else dataset), []).append(i)
+    return [(name, rows) for (name, _), rows in groups.items()]
+
+
+def _take(groups: list[list[int]], whole: Tensor) -> list[Tensor]:
+    """Each group's rows of a tensor, copied once forward and once backward; the tensor itself where one has them all.
+
+    ``whole[rows]`` would copy the row numbers to a GPU and wait for it, for every group.
+    """
+    if [len(rows) for rows in groups] == [len(whole)]:
+        return [whole]
+    one_by_one = torch.split(whole, 1)
+    return [torch.cat([one_by_one[i] for i in rows]) for rows in groups]
