@@ -11,10 +11,11 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from io import BytesIO
 from itertools import islice, repeat
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+import numpy as np
 
 from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
 from labelmerge.files import atomic_file
@@ -110,6 +111,7 @@ def run(job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "l
 
 def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
     """Make one shard; yields after every candidate."""
+    _keep_memory()
     dataset, split = job.source.recipe.name, job.source.split
     shard = Shard(task.number, f"{dataset}-{split}-{task.number:06d}.tar")
     tally = Tally(shard.class_pixels, shard.class_boxes, notes=shard.notes)
@@ -120,27 +122,38 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
     try:
         with target as stream:
             hashing = _Hashing(stream)
-            with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]  # only `write` is needed
-                waiting = Waiting(teacher)
-                for number, item in task.items:
-                    key = f"{dataset}-{split}-{number:09d}"
-                    try:
-                        sample = make_sample(job.source, item, key, job.options, tally)
-                    except SampleError as error:
-                        _refuse_if_gone(job.source, error)
-                        shard.skipped.append({"path": item.path, "reason": _reason(error, job.source.root, item.path)})
-                    else:
-                        _write(tar, waiting.add(sample))
-                        shard.samples += 1
-                    yield
-                _write(tar, waiting.rest())
+            waiting = Waiting(teacher)
+            for number, item in task.items:
+                key = f"{dataset}-{split}-{number:09d}"
+                try:
+                    sample = make_sample(job.source, item, key, job.options, tally)
+                except SampleError as error:
+                    _refuse_if_gone(job.source, error)
+                    shard.skipped.append({"path": item.path, "reason": _reason(error, job.source.root, item.path)})
+                else:
+                    _write(hashing, waiting.add(sample))
+                    shard.samples += 1
+                yield
             if shard.samples == 0:
                 raise _Empty
+            _write(hashing, waiting.rest())
+            hashing.write(bytes(2 * tarfile.BLOCKSIZE))  # two empty blocks end a tar, and zeros fill its last record
+            hashing.write(bytes(-hashing.bytes % tarfile.RECORDSIZE))
     except _Empty:
         return shard
     shard.bytes, shard.sha256 = hashing.bytes, hashing.digest.hexdigest()
     shard.ignored_pixels, shard.sizes, shard.sources = tally.ignored_pixels, tally.sizes.to_json(), tally.sources
     return shard
+
+
+def _keep_memory() -> None:
+    """Have the C library reuse pictures' memory instead of giving it back and asking for it anew, for each sample.
+
+    Fresh memory costs a page fault for every 4 KiB: a fifth of the time. glibc maps what is larger than a threshold,
+    which rises to the size of any mapped block that is freed, up to 32 MiB: such a block is asked for and let go, never
+    written to (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
+    """
+    np.empty((32 << 20) - (64 << 10), dtype=np.uint8)
 
 
 class _Empty(Exception):
@@ -166,17 +179,16 @@ def _reason(error: SampleError, root: Path, path: str) -> str:
     return error.what if where in (None, path) else f"{where}: {error.what}"
 
 
-def _write(tar: tarfile.TarFile, samples: Iterable[Made]) -> None:
+def _write(tar: _Hashing, samples: Iterable[Made]) -> None:
+    """Append samples to a tar: a header and whole blocks for each member. `TarFile` writes many small pieces."""
     for sample in samples:
         for name, data in sorted(sample.members.items()):
-            tar.addfile(_header(f"{sample.key}.{name}", len(data)), BytesIO(data))
-
-
-def _header(name: str, size: int) -> tarfile.TarInfo:
-    header = tarfile.TarInfo(name)  # time, owner and group stay 0: the same samples give the same bytes
-    header.size = size
-    header.mode = 0o644
-    return header
+            header = tarfile.TarInfo(f"{sample.key}.{name}")  # no time, no owner: the same samples give the same bytes
+            header.size = len(data)
+            header.mode = 0o644
+            tar.write(header.tobuf(tarfile.USTAR_FORMAT))
+            tar.write(data)
+            tar.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
 
 class _Writable(Protocol):

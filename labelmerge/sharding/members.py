@@ -27,6 +27,7 @@ from labelmerge.sharding.images import (
 )
 from labelmerge.sharding.plan import Options
 from labelmerge.sharding.readers import READERS
+from labelmerge.sharding.runs import histogram
 from labelmerge.sharding.sample import Annotation, Item, Source
 
 _SOURCE_DIGITS = 32
@@ -131,7 +132,7 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     if annotation.mask is not None:
         mask = resize_nearest(annotation.mask, size)
         members["mask.png"] = png_bytes(mask)
-        counts = np.bincount(mask.ravel(), minlength=ignore_index + 1)
+        counts = histogram(mask, ignore_index + 1)
         tally.ignored_pixels += int(counts[ignore_index])
         counts[ignore_index] = 0
         present = set(np.flatnonzero(counts).tolist())
@@ -140,7 +141,7 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     if annotation.instances is not None and options.instances:
         instances = resize_nearest(annotation.instances, size)
         members["instances.png"] = png_bytes(instances)
-        areas = np.bincount(instances.ravel(), minlength=len(annotation.segments) + 1)
+        areas = histogram(instances, len(annotation.segments) + 1)
     tally.class_boxes.update(box.class_index for box in annotation.boxes)
     tally.notes.update(notes)
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelmerge.embed.encoders import ImageEncoder, load_image_encoder
 from labelmerge.sharding.members import Made
+
+if TYPE_CHECKING:
+    from labelmerge.embed.encoders import ImageEncoder
 
 _CUTOUTS = 256
 _PIXELS = 50_000_000  # of all that waits: 150 MB
@@ -25,6 +28,8 @@ def load_teacher(spec: str, device: str | None) -> ImageEncoder:
     Raises:
         UsageError, EncoderError: as `load_image_encoder`.
     """
+    from labelmerge.embed.encoders import load_image_encoder
+
     return load_image_encoder(spec, device)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelmerge.embed import encoders
 from labelmerge.errors import UsageError
 from labelmerge.sharding import teacher as teachers
 from labelmerge.sharding.members import Made
@@ -52,7 +53,7 @@ class MeanColour:
 def tower(monkeypatch: pytest.MonkeyPatch) -> MeanColour:
     tower = MeanColour()
     teachers.load_teacher.cache_clear()
-    monkeypatch.setattr(teachers, "load_image_encoder", lambda spec, device: tower)
+    monkeypatch.setattr(encoders, "load_image_encoder", lambda spec, device: tower)
     return tower
 
 

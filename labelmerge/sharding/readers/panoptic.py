@@ -21,6 +21,7 @@ from labelmerge.sharding.readers.classes import match_categories
 from labelmerge.sharding.readers.coco_boxes import check_size
 from labelmerge.sharding.readers.listed import Images, on_disk, stored, unlisted, with_entries
 from labelmerge.sharding.readers.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
+from labelmerge.sharding.runs import Runs
 from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Segment, Skip, Source
 
 KEYS = Keys(types=("mask",), layout=("images", "annotations", "masks"), ids=("ignore", "map"), instances=True)
@@ -97,12 +98,10 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         raise SampleError(f"is no RGB panoptic PNG (mode {picture.mode})", where=path)
     if (picture.height, picture.width) != size:
         raise SampleError(f"is {picture.width}x{picture.height}, but its image is {size[1]}x{size[0]}", where=path)
-    # Red is the lowest byte of a pixel of four, so a pixel is an id once the fourth byte is gone.
-    ids = np.asarray(picture.convert("RGBA")).view("<u4")[..., 0].ravel() & 0xFFFFFF
-    # A row of a picture is a few runs of one segment each: sorting these is much less than sorting pixels.
-    starts = np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1])
-    lengths = np.diff(starts, append=len(ids))
-    stored_ids, place_of_run = np.unique(ids[starts], return_inverse=True)
+    # Pillow keeps pixels in four bytes of which red is the lowest: they are ids once the fourth byte is gone.
+    pixels = np.frombuffer(picture.tobytes("raw", "RGBX" if picture.mode == "RGB" else "RGBA"), "<u4").reshape(size)
+    runs = Runs(pixels)
+    stored_ids, place_of_run = np.unique(runs.of(pixels) & 0xFFFFFF, return_inverse=True)
     classes = np.full(len(stored_ids), source.space.ignore_index, dtype=source.space.dtype)
     numbers = np.zeros(len(stored_ids), dtype=np.uint16)
     place_of = {int(value): place for place, value in enumerate(stored_ids) if value}
@@ -116,8 +115,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             segments.append(Segment(len(segments) + 1, index, category_id, iscrowd, str(value)))
             classes[place], numbers[place] = index, len(segments)
     return Annotation(
-        mask=np.repeat(classes[place_of_run], lengths).reshape(size),
-        instances=np.repeat(numbers[place_of_run], lengths).reshape(size),
+        mask=runs.paint(classes[place_of_run]),
+        instances=runs.paint(numbers[place_of_run]),
         segments=tuple(segments),
         notes={"segments_without_pixels": without_pixels, "unlisted_segments": len(place_of)},
     )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import SampleError
+from labelmerge.sharding.runs import Runs
 from labelmerge.sharding.sample import Annotation, Segment, Source
 
 _MAX_SEGMENTS = int(np.iinfo(np.uint16).max)
@@ -46,16 +47,12 @@ def annotation(
     if stored.shape != mask.shape:
         (height, width), (other_height, other_width) = mask.shape, stored.shape
         raise SampleError(f"instances are {other_width}x{other_height}, but the mask is {width}x{height}", where=where)
-    # Labels are drawn in areas: a run of equal pixels is looked at once.
-    flat, flat_mask = stored.ravel(), mask.ravel()
-    ends = np.flatnonzero((flat[1:] != flat[:-1]) | (flat_mask[1:] != flat_mask[:-1]))
-    starts = np.concatenate(([0], ends + 1))
-    lengths = np.diff(starts, append=flat.size)
-    values, places = np.unique(flat[starts], return_inverse=True)
-    labels = flat_mask[starts]
+    runs = Runs(stored, mask)
+    values, places = np.unique(runs.of(stored), return_inverse=True)
+    labels = runs.of(mask)
     if len(values) > _MAX_SEGMENTS:
         raise SampleError(f"has more than {_MAX_SEGMENTS} different values", where=where)
-    most, elsewhere = _commonest(places, labels, lengths)
+    most, elsewhere = _commonest(places, labels, runs.lengths)
 
     numbers = np.zeros(len(values), dtype=np.uint16)
     segments: list[Segment] = []
@@ -70,10 +67,9 @@ def annotation(
         numbers[place] = len(segments)
         strays += int(elsewhere[place])
     belongs = most[places] == labels
-    instances = np.repeat(numbers[places] * belongs, lengths).reshape(mask.shape)
     return Annotation(
         mask=mask,
-        instances=instances,
+        instances=runs.paint(numbers[places] * belongs),
         segments=tuple(segments),
         notes={"instance_pixels_of_another_class": strays},
     )

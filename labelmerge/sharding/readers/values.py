@@ -25,6 +25,7 @@ from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.sharding.layout import first_place
 from labelmerge.sharding.readers.classes import class_index, folded
+from labelmerge.sharding.runs import Runs, pixels
 from labelmerge.sharding.sample import Source
 
 LAYOUT_KEYS = ("class_names", "table")
@@ -46,15 +47,14 @@ def class_mask(raw: npt.NDArray[Any], source: Source, where: Path) -> npt.NDArra
         for value in (raw.min(), raw.max()):
             if not 0 <= value < _VALUES:
                 raise SampleError(f"mask value {value} is no 16-bit number", where=where)
-    # Of a table as short as the values can be, and in the mask's own type: looking up is most of the work.
-    table = value_table(source)[: 1 << 8 if raw.dtype == np.uint8 else _VALUES]
-    unknown = table == _UNKNOWN
-    if unknown.any() and (found := np.take(unknown, raw)).any():
-        values, counts = np.unique(raw[found], return_counts=True)
-        listed = ", ".join(f"{value} ({count} px)" for value, count in zip(values[:_SHOWN], counts, strict=False))
+    runs = Runs(raw)
+    values = runs.of(raw)
+    classes = value_table(source)[values]
+    if (unknown := classes == _UNKNOWN).any():
+        counts = pixels(values[unknown], runs.lengths[unknown])
+        listed = ", ".join(f"{value} ({counts[value]} px)" for value in np.flatnonzero(counts)[:_SHOWN])
         raise SampleError(f"mask values unknown to the recipe: {listed}", where=where)
-    mask: npt.NDArray[Any] = np.take(table.astype(source.space.dtype), raw)
-    return mask
+    return runs.paint(classes.astype(source.space.dtype))
 
 
 @lru_cache(maxsize=1)
