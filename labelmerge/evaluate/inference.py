@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from labelmerge.errors import BankError, SampleError
 from labelmerge.evaluate.views import View, Views
-from labelmerge.model.device import is_out_of_memory
+from labelmerge.model.device import at_once, is_out_of_memory
 
 _STRIPE_ELEMENTS = 2**24  # labels x rows x width of one stripe: 64 MiB of float32, a few times over
 _BLOCK_ELEMENTS = 2**22  # channels x rows x width from which inner products are taken at once
@@ -111,10 +111,9 @@ def segment(
     """
     labels = labels if isinstance(labels, LabelVectors) else LabelVectors(labels)
     views = views or Views()
-    classes = np.empty(image.shape[:2], dtype=np.int64)
     try:
-        for rows, scores in stripes(model, image, labels, tau=tau, views=views, device=device):
-            classes[rows] = labels.positions[scores.argmax(dim=0).cpu().numpy()]
+        given = stripes(model, image, labels, tau=tau, views=views, device=device)
+        classes = torch.cat([scores.argmax(dim=0) for _, scores in given]).cpu()  # a GPU is waited for here alone
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -124,7 +123,8 @@ def segment(
             fix="Use a smaller --short-edge, scale or --window"
             + (", or --device cpu" if torch.device(device).type != "cpu" else ""),
         ) from error
-    return classes
+    positions: npt.NDArray[np.int64] = labels.positions[classes.numpy()]
+    return positions
 
 
 @torch.inference_mode()
@@ -147,11 +147,13 @@ def stripes(
         BankError: the vectors' dimension isn't the model's.
     """
     height, width = image.shape[:2]
-    unit = torch.from_numpy(labels.unit).to(device)
+    device = torch.device(device)
+    unit = at_once(torch.from_numpy(labels.unit), device)
     stripe = max(1, _STRIPE_ELEMENTS // (len(unit) * width))
-    pixels = torch.from_numpy(image.copy()).to(device)  # torch wants an array that it may write to
+    pixels = at_once(torch.from_numpy(image.copy()), device)  # torch wants an array that it may write to
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
-    shown = {size: _shown(model, pixels, size) for size in views.sizes(height, width)}
+    mean, std = (at_once(torch.tensor(list(each)).view(3, 1, 1), device) for each in (model.mean, model.std))
+    shown = {size: (_resized(pixels, size) - mean) / std for size in views.sizes(height, width)}
     seen = [
         _Seen(model, shown[view.height, view.width], (height, width), view, unit, norms=views.several)
         for view in views.of(height, width)
@@ -169,11 +171,9 @@ def stripes(
         yield rows, scores
 
 
-def _shown(model: PixelModel, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """[3, h, w]: the image, ``[1, 3, H, W]`` in 0..1, as the model wants it at this size."""
-    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
-    mean, std = (pixels.new_tensor(list(values)).reshape(3, 1, 1) for values in (model.mean, model.std))
-    return (resized - mean) / std
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """[3, h, w]: the image, ``[1, 3, H, W]``, at this size."""
+    return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 class _Seen:
@@ -252,12 +252,15 @@ class _Axis:
         before: int64, for each of them the embedding before its centre.
         share: float32, the weight of the embedding after it.
         after: int64, that embedding.
+        before_here, after_here: the same on the CPU, to be looked at without waiting for a GPU.
     """
 
     covers: slice
     before: Tensor
     share: Tensor
     after: Tensor
+    before_here: Tensor
+    after_here: Tensor
 
     @classmethod
     def of(
@@ -271,10 +274,11 @@ class _Axis:
         first, last = torch.searchsorted(at, torch.tensor([start, start + length], dtype=torch.float64)).tolist()
         inside = at[first:last] - start
         place = ((length - inside if mirror else inside) / stride - 0.5).clamp(0, -(-length // stride) - 1)
-        before = place.floor()
+        before = place.floor().long()
         after = (before + 1).clamp(max=-(-length // stride) - 1)
+        on_device = partial(at_once, device=device)
         return cls(
-            slice(first, last), before.long().to(device), (place - before).float().to(device), after.long().to(device)
+            slice(first, last), on_device(before), on_device((place - before).float()), on_device(after), before, after
         )
 
 
@@ -294,8 +298,8 @@ class _Window:
     def dot_products(self, rows: slice) -> Tensor:
         """[U, rows, columns covered], upsampled logits."""
         above, below, down = self.y.before[rows], self.y.after[rows], self.y.share[rows, None]
-        first = int(above[0])
-        band = self.logits[:, first : int(below[-1]) + 1]
+        first = int(self.y.before_here[rows][0])
+        band = self.logits[:, first : int(self.y.after_here[rows][-1]) + 1]
         # Columns first: there are fewer rows yet.
         band = torch.lerp(band.index_select(2, self.x.before), band.index_select(2, self.x.after), self.x.share)
         return torch.lerp(band.index_select(1, above - first), band.index_select(1, below - first), down)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labelmerge.model.device import at_once
+
 
 def box_embedding_loss(
     v: Tensor, boxes: Sequence[Tensor], targets: Sequence[Tensor], image_size: tuple[int, int]
@@ -43,7 +45,7 @@ def box_embedding_loss(
         if not any(counts):
             return v[:0].sum(dtype=kind)
         rows, columns, share = (
-            weights.to(v.device, kind, non_blocking=True)
+            at_once(weights, v.device, kind)
             for weights in _weights(torch.cat(list(boxes)), image_size, (v.shape[2], v.shape[3]))
         )
         means = [

@@ -188,7 +188,7 @@ def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool) -
             with torch.enable_grad():
                 loss = pixel_cosine_loss(v, labels, targets, tau, allowed=allowed, kernel=kernel)
             results.append((loss.detach(), *torch.autograd.grad(loss, (v, tau))))
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a compiler may raise
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from labelmerge.errors import UsageError
+
+_NO_MEMORY = ("allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -26,8 +29,16 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def at_once(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A small CPU tensor on `device`. A GPU is not waited for, which it would be by a plain ``to``."""
+    return tensor.to(device, dtype, non_blocking=device.type == "cuda")  # Apple's may read what is gone by then
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's own, a GPU's, or the CPU's, which torch reports as a plain RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    """Whether memory ran out: Python's own, a GPU's, or what torch reports as a plain RuntimeError.
+
+    That is the CPU's, and a GPU's where one of its libraries asks for it.
+    """
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

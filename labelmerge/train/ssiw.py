@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labelmerge.loading.mix import IGNORE, Batch
 from labelmerge.losses import box_embedding_loss, pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.model.device import at_once
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.teacher import Teacher
 
@@ -34,9 +35,8 @@ def ssiw_counts(batch: Batch, datasets: int, config: TrainConfig) -> Tensor:
         int64 [D], on the device of the batch.
     """
     labelled, kept = _pixels(batch.masks, config)  # [B]
-    # One small copy to the device, and none that is waited for.
     facts = [(_KINDS.index(kind), len(boxes)) for kind, boxes in zip(batch.annotation_types, batch.boxes, strict=True)]
-    kinds, boxes = torch.tensor(facts).to(labelled.device, non_blocking=True).unbind(1)  # [B]
+    kinds, boxes = at_once(torch.tensor(facts), labelled.device).unbind(1)  # [B]
     own = torch.stack([labelled, kept, boxes]).gather(0, kinds[None]).squeeze(0)  # [B]
     return labelled.new_zeros(datasets).index_add_(0, batch.dataset_ids, own)
 
