@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,11 +80,30 @@ class View:
         mask: as the sample's, ``[crop, crop]``, `ignore` outside the image; None where the sample has none.
         boxes: float32 ``[P, 4]``, x0, y0, x1, y1 within the view.
         kept: int64 ``[P]``: which of the sample's boxes these are.
+        unfinished: what is to be done to the image yet.
     """
 
     mask: Mask | None
     boxes: npt.NDArray[np.float32]
     kept: npt.NDArray[np.int64]
+    unfinished: Photometric
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """What is done to an image and to nothing else, in this order; by default nothing.
+
+    Attributes:
+        brightness, contrast, saturation: factors of `change_colours`.
+        sigma: of `blur`, pixels; 0 for none.
+        quality: of JPEG; 0 for none.
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    sigma: float = 0.0
+    quality: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,8 @@ def training_view(
     ignore: int,
     rng: np.random.Generator,
     out: Tensor,
+    *,
+    defer: bool = False,
 ) -> View:
     """Draw one view of a sample. Another window is tried (up to 8 times) when one shows no label and no box.
 
@@ -130,6 +152,7 @@ def training_view(
         ignore: the mask value for what lies outside the image.
         rng: all randomness; advanced by as many draws as it takes.
         out: the view's image is written here, RGB: uint8 ``[3, crop, crop]``, contiguous.
+        defer: leave colour and blur to `finish`, on another device; not where JPEG artefacts come after them.
 
     Raises:
         SampleError: what the view shows is damaged.
@@ -146,8 +169,11 @@ def training_view(
         if (seen is not None and (seen != ignore).any()) or len(inside):
             break
     crop_image(picture, window, out)
-    _photometric(out, settings, rng)
-    return View(seen, inside, kept)
+    photometric = _draw_photometric(settings, rng)
+    if not defer or photometric.quality:
+        finish(out[None], [photometric])
+        photometric = Photometric()
+    return View(seen, inside, kept, photometric)
 
 
 def draw_window(
@@ -188,7 +214,8 @@ def _place(
 
 def crop_image(picture: Picture, window: Window, out: Tensor) -> None:
     """Write the window's view of an image to `out`, uint8 ``[3, crop, crop]``; antialiased where it shrinks."""
-    part = torch.from_numpy(np.array(picture.region(window.box, window.shrink)))  # [h, w, 3]
+    # [h, w, 3]; torch warns of arrays that may not be written to, such as Pillow's
+    part = torch.from_numpy(np.require(picture.region(window.box, window.shrink), requirements="W"))
     size = (window.y1 - window.y0, window.x1 - window.x0)
     # torch's antialiased filter is Pillow's BILINEAR within 2 grey levels, and 2 to 3 times faster
     part = interpolate(part.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0]
@@ -238,39 +265,53 @@ def _nearest(start: int, stop: int, count: int) -> npt.NDArray[np.int64]:
     return start + (2 * np.arange(count) + 1) * (stop - start) // (2 * count)
 
 
-def _photometric(image: Tensor, settings: Augmentation, rng: np.random.Generator) -> None:
-    """Change the colours of an image ``[3, S, S]`` and what else needs no mask, in place."""
+def _draw_photometric(settings: Augmentation, rng: np.random.Generator) -> Photometric:
+    factors = (1.0, 1.0, 1.0)
     if settings.colour:
         brightness, contrast, saturation = rng.uniform(1 - settings.colour, 1 + settings.colour, 3)
-        change_colour(image, brightness, contrast, saturation)
-    if rng.random() < settings.blur:
-        blur(image, rng.uniform(0.1, 1.5))
-    if rng.random() < settings.jpeg:
-        buffer = io.BytesIO()
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        picture.save(buffer, "JPEG", quality=int(rng.integers(25, 91)))
-        image.copy_(torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1))
+        factors = float(brightness), float(contrast), float(saturation)
+    sigma = float(rng.uniform(0.1, 1.5)) if rng.random() < settings.blur else 0.0
+    quality = int(rng.integers(25, 91)) if rng.random() < settings.jpeg else 0
+    return Photometric(*factors, sigma, quality)
 
 
-def change_colour(image: Tensor, brightness: float, contrast: float, saturation: float) -> None:
-    """Change an image, uint8 ``[3, H, W]``, in place.
+def finish(images: Tensor, photometrics: Sequence[Photometric]) -> None:
+    """Change images, uint8 ``[B, 3, S, S]``, in place, each as its `Photometric` says: equally on every device."""
+    factors = [(each.brightness, each.contrast, each.saturation) for each in photometrics]
+    if any(each != (1.0, 1.0, 1.0) for each in factors):
+        change_colours(images, factors)
+    for image, photometric in zip(images, photometrics, strict=True):
+        if photometric.sigma:
+            blur(image, photometric.sigma)
+        if photometric.quality:
+            buffer = io.BytesIO()
+            picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+            picture.save(buffer, "JPEG", quality=photometric.quality)
+            image.copy_(torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1))
+
+
+def change_colours(images: Tensor, factors: Sequence[tuple[float, float, float]]) -> None:
+    """Change images, uint8 ``[B, 3, H, W]``, in place.
 
     Contrast is around the mean grey, saturation around each pixel's own grey, brightness around black: all three are
     linear in (R, G, B), so they are one sum, ``a · colour + b · grey + c · mean grey``, rounded and clipped once.
 
     Args:
-        brightness, contrast, saturation: factors, 0 to 8; 1 changes nothing.
+        factors: brightness, contrast and saturation of each image, 0 to 8; 1 changes nothing.
     """
-    own = round(brightness * contrast * saturation * 2**_BITS)
-    greys = round(brightness * contrast * (1 - saturation) * 2**_BITS)
-    values = image.to(torch.int32)
-    grey = (values[0] * _GREY[0]).add_(values[1], alpha=_GREY[1]).add_(values[2], alpha=_GREY[2])
+    brightness, contrast, saturation = torch.tensor(factors, dtype=torch.float64).T * 1.0
+    both = brightness * contrast
+    per_pixel = torch.stack([both * saturation, both * (1 - saturation), brightness * (1 - contrast)]) * 2**_BITS
+    own, greys, means = per_pixel.to(images.device)[:, :, None, None]
+    values = images.to(torch.int32)
+    grey = (values[:, 0] * _GREY[0]).add_(values[:, 1], alpha=_GREY[1]).add_(values[:, 2], alpha=_GREY[2])
     # uint8 grey as Pillow's; exact sums of whole numbers are the same whatever the order
     grey = grey.add_(1 << (_BITS - 1)).bitwise_right_shift_(_BITS)
-    mean = int(grey.sum()) / grey.numel()
-    constant = round(brightness * (1 - contrast) * mean * 2**_BITS) + (1 << (_BITS - 1))
-    torch.add(grey.mul_(greys).add_(constant), values, alpha=own, out=values)
-    image.copy_(values.bitwise_right_shift_(_BITS).clamp_(0, 255))
+    mean = grey.sum(1, keepdim=True, dtype=torch.int32).sum(2, keepdim=True).double() / grey[0].numel()
+    constant = (means * mean).round().int() + (1 << (_BITS - 1))
+    grey.mul_(greys.round().int()).add_(constant)
+    torch.addcmul(grey[:, None], values, own.round().int()[:, None], out=values)
+    images.copy_(values.bitwise_right_shift_(_BITS).clamp_(0, 255))
 
 
 def blur(image: Tensor, sigma: float) -> None:

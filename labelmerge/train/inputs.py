@@ -54,9 +54,19 @@ class Inputs:
 
 
 def read_inputs(
-    shards: Sequence[Path], bank: Path, split: str | None, config: TrainConfig, method: Method, ranks: Ranks
+    shards: Sequence[Path],
+    bank: Path,
+    split: str | None,
+    config: TrainConfig,
+    method: Method,
+    ranks: Ranks,
+    *,
+    defer: bool = False,
 ) -> Inputs:
     """Open the shards and the bank, and decide what is trained on; each process makes its own part of the batches.
+
+    Args:
+        defer: the device that trains finishes the images (`Mixture`).
 
     Raises:
         ShardError, BankError: they can't be read, or do not fit together.
@@ -68,7 +78,7 @@ def read_inputs(
     vectors = merged_bank(language, config.merge, [source.dataset for source in sources], mapping)
     labels: Labels = "all" if config.labels == "all" else "seen"
     columns = build_columns(vectors, sources, labels)
-    mixture = _mixture(sources, columns, config, ranks)
+    mixture = _mixture(sources, columns, config, ranks, defer)
     sets = [shard_set for source in sources for shard_set in source.sets]
     refuse_other_teachers(sets, vectors)
     record = {
@@ -100,7 +110,7 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> l
     return kept
 
 
-def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig, ranks: Ranks) -> Mixture:
+def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig, ranks: Ranks, defer: bool) -> Mixture:
     share, remainder = divmod(config.batch_size, len(sources))
     if not config.weights and remainder:
         _log.info(
@@ -125,4 +135,5 @@ def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig, r
         cache_mb=config.cache_mb,
         rank=ranks.rank,
         world=ranks.world,
+        defer=defer,
     )

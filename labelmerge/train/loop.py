@@ -120,7 +120,7 @@ def _train(
     method = find_method(config.method)
 
     # ---- the inputs: which samples, which labels
-    inputs = read_inputs(shards, bank, split, config, method, ranks)
+    inputs = read_inputs(shards, bank, split, config, method, ranks, defer=here.type == "cuda")
     columns, datasets = inputs.columns, inputs.datasets
     start, checkpoint = 0, _newest(out)
     whole_config = {}

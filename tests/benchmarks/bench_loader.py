@@ -7,7 +7,8 @@ The same JPEGs (1 to 2 megapixels, photograph-like) and the same mask PNGs for a
 read from the page cache. All do the same: short edge 1080 times a factor of 0.5 to 2 (log-uniform), a crop of 640,
 flip, colour (0.3), blur (p 0.1), JPEG artefacts (p 0.1), masks nearest, batches of 8; with torchvision's v2 transforms
 on uint8 tensors, except in labelmerge. `crop first` is webdataset with what an expert would write: `resized_crop`.
-`bare decoding` opens the same JPEGs with Pillow and does nothing else: no masks, no batches.
+`before a GPU` is what labelmerge's loader does where a GPU trains: colour, blur and the widening of masks to int64 are
+left to it. `bare decoding` opens the same JPEGs with Pillow and does nothing else: no masks, no batches.
 
 Every row runs in a process of its own, round after round in turn; the fastest round counts. CPU milliseconds are those
 of the process and its workers, until the workers have ended: steadier than seconds on a busy machine.
@@ -119,15 +120,20 @@ class Augment:
 # ---- the contestants: each makes batches until nobody asks for more
 
 
-def labelmerge(data: Path, workers: int, count: int) -> Iterator[Any]:
+def labelmerge(data: Path, workers: int, count: int, defer: bool = False) -> Iterator[Any]:
     from labelmerge.loading.augment import Augmentation
     from labelmerge.loading.mix import Mixture, group_by_dataset
     from labelmerge.loading.stream import ShardSet
 
     augmentation = Augmentation(crop=CROP, short_edge=SHORT_EDGE, scale=SCALE, colour=COLOUR)
-    mixture = Mixture(group_by_dataset([ShardSet.open(data / "tars")]), BATCH, 0, augmentation, cache_mb=0)
+    sources = group_by_dataset([ShardSet.open(data / "tars")])
+    mixture = Mixture(sources, BATCH, 0, augmentation, cache_mb=0, defer=defer)
     for batch in mixture.batches(0, count, workers=workers):
-        yield batch.to(torch.device("cpu"))
+        yield batch if defer else batch.to(torch.device("cpu"))
+
+
+def labelmerge_before_a_gpu(data: Path, workers: int, count: int) -> Iterator[Any]:
+    return labelmerge(data, workers, count, defer=True)
 
 
 def webdataset(
@@ -188,6 +194,7 @@ def bare_decoding(data: Path, workers: int, count: int) -> Iterable[Any]:
 
 CONTESTANTS: dict[str, tuple[Callable[[Path, int, int], Iterable[Any]], str | None]] = {
     "labelmerge": (labelmerge, None),
+    "labelmerge, before a GPU": (labelmerge_before_a_gpu, None),
     "webdataset": (webdataset, "webdataset"),
     "webdataset, crop first": (webdataset_crop_first, "webdataset"),
     "mosaicml-streaming": (mosaicml_streaming, "streaming"),

@@ -19,7 +19,7 @@ from labelmerge.loading.augment import (
     View,
     Window,
     blur,
-    change_colour,
+    change_colours,
     crop_boxes,
     crop_image,
     crop_mask,
@@ -193,10 +193,22 @@ def test_colours_are_changed_as_one_step_after_the_other_would(factors: tuple[fl
     grey = (values @ GREY)[..., None]
     values = brightness * (grey + saturation * (values - grey))
     out = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-    change_colour(out, *factors)
+    change_colours(out[None], [factors])
     # the only difference: grey is rounded before it is multiplied
     bound = 0.51 + 0.5 * brightness * contrast * abs(1 - saturation) + 0.5 * brightness * abs(1 - contrast)
     assert np.abs(out.permute(1, 2, 0).numpy() - values.clip(0, 255)).max() <= bound
+
+
+def test_each_image_of_a_batch_has_its_own_colours_and_ones_change_nothing() -> None:
+    images = torch.from_numpy(np.stack([photograph(33, 20, seed, noise=30) for seed in range(3)])).permute(0, 3, 1, 2)
+    factors = [(1.3, 0.7, 1.2), (1.0, 1.0, 1.0), (0.7, 1.0, 0.0)]
+    together = images.contiguous()
+    change_colours(together, factors)
+    for i, factor in enumerate(factors):
+        alone = images[i : i + 1].contiguous()
+        change_colours(alone, [factor])
+        assert torch.equal(alone[0], together[i])
+    assert torch.equal(together[1], images[1]) and not torch.equal(together[0], images[0])
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 1.5, 5.0])

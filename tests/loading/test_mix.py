@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from labelmerge.errors import ConfigError, LabelmergeError, ShardError
-from labelmerge.loading.augment import Augmentation
+from labelmerge.loading.augment import Augmentation, Photometric
 from labelmerge.loading.mix import IGNORE, Batch, Mixture, group_by_dataset, schedule
 from labelmerge.loading.stream import Encoded, ShardSet
 
@@ -137,6 +137,24 @@ def test_a_batch_from_a_worker_is_not_copied_on_its_way(tmp_path: Path) -> None:
     assert all(tensor.untyped_storage().is_shared() == way for way, tensors in shared.items() for tensor in tensors)
     here = batch.to(torch.device("cpu"))
     assert here.masks.dtype == torch.int64 and torch.equal(here.masks, batch.masks.long())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_colour_and_blur_may_be_left_to_the_device_that_trains(tmp_path: Path, workers: int) -> None:
+    views = Augmentation(crop=24, blur=0.5, jpeg=0.3)
+    sources = mixture(tmp_path).sources
+    here = torch.device("cpu")
+    for own in Mixture(sources, 6, 0, views).batches(0, 4):
+        (left,) = Mixture(sources, 6, 0, views, defer=True).batches(own.step, own.step + 1, workers=workers)
+        waiting = [i for i in range(6) if left.unfinished[i] != Photometric()]
+        differ = [i for i in range(6) if not torch.equal(own.images[i], left.images[i])]
+        # what has JPEG artefacts is finished already, because they come last
+        assert differ and set(differ) <= set(waiting) and not any(each.quality for each in left.unfinished)
+        assert all(each == Photometric() for each in own.unfinished)
+        finished = left.to(here)
+        assert same(own.to(here), finished) and same(finished, finished.to(here))
+        assert all(not torch.equal(own.images[i], left.images[i]) for i in differ)  # `to` changes no batch in place
+        assert torch.equal(left.only(differ).to(here).images, own.images[differ])
 
 
 def test_more_labels_than_sixteen_bits_hold(tmp_path: Path) -> None:

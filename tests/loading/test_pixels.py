@@ -52,6 +52,51 @@ def test_the_first_rows_of_a_jpeg_are_equal_to_the_last_bit(options: dict[str, o
     assert (image_region(data, (13, 40, 60, 77)) == whole[40:77, 13:60]).all()
 
 
+def pillow(data: bytes) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 95}, {"keep_rgb": True}])
+def test_jpegs_have_the_pixels_that_pillow_sees(mode: str, options: dict[str, object]) -> None:
+    if "keep_rgb" in options and mode != "RGB":
+        return
+    buffer = io.BytesIO()
+    Image.fromarray(photograph(HEIGHT, WIDTH, noise=8)).convert(mode).save(buffer, "JPEG", **options)
+    data = buffer.getvalue()
+    assert (decode_image(data) == pillow(data)).all()
+    assert (decode_image(data + bytes(20)) == pillow(data)).all()
+    for end in (len(data) - 2, len(data) // 2, 30):
+        with pytest.raises((OSError, SyntaxError)):
+            pillow(data[:end])
+        with pytest.raises((OSError, SyntaxError)):
+            decode_image(data[:end])
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}])
+def test_a_damaged_jpeg_has_the_pixels_that_pillow_sees_or_none(options: dict[str, object]) -> None:
+    data = jpeg(photograph(60, 80, noise=8), **options)
+    rng = np.random.default_rng(0)
+    refused, seen_by_us_alone = 0, 0
+    for _ in range(400):
+        damaged = bytearray(data)
+        for place in rng.integers(2, len(data), 3):
+            damaged[place] = rng.integers(256)
+        try:
+            expected = pillow(bytes(damaged))
+        except (OSError, SyntaxError):
+            refused += 1
+            try:
+                decode_image(bytes(damaged))
+                seen_by_us_alone += 1
+            except (OSError, SyntaxError):
+                pass
+        else:
+            assert (decode_image(bytes(damaged)) == expected).all()
+    # libjpeg-turbo goes on at some places where it gives up when Pillow hands it the file in pieces
+    assert 20 < refused < 380 and seen_by_us_alone < 0.15 * refused
+
+
 @pytest.mark.parametrize("shrink", [2, 4, 8])
 def test_a_smaller_jpeg_is_the_same_whatever_part_of_it_is_decoded(shrink: int) -> None:
     data = jpeg(photograph(HEIGHT, WIDTH))
