@@ -51,12 +51,11 @@ def training_ranks(device: str | None) -> Iterator[tuple[Ranks, torch.device]]:
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"the processes can't be connected ({error})", fix="Start them with torchrun") from error
     if store is None:
-        yield Ranks(), choose_device(own_device(device))
+        yield Ranks(), _chosen(device)
         return
     try:
-        here = choose_device(own_device(device))
-        if here.type == "cuda":
-            torch.cuda.set_device(here)
+        refuse_one_gpu_for_all(device)
+        here = _chosen(device)
         # Gradients go from GPU to GPU; what is logged, which lies in main memory, by gloo.
         backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
@@ -77,6 +76,23 @@ def training_ranks(device: str | None) -> Iterator[tuple[Ranks, torch.device]]:
         raise told from error
 
 
+def _chosen(device: str | None) -> torch.device:
+    """The device; where it is one GPU among others, nothing of this process goes to another by default."""
+    here = choose_device(own_device(device))
+    if here.type == "cuda" and here.index is not None:
+        torch.cuda.set_device(here)
+    return here
+
+
+def refuse_one_gpu_for_all(device: str | None) -> None:
+    """Raises UsageError where several processes of one machine are sent to the same GPU, which NCCL does not serve."""
+    if device is not None and device.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE") or 1) > 1:
+        raise UsageError(
+            f"every process of this machine would train on {device}",
+            fix="Leave --device out: each takes a GPU of its own. CUDA_VISIBLE_DEVICES=2,3 chooses among them",
+        )
+
+
 def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
     """The module as all processes train it together: gradients are averaged over them.
 
@@ -89,10 +105,13 @@ def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modu
         return module
     if device.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(module, device_ids=[device])
+        # Synchronised statistics are equal already, so they need not be sent around before every step.
+        return DistributedDataParallel(
+            module, device_ids=[device], broadcast_buffers=False, gradient_as_bucket_view=True
+        )
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
         _log.warning("batch norm is not synchronised among CPU processes: each has its own statistics")
-    return DistributedDataParallel(module)
+    return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
 def left_alone(error: Exception) -> LabelmergeError | None:
@@ -100,6 +119,11 @@ def left_alone(error: Exception) -> LabelmergeError | None:
     known = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Socket")
     if not isinstance(error, distributed.DistError) and not any(words in str(error) for words in known):
         return None
+    if "NCCL" in str(error):
+        return LabelmergeError(
+            f"the GPUs have lost each other, or another process has ended ({str(error).splitlines()[0]})",
+            fix="NCCL_DEBUG=WARN lets NCCL say why. The same command goes on from the newest checkpoint",
+        )
     return LabelmergeError(
         f"another process of this run has ended without a word ({str(error).splitlines()[0]})",
         fix="Usually its machine's memory ran out. The same command goes on from the newest checkpoint",

@@ -20,7 +20,7 @@ from labelmerge.errors import ConfigError, UsageError
 from labelmerge.ranks import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import train
-from labelmerge.train.ranks import distribute, training_ranks
+from labelmerge.train.ranks import distribute, left_alone, refuse_one_gpu_for_all, training_ranks
 
 # SGD, whose steps are proportional to gradients: Adam's blow differences of rounding in tiny gradients up.
 CONFIG = TrainConfig(
@@ -162,6 +162,20 @@ def test_an_environment_that_is_not_torchruns_is_told(monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match="Start them with torchrun"):
         with training_ranks("cpu"):
             pass
+
+
+def test_several_processes_are_not_sent_to_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    refuse_one_gpu_for_all(None)
+    refuse_one_gpu_for_all("cuda")  # each its own
+    with pytest.raises(UsageError, match="would train on cuda:1.*Leave --device out"):
+        refuse_one_gpu_for_all("cuda:1")
+
+
+def test_gpus_that_lose_each_other_are_not_called_a_dead_process() -> None:
+    told = left_alone(RuntimeError("NCCL error in: here.cpp:1, unhandled system error\nmore"))
+    assert told is not None and told.what.endswith("has ended (NCCL error in: here.cpp:1, unhandled system error)")
+    assert left_alone(RuntimeError("shapes do not fit")) is None
 
 
 def test_one_process_needs_no_wrapping() -> None:
