@@ -224,7 +224,7 @@ def _name(key: str, value: str, *, whole: bool = False) -> str:
     """A variant's part of a folder's name. `whole`: of a path, not its last part alone."""
     speaks = key in INPUTS or isinstance(parse_setting(f"{key}={value}")[1], str)
     said = Path(value).name if key in _PATHS and not whole else value
-    name = re.sub(r"[^\w.,=-]+", "-", said if speaks and said else f"{key}={said}").strip("-.")
+    name = re.sub(r"[^\w.,=+-]+", "-", said if speaks and said else f"{key}={''.join(said.split())}").strip("-.")
     return name or key
 
 
@@ -251,17 +251,17 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     jobs: list[Job] = []
     same: dict[str, str] = {}
     begun: set[tuple[object, ...]] = set()
-    faults: dict[str, tuple[LabelmergeError, list[str]]] = {}
+    faults: dict[str, list[str]] = {}  # what is wrong: the names of those where it is
     for variant in variants:
         try:
             jobs.append(_plan_job(asked, variant, sets, views, same, begun))
         except LabelmergeError as error:
-            faults.setdefault(str(error), (error, []))[1].append(variant.name)
+            folder = asked.out / variant.name
+            where = None if error.where == folder else error.where
+            faults.setdefault(str(LabelmergeError(error.what, where=where, fix=error.fix)), []).append(variant.name)
     if faults:
-        (fault, names), *others = faults.values()
-        if not others and len(names) == len(variants):
-            raise fault
-        raise ConfigError("; ".join(f"{', '.join(names)}: {text}" for text, (_, names) in faults.items()))
+        said = [f"{', '.join(names)}: {what}" for what, names in faults.items()]
+        raise ConfigError("; ".join(text.rstrip(".") for text in said), where=asked.out)
     report = ("report", *(str(job.folder) for job in jobs), "--out", str(asked.out))
     return Plan(asked.out, tuple(jobs), report)
 
@@ -299,11 +299,7 @@ def _plan_job(
     settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
     assert bank is not None  # `_refuse_both`
     config = load_config(preset, config_file, dict(parse_setting(f"{key}={text}") for key, text in settings.items()))
-    if config.merge in ("naive", "name") and "mapping" in asked.settings:
-        raise UsageError(
-            f"the merge {config.merge!r} has no use for the mapping that all variants are given",
-            fix="Give it to one alone: --vary merge=table+mapping=FILE",
-        )
+    _refuse_mapping(config, "mapping" in asked.settings)
     folder = asked.out / variant.name
     with _quietly():
         inputs = read_inputs(shards, bank, asked.split, config, find_method(config.method), Ranks())
@@ -343,6 +339,15 @@ def _plan_job(
     return Job(variant, folder, tuple(words), tuple(measure), trained, measured)
 
 
+def _refuse_mapping(config: TrainConfig, given_to_all: bool) -> None:
+    """What `merged_bank` would refuse, in words that help here. Raises UsageError."""
+    fix = "Give it to one variant: --vary merge=table+mapping=FILE"
+    if config.merge in ("naive", "name") and given_to_all:
+        raise UsageError(f"the merge {config.merge!r} has no use for a mapping", fix=fix)
+    if config.merge == "table" and not config.mapping:
+        raise UsageError("the merge by table needs a mapping", fix=f"{fix}; `labelmerge merge` writes one")
+
+
 def _what(inputs: Inputs) -> list[Any]:
     return [inputs.record["bank_version"], inputs.record["manifests"]]
 
@@ -352,7 +357,7 @@ def _options(options: Mapping[str, Any]) -> list[str]:
     for key, value in options.items():
         flag = f"--{key.replace('_', '-')}"
         if isinstance(value, tuple):
-            value = ",".join(f"{number:g}" for number in value)
+            value = ",".join(str(number).removesuffix(".0") for number in value)
         words += [flag] if value is True else [flag, str(value)]
     return words
 
@@ -452,8 +457,9 @@ def _run(title: str, what: str, command: Sequence[str]) -> float | None:
         raise
     if status == 0:
         return time.monotonic() - began
-    how = f"exit status {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
-    _log.error("%s: %s failed (%s): %s", title, what, how, shlex.join(command))
+    # One that was killed may have left a progress bar without the end of its line.
+    end, how = ("", f"exit status {status}") if status > 0 else ("\n", f"killed by {signal.Signals(-status).name}")
+    _log.error("%s%s: %s failed (%s): %s", end, title, what, how, shlex.join(command))
     return None
 
 
