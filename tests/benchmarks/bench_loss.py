@@ -3,10 +3,14 @@
     python tests/benchmarks/bench_loss.py [--batch B] [--channels C] [--size PIXELS] [--labels N] [--dtype bfloat16]
     python tests/benchmarks/bench_loss.py --device cuda --batch 16 --size 640 --labels 238 --dtype bfloat16
 
-Each row comes from a process of its own. Time is the processor's on a CPU (it may be shared with other work), the
-device's on CUDA: the median of --repeat. Memory is the peak of what the loss adds to its inputs. The literal loss is
-given bfloat16 as a user would: under autocast. On CUDA the last columns compare with the memory-traffic floor: v is
-read forward and backward, its gradient written, and the targets read twice, at the speed of a copy on this device.
+Each row comes from a process of its own, after a warm-up on CUDA. Time is the processor's on a CPU (it may be shared
+with other work), the device's on CUDA, by events: the median of --repeat. Memory is the peak of what the loss adds to
+its inputs. The literal loss is given bfloat16 as a user would: under autocast. Where it fails for want of memory, or
+because a tensor of its size is more than torch's kernels take, it goes through the batch in 2, 4, … pieces, forward
+and backward each; a version that does not work at all is a row that says why.
+
+On CUDA the last column compares with the memory-traffic floor: v is read forward and backward, its gradient written,
+and the targets read twice, at the speed of a copy on this device. The table is Markdown, as in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,26 +35,48 @@ from torch.nn import functional as F
 
 from labelmerge.losses import pixel_cosine_loss
 
+Name = Literal["literal", "chunked", "fused"]
+
 LITERAL = Path(__file__).resolve().parents[1] / "losses" / "reference.py"
 
 
-def cuda_milliseconds(work: Callable[[], object]) -> float:
+def cuda_milliseconds(work: Callable[[], object], repeat: int) -> float:
+    """The median time between two events on the device's own clock; nothing waits in between."""
+    mark: Callable[..., Any] = torch.cuda.Event
+    marks = [(mark(enable_timing=True), mark(enable_timing=True)) for _ in range(repeat)]
+    for start, stop in marks:
+        start.record()
+        work()
+        stop.record()
     torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
+    return statistics.median(float(start.elapsed_time(stop)) for start, stop in marks)
 
 
-def measure(name: Literal["literal", "chunked", "fused"], options: argparse.Namespace) -> tuple[float, float, float]:
-    """(milliseconds, MiB, the loss) of the literal, the chunked or the fused loss."""
+def cpu_milliseconds(work: Callable[[], object], repeat: int) -> float:
+    times = []
+    for _ in range(repeat):
+        start = time.process_time()
+        work()
+        times.append((time.process_time() - start) * 1e3)
+    return statistics.median(times)
+
+
+def measure(name: Name, options: argparse.Namespace, pieces: int) -> tuple[float, float, float] | str:
+    """(milliseconds, MiB, the loss) of the literal, the chunked or the fused loss; or why it does not work."""
+    try:
+        return _measure(name, options, pieces)
+    except (RuntimeError, ValueError) as error:  # a GPU's memory, torch's limits, Triton's compiler
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+
+
+def _measure(name: Name, options: argparse.Namespace, pieces: int) -> tuple[float, float, float]:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     cuda = device.type == "cuda"
     generator = torch.Generator().manual_seed(0)
     low = -(-options.size // options.stride)
     v = torch.randn(options.batch, options.channels, low, low, generator=generator)
-    v = v.to(device, getattr(torch, options.dtype)).requires_grad_()
+    v = v.to(device, getattr(torch, options.dtype))
     labels = F.normalize(torch.randn(options.labels, options.channels, generator=generator), dim=1).to(device)
     # Squares of 16 pixels with one label, as masks have areas.
     side = -(-options.size // 16)
@@ -64,17 +91,14 @@ def measure(name: Literal["literal", "chunked", "fused"], options: argparse.Name
         loss = partial(pixel_cosine_loss, kernel=name)
 
     def once() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=name == "literal" and v.dtype == torch.bfloat16):
-            value = loss(v, labels, targets, tau, 65535)
-        torch.autograd.grad(value, (v, tau))
-        return value.detach()
-
-    def milliseconds() -> float:
-        if cuda:
-            return cuda_milliseconds(once)
-        start = time.process_time()
-        once()
-        return (time.process_time() - start) * 1e3
+        total = torch.zeros((), device=device)
+        for part, target in zip(v.chunk(pieces), targets.chunk(pieces), strict=True):
+            part = part.detach().requires_grad_()
+            with torch.autocast(device.type, torch.bfloat16, enabled=name == "literal" and v.dtype == torch.bfloat16):
+                value = loss(part, labels, target, tau, 65535)
+            torch.autograd.grad(value, (part, tau))
+            total += value.detach() * len(part) / len(v)  # every pixel has a label
+        return total
 
     def peak() -> float:
         if cuda:
@@ -89,7 +113,7 @@ def measure(name: Literal["literal", "chunked", "fused"], options: argparse.Name
     memory = peak() - before
     for _ in range(5 if cuda else 0):
         once()
-    return statistics.median(milliseconds() for _ in range(options.repeat)), memory, value
+    return (cuda_milliseconds if cuda else cpu_milliseconds)(once, options.repeat), memory, value
 
 
 def floor_milliseconds(options: argparse.Namespace) -> float:
@@ -100,10 +124,26 @@ def floor_milliseconds(options: argparse.Namespace) -> float:
     traffic = 3 * bytes_of_v + 2 * bytes_of_targets
     source = torch.empty(2**30, dtype=torch.uint8, device=options.device)
     copy = torch.empty_like(source)
-    took = statistics.median(cuda_milliseconds(lambda: copy.copy_(source)) for _ in range(20))
+    cuda_milliseconds(lambda: copy.copy_(source), 5)
+    took = cuda_milliseconds(lambda: copy.copy_(source), 20)
     speed = 2 * 2**30 / took  # bytes per millisecond, read and written
     print(f"a copy moves {speed / 1e9:.2f} TB/s; the floor is {traffic / 1e6:.0f} MB, {traffic / speed:.3f} ms")
     return traffic / speed
+
+
+def row(name: Name, options: argparse.Namespace) -> tuple[str, tuple[float, float, float] | str]:
+    """What it is called in the table, and what was measured."""
+    pieces = 1
+    while True:
+        try:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                found = process.submit(measure, name, options, pieces).result()
+        except BrokenProcessPool:
+            found = "its process was killed"
+        if not isinstance(found, str) or name != "literal" or 2 * pieces > options.batch:
+            return name if pieces == 1 else f"{name}, in {pieces} pieces", found
+        print(f"{name} in {pieces} piece{'s' * (pieces > 1)}: {found}", flush=True)
+        pieces *= 2
 
 
 def main() -> None:
@@ -127,15 +167,21 @@ def main() -> None:
         f"{options.dtype}, {torch.cuda.get_device_name(options.device) if cuda else f'CPU, {options.threads} threads'}"
     )
     floor = floor_milliseconds(options) if cuda else None
-    print(f"{'':8}{'ms':>11}{'MiB':>9}{'loss':>13}{'faster':>9}{'smaller':>9}" + f"{'/ floor':>9}" * cuda)
     literal = None
-    names: tuple[Literal["literal", "chunked", "fused"], ...] = ("literal", "chunked", "fused")
-    for name in names if cuda else names[:2]:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            time_, memory, value = process.submit(measure, name, options).result()
-        literal = literal or (time_, memory)
-        row = f"{name:8}{time_:11.2f}{memory:9.0f}{value:13.7f}{literal[0] / time_:9.1f}{literal[1] / memory:9.1f}"
-        print(row + (f"{time_ / floor:9.1f}" if floor else ""), flush=True)
+    names: tuple[Name, ...] = ("literal", "chunked", "fused")
+    lines = []
+    for each in names if cuda else names[:2]:
+        title, found = row(each, options)
+        if isinstance(found, str):
+            lines.append(f"| {title} | {found} |")
+            continue
+        took, memory, value = found
+        literal = literal or (found if each == "literal" else None)
+        cells = [title, f"{took:.2f}", f"{memory:.0f}", f"{value:.6f}"]
+        cells += [f"{literal[0] / took:.1f}", f"{literal[1] / memory:.1f}"] if literal else ["", ""]
+        lines.append(" | ".join(["", *cells, *([f"{took / floor:.1f}"] if floor else []), ""]).strip())
+    heads = ["", "ms", "MiB", "loss", "times faster", "times smaller", *(["ms / floor"] if floor else [])]
+    print(" | ".join(["", *heads, ""]).strip(), "|---" * len(heads) + "|", *lines, sep="\n")
 
 
 if __name__ == "__main__":
