@@ -155,7 +155,7 @@ def _train(
             trained.load_state_dict(state["weights"])
         _log.info("going on from step %d (%s)", start, checkpoint)
     if config.compile:
-        model.compile()
+        model.compile(dynamic=False)  # one graph for each size of piece, at most two, and fast ones
     network = distribute(trained, ranks, here)
     meta = {
         "bank_version": inputs.bank.version,
