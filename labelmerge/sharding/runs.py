@@ -1,7 +1,7 @@
 """Label pictures as runs of equal pixels, row after row: labels are drawn in areas, so there are few.
 
-Finding the runs takes one comparison of neighbours; counting, looking up and sorting then cost next to nothing. Per
-pixel each of them would take several times as long, and eight bytes for every index.
+Finding the runs takes one comparison of neighbours; counting, looking up and sorting then cost next to nothing. Pixel
+by pixel, each of them takes many times as long. Only of noise, where every pixel is a run, is it the other way round.
 """
 
 from __future__ import annotations

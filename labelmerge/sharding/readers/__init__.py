@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from labelmerge.sharding.readers import (
-    ade20k_seg,
-    coco_boxes,
-    coco_instances,
-    colour_png,
-    hdf5_stack,
-    hf_dataset,
-    index_png,
-    mask_per_object,
-    mat,
-    panoptic,
-    polygons,
-    sun_toolbox,
-    video_instances,
-)
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import cast
+
 from labelmerge.sharding.sample import Reader
 
-READERS: dict[str, Reader] = {
-    "index_png": index_png,
-    "colour_png": colour_png,
-    "ade20k_seg": ade20k_seg,
-    "polygons": polygons,
-    "panoptic": panoptic,
-    "mask_per_object": mask_per_object,
-    "coco_boxes": coco_boxes,
-    "coco_instances": coco_instances,
-    "video_instances": video_instances,
-    "mat": mat,
-    "hdf5_stack": hdf5_stack,
-    "sun_toolbox": sun_toolbox,
-    "hf_dataset": hf_dataset,
-}
+
+class _Readers(Mapping[str, Reader]):
+    """Modules of this folder; each is imported when it is asked for: a process needs one, and starts sooner."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> Reader:
+        if name not in self._names:
+            raise KeyError(name)
+        return cast(Reader, importlib.import_module(f"{__name__}.{name}"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+READERS: Mapping[str, Reader] = _Readers(
+    "index_png",
+    "colour_png",
+    "ade20k_seg",
+    "polygons",
+    "panoptic",
+    "mask_per_object",
+    "coco_boxes",
+    "coco_instances",
+    "video_instances",
+    "mat",
+    "hdf5_stack",
+    "sun_toolbox",
+    "hf_dataset",
+)

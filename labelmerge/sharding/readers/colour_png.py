@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding.images import decode, read_file
+from labelmerge.sharding.images import decode, packed_pixels, read_file
 from labelmerge.sharding.layout import pair
 from labelmerge.sharding.readers import values
 from labelmerge.sharding.readers.classes import class_index
+from labelmerge.sharding.runs import Runs, pixels
 from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(
@@ -49,20 +50,19 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     path = source.root / item.annotation
     stored = packed(path)
     colours, classes = _colours(source)
-    places = np.minimum(np.searchsorted(colours, stored), len(colours) - 1)
-    mask = classes[places]
-    strange = colours[places] != stored
-    if strange.any():
-        if not values.ignores_others(source):
-            found, counts = np.unique(stored[strange], return_counts=True)
-            listed = ", ".join(
-                f"{value >> 16} {value >> 8 & 255} {value & 255} ({count} px)"
-                for value, count in zip(found[:_SHOWN].tolist(), counts, strict=False)
-            )
-            more = f", … {len(found)} in all" if len(found) > _SHOWN else ""
-            raise SampleError(f"colours unknown to the recipe: {listed}{more}", where=path)
-        mask[strange] = source.space.ignore_index
-    return Annotation(mask=mask)
+    runs = Runs(stored)
+    found = runs.of(stored)
+    places = np.minimum(np.searchsorted(colours, found), len(colours) - 1)
+    strange = colours[places] != found
+    if strange.any() and not values.ignores_others(source):
+        unknown, which = np.unique(found[strange], return_inverse=True)
+        listed = ", ".join(
+            f"{value >> 16} {value >> 8 & 255} {value & 255} ({count} px)"
+            for value, count in zip(unknown[:_SHOWN].tolist(), pixels(which, runs.lengths[strange]), strict=False)
+        )
+        more = f", … {len(unknown)} in all" if len(unknown) > _SHOWN else ""
+        raise SampleError(f"colours unknown to the recipe: {listed}{more}", where=path)
+    return Annotation(mask=runs.paint(np.where(strange, source.space.ignore_index, classes[places])))
 
 
 def packed(path: Path) -> npt.NDArray[np.uint32]:
@@ -71,8 +71,7 @@ def packed(path: Path) -> npt.NDArray[np.uint32]:
     if picture.mode not in ("RGB", "RGBA", "P"):
         raise SampleError(f"is no colour picture (mode {picture.mode})", where=path)
     # Not straight to RGB: Pillow has doubts about palettes with transparency.
-    rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGBA")).astype(np.uint32)
-    return (rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]).astype(np.uint32, copy=False)
+    return packed_pixels(picture if picture.mode == "RGB" else picture.convert("RGBA")).byteswap() >> np.uint32(8)
 
 
 @lru_cache(maxsize=1)

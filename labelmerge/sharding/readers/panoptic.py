@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from labelmerge.errors import LayoutError, SampleError
-from labelmerge.sharding.images import decode, read_file
+from labelmerge.sharding.images import decode, packed_pixels, read_file
 from labelmerge.sharding.layout import find, first_place, inside
 from labelmerge.sharding.readers.classes import match_categories
 from labelmerge.sharding.readers.coco_boxes import check_size
@@ -98,8 +98,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         raise SampleError(f"is no RGB panoptic PNG (mode {picture.mode})", where=path)
     if (picture.height, picture.width) != size:
         raise SampleError(f"is {picture.width}x{picture.height}, but its image is {size[1]}x{size[0]}", where=path)
-    # Pillow keeps pixels in four bytes of which red is the lowest: they are ids once the fourth byte is gone.
-    pixels = np.frombuffer(picture.tobytes("raw", "RGBX" if picture.mode == "RGB" else "RGBA"), "<u4").reshape(size)
+    pixels = packed_pixels(picture)
     runs = Runs(pixels)
     stored_ids, place_of_run = np.unique(runs.of(pixels) & 0xFFFFFF, return_inverse=True)
     classes = np.full(len(stored_ids), source.space.ignore_index, dtype=source.space.dtype)

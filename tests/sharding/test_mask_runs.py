@@ -1,0 +1,85 @@
+"""Label pictures as runs, beside counting and looking up pixel by pixel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from labelmerge.sharding.readers import (
+    READERS,
+    ade20k_seg,
+    coco_boxes,
+    coco_instances,
+    colour_png,
+    hdf5_stack,
+    hf_dataset,
+    index_png,
+    mask_per_object,
+    mat,
+    panoptic,
+    polygons,
+    sun_toolbox,
+    video_instances,
+)
+from labelmerge.sharding.runs import Runs, histogram, pixels
+from labelmerge.sharding.sample import Reader
+
+Array = npt.NDArray[Any]
+SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6))
+PAIRS = SHAPES.flatmap(
+    lambda shape: st.tuples(arrays(np.uint8, shape, elements=st.integers(0, 3)), arrays(np.uint16, shape))
+)
+
+
+@given(PAIRS, st.booleans())
+def test_runs_give_their_pictures_back(pair: tuple[Array, Array], turned: bool) -> None:
+    first, second = (picture.T if turned else picture for picture in pair)
+    runs = Runs(first, second)
+    for picture in (first, second):
+        painted = runs.paint(runs.of(picture))
+        assert painted.dtype == picture.dtype
+        assert np.array_equal(painted, picture)
+    together = np.stack([runs.of(first), runs.of(second)])
+    assert (together[:, 1:] != together[:, :-1]).any(0).all(), "neighbouring runs differ"
+
+
+@given(PAIRS, st.integers(0, 9))
+def test_histogram_counts_pixels(pair: tuple[Array, Array], bins: int) -> None:
+    for picture in pair:
+        counts = histogram(picture, bins)
+        assert counts.dtype == np.int64 and len(counts) == max(bins, int(picture.max()) + 1)
+        assert {value: count for value, count in enumerate(counts.tolist()) if count} == Counter(
+            picture.ravel().tolist()
+        )
+
+
+def test_runs_may_be_longer_than_32_bits() -> None:
+    assert pixels(np.array([0, 1, 0]), np.array([1 << 40, 1, 1])).tolist() == [(1 << 40) + 1, 1]
+
+
+def test_readers_are_known_by_the_names_of_their_modules() -> None:
+    modules: tuple[Reader, ...] = (  # what mypy checks here, it can't see where readers are imported by name
+        ade20k_seg,
+        coco_boxes,
+        coco_instances,
+        colour_png,
+        hdf5_stack,
+        hf_dataset,
+        index_png,
+        mask_per_object,
+        mat,
+        panoptic,
+        polygons,
+        sun_toolbox,
+        video_instances,
+    )
+    assert {id(reader) for reader in READERS.values()} == {id(module) for module in modules}
+    with pytest.raises(KeyError):
+        READERS["values"]
