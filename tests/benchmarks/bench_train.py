@@ -7,6 +7,8 @@
 Rows, each from a process of its own, on the same samples:
 
 * plain, literal: one batch that lies on the device, bfloat16 autocast on a GPU, embeddings upsampled to the full size.
+  Where a batch fails for want of memory, or because a tensor is more than torch's kernels take, it goes through the
+  model and the loss in 2, 4, … pieces, whose gradients add up.
 * plain, exact: the same loop with `pixel_cosine_loss`.
 * train, one batch: `labelmerge.train.loop.train` with a loader that costs nothing.
 * train, shards: the same, reading and augmenting; without --shards, toy shards with masks that are written first.
@@ -14,8 +16,8 @@ Rows, each from a process of its own, on the same samples:
 The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings. FLOPs are counted
 on the model alone, three times its forward pass (`torch.utils.flop_counter`); their share is of the device's bfloat16
 peak (dense, from the data sheets; --peak-tflops names another), on a CPU of a large matrix product timed in the same
-run.
-Memory is the allocator's peak on a GPU; on a CPU the process's, all libraries included.
+run. Memory is the allocator's peak on a GPU; on a CPU the process's, all libraries included. The table is Markdown, as
+in docs/performance.md; a row that can't be measured says why.
 """
 
 from __future__ import annotations
@@ -31,16 +33,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from labelmerge.errors import LabelmergeError
 from labelmerge.loading.mix import IGNORE, Batch, Mixture
 from labelmerge.losses import pixel_cosine_loss
 from labelmerge.model.build import build_model
-from labelmerge.model.device import is_out_of_memory
 from labelmerge.ranks import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
@@ -84,7 +87,7 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
     )
 
 
-def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool) -> Figures:
+def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool, pieces: int) -> Figures:
     """What a training script looks like that has never heard of all this."""
     config, device = configuration(options), torch.device(options.device)
     inputs = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks())
@@ -97,21 +100,23 @@ def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool) -
         model.compile()
     log_tau = torch.tensor(-2.66, device=device, requires_grad=True)
     optimizer = torch.optim.AdamW([*model.parameters(), log_tau], lr=config.lr)
-    loss_of: Callable[..., Tensor] = runpy.run_path(str(_TESTS / "losses/reference.py"))["pixel_loss"]
+    written = runpy.run_path(str(_TESTS / "losses/reference.py"))["pixel_loss"]
+    loss_of: Callable[..., Tensor] = written if literal else pixel_cosine_loss
     began = 0.0
     for step in range(config.steps):
         if step == options.steps:
             wait_for(device)
             began = time.perf_counter()
-        images = batch.images.float() / 255
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            embeddings = model(images)
-        if without_loss:
-            loss = embeddings.mean() + log_tau * 0
-        else:
-            loss = (loss_of if literal else pixel_cosine_loss)(embeddings, labels, batch.masks, log_tau.exp(), IGNORE)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for pixels, masks in zip(batch.images.chunk(pieces), batch.masks.chunk(pieces), strict=True):
+            # The literal loss in bfloat16 too, as one has it who writes it into the loop.
+            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+                embeddings = model(pixels.float() / 255)
+                if without_loss:
+                    loss = embeddings.mean() + log_tau * 0
+                else:
+                    loss = loss_of(embeddings, labels, masks, log_tau.exp(), IGNORE)
+            (loss * (len(masks) / len(batch.masks))).backward()
         optimizer.step()
     wait_for(device)
     return Figures(options.steps * config.batch_size / (time.perf_counter() - began), 0.0, peak(device))
@@ -140,18 +145,43 @@ def no_loss(batch: Batch, embeddings: Tensor, labels: Tensor, *rest: Any) -> Ten
     return embeddings.mean().float().expand(rest[-2])  # rest ends in the number of datasets and the configuration
 
 
-def measure(options: argparse.Namespace, row: str, without_loss: bool) -> Figures | None:
-    """One row; None where memory does not suffice."""
+def measure(options: argparse.Namespace, row: str, without_loss: bool, pieces: int) -> Figures | str:
+    """One row; or why it can't be measured."""
     torch.set_num_threads(options.threads)
     literal, from_shards = _ROWS[row]
     try:
         if literal is None:
             return our_loop(options, from_shards, without_loss)
-        return plain_loop(options, literal, without_loss)
-    except Exception as error:
-        if is_out_of_memory(error) or "out of memory" in str(error):
-            return None
-        raise
+        return plain_loop(options, literal, without_loss, pieces)
+    except (MemoryError, RuntimeError, LabelmergeError) as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+
+
+def apart(options: argparse.Namespace, row: str, without_loss: bool, pieces: int) -> Figures | str:
+    """`measure` in a process of its own."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            return process.submit(measure, options, row, without_loss, pieces).result()
+    except BrokenProcessPool:
+        return "its process was killed"
+
+
+def measured(options: argparse.Namespace, row: str, flops: float, most: float) -> dict[str, float | str]:
+    """A row of the table."""
+    pieces = 1
+    while isinstance(whole := apart(options, row, False, pieces), str):
+        if not _ROWS[row][0] or 2 * pieces > options.batch:
+            return {"failed": whole}
+        pieces *= 2
+    bare = apart(options, row, True, pieces)
+    return {
+        "images_per_second": whole.speed,
+        "loss_share": float("nan") if isinstance(bare, str) else 1 - whole.speed / bare.speed,
+        "wait_share": whole.wait,
+        "peak_mib": whole.memory,
+        "flop_utilisation": flops * whole.speed / most,
+        "pieces": pieces,
+    }
 
 
 def flops_per_image(options: argparse.Namespace, dim: int) -> float:
@@ -242,24 +272,7 @@ def main() -> None:
         columns = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks()).columns
         flops = flops_per_image(options, columns.vectors.shape[1])
         most, source = peak_flops(options)
-        table: dict[str, dict[str, float] | None] = {}
-        for row in _ROWS:
-            with_and_without = []
-            for without_loss in (False, True):
-                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                    with_and_without.append(process.submit(measure, options, row, without_loss).result())
-            whole, bare = with_and_without
-            table[row] = (
-                None
-                if whole is None
-                else {
-                    "images_per_second": whole.speed,
-                    "loss_share": 1 - whole.speed / bare.speed if bare else float("nan"),
-                    "wait_share": whole.wait,
-                    "peak_mib": whole.memory,
-                    "flop_utilisation": flops * whole.speed / most,
-                }
-            )
+        table = {row: measured(options, row, flops, most) for row in _ROWS}
     if options.json:
         print(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "rows": table}, indent=1))
         return
@@ -268,12 +281,13 @@ def main() -> None:
         f"{columns.vectors.shape[1]} dimensions, {options.device}; {flops / 1e9:.1f} GFLOP an image, peak "
         f"{most / 1e12:.2f} TFLOP/s ({source})"
     )
-    print(f"{'':18}{'images/s':>10}{'in the loss':>13}{'data wait':>11}{'peak MiB':>10}{'FLOP use':>10}")
-    for row, figures in table.items():
-        cells = "     out of memory"
-        if figures is not None:
-            cells = "{:10.2f}{:13.1%}{:11.1%}{:10.0f}{:10.1%}".format(*figures.values())
-        print(f"{row:18}{cells}")
+    print("| | images/s | in the loss | data wait | peak MiB | FLOP use |", "|---" * 6 + "|", sep="\n")
+    for row, cells in table.items():
+        if "failed" in cells:
+            print(f"| {row} | {cells['failed']} |")
+            continue
+        title = row if cells["pieces"] == 1 else f"{row}, in {cells['pieces']} pieces"
+        print("| {} | {:.2f} | {:.1%} | {:.1%} | {:.0f} | {:.1%} |".format(title, *cells.values()))
 
 
 if __name__ == "__main__":
