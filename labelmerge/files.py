@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all."""
+"""Files of users: what is read is UTF-8 or one clear line, and outputs appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from labelmerge.errors import OutputError
+from labelmerge.errors import LabelmergeError, OutputError
 
 _log = logging.getLogger(__name__)
+
+
+def read_text(path: Path, fault: type[LabelmergeError]) -> str:
+    """A text that a person may have saved in a spreadsheet or an editor: UTF-8, with or without a byte order mark.
+
+    Raises:
+        `fault`: there is no such file, it can't be read, or it is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise fault("no such file", where=path) from None
+    except OSError as error:
+        raise fault(f"can't be read ({error.strerror})", where=path) from error
+    except UnicodeDecodeError as error:
+        raise fault(f"is not UTF-8 (byte {error.start})", where=path, fix="Save the file as UTF-8") from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from labelmerge.errors import DescriptionsError
-from labelmerge.files import write_text
+from labelmerge.files import read_text, write_text
 from labelmerge.labels import LabelSpace
 
 _MAX_PROBLEMS_SHOWN = 10
@@ -53,16 +53,7 @@ def read_descriptions(path: Path) -> list[Description]:
     Raises:
         DescriptionsError: the file can't be read or is malformed; all its problems are in one message.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DescriptionsError("no such descriptions file", where=path) from None
-    except OSError as error:
-        raise DescriptionsError(f"can't be read ({error.strerror})", where=path) from error
-    except UnicodeDecodeError as error:
-        raise DescriptionsError(
-            f"is not UTF-8 (byte {error.start})", where=path, fix="Save the file as UTF-8"
-        ) from error
+    text = read_text(path, DescriptionsError)
     header_line = text.partition("\n")[0]
     delimiter = max(",;\t", key=header_line.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from labelmerge.describe.prompts import prompt_name
 from labelmerge.embed.bank import IMPORTED, INDEX, WORD_TEMPLATE, Bank, Vectors, bank_lock, read_index
 from labelmerge.errors import BankError, UsageError
-from labelmerge.files import write_bytes, write_text
+from labelmerge.files import read_text, write_bytes, write_text
 from labelmerge.labels import LabelKey, LabelSpace
 
 FORMATS = (".npy", ".safetensors", ".csv")
@@ -244,12 +244,7 @@ def _some(rows: list[int]) -> str:
 
 def _read_names(path: Path, dataset: str | None, count: int, vectors: Path) -> dict[LabelKey, tuple[str, str]]:
     """Name and text (empty where there is none) of every row's label, in the order of the rows."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BankError(f"can't be read ({error.strerror})", where=path) from error
-    except UnicodeDecodeError as error:
-        raise BankError("is not UTF-8", where=path, fix="Save the file as UTF-8") from error
+    text = read_text(path, BankError)
     if path.suffix.lower() == ".csv":
         try:
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from labelmerge.describe.prompts import prompt_name
 from labelmerge.embed.similarity import Member, MergeReport
 from labelmerge.errors import BankError, did_you_mean
-from labelmerge.files import write_text
+from labelmerge.files import read_text, write_text
 from labelmerge.labels import LabelKey
 
 HEADER = ("dataset", "index", "name", "group", "cosine", "text")
@@ -78,12 +78,7 @@ def read_mapping(path: Path, names: Mapping[LabelKey, str], others: bool = False
         BankError: it can't be read, or names labels that are not there or called otherwise, names one twice, leaves out
             a group or a label. One message has all of it, with line numbers.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BankError(f"can't be read ({error.strerror})", where=path) from error
-    except UnicodeDecodeError as error:
-        raise BankError("is not UTF-8", where=path, fix="Save the file as UTF-8") from error
+    text = read_text(path, BankError)
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -17,6 +17,7 @@ from labelmerge.describe.prompts import prompt_name
 from labelmerge.embed.bank import WORD_TEMPLATE, Bank
 from labelmerge.embed.prompt import Prompt
 from labelmerge.errors import BankError, DescriptionsError, UsageError, did_you_mean
+from labelmerge.files import read_text
 
 _ALL = "*"
 
@@ -82,13 +83,9 @@ def read_labels(path: Path) -> list[LabelQuery]:
     Raises:
         DescriptionsError: it can't be read, has no column `name`, or holds no labels.
     """
+    text = read_text(path, DescriptionsError)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except OSError as error:
-        raise DescriptionsError(f"can't be read ({error.strerror})", where=path) from error
-    except UnicodeDecodeError as error:
-        raise DescriptionsError("is not UTF-8", where=path, fix="Save the file as UTF-8") from error
     except csv.Error as error:
         raise DescriptionsError(f"can't be read as CSV ({error})", where=path) from error
     if rows and "name" not in rows[0]:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from labelmerge.loading.pixels import SHRINKS, Mask
+from labelmerge.loading.pixels import SHRINKS, Mask, decode_image
 
 # How often another window is drawn when one shows nothing that is labelled.
 _TRIES = 8
@@ -287,7 +287,7 @@ def finish(images: Tensor, photometrics: Sequence[Photometric]) -> None:
             buffer = io.BytesIO()
             picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
             picture.save(buffer, "JPEG", quality=photometric.quality)
-            image.copy_(torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1))
+            image.copy_(torch.from_numpy(decode_image(buffer.getvalue())).permute(2, 0, 1))
 
 
 def change_colours(images: Tensor, factors: Sequence[tuple[float, float, float]]) -> None:

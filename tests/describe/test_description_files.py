@@ -47,7 +47,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: bytes, message: str) -> 
 
 
 def test_a_file_that_is_not_there_or_is_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(DescriptionsError, match="no such descriptions file"):
+    with pytest.raises(DescriptionsError, match="no such file"):
         read_descriptions(tmp_path / "a.csv")
     with pytest.raises(DescriptionsError, match="can't be read"):
         read_descriptions(tmp_path)
