@@ -209,8 +209,8 @@ def test_triangles_agree_with_point_by_point_painting(
 ) -> None:
     """Every pixel that is not beside an edge has the class of the last triangle around its centre.
 
-    Pillow, which the official scripts paint with, drops what is behind the point in a corner's coordinates (an edge moves
-    by up to the square root of 2) and paints every pixel that an edge touches (half a diagonal more): 2.13 pixels.
+    Pillow, which the official scripts paint with, drops what is behind the point in a corner's coordinates (an edge
+    moves by up to the square root of 2) and paints every pixel that an edge touches (half a diagonal more).
     """
     plan = polygon_plan(new_own(), [{"label": name, "polygon": list(points)} for name, points in objects])
     mask = plan.read(plan.item).mask
