@@ -26,12 +26,14 @@ class SetFigures:
         data: what tells whether two results are of the same data.
         figures: the set's figures by their key in results.json.
         classes: IoU by class name, in the order of the label space.
+        unknown: how many of them have no vector, and are never predicted.
     """
 
     data: str
     images: int
     figures: Mapping[str, float | None]
     classes: Mapping[str, float | None]
+    unknown: int = 0
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ def _figures(entry: Mapping[str, Any]) -> SetFigures:
         images=int(entry["images"]),
         figures={key: _share(entry.get(key)) for key in _FIGURES},
         classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},
+        unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),
     )
 
 

@@ -289,6 +289,17 @@ def incomparable(rows: Sequence[Row]) -> list[str]:
         within = {measured.sets[name].data for _, measured in known if name in measured.sets}
         if len(within) > 1:
             notes.append(f"{name} is not the same data in all results.")
+    never: dict[str, list[str]] = {}
+    for name, measured in known:
+        some = [
+            f"{s.unknown} of {len(s.classes)} classes of {where}" for where, s in measured.sets.items() if s.unknown
+        ]
+        if some:
+            never.setdefault(", ".join(some), []).append(name)
+    notes += [
+        f"{', '.join(names)}: {what} are never predicted, because no label of that name was trained on."
+        for what, names in never.items()
+    ]
     if without := [run.name for run, measured in rows if measured is None]:
         notes.append(f"No results of {', '.join(without)}: `labelmerge eval --checkpoint RUN --out RUN/results.json`.")
     return notes

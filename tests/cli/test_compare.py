@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -204,6 +205,15 @@ def test_print_shows_the_commands_and_runs_nothing(run: Any, place: Path) -> Non
             verb, *rest = words[words.index("labelmerge") + 1 :]
             command = importlib.import_module(f"labelmerge.cli.{verb}").command
             assert isinstance(command.make_context(verb, rest), click.Context)
+
+
+def test_the_commands_of_the_documentation_can_be_given_as_they_stand() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ labelmerge compare (.+)$", page.replace("\\\n", " "), flags=re.MULTILINE)
+    whole = [shlex.split(command) for command in commands if "…" not in command]
+    command = importlib.import_module("labelmerge.cli.compare").command
+    variants = [len(find_variants(command.make_context("compare", words).params["vary"])) for words in whole]
+    assert variants == [2, 3, 2, 4]
 
 
 def test_everything_is_refused_before_anything_runs(run: Any, place: Path, ran: list[str]) -> None:

@@ -125,6 +125,19 @@ def test_other_data_are_said(tmp_path: Path) -> None:
     assert {cell.best for row in report.tables[0].rows for cell in row} == {False}  # 50.0 twice: none is better
 
 
+def test_classes_that_a_baseline_cannot_predict_are_said(tmp_path: Path) -> None:
+    for name in "abc":
+        path = make_results(tmp_path / f"{name}.json", {"rooms-val": 0.5, "zoo-test": 0.5}, weights=name)
+        content = json.loads(path.read_text())
+        content["sets"][0]["classes"][1]["predicted_as"] = 0  # the twin of another: predicted under its name
+        content["sets"][1]["classes"][2].update({"predicted_as": None} if name != "c" else {})
+        path.write_text(json.dumps(content))
+    report = report_runs([tmp_path / f"{name}.json" for name in "abc"], tmp_path / "out")
+    assert report.notes == [
+        "a, b: 1 of 3 classes of zoo-test are never predicted, because no label of that name was trained on."
+    ]
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / parent / "run") for parent in ("a", "b")]
     strays = [make_results(tmp_path / parent / "results.json", {"rooms-val": 1}, weights="e") for parent in "ab"]
