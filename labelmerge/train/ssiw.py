@@ -69,6 +69,7 @@ def ssiw_sums(
     groups = _groups(batch, config)
     rows = [rows for _, rows in groups]
     maps, masks, ids = (_take(rows, each) for each in (embeddings, batch.masks, batch.dataset_ids))
+    teachers: list[Tensor] = []  # asked when there are boxes
     own_labels = [None] * len(groups) if allowed is None else _take(rows, allowed)
     for (name, some), v, mask, own_ids, own in zip(groups, maps, masks, ids, own_labels, strict=True):
         if name == "hd":
@@ -78,9 +79,9 @@ def ssiw_sums(
             mean = trimmed_pixel_cosine_loss(v, labels, mask, tau, IGNORE, allowed=own, drop=config.drop)
             sums = sums.index_add(0, own_ids[:1], config.ld_weight * mean[None] * _pixels(mask, config)[1].sum())
         elif count := sum(len(batch.boxes[i]) for i in some):  # not crowds alone, or views between the boxes
-            part = batch.only(some)
-            height, width = part.images.shape[2:]
-            mean = box_embedding_loss(v, part.boxes, teacher(part, labels), (height, width))
+            teachers = teachers or teacher(batch, labels)
+            boxes, wanted = [batch.boxes[i] for i in some], [teachers[i] for i in some]
+            mean = box_embedding_loss(v, boxes, wanted, (batch.images.shape[2], batch.images.shape[3]))
             sums = sums.index_add(0, own_ids[:1], config.wd_weight * mean[None] * count)
     return sums
 

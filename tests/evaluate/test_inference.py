@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from labelmerge.errors import BankError, SampleError, UsageError
 from labelmerge.evaluate import inference
-from labelmerge.evaluate.inference import LabelVectors, segment
+from labelmerge.evaluate.inference import LabelVectors, segment, stripes
 from labelmerge.evaluate.views import Views, window_starts
+
+from ..meta_device import Watch, prepare
 
 Image = npt.NDArray[np.uint8]
 
@@ -154,6 +156,18 @@ def test_stripes_do_not_show(window: int, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(inference, "_STRIPE_ELEMENTS", 6 * 21 * 4)
     monkeypatch.setattr(inference, "_BLOCK_ELEMENTS", 60)
     np.testing.assert_array_equal(segment(Tiny(), picture(33, 21), vectors(6), tau=0.1, views=views), whole)
+
+
+@pytest.mark.parametrize("window", [0, 14])
+def test_a_gpu_is_not_waited_for_before_all_is_asked_of_it(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_STRIPE_ELEMENTS", 6 * 21 * 4)
+    prepare(monkeypatch, inference)
+    views = Views(scales=(1.0, 0.75), flip=True, window=window)
+    model, labels = Tiny().to("meta"), LabelVectors(vectors(6))
+    with Watch() as watch:
+        given = stripes(model, picture(33, 21), labels, tau=0.1, views=views, device="meta")
+        assert sum(scores.shape[1] for _, scores in given) == 33
+    assert watch.found == []
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (30, 45)])

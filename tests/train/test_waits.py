@@ -1,0 +1,85 @@
+"""What would make a GPU idle in every step: copies to it and from it that the losses wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from labelmerge.loading.augment import Photometric
+from labelmerge.loading.mix import Batch
+from labelmerge.losses import box
+from labelmerge.losses.bilinear import bilinear_matrix_on
+from labelmerge.train import ssiw
+from labelmerge.train.config import TrainConfig
+from labelmerge.train.ssiw import ssiw_counts, ssiw_sums
+from labelmerge.train.teacher import label_teacher
+
+from ..meta_device import Watch, prepare
+from ..meta_device import without_content as there
+
+KINDS = ("mask", "noisy_mask", "box")
+SIZE, DIM, LABELS = 32, 6, 5
+
+
+@pytest.fixture(autouse=True)
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    prepare(monkeypatch, box, ssiw)
+    yield
+    bilinear_matrix_on.cache_clear()
+
+
+def batch_of(datasets: list[int]) -> Batch:
+    """Masks on the device, boxes on the CPU."""
+    kinds = [KINDS[dataset] for dataset in datasets]
+    boxes = [torch.tensor([[1.0, 2, 30, 20], [4, 4, 8, 9]])[: 2 * (kind == "box")] for kind in kinds]
+    count = len(datasets)
+    return Batch(
+        step=0,
+        images=there(torch.zeros(count, 3, SIZE, SIZE, dtype=torch.uint8)),
+        masks=there(torch.zeros(count, SIZE, SIZE, dtype=torch.int64)),
+        boxes=boxes,
+        box_classes=[there(torch.zeros(len(each), dtype=torch.int64)) for each in boxes],
+        box_embeddings=[None] * count,
+        datasets=[str(dataset) for dataset in datasets],
+        dataset_ids=there(torch.tensor(datasets)),
+        annotation_types=kinds,
+        keys=[""] * count,
+        skipped=[],
+        unfinished=[Photometric()] * count,
+    )
+
+
+@pytest.mark.parametrize("own_labels", [False, True])
+@pytest.mark.parametrize("datasets", [[0, 1, 2, 0, 1, 2], [0, 0], [2, 2, 1]])
+def test_a_steps_losses_wait_for_nothing(datasets: list[int], own_labels: bool) -> None:
+    batch, config = batch_of(datasets), TrainConfig()
+    count = len(datasets)
+    allowed = torch.empty(count, LABELS, dtype=torch.bool, device="meta") if own_labels else None
+
+    def step() -> Tensor:
+        embeddings = torch.empty(count, DIM, SIZE // 4, SIZE // 4, device="meta", requires_grad=True)
+        labels = torch.empty(LABELS, DIM, device="meta")
+        tau = torch.empty((), device="meta", requires_grad=True)
+        counts = ssiw_counts(batch, len(KINDS), config)
+        sums = ssiw_sums(batch, embeddings, labels, tau, allowed, label_teacher, len(KINDS), config)
+        return torch.autograd.grad((sums / counts).sum(), embeddings)[0]
+
+    step()  # what stays the same is copied once
+    with Watch() as watch:
+        assert step().shape == (count, DIM, SIZE // 4, SIZE // 4)
+    assert watch.found == []
+
+
+def test_what_waits_is_found() -> None:
+    values, order = torch.empty(3, 2, device="meta"), torch.tensor([1, 0])
+    with Watch() as watch:
+        values[order]
+        order.to("meta")
+    assert watch.found == ["aten.index.Tensor", "aten._to_copy.default"]
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        values.cpu()
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        values[0, 0].item()
