@@ -299,7 +299,7 @@ def change_colours(images: Tensor, factors: Sequence[tuple[float, float, float]]
     Args:
         factors: brightness, contrast and saturation of each image, 0 to 8; 1 changes nothing.
     """
-    brightness, contrast, saturation = torch.tensor(factors, dtype=torch.float64).T * 1.0
+    brightness, contrast, saturation = torch.tensor(factors, dtype=torch.float64).T
     both = brightness * contrast
     per_pixel = torch.stack([both * saturation, both * (1 - saturation), brightness * (1 - contrast)]) * 2**_BITS
     own, greys, means = per_pixel.to(images.device)[:, :, None, None]
