@@ -32,13 +32,14 @@ from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.evaluate.views import Views
 from labelmerge.files import locked, output_faults
 from labelmerge.model.checkpoint import find_checkpoint, read_meta
+from labelmerge.model.device import choose_device
 from labelmerge.plot.run_records import read_results
 from labelmerge.plot.runs import report_runs
 from labelmerge.ranks import Ranks
 from labelmerge.sharding.workers import interrupts_held_back
 from labelmerge.train.begin import begin
 from labelmerge.train.config import TrainConfig, load_config, parse_setting
-from labelmerge.train.inputs import Inputs, read_inputs
+from labelmerge.train.inputs import read_inputs
 from labelmerge.train.methods import find_method
 from labelmerge.train.run import claim_run, last_loss
 
@@ -245,8 +246,6 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     views = Views(**{key: value for key, value in asked.eval_options.items() if key not in ("split", "limit")})
     sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"))
     if here:
-        from labelmerge.model.device import choose_device
-
         choose_device(asked.device)
     jobs: list[Job] = []
     same: dict[str, str] = {}
@@ -291,30 +290,13 @@ def _plan_job(
         same: what the variants so far compute, and their names.
         begun: the models that could be made.
     """
-    own = variant.own
+    folder, own = asked.out / variant.name, variant.own
     shards = [Path(own["shards"])] if "shards" in own else list(asked.shards)
     bank = Path(own["bank"]) if "bank" in own else asked.bank
+    assert bank is not None  # `_refuse_both`
     preset = own.get("preset", asked.preset)
     config_file = Path(own["config"]) if "config" in own else asked.config
     settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
-    assert bank is not None  # `_refuse_both`
-    config = load_config(preset, config_file, dict(parse_setting(f"{key}={text}") for key, text in settings.items()))
-    _refuse_mapping(config, "mapping" in asked.settings)
-    folder = asked.out / variant.name
-    with _quietly():
-        inputs = read_inputs(shards, bank, asked.split, config, find_method(config.method), Ranks())
-        for data in sets:
-            inputs.bank.rows(data.space.keys)
-        what = json.dumps([{**config.to_dict(), "mapping": "", "losses": sorted(config.losses)}, _what(inputs)])
-        if what in same:
-            raise ConfigError(f"is the same as {same[what]}", fix="Vary something that makes a difference")
-        same[what] = variant.name
-        checkpoint = _newest(folder)
-        if checkpoint is not None:
-            claim_run(folder, config, inputs.record, begun=True)
-        elif (model := (config.model, config.pretrained, config.init, inputs.bank.dim)) not in begun:
-            begin(config, inputs.bank)
-            begun.add(model)
 
     words = ["train", "--shards", *map(str, shards), "--bank", str(bank), "--out", str(folder)]
     words += ["--preset", preset] if preset else []
@@ -322,21 +304,36 @@ def _plan_job(
     words += ["--split", asked.split] if asked.split != "train" else []
     device = ["--device", asked.device] if asked.device else []
     words += device
-    words += ["--set", *(f"{key}={text}" for key, text in settings.items())] if settings else []
+    assignments = [f"{key}={text}" for key, text in settings.items()]
+    words += ["--set", *assignments] if assignments else []
     # Without --bank: each is measured with the vectors that it was trained with, which its checkpoint carries.
     measure = ["eval", "--checkpoint", str(folder), "--shards", *map(str, asked.eval_shards)]
     measure += ["--out", str(folder / RESULTS), *_options(asked.eval_options), *device]
 
-    trained = checkpoint is not None and read_meta(checkpoint)["step"] >= config.steps
+    config = load_config(preset, config_file, dict(map(parse_setting, assignments)))
+    _refuse_mapping(config, "mapping" in asked.settings)
+    checkpoint = _newest(folder)
+    with _quietly():
+        inputs = read_inputs(shards, bank, asked.split, config, find_method(config.method), Ranks())
+        for data in sets:
+            inputs.bank.rows(data.space.keys)
+        computed = {**config.to_dict(), "mapping": "", "losses": sorted(config.losses)}
+        what = json.dumps([computed, inputs.record["bank_version"], inputs.record["manifests"]])
+        if what in same:
+            raise ConfigError(f"is the same as {same[what]}", fix="Vary something that makes a difference")
+        same[what] = variant.name
+        if checkpoint is not None:
+            claim_run(folder, config, inputs.record, begun=True)
+        elif (model := (config.model, config.pretrained, config.init, inputs.bank.dim)) not in begun:
+            begin(config, inputs.bank)
+            begun.add(model)
+    if checkpoint is None or read_meta(checkpoint)["step"] < config.steps:
+        return Job(variant, folder, tuple(words), tuple(measure), trained=False, measured=False)
     if "short_edge" not in asked.eval_options:
         views = replace(views, short_edge=config.short_edge)
     protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in ("split", "limit")}}
-    measured = (
-        trained
-        and checkpoint is not None
-        and _is_measured(folder / RESULTS, checkpoint, inputs.bank.content_hash, sets, protocol)
-    )
-    return Job(variant, folder, tuple(words), tuple(measure), trained, measured)
+    measured = _is_measured(folder / RESULTS, checkpoint, inputs.bank.content_hash, sets, protocol)
+    return Job(variant, folder, tuple(words), tuple(measure), trained=True, measured=measured)
 
 
 def _refuse_mapping(config: TrainConfig, given_to_all: bool) -> None:
@@ -346,10 +343,6 @@ def _refuse_mapping(config: TrainConfig, given_to_all: bool) -> None:
         raise UsageError(f"the merge {config.merge!r} has no use for a mapping", fix=fix)
     if config.merge == "table" and not config.mapping:
         raise UsageError("the merge by table needs a mapping", fix=f"{fix}; `labelmerge merge` writes one")
-
-
-def _what(inputs: Inputs) -> list[Any]:
-    return [inputs.record["bank_version"], inputs.record["manifests"]]
 
 
 def _options(options: Mapping[str, Any]) -> list[str]:
@@ -389,7 +382,7 @@ def _is_measured(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """What a check would log about training, training logs itself."""
+    """Without the log of training: what it says of a variant it says again when it begins."""
     logger = logging.getLogger("labelmerge.train")
     before = logger.level
     logger.setLevel(logging.ERROR)
