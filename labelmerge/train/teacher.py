@@ -85,7 +85,7 @@ def refuse_other_teachers(shard_sets: Iterable[ShardSet], bank: Bank) -> None:
 
 def label_teacher(batch: Batch, labels: Tensor) -> list[Tensor]:
     """Each box's label vector."""
-    return [labels[classes] for classes in batch.box_classes]
+    return list(torch.split(labels[torch.cat(batch.box_classes)], [len(classes) for classes in batch.box_classes]))
 
 
 def _same_encoder(encoder: object, bank: Bank) -> None:

@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -101,10 +103,18 @@ def test_channels_last_changes_rounding_alone(shards: Path, bank: Path, tmp_path
 def test_a_compiled_model_trains_and_saves_the_same(
     shards: Path, bank: Path, tmp_path: Path, plain: RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compile_with = nn.Module.compile  # generating code for a CPU would take half a minute
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_with(self, backend="eager"))
-    result = train([shards], bank, tmp_path / "run", config=dataclasses.replace(CONFIG, compile=True), device="cpu")
+    sizes = []
+
+    def eager(graph: Any, inputs: Sequence[Any]) -> Any:  # generating code for a CPU would take half a minute
+        sizes.append([each for each in inputs if not isinstance(each, Tensor)])
+        return graph.forward
+
+    compile_with = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: compile_with(self, backend=eager, **kwargs))
+    config = dataclasses.replace(CONFIG, compile=True, accumulate=3)
+    result = train([shards], bank, tmp_path / "run", config=config, device="cpu")
     assert weights(result).keys() == weights(plain).keys() and apart(result, plain) < 1e-5
+    assert sizes == [[], []]  # pieces of 1 and of 2 images, each with a graph in which no size is left open
 
 
 def test_a_model_that_can_not_be_compiled_is_one_line(
@@ -114,7 +124,7 @@ def test_a_model_that_can_not_be_compiled_is_one_line(
         raise OSError("no compiler here")
 
     compile_with = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_with(self, backend=broken))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: compile_with(self, backend=broken, **kwargs))
     with pytest.raises(ConfigError, match="tiny can't be compiled here .* at step 1; .* Train without --compile"):
         train([shards], bank, tmp_path / "run", config=dataclasses.replace(CONFIG, compile=True), device="cpu")
 
