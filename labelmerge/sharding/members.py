@@ -9,8 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from labelmerge.errors import SampleError
@@ -118,7 +116,6 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
             )
     if source.merge is not None:
         annotation = source.merge.apply(annotation, source.space)
-    ignore_index = source.shard_space.ignore_index
     size = shrunk(original, options.short_edge)
     if options.box_teacher is not None or not passes_through(image, data, options.image_format, size):
         load(image, path)
@@ -132,16 +129,15 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     if annotation.mask is not None:
         mask = resize_nearest(annotation.mask, size)
         members["mask.png"] = png_bytes(mask)
-        counts = histogram(mask, ignore_index + 1)
-        tally.ignored_pixels += int(counts[ignore_index])
-        counts[ignore_index] = 0
-        present = set(np.flatnonzero(counts).tolist())
-        tally.class_pixels.update({index: int(counts[index]) for index in present})
-    areas: npt.NDArray[np.int64] | None = None
+        counts = histogram(mask)
+        tally.ignored_pixels += counts.pop(source.shard_space.ignore_index, 0)
+        present = set(counts)
+        tally.class_pixels.update(counts)
+    areas: dict[int, int] = {}
     if annotation.instances is not None and options.instances:
         instances = resize_nearest(annotation.instances, size)
         members["instances.png"] = png_bytes(instances)
-        areas = histogram(instances, len(annotation.segments) + 1)
+        areas = histogram(instances)
     tally.class_boxes.update(box.class_index for box in annotation.boxes)
     tally.notes.update(notes)
 
@@ -201,19 +197,17 @@ def _boxes(annotation: Annotation, original: tuple[int, int], size: tuple[int, i
     ]
 
 
-def _segments(annotation: Annotation, areas: npt.NDArray[np.int64] | None) -> list[dict[str, Any]]:
+def _segments(annotation: Annotation, areas: dict[int, int]) -> list[dict[str, Any]]:
     """The segments that still have pixels: the smallest may vanish in a resize."""
-    if areas is None:
-        return []
     return [
         {
             "id": segment.id,
             "class_index": segment.class_index,
             "category_id": segment.category_id,
             "iscrowd": segment.iscrowd,
-            "area": int(areas[segment.id]),
+            "area": areas[segment.id],
             "native_id": segment.native_id,
         }
         for segment in annotation.segments
-        if areas[segment.id]
+        if segment.id in areas
     ]

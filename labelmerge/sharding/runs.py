@@ -6,6 +6,7 @@ by pixel, each of them takes many times as long. Only of noise, where every pixe
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import reduce
 from typing import Any
 
@@ -14,12 +15,14 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_PIXELS_AT_A_TIME = 1 << 22
+
 
 class Runs:
     """The runs within which none of some pictures changes.
 
     Args:
-        pictures: [H, W] each, of one size and at least one pixel.
+        pictures: [H, W] each, or flat, of one size and at least one pixel.
 
     Attributes:
         lengths: [R] int64, in pixels.
@@ -41,12 +44,23 @@ class Runs:
         return np.repeat(values, self.lengths).reshape(self._shape)
 
 
-def histogram(picture: Array, bins: int) -> npt.NDArray[np.int64]:
-    """[bins or more] how many pixels of [H, W] have each value; the values are 0 or above."""
-    runs = Runs(picture)
-    return pixels(runs.of(picture), runs.lengths, bins)
+def histogram(picture: Array) -> dict[int, int]:
+    """How many pixels of [H, W] have each value that occurs; the values are 0 or above."""
+    found: Counter[int] = Counter()
+    flat = picture.ravel()
+    for start in range(0, flat.size, _PIXELS_AT_A_TIME):  # runs of noise take several times its memory
+        piece = flat[start : start + _PIXELS_AT_A_TIME]
+        runs = Runs(piece)
+        found.update(pixels(runs.of(piece), runs.lengths))
+    return dict(found)
 
 
-def pixels(values: Array, lengths: npt.NDArray[np.int64], bins: int = 0) -> npt.NDArray[np.int64]:
-    """[bins or more] how many pixels runs of `values`, [R], and `lengths`, [R], are together, for each value."""
-    return np.bincount(values, lengths, bins).astype(np.int64)  # float64 is exact up to 2^53 pixels
+def pixels(values: Array, lengths: npt.NDArray[np.int64]) -> dict[int, int]:
+    """How many pixels the runs of each value, 0 or above, are together, by ascending value.
+
+    Args:
+        values, lengths: [R] each.
+    """
+    counts = np.bincount(values, lengths).astype(np.int64)  # float64 is exact up to 2^53 pixels
+    occurring = np.flatnonzero(counts)
+    return dict(zip(occurring.tolist(), counts[occurring].tolist(), strict=True))

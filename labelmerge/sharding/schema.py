@@ -21,6 +21,7 @@ from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.images import decode
 from labelmerge.sharding.manifest import Types, wrong_types
+from labelmerge.sharding.runs import histogram
 from labelmerge.sharding.tars import shown
 
 LISTS = ("present", "boxes", "segments")
@@ -65,7 +66,6 @@ _MASK_MODES = ("L", "I;16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Float32 readers of boxes may step this far over the border.
 _BORDER = 1e-3
-_PIXELS_AT_A_TIME = 1 << 22
 
 Array = npt.NDArray[Any]
 
@@ -222,16 +222,6 @@ def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, No
     except SampleError as error:
         yield f"{name} {error.what}"
         return None
-
-
-def histogram(values: Array) -> dict[int, int]:
-    """How many pixels of [H, W] have each value that occurs; in pieces, as NumPy counts in 64 bits."""
-    found: Counter[int] = Counter()
-    flat = values.ravel()
-    for start in range(0, flat.size, _PIXELS_AT_A_TIME):
-        counts = np.bincount(flat[start : start + _PIXELS_AT_A_TIME])
-        found.update({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
-    return dict(found)
 
 
 def _check_boxes(meta: Mapping[str, Any], space: LabelSpace, counts: Counts) -> Iterator[str]:

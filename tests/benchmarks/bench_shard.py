@@ -163,7 +163,11 @@ def measure(command: list[str], text: str | None = None) -> Cost:
         "sys.stderr.buffer.write(r.stderr);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);sys.exit(r.returncode)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *command], input=text, capture_output=True, text=True)
+    # Installed commands have their bytecode beside them; a checkout has it after its first run, if it may be written.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], input=text, capture_output=True, text=True, env=environment
+    )
     wall = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"{command[0]} failed:\n{done.stderr[-2000:]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import labelmerge.sharding.runs
 from labelmerge.sharding.readers import (
     READERS,
     ade20k_seg,
@@ -50,18 +52,15 @@ def test_runs_give_their_pictures_back(pair: tuple[Array, Array], turned: bool) 
     assert (together[:, 1:] != together[:, :-1]).any(0).all(), "neighbouring runs differ"
 
 
-@given(PAIRS, st.integers(0, 9))
-def test_histogram_counts_pixels(pair: tuple[Array, Array], bins: int) -> None:
-    for picture in pair:
-        counts = histogram(picture, bins)
-        assert counts.dtype == np.int64 and len(counts) == max(bins, int(picture.max()) + 1)
-        assert {value: count for value, count in enumerate(counts.tolist()) if count} == Counter(
-            picture.ravel().tolist()
-        )
+@given(PAIRS)
+def test_histogram_counts_pixels(pair: tuple[Array, Array]) -> None:
+    with mock.patch.object(labelmerge.sharding.runs, "_PIXELS_AT_A_TIME", 5):
+        for picture in pair:
+            assert histogram(picture) == Counter(picture.ravel().tolist())
 
 
 def test_runs_may_be_longer_than_32_bits() -> None:
-    assert pixels(np.array([0, 1, 0]), np.array([1 << 40, 1, 1])).tolist() == [(1 << 40) + 1, 1]
+    assert pixels(np.array([0, 1, 0]), np.array([1 << 40, 1, 1])) == {0: (1 << 40) + 1, 1: 1}
 
 
 def test_readers_are_known_by_the_names_of_their_modules() -> None:

@@ -56,9 +56,10 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     strange = colours[places] != found
     if strange.any() and not values.ignores_others(source):
         unknown, which = np.unique(found[strange], return_inverse=True)
+        counts = pixels(which, runs.lengths[strange])
         listed = ", ".join(
-            f"{value >> 16} {value >> 8 & 255} {value & 255} ({count} px)"
-            for value, count in zip(unknown[:_SHOWN].tolist(), pixels(which, runs.lengths[strange]), strict=False)
+            f"{value >> 16} {value >> 8 & 255} {value & 255} ({counts[place]} px)"
+            for place, value in enumerate(unknown[:_SHOWN].tolist())
         )
         more = f", … {len(unknown)} in all" if len(unknown) > _SHOWN else ""
         raise SampleError(f"colours unknown to the recipe: {listed}{more}", where=path)

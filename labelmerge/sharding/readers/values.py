@@ -52,7 +52,7 @@ def class_mask(raw: npt.NDArray[Any], source: Source, where: Path) -> npt.NDArra
     classes = value_table(source)[values]
     if (unknown := classes == _UNKNOWN).any():
         counts = pixels(values[unknown], runs.lengths[unknown])
-        listed = ", ".join(f"{value} ({counts[value]} px)" for value in np.flatnonzero(counts)[:_SHOWN])
+        listed = ", ".join(f"{value} ({count} px)" for value, count in list(counts.items())[:_SHOWN])
         raise SampleError(f"mask values unknown to the recipe: {listed}", where=where)
     return runs.paint(classes.astype(source.space.dtype))
 
