@@ -33,7 +33,8 @@ def bilinear_matrix(size_in: int, size_out: int) -> Tensor:
 @lru_cache(maxsize=64)
 def bilinear_matrix_on(size_in: int, size_out: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """`bilinear_matrix` where it is needed, copied there once: a GPU would be waited for at every copy."""
-    return bilinear_matrix(size_in, size_out).to(device, dtype)
+    with torch.inference_mode(False):  # or no later call could take gradients through it
+        return bilinear_matrix(size_in, size_out).to(device, dtype)
 
 
 def rows_read(size_in: int, first: int, last: int, size_out: int) -> tuple[int, int]:

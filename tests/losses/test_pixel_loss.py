@@ -199,6 +199,16 @@ def test_ties_drop_neither_more_nor_fewer() -> None:
     torch.testing.assert_close(loss, torch.tensor(math.log(2.0)))
 
 
+def test_a_loss_without_gradients_leaves_nothing_behind_that_has_none() -> None:
+    # A size that no other test has: what belongs to a size is kept.
+    v, labels, targets = torch.ones(1, 4, 3, 5), torch.eye(4), torch.zeros(1, 17, 19, dtype=torch.long)
+    with torch.inference_mode():
+        before = pixel_cosine_loss(v, labels, targets, 0.1)
+    after = pixel_cosine_loss(v.requires_grad_(), labels, targets, 0.1)
+    (gradient,) = torch.autograd.grad(after, v)
+    assert after == before and gradient.shape == v.shape
+
+
 def test_only_what_wants_gradients_gets_them() -> None:
     v, labels, targets, _ = sample(1, 4, (3, 3), (9, 9), 3)
     pixel_cosine_loss(v, labels.detach(), targets, 0.07).backward()  # type: ignore[no-untyped-call]
