@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 import labelmerge.sharding.runs
+from labelmerge.sharding.images import packed_pixels
 from labelmerge.sharding.readers import (
     READERS,
     ade20k_seg,
@@ -61,6 +63,13 @@ def test_histogram_counts_pixels(pair: tuple[Array, Array]) -> None:
 
 def test_runs_may_be_longer_than_32_bits() -> None:
     assert pixels(np.array([0, 1, 0]), np.array([1 << 40, 1, 1])) == {0: (1 << 40) + 1, 1: 1}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_packed_pixels_are_numbers_of_red_green_and_blue(mode: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 7, len(mode)), dtype=np.uint8)
+    packed = packed_pixels(Image.fromarray(values)) & 0xFFFFFF
+    assert np.array_equal(packed, values[..., :3].astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32))
 
 
 def test_readers_are_known_by_the_names_of_their_modules() -> None:
