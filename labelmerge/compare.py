@@ -27,12 +27,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError, UsageError, did_you_mean
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.evaluate.views import Views
 from labelmerge.files import locked, output_faults
 from labelmerge.model.checkpoint import find_checkpoint, read_meta
-from labelmerge.model.device import choose_device
 from labelmerge.plot.run_records import read_results
 from labelmerge.plot.runs import report_runs
 from labelmerge.ranks import Ranks

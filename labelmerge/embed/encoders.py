@@ -117,7 +117,7 @@ def load_encoder(spec: str, device: str | None = None) -> TextEncoder:
         UsageError: no such spec, model, tag or device.
         EncoderError: the weights can't be had or don't fit the model.
     """
-    from labelmerge.model.device import choose_device
+    from labelmerge.device import choose_device
 
     kind, name = _parse(spec)
     if kind == _OPEN_CLIP:
@@ -132,7 +132,7 @@ def load_image_encoder(spec: str, device: str | None = None) -> ImageEncoder:
         UsageError: as `load_encoder`; or the spec is of an encoder that has no image tower.
         EncoderError: as `load_encoder`.
     """
-    from labelmerge.model.device import choose_device
+    from labelmerge.device import choose_device
 
     kind, name = _parse(spec)
     if kind != _OPEN_CLIP:

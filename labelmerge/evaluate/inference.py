@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labelmerge.device import at_once, is_out_of_memory
 from labelmerge.errors import BankError, SampleError
 from labelmerge.evaluate.views import View, Views
-from labelmerge.model.device import at_once, is_out_of_memory
 
 _STRIPE_ELEMENTS = 2**24  # labels x rows x width of one stripe: 64 MiB of float32, a few times over
 _BLOCK_ELEMENTS = 2**22  # channels x rows x width from which inner products are taken at once

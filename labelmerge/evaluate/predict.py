@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from labelmerge import __version__
+from labelmerge.device import choose_device
 from labelmerge.embed.bank import Bank
 from labelmerge.errors import CheckpointError, SampleError, UsageError
 from labelmerge.evaluate.inference import LabelVectors, segment
@@ -21,7 +22,6 @@ from labelmerge.evaluate.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.evaluate.views import Views
 from labelmerge.files import write_bytes, write_json
 from labelmerge.model.checkpoint import load_checkpoint
-from labelmerge.model.device import choose_device
 from labelmerge.plot.colours import Palette, palette
 from labelmerge.plot.overlays import with_legend
 from labelmerge.progress import Track, no_track

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from labelmerge.device import choose_device
 from labelmerge.embed.bank import Bank
 from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
 from labelmerge.evaluate.inference import LabelVectors, segment
@@ -24,7 +25,6 @@ from labelmerge.evaluate.sets import EvalSet, Picture, open_sets
 from labelmerge.evaluate.views import Views
 from labelmerge.files import output_faults
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
-from labelmerge.model.device import choose_device
 from labelmerge.progress import Track, no_track
 from labelmerge.ranks import Ranks, own_device, processes
 

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from labelmerge.device import at_once
 from labelmerge.loading.pixels import SHRINKS, Mask, decode_image
 
 # How often another window is drawn when one shows nothing that is labelled.
@@ -302,7 +303,7 @@ def change_colours(images: Tensor, factors: Sequence[tuple[float, float, float]]
     brightness, contrast, saturation = torch.tensor(factors, dtype=torch.float64).T
     both = brightness * contrast
     per_pixel = torch.stack([both * saturation, both * (1 - saturation), brightness * (1 - contrast)]) * 2**_BITS
-    own, greys, means = per_pixel.to(images.device)[:, :, None, None]
+    own, greys, means = at_once(per_pixel, images.device)[:, :, None, None]
     values = images.to(torch.int32)
     grey = (values[:, 0] * _GREY[0]).add_(values[:, 1], alpha=_GREY[1]).add_(values[:, 2], alpha=_GREY[2])
     # uint8 grey as Pillow's; exact sums of whole numbers are the same whatever the order

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from labelmerge.device import at_once
 from labelmerge.errors import ConfigError, LabelmergeError, SampleError, ShardError, did_you_mean
 from labelmerge.labels import LabelSpace
 from labelmerge.loading.augment import Augmentation, Photometric, finish, training_view
@@ -40,6 +41,8 @@ IGNORE = -1
 # How many neighbours are tried in place of a corrupt sample before the shards as a whole are called corrupt.
 _REPLACEMENTS = 64
 _PERMUTATIONS_KEPT = 2
+# What a part of a batch has of all of it.
+_WHOLE = ("step", "skipped")
 # About how much larger a sample is in memory than in its shard.
 _UNPACKED = 8
 
@@ -80,35 +83,28 @@ class Batch:
     unfinished: list[Photometric]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`, masks as int64, and its images finished there."""
-        images = self.images.to(device, non_blocking=True, copy=any(each != Photometric() for each in self.unfinished))
-        finish(images, self.unfinished)
+        """The same batch on `device`, masks as int64, and its images finished there; nothing waits for a GPU.
+
+        Boxes stay where they are: what is cut out of images, and how, is decided on the CPU.
+        """
+        images = at_once(self.images, device)
+        if any(each != Photometric() for each in self.unfinished):
+            images = images.clone() if images is self.images else images
+            finish(images, self.unfinished)
         return replace(
             self,
             images=images,
-            masks=self.masks.to(device, non_blocking=True).long(),
-            boxes=_moved(self.boxes, device),
+            masks=at_once(self.masks, device).long(),
             box_classes=_moved(self.box_classes, device),
             box_embeddings=_moved(self.box_embeddings, device),
-            dataset_ids=self.dataset_ids.to(device, non_blocking=True),
+            dataset_ids=at_once(self.dataset_ids, device),
             unfinished=[Photometric()] * len(self.unfinished),
         )
 
-    def only(self, rows: Sequence[int]) -> Batch:
-        """The batch of these samples alone."""
-        return replace(
-            self,
-            images=self.images[list(rows)],
-            masks=self.masks[list(rows)],
-            boxes=[self.boxes[i] for i in rows],
-            box_classes=[self.box_classes[i] for i in rows],
-            box_embeddings=[self.box_embeddings[i] for i in rows],
-            datasets=[self.datasets[i] for i in rows],
-            dataset_ids=self.dataset_ids[list(rows)],
-            annotation_types=[self.annotation_types[i] for i in rows],
-            keys=[self.keys[i] for i in rows],
-            unfinished=[self.unfinished[i] for i in rows],
-        )
+    def part(self, start: int, stop: int) -> Batch:
+        """The batch of samples `start` to `stop` - 1 alone, in the same memory."""
+        rows = slice(start, stop)
+        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in _WHOLE})
 
     def pin_memory(self) -> Batch:
         """The same batch, ready for a fast copy to a GPU (called by torch's DataLoader)."""
@@ -132,8 +128,7 @@ def _moved(parts: Sequence[M], device: torch.device) -> list[M]:
     tensors = [part for part in parts if part is not None]
     if not tensors or device.type == "cpu":
         return list(parts)
-    together = torch.cat(tensors).to(device, non_blocking=True)
-    moved = iter(torch.split(together, [len(part) for part in tensors]))
+    moved = iter(torch.split(at_once(torch.cat(tensors), device), [len(part) for part in tensors]))
     return [part if part is None else next(moved) for part in parts]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelmerge.model.device import at_once
+from labelmerge.device import at_once
 
 
 def box_embedding_loss(

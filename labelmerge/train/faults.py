@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from labelmerge.device import is_out_of_memory
 from labelmerge.errors import ConfigError, LabelmergeError
 from labelmerge.loading.mix import dead_workers
-from labelmerge.model.device import is_out_of_memory
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.ranks import left_alone
 

@@ -351,7 +351,7 @@ def _pieces(batch: Batch, count: int) -> list[Batch]:
     if count == 1:
         return [batch]
     size = len(batch.keys)
-    return [batch.only(range(size * i // count, size * (i + 1) // count)) for i in range(count)]
+    return [batch.part(size * i // count, size * (i + 1) // count) for i in range(count)]
 
 
 def _gradients_stay(network: nn.Module, more: bool) -> AbstractContextManager[None]:

@@ -15,8 +15,8 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from labelmerge.device import choose_device
 from labelmerge.errors import LabelmergeError, UsageError
-from labelmerge.model.device import choose_device
 from labelmerge.ranks import Ranks, own_device
 
 _PATIENCE = timedelta(minutes=30)  # how long a process waits for the others: rank 0 writes checkpoints meanwhile

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from labelmerge.device import at_once
 from labelmerge.loading.mix import IGNORE, Batch
 from labelmerge.losses import box_embedding_loss, pixel_cosine_loss, trimmed_pixel_cosine_loss
-from labelmerge.model.device import at_once
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.teacher import Teacher
 

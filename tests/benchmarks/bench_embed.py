@@ -26,10 +26,10 @@ import torch
 
 from labelmerge.catalog import load_descriptions
 from labelmerge.describe.prompts import sentence
+from labelmerge.device import choose_device
 from labelmerge.embed import encoders
 from labelmerge.embed.encoders import load_encoder
 from labelmerge.embed.labels import find_datasets
-from labelmerge.model.device import choose_device
 
 Encode = Callable[[], np.ndarray[Any, Any]]
 

@@ -47,8 +47,9 @@ def test_a_batch_says_what_each_sample_is(tmp_path: Path) -> None:
         assert batch.boxes[i].dtype == torch.float32 and batch.box_classes[i].dtype == torch.int64
         assert len(batch.boxes[i]) == len(batch.box_classes[i]) <= 2  # the crowd box is left out
         assert batch.keys[i].startswith(batch.datasets[i])
-    some = batch.only([2, 5])
-    assert some.keys == [batch.keys[2], batch.keys[5]] and torch.equal(some.images, batch.images[[2, 5]])
+    some = batch.part(2, 5)
+    assert some.keys == batch.keys[2:5] and torch.equal(some.images, batch.images[2:5]) and some.step == batch.step
+    assert same(batch.part(0, 6), batch) and len(some.boxes) == len(some.datasets) == len(some.unfinished) == 3
 
 
 def test_tables_turn_class_indices_into_columns(tmp_path: Path) -> None:
@@ -117,9 +118,9 @@ def test_the_batches_of_all_ranks_are_the_batch_of_one_process(tmp_path: Path, w
     alone = list(mixture(tmp_path, batch_size=12, weights={"things": 2}).batches(0, 5))
     for rank in range(world):
         some = mixture(tmp_path, batch_size=12, weights={"things": 2}, rank=rank, world=world)
-        rows = range(rank * 12 // world, (rank + 1) * 12 // world)
+        rows = rank * 12 // world, (rank + 1) * 12 // world
         mine = list(some.batches(0, 5, workers=workers if rank == 1 else 0))
-        assert len(mine) == len(alone) and all(map(same, mine, [batch.only(rows) for batch in alone]))
+        assert len(mine) == len(alone) and all(map(same, mine, [batch.part(*rows) for batch in alone]))
 
 
 def test_ranks_share_a_batch_equally_or_not_at_all(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_colour_and_blur_may_be_left_to_the_device_that_trains(tmp_path: Path, w
         finished = left.to(here)
         assert same(own.to(here), finished) and same(finished, finished.to(here))
         assert all(not torch.equal(own.images[i], left.images[i]) for i in differ)  # `to` changes no batch in place
-        assert torch.equal(left.only(differ).to(here).images, own.images[differ])
+        assert torch.equal(left.part(2, 5).to(here).images, own.images[2:5])
 
 
 def test_more_labels_than_sixteen_bits_hold(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_clips_image_tower_sees_what_is_in_the_boxes(tmp_path: Path, monkeypatch
     corners = torch.cat(batch.boxes)
     expected = (corners[:, 2:].ceil() - corners[:, :2].floor()).int().tolist()
     assert tower.sizes == [tuple(size) for size in expected]
-    assert len(teacher(batch.only([0]), labels)) == 1 and len(asked) == 1
+    assert len(teacher(batch.part(0, 1), labels)) == 1 and len(asked) == 1
 
 
 def test_embeddings_in_the_shards_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from labelmerge.loading import augment, mix
 from labelmerge.loading.augment import Photometric
 from labelmerge.loading.mix import Batch
 from labelmerge.losses import box
@@ -26,7 +28,7 @@ SIZE, DIM, LABELS = 32, 6, 5
 
 @pytest.fixture(autouse=True)
 def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    prepare(monkeypatch, box, ssiw)
+    prepare(monkeypatch, augment, box, mix, ssiw)
     yield
     bilinear_matrix_on.cache_clear()
 
@@ -71,6 +73,25 @@ def test_a_steps_losses_wait_for_nothing(datasets: list[int], own_labels: bool) 
     with Watch() as watch:
         assert step().shape == (count, DIM, SIZE // 4, SIZE // 4)
     assert watch.found == []
+
+
+def test_a_batch_goes_to_the_device_is_finished_there_and_taken_apart_without_waiting() -> None:
+    batch = replace(
+        batch_of([0, 1, 2]),
+        images=torch.zeros(3, 3, SIZE, SIZE, dtype=torch.uint8),
+        masks=torch.zeros(3, SIZE, SIZE, dtype=torch.int16),
+        box_classes=[torch.zeros(0, dtype=torch.int64)] * 2 + [torch.zeros(2, dtype=torch.int64)],
+        box_embeddings=[None, None, torch.zeros(2, DIM)],
+        dataset_ids=torch.arange(3),
+        unfinished=[Photometric(brightness=1.2), Photometric(sigma=1.0), Photometric()],
+    )
+    with Watch() as watch:
+        here = batch.to(torch.device("meta"))
+        pieces = [here.part(0, 1), here.part(1, 3)]
+    assert watch.found == []
+    assert all(piece.images.is_meta and piece.masks.dtype == torch.int64 for piece in pieces)
+    assert [classes.is_meta for classes in pieces[1].box_classes] == [True, True]
+    assert pieces[1].box_embeddings[0] is None and here.box_embeddings[2] is not None and here.box_embeddings[2].is_meta
 
 
 def test_what_waits_is_found() -> None:

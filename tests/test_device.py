@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from labelmerge.device import choose_device
 from labelmerge.errors import UsageError
-from labelmerge.model.device import choose_device
 
 
 def test_cpu_is_always_there() -> None:
