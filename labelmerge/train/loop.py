@@ -20,7 +20,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +44,7 @@ from labelmerge.train.inputs import read_inputs
 from labelmerge.train.methods import find_method
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
 from labelmerge.train.ranks import distribute, training_ranks
-from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, last_loss, mean_of
+from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, last_loss, lock_run, mean_of
 from labelmerge.train.teacher import choose_teacher
 
 T = TypeVar("T")
@@ -97,12 +97,13 @@ def train(
         track: shows progress. If what it returns has tqdm's `set_postfix_str`, that is told the loss.
 
     Raises:
-        ShardError, BankError, CheckpointError, OutputError: an input or the run can't be read or written.
+        ShardError, BankError, CheckpointError, OutputError: an input or the run can't be read or written, or another
+            process writes it.
         ConfigError: the configuration does not fit the shards, or `out` holds another run.
         LabelmergeError: the loss is no longer a number, memory ran out, or a process died.
     """
-    with training_ranks(device) as (ranks, here):
-        return _train(shards, bank, out, config, split, ranks, here, track)
+    with training_ranks(device) as (ranks, here), ExitStack() as held:
+        return _train(shards, bank, out, config, split, ranks, here, track, held)
 
 
 def _train(
@@ -114,6 +115,7 @@ def _train(
     ranks: Ranks,
     here: torch.device,
     track: Track,
+    held: ExitStack,
 ) -> RunResult:
     began = time.monotonic()
     first = ranks.rank == 0
@@ -122,8 +124,10 @@ def _train(
     # ---- the inputs: which samples, which labels
     inputs = read_inputs(shards, bank, split, config, method, ranks, defer=here.type == "cuda")
     columns, datasets = inputs.columns, inputs.datasets
-    start, checkpoint = 0, _newest(out)
     whole_config = {}
+    if first:
+        held.enter_context(lock_run(out))
+    start, checkpoint = 0, _newest(out)
     if first:
         whole_config = claim_run(out, config, inputs.record, begun=checkpoint is not None)
     _refuse_too_many_pieces(config, ranks)

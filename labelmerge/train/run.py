@@ -8,6 +8,7 @@ import logging
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,29 @@ import torch
 from torch import Tensor
 
 from labelmerge.errors import ConfigError
-from labelmerge.files import output_faults, write_bytes, write_text
+from labelmerge.files import locked, output_faults, write_bytes, write_text
 from labelmerge.train.config import INCIDENTAL, TrainConfig
 
 CONFIG, LOG, CURVES, TENSORBOARD = "config.toml", "log.jsonl", "curves.png", "tensorboard"
+_LOCK = ".lock"
 _MAX_CHANGES_SHOWN = 4
 _SMOOTH = 50  # longer curves are smoothed over this part of their points
 _COLOURS = 10
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def lock_run(out: Path) -> Iterator[None]:
+    """Keep other processes from writing the run, whose folder is made; one that dies lets go of it.
+
+    Raises:
+        OutputError: another process is writing it, or the folder can't be made.
+    """
+    with output_faults(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out / _LOCK, "this run"):
+        yield
 
 
 def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:

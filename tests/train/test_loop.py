@@ -22,6 +22,7 @@ from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import RunResult, train
 from labelmerge.train.methods import METHODS, Method
 from labelmerge.train.optimizer import schedule_factor
+from labelmerge.train.run import lock_run
 
 from ..loading.toy_shards import Toy, toy_bank
 from .conftest import STREETS, THINGS, TOYS
@@ -162,6 +163,14 @@ def test_a_finished_run_is_left_as_it_is(
     assert dataclasses.replace(again, seconds=0.0) == dataclasses.replace(result, seconds=0.0)
     more_often = dataclasses.replace(config, log_every=1, workers=1)
     assert train([shards], bank, tmp_path / "run", config=more_often, device="cpu").steps == 2
+
+
+def test_two_processes_do_not_write_one_run(shards: Path, bank: Path, tmp_path: Path) -> None:
+    with lock_run(tmp_path / "run"), pytest.raises(OutputError, match="run: another process is writing this run"):
+        train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
+    assert list((tmp_path / "run").iterdir()) == []
+    train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_another_configuration_bank_or_data_does_not_go_on(shards: Path, bank: Path, tmp_path: Path) -> None:
