@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from labelmerge.device import at_once
-from labelmerge.loading.pixels import SHRINKS, Mask, decode_image
+from labelmerge.loading.pixels import SHRINKS, Mask, Region, decode_image
 
 # How often another window is drawn when one shows nothing that is labelled.
 _TRIES = 8
@@ -69,8 +69,8 @@ class Picture(Protocol):
     def size(self) -> tuple[int, int]: ...
     @property
     def shrinks(self) -> bool: ...
-    def region(self, box: tuple[int, int, int, int], shrink: int = 1) -> npt.NDArray[np.uint8]: ...
-    def mask_rows(self, rows: int) -> Mask | None: ...
+    def region(self, box: Region, shrink: int = 1) -> npt.NDArray[np.uint8]: ...
+    def mask_region(self, box: Region) -> Mask | None: ...
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Window:
     shrink: int = 1
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
+    def box(self) -> Region:
         return self.left, self.top, self.right, self.bottom
 
 
@@ -159,13 +159,12 @@ def training_view(
         SampleError: what the view shows is damaged.
     """
     height, width = picture.size
-    mask: Mask | None = None
     for attempt in range(_TRIES):
         window = draw_window(height, width, settings, rng, picture.shrinks)
-        if mask is None or len(mask) < window.bottom:
-            # Where one window is not enough, the next one may lie anywhere.
-            mask = picture.mask_rows(window.bottom if attempt == 0 else height)
-        seen = None if mask is None else crop_mask(mask, window, ignore)
+        if attempt < 2:  # where one window is not enough, the next ones may lie anywhere
+            region = (0, 0, width, height) if attempt else window.box
+            mask = picture.mask_region(region)
+        seen = None if mask is None else crop_mask(mask, window, ignore, region)
         inside, kept = crop_boxes(boxes, window)
         if (seen is not None and (seen != ignore).any()) or len(inside):
             break
@@ -222,15 +221,14 @@ def crop_image(picture: Picture, window: Window, out: Tensor) -> None:
     part = interpolate(part.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0]
     if size != (window.crop, window.crop):
         out[:] = torch.tensor(_PADDING, dtype=torch.uint8)[:, None, None]
-    out[:, window.y0 : window.y1, window.x0 : window.x1] = part
-    if window.mirrored:
-        out.copy_(out.flip(2))
+    x0 = window.crop - window.x1 if window.mirrored else window.x0
+    out[:, window.y0 : window.y1, x0 : x0 + size[1]] = part.flip(2) if window.mirrored else part
 
 
-def crop_mask(mask: Mask, window: Window, ignore: int) -> Mask:
-    """The window's view of a mask ``[H, W]`` (or its rows down to the window's end): the pixel under each centre."""
-    ys = _nearest(window.top, window.bottom, window.y1 - window.y0)
-    xs = _nearest(window.left, window.right, window.x1 - window.x0)
+def crop_mask(mask: Mask, window: Window, ignore: int, region: Region) -> Mask:
+    """The window's view of a mask, of which this is the region ``[H, W]``: the pixel under each centre."""
+    ys = _nearest(window.top, window.bottom, window.y1 - window.y0) - region[1]
+    xs = _nearest(window.left, window.right, window.x1 - window.x0) - region[0]
     part: Mask = mask.take(ys, axis=0).take(xs[::-1] if window.mirrored else xs, axis=1)
     if part.shape == (window.crop, window.crop):
         return part

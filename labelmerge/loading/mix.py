@@ -32,6 +32,7 @@ from labelmerge.errors import ConfigError, LabelmergeError, SampleError, ShardEr
 from labelmerge.labels import LabelSpace
 from labelmerge.loading.augment import Augmentation, Photometric, finish, training_view
 from labelmerge.loading.stream import NO_BOXES, Boxes, Decoded, Encoded, ShardSet
+from labelmerge.memory import keep_memory
 
 M = TypeVar("M", Tensor, Tensor | None)
 
@@ -302,6 +303,7 @@ class Mixture:
         Raises:
             ShardError: a shard can't be read, or sample after sample is corrupt.
         """
+        keep_memory()
         size = self.augmentation.crop
         slots = self.slots(step)
         images = _empty((len(slots), 3, size, size), torch.uint8)

@@ -24,6 +24,8 @@ from zlib_ng import zlib_ng
 from labelmerge.errors import SampleError
 
 Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Region = tuple[int, int, int, int]
+"""Left, top, right, bottom, in pixels."""
 
 # What a JPEG can be divided by while it is decoded, coarsest first.
 SHRINKS = (8, 4, 2, 1)
@@ -34,6 +36,7 @@ _SEQUENTIAL = (0xC0, 0xC1)  # SOF0, SOF1: one pass over the picture from top to 
 _OTHER_FRAMES = (*range(0xC2, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SCAN = 0xDA
 _FILTER_UP = 2  # PNG specification 9.2
+_BLOCK = 16  # rows of a mask that are added up side by side
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_END = b"\xff\xd9"
 _TAIL = 64  # where a whole JPEG's end is; some files have a few bytes more
@@ -44,7 +47,7 @@ def open_image(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def image_region(data: bytes, region: tuple[int, int, int, int], shrink: int = 1) -> npt.NDArray[np.uint8]:
+def image_region(data: bytes, region: Region, shrink: int = 1) -> npt.NDArray[np.uint8]:
     """A part of an image.
 
     Args:
@@ -85,32 +88,33 @@ def _decoded(data: bytes, shrink: int) -> npt.NDArray[np.uint8]:
     return whole
 
 
-def decode_mask(data: bytes, name: str, size: tuple[int, int], rows: int | None = None) -> Mask:
-    """A single channel PNG: uint8 or uint16 ``[H, W]``, or its first `rows` rows.
+def decode_mask(data: bytes, name: str, size: tuple[int, int], region: Region | None = None) -> Mask:
+    """A single channel PNG: uint8 or uint16 ``[H, W]``, or a part of it.
 
     Args:
         name: what errors call it.
         size: height and width that it must have.
+        region: left, top, right, bottom in pixels, within it; None for all of it.
 
     Raises:
         SampleError: it has several channels or another size.
-        What Pillow raises at damaged files.
+        What Pillow raises at files that are damaged in what is decoded.
     """
     image = open_image(data)
     if image.mode not in ("L", "P", "I;16", "I"):
         raise SampleError(f"{name} is not a single channel image ({image.mode})")
     if image.size != (size[1], size[0]):
         raise SampleError(f"{name} is {image.size[0]}x{image.size[1]}, the image {size[1]}x{size[0]}")
-    rows = size[0] if rows is None else min(rows, size[0])
-    mask = _differences_added(data, rows, size[1])
-    if mask is not None:
-        return mask
-    values = np.asarray(image if rows == size[0] else open_image(first_rows(data, rows)))
-    return values if values.dtype == np.uint8 else values.astype(np.uint16)
+    x0, y0, x1, y1 = region or (0, 0, size[1], size[0])
+    mask = _differences_added(data, size[1], x0, x1, y1)
+    if mask is None:
+        values = np.asarray(image if y1 == size[0] else open_image(first_rows(data, y1)))[:y1, x0:x1]
+        mask = values if values.dtype == np.uint8 else values.astype(np.uint16)
+    return mask[y0:]
 
 
-def _differences_added(data: bytes, rows: int, width: int) -> Mask | None:
-    """The first rows of a greyscale PNG of which every row is stored as its difference from the one above ("Up").
+def _differences_added(data: bytes, width: int, left: int, right: int, rows: int) -> Mask | None:
+    """The first rows, from left to right, of a grey PNG whose every row is its difference from the one above ("Up").
 
     `labelmerge shard` writes masks so. Unpacking them here takes a third of the time of Pillow, whose decoder goes byte
     by byte. None where it is another PNG or a damaged one: Pillow says what is wrong with it.
@@ -118,23 +122,34 @@ def _differences_added(data: bytes, rows: int, width: int) -> Mask | None:
     bits, kind, interlaced = data[24], data[25], data[28]
     if kind != 0 or bits not in (8, 16) or interlaced or data[37:41] != b"IDAT":
         return None
-    stride = width * bits // 8
+    size = bits // 8
+    stride = 1 + width * size
     packed = memoryview(data)[41 : 41 + struct.unpack_from(">I", data, 33)[0]]
     try:
-        unpacked = zlib_ng.decompressobj().decompress(packed, rows * (stride + 1))
+        unpacked = zlib_ng.decompressobj().decompress(packed, rows * stride)
     except zlib_ng.error:  # type: ignore[misc]  # its stub declares it as an instance
         return None
-    if len(unpacked) < rows * (stride + 1):
+    if len(unpacked) < rows * stride:
         return None
-    stored = np.frombuffer(unpacked, dtype=np.uint8).reshape(rows, stride + 1)
+    stored = np.frombuffer(unpacked, dtype=np.uint8).reshape(rows, stride)
     if (stored[:, 0] != _FILTER_UP).any():
         return None
-    values = stored[:, 1:].copy()
-    above = values[0]
-    for row in values[1:]:
-        np.add(row, above, out=row)
-        above = row
+    values = stored[:, 1 + left * size : 1 + right * size].copy()
+    _add_downwards(values)
     return values if bits == 8 else values.view(">u2").astype(np.uint16)
+
+
+def _add_downwards(values: npt.NDArray[np.uint8]) -> None:
+    """Add to every row all rows above it, modulo 256, in place; in blocks, because a few large additions are fast."""
+    count = len(values) // _BLOCK
+    blocks = values[: count * _BLOCK].reshape(count, _BLOCK, values.shape[1])
+    for row in range(1, _BLOCK):
+        blocks[:, row] += blocks[:, row - 1]
+    for block in range(1, count):
+        blocks[block, -1] += blocks[block - 1, -1]
+    blocks[1:, :-1] += blocks[:-1, -1:]
+    for row in range(max(1, count * _BLOCK), len(values)):
+        values[row] += values[row - 1]
 
 
 def first_rows(data: bytes, rows: int) -> bytes:

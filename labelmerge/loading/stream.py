@@ -26,7 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from labelmerge.errors import RecipeError, SampleError, ShardError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
-from labelmerge.loading.pixels import Mask, decode_image, decode_mask, image_region, open_image
+from labelmerge.loading.pixels import Mask, Region, decode_image, decode_mask, image_region, open_image
 
 _FORMAT = "labelmerge-shards/2"
 _MANIFEST = "manifest.json"
@@ -83,12 +83,13 @@ class Decoded:
     def shrinks(self) -> bool:
         return False
 
-    def region(self, box: tuple[int, int, int, int], shrink: int = 1) -> npt.NDArray[np.uint8]:
+    def region(self, box: Region, shrink: int = 1) -> npt.NDArray[np.uint8]:
         x0, y0, x1, y1 = box
         return self.image[y0:y1, x0:x1]
 
-    def mask_rows(self, rows: int) -> Mask | None:
-        return self.mask
+    def mask_region(self, box: Region) -> Mask | None:
+        x0, y0, x1, y1 = box
+        return None if self.mask is None else self.mask[y0:y1, x0:x1]
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +169,7 @@ class Encoded:
                 meta=meta,
             )
 
-    def region(self, box: tuple[int, int, int, int], shrink: int = 1) -> npt.NDArray[np.uint8]:
+    def region(self, box: Region, shrink: int = 1) -> npt.NDArray[np.uint8]:
         """The image within `box` (left, top, right, bottom; multiples of `shrink`), at a `shrink`-th of its size.
 
         Returns:
@@ -177,10 +178,10 @@ class Encoded:
         with self._named():
             return image_region(self._image, box, shrink)
 
-    def mask_rows(self, rows: int) -> Mask | None:
-        """The mask's first `rows` rows or more; None in a box dataset."""
+    def mask_region(self, box: Region) -> Mask | None:
+        """The mask within `box` (left, top, right, bottom); None in a box dataset."""
         with self._named():
-            return self._mask(rows)
+            return self._mask(box)
 
     def picture(self) -> Decoded:
         """The whole image and mask."""
@@ -199,12 +200,12 @@ class Encoded:
             raise SampleError("no image (jpg or png)")
         return data
 
-    def _mask(self, rows: int | None) -> Mask | None:
+    def _mask(self, box: Region | None) -> Mask | None:
         if self.annotation_type == "box":
             return None
         if "mask.png" not in self.members:
             raise SampleError("no mask.png")
-        mask = decode_mask(self.members["mask.png"], "mask.png", self.size, rows)
+        mask = decode_mask(self.members["mask.png"], "mask.png", self.size, box)
         if mask.dtype != self.space.dtype:
             raise SampleError(f"mask.png is {mask.dtype}, but its label space needs {np.dtype(self.space.dtype)}")
         return mask

@@ -15,10 +15,9 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import numpy as np
-
 from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
 from labelmerge.files import atomic_file
+from labelmerge.memory import keep_memory
 from labelmerge.sharding.members import Made, Tally, make_sample
 from labelmerge.sharding.plan import Options, Task
 from labelmerge.sharding.readers import READERS
@@ -111,7 +110,7 @@ def run(job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "l
 
 def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
     """Make one shard; yields after every candidate."""
-    _keep_memory()
+    keep_memory()
     dataset, split = job.source.recipe.name, job.source.split
     shard = Shard(task.number, f"{dataset}-{split}-{task.number:06d}.tar")
     tally = Tally(shard.class_pixels, shard.class_boxes, notes=shard.notes)
@@ -144,16 +143,6 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
     shard.bytes, shard.sha256 = hashing.bytes, hashing.digest.hexdigest()
     shard.ignored_pixels, shard.sizes, shard.sources = tally.ignored_pixels, tally.sizes.to_json(), tally.sources
     return shard
-
-
-def _keep_memory() -> None:
-    """Have the C library reuse pictures' memory instead of giving it back and asking for it anew, for each sample.
-
-    Fresh memory costs a page fault for every 4 KiB: a fifth of the time. glibc maps what is larger than a threshold,
-    which rises to the size of any mapped block that is freed, up to 32 MiB: such a block is asked for and let go, never
-    written to (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
-    """
-    np.empty((32 << 20) - (64 << 10), dtype=np.uint8)
 
 
 class _Empty(Exception):

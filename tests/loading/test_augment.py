@@ -84,13 +84,14 @@ def view_of(
 @pytest.mark.parametrize("window", WINDOWS)
 def test_masks_take_the_nearest_pixel_and_ignore_outside(window: Window) -> None:
     mask = np.random.default_rng(0).integers(0, 200, (HEIGHT, WIDTH), dtype=np.uint8)
-    view = crop_mask(mask, window, 255)
+    view = crop_mask(mask, window, 255, (0, 0, WIDTH, HEIGHT))
     assert view.dtype == np.uint8 and view.shape == (96, 96)
     for y in range(window.crop):
         for x in range(window.crop):
             place = pixel_under(window, y, x)
             assert view[y, x] == (255 if place is None else mask[place])
-    assert (crop_mask(mask[: window.bottom], window, 255) == view).all()
+    part = mask[window.top : window.bottom, window.left : window.right]
+    assert (crop_mask(part, window, 255, window.box) == view).all()
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -114,7 +115,7 @@ def test_boxes_cover_the_same_pixels_as_a_mask_of_them(window: Window) -> None:
         x0, y0, x1, y1 = boxes[which].astype(int)
         mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
         mask[y0:y1, x0:x1] = 1
-        rows, columns = np.nonzero(crop_mask(mask, window, 0))
+        rows, columns = np.nonzero(crop_mask(mask, window, 0, (0, 0, WIDTH, HEIGHT)))
         seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(box, seen, atol=0.5 + 1e-4)  # a mask's edge lies on a pixel's edge
         assert (box >= 0).all() and (box <= window.crop).all()

@@ -137,21 +137,23 @@ def test_headers_that_lie_never_do_more_than_fail() -> None:
 
 @pytest.mark.parametrize("by", ["Pillow", "labelmerge"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_the_first_rows_of_a_mask(dtype: type[np.uint8 | np.uint16], by: str) -> None:
+def test_a_part_of_a_mask(dtype: type[np.uint8 | np.uint16], by: str) -> None:
     wide = 300 * label_mask(HEIGHT, WIDTH, 200).astype(np.uint16)
     mask: npt.NDArray[Any] = wide.astype(dtype)  # modulo 256 in 8 bits
     data = png(mask) if by == "Pillow" else png_bytes(mask)
     size = (HEIGHT, WIDTH)
     whole = decode_mask(data, "mask.png", size)
     assert whole.dtype == dtype and (whole == mask).all()
-    for rows in (1, 2, 77, 149, 150, 151):
-        part = decode_mask(data, "mask.png", size, rows)
-        assert part.dtype == dtype and (part == mask[:rows]).all()
-    assert (_differences_added(data, 20, WIDTH) is None) == (by == "Pillow")
+    for bottom in (1, 2, 15, 16, 17, 33, 77, 149, 150):
+        for x0, y0, x1 in ((0, 0, WIDTH), (3, bottom // 2, 50), (WIDTH - 1, bottom - 1, WIDTH)):
+            part = decode_mask(data, "mask.png", size, (x0, y0, x1, bottom))
+            assert part.dtype == dtype and (part == mask[y0:bottom, x0:x1]).all()
+            assert part.shape == (bottom - y0, x1 - x0)
+    assert (_differences_added(data, WIDTH, 0, WIDTH, 20) is None) == (by == "Pillow")
     for damaged in (data[:60], data[:44] + bytes(30) + data[74:]):
         with pytest.raises((OSError, SyntaxError)):
             decode_mask(damaged, "mask.png", size)
     with pytest.raises(SampleError, match="97x150, the image 97x151"):
-        decode_mask(data, "mask.png", (151, 97), 5)
+        decode_mask(data, "mask.png", (151, 97), (0, 0, 97, 5))
     with pytest.raises(SampleError, match="not a single channel"):
-        decode_mask(png(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)), "mask.png", size, 5)
+        decode_mask(png(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)), "mask.png", size, (0, 0, 97, 5))
