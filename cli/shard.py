@@ -118,6 +118,8 @@ def command(
 
 
 def _text(report: Any, check: bool) -> str:
+    from labelmerge.sharding.stats import size
+
     notes = sorted(report.notes.items(), key=lambda note: (-note[1], note[0]))
     lines = [f"{what.replace('_', ' ')}: {count}" for what, count in notes[:_MAX_NOTES_SHOWN]]
     if len(notes) > _MAX_NOTES_SHOWN:
@@ -130,23 +132,15 @@ def _text(report: Any, check: bool) -> str:
         lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
     lines.append(f"classes: {report.classes_seen} of {report.classes} occur")
     counts = f"{report.written:,} of {options.counted(report.found, 'image')} of {report.dataset} {report.split}"
-    size = f"{options.counted(report.shards, 'shard')}, {_size(report.bytes)}"
+    shards = f"{options.counted(report.shards, 'shard')}, {size(report.bytes)}"
     took = f"{report.seconds:.0f} s" if report.seconds < _MINUTE else f"{report.seconds / _MINUTE:.0f} min"
     if check:
-        lines.append(f"Would write {counts} ({size}, {report.image_format}; about {took}); wrote nothing.")
+        lines.append(f"Would write {counts} ({shards}, {report.image_format}; about {took}); wrote nothing.")
     elif report.part[1] > 1:
         part = f"part {report.part[0]}/{report.part[1]}"
-        lines.append(f"Wrote {part}, {counts}, to {report.folder} ({size}, {took}).")
+        lines.append(f"Wrote {part}, {counts}, to {report.folder} ({shards}, {took}).")
         lines.append(f"When all parts are done: labelmerge verify --finish {report.folder}")
     else:
         kept = f", {report.kept} of them there already" if report.kept else ""
-        lines.append(f"Wrote {counts} to {report.folder} ({size}{kept}, {took}).")
+        lines.append(f"Wrote {counts} to {report.folder} ({shards}{kept}, {took}).")
     return "\n".join(map(printable, lines))
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count} bytes"
-        count /= 1000
-    return f"{count:.3g} TB"
