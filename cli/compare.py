@@ -30,7 +30,7 @@ _EVAL = "eval_"
     type=options.folder,
     required=True,
     multiple=True,
-    metavar="DIR",
+    metavar="DIR…",
     help="What all variants are measured on.",
 )
 @options.out_folder("A run for each variant, and the report. The same command again does what is left to do.")
@@ -47,7 +47,7 @@ _EVAL = "eval_"
 @click.option(
     "--eval-split",
     type=click.Choice(["train", "val", "test"]),
-    help="Which split of each dataset to measure on; default: val, where there is none test, then train.",
+    help="Which split of each dataset to measure on; default: val; without one, test; without that, train.",
 )
 @click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(

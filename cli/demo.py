@@ -16,10 +16,17 @@ from . import options
 @click.command("demo")
 @options.out_folder("A new folder, or that of an earlier demo, which is replaced.")
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="How many worlds; gives mean and spread."
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How many worlds; gives mean and spread.",
 )
 @options.seed
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps of every model; fewer is faster and worse.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Training steps of every model; fewer is faster and worse."
+)
 @click.option("--quick", is_flag=True, help="A few images and steps: shows that everything runs, and nothing else.")
 @options.as_json
 def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, as_json: bool) -> None:

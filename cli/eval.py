@@ -41,7 +41,7 @@ from . import options
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test"]),
-    help="Which split of each dataset; default: val, where there is none test, then train.",
+    help="Which split of each dataset; default: val; without one, test; without that, train.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option("--per-class", is_flag=True, help="Show the IoU of every class (it always is in the JSON).")
@@ -69,7 +69,7 @@ def command(
       labelmerge eval --checkpoint run --shards shards-out/camvid --out results.json --short-edge 720
       labelmerge eval --checkpoint run --dataset cityscapes --root ~/data/cityscapes --bank bank --out results.json \\
         --short-edge 1080 --window 640 --scales 0.5:1.75:0.25 --flip
-      torchrun --nproc-per-node 8 -m labelmerge.cli eval --checkpoint run --shards shards-out/* --out results.json
+      torchrun --nproc-per-node 8 --no-python labelmerge eval --checkpoint run --shards shards-out/* --out results.json
     """
     if len(names) != len(roots):
         raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")

@@ -44,7 +44,7 @@ def shards(
     what: str = "Folders that `shard` wrote: a split, a dataset, or a folder of datasets.", required: bool = True
 ) -> Callable[[F], F]:
     """`--shards DIR…`: may be repeated, and takes several folders at once."""
-    return click.option("--shards", type=folder, required=required, multiple=True, metavar="DIR", help=what)
+    return click.option("--shards", type=folder, required=required, multiple=True, metavar="DIR…", help=what)
 
 
 def device(function: F) -> F:
@@ -56,9 +56,9 @@ def device(function: F) -> F:
 
 def seed(function: F) -> F:
     """`--seed N`."""
-    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")(
-        function
-    )
+    return click.option(
+        "--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Random seed."
+    )(function)
 
 
 def as_json(function: F) -> F:

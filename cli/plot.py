@@ -33,7 +33,7 @@ def command() -> None:
     """
 
 
-@command.command("similarity")
+@command.command("similarity", short_help="Draw the matrix of all cosines.")
 @options.bank()
 @click.option("--words", type=options.folder, metavar="BANK", help="A bank of bare words, drawn beside the other.")
 @_datasets
@@ -61,7 +61,7 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
     click.echo(f"Drew {options.counted(drawn.labels, 'label')}: {out}")
 
 
-@command.command("map")
+@command.command("map", short_help="Draw all labels on a flat map, by meaning.")
 @options.bank()
 @_datasets
 @options.seed
@@ -82,7 +82,7 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
     click.echo(f"Drew {labels} of {texts}, {drawn.named} of them by name: {out}")
 
 
-@command.command("neighbours")
+@command.command("neighbours", short_help="Tell what lies nearest to given labels.")
 @options.bank()
 @click.option(
     "--label",
@@ -93,7 +93,14 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
     help="A name, DATASET:NAME or DATASET:INDEX; may be repeated.",
 )
 @_datasets
-@click.option("--count", type=click.IntRange(min=1), default=8, show_default=True, help="How many neighbours of each.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=8,
+    show_default=True,
+    help="How many neighbours of each.",
+)
 @click.option("--out", type=options.new_file, metavar="FILE", help=f"{_PICTURE} Without it, only text is printed.")
 @options.as_json
 def neighbours(

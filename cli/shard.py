@@ -31,7 +31,10 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.option("--root", type=options.folder, required=True, metavar="DIR", help="Where the dataset was unpacked.")
 @click.option("--split", type=click.Choice(SPLITS), help="Which split, by this name. --check alone looks at all.")
 @click.option(
-    "--out", type=options.folder, metavar="DIR", help="Folder for all shards; they go into DIR/<dataset>/<split>/."
+    "--out",
+    type=options.folder,
+    metavar="DIR",
+    help="Folder for all shards, which go into DIR/<dataset>/<split>/; needed unless --check.",
 )
 @click.option(
     "--short-edge", type=click.IntRange(min=1), metavar="N", help="Shrink larger images to this short edge, in pixels."

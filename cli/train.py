@@ -92,7 +92,7 @@ def command(
     \b
     Example:
       labelmerge train --shards shards-out --bank bank --out run --preset tiny --steps 300
-      torchrun --nproc-per-node 8 -m labelmerge.cli train --shards shards-out --bank bank --out run \\
+      torchrun --nproc-per-node 8 --no-python labelmerge train --shards shards-out --bank bank --out run \\
         --preset segformer-b5
       labelmerge train --shards shards-out/nyuv2 --bank bank --out fine-tuned --preset segformer-b5 \\
         --init run --steps 20000 --set eval_sets=true
@@ -138,5 +138,6 @@ def command(
         f"{result.steps} step{'s' if result.steps > 1 else ''}, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
         + (f", {result.skipped} corrupt samples replaced" if result.skipped else "")
         + f": {result.checkpoint} and {out / 'curves.png'}. "
-        f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(own_bank))} --out results.json",
+        f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(own_bank))} "
+        f"--out {shlex.quote(str(out / 'results.json'))}",
     )
