@@ -163,7 +163,7 @@ class TrainConfig:
             # `not >=` rather than `<`, which lets nan through
             if isinstance(value, int | float) and not value >= 0:
                 problems.append(f"{name} must not be negative, and is {value}")
-            if isinstance(value, int) and value > _LARGEST:
+            if isinstance(value, int | float) and value > _LARGEST:
                 problems.append(f"{name} must be at most {_LARGEST}, not {value}")
         if not self.losses or set(self.losses) - set(LOSSES) or len(set(self.losses)) < len(self.losses):
             problems.append(f"losses must be some of {', '.join(LOSSES)}, not {list(self.losses)}")

@@ -61,6 +61,7 @@ def test_the_summary_has_every_setting() -> None:
         ({"flip": 2.0}, "flip must be within 0 to 1"),
         ({"lr": -1.0}, "lr must not be negative"),
         ({"lr": math.nan}, "lr must not be negative"),
+        ({"lr": math.inf}, "lr must be at most"),
         ({"scale_min": 3.0}, "scale_min"),
         ({"temperature": 5.0}, "temperature must be within"),
         ({"seed": 2**63}, "seed must be at most 9223372036854775807"),
