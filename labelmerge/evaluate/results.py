@@ -120,7 +120,8 @@ def load_bank(folder: Path | None, checkpoint: Checkpoint) -> Bank:
     if folder is None:
         if checkpoint.bank_folder is None:
             raise CheckpointError("the checkpoint carries no bank", where=checkpoint.folder, fix="Give --bank")
-        return Bank.load(checkpoint.bank_folder)
+        # Without its folder: no message is to advise adding to what a checkpoint carries.
+        return replace(Bank.load(checkpoint.bank_folder), folder=None)
     bank = Bank.load(folder)
     fix = "Use a bank of the encoder that the checkpoint was trained with"
     if checkpoint.bank_folder is not None:

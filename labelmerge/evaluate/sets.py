@@ -171,11 +171,13 @@ def from_folder(dataset: str, root: Path, split: str | None) -> EvalSet:
     first: LabelmergeError | None = None
     for each in (split,) if split else _PREFERENCE:
         try:
-            return _from_folder(dataset, root, each)
+            found = _from_folder(dataset, root, each)
         except (LayoutError, UsageError) as error:
-            if split is None and first is None and root.is_dir():
-                _log.info("%s", error)
             first = first or error
+        else:
+            if first is not None:
+                _log.info("%s %s is measured, because %s can't be: %s", found.dataset, each, _PREFERENCE[0], first)
+            return found
     assert first is not None
     raise first
 

@@ -73,6 +73,14 @@ def test_folder_and_shards_give_the_same(world: Path) -> None:
     assert sorted(path.name for path in (world / "data").iterdir()) == ["images", "masks"]
 
 
+def test_a_split_that_is_taken_for_want_of_another_is_said(world: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for kind in ("images", "masks"):
+        (world / "data" / kind / "val").rename(world / "data" / kind / "test")
+    with caplog.at_level("INFO", logger="labelmerge"):
+        evaluate(world / "run", [], None, world / "r.json", datasets=[(str(world / "streets.toml"), world / "data")])
+    assert "streets test is measured, because val can't be: " in caplog.text
+
+
 def load_recipe_sha(world: Path) -> str:
     """As the manifest of the shards has it."""
     return str(json.loads((world / "shards/streets/val/manifest.json").read_text())["recipe"]["sha256"])

@@ -183,6 +183,9 @@ def test_without_a_bank_the_checkpoints_own_is_used(world: Path, tools: Any) -> 
     given = evaluate(world / "run", [world / "shards"], world / "bank", world / "given.json")
     own = evaluate(world / "run", [world / "shards"], None, world / "own.json")
     assert own.to_json()["sets"] == given.to_json()["sets"]
+    tools.run(world / "other", tools.bank([("rooms", 0, "wall", "")]))
+    with pytest.raises(BankError, match=r"no vector for .* `labelmerge embed rooms --out BANK` adds them"):
+        evaluate(world / "other", [world / "shards"], None, world / "r.json")
     tools.run(world / "bare", None)
     with pytest.raises(CheckpointError, match="carries no bank. Give --bank"):
         evaluate(world / "bare", [world / "shards"], None, world / "r.json")
