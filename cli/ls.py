@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -73,5 +74,8 @@ def _page(recipe: Recipe) -> str:
         ("Homepage", recipe.homepage),
         ("Recipe", str(recipe.path)),
     ]
+    if not recipe.about:  # which would show the trees on disk; without it, the patterns themselves
+        for layout in (recipe.layout, *(variant.layout or {} for variant in recipe.variants)):
+            facts += [("Layout", f"{key} = {json.dumps(value, ensure_ascii=False)}") for key, value in layout.items()]
     lines = [f"{name:9}{value}" for name, value in facts if value]
     return "\n".join([recipe.about or recipe.title or recipe.name, "", *lines, "", f"{len(space)} classes:", classes])

@@ -81,5 +81,6 @@ def test_ls(run: Run, recipe: Path) -> None:
     assert names == dataset_names() == [row["name"] for row in json.loads(run("ls", "--json").stdout)]
     page = run("ls", "cityscapes").stdout
     assert "Get it   https://www.cityscapes-dataset.com" in page and "   18  bicycle\n" in page
+    assert 'Layout   images = "' in run("ls", recipe).stdout and "Layout" not in page
     facts = json.loads(run("ls", recipe, "--json").stdout)
     assert facts["classes"] == 2 and facts["label_space"]["names"] == ["grass", "shed"]
