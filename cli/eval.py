@@ -66,7 +66,7 @@ def command(
 
     \b
     Example:
-      labelmerge eval --checkpoint run --shards shards-out/camvid --out results.json --short-edge 720
+      labelmerge eval --checkpoint run --shards shards-out/camvid --out run/results.json --short-edge 720
       labelmerge eval --checkpoint run --dataset cityscapes --root ~/data/cityscapes --bank bank --out results.json \\
         --short-edge 1080 --window 640 --scales 0.5:1.75:0.25 --flip
       torchrun --nproc-per-node 8 --no-python labelmerge eval --checkpoint run --shards shards-out/* --out results.json

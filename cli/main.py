@@ -28,7 +28,7 @@ COMMANDS = {
     "export": "Write shards as COCO files.",
     "merge": "Report which labels mean the same, and which clash.",
     "train": "Train one model on all the shards.",
-    "eval": "Measure a trained model on shards, by their own labels.",
+    "eval": "Measure a trained model on shards or datasets, by their own labels.",
     "compare": "Train and measure variants of a run, and put them side by side.",
     "report": "Put runs side by side: settings, losses, results.",
     "predict": "Segment images with any list of labels.",

@@ -15,7 +15,9 @@ from . import options
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
 @click.option("--checkpoint", type=options.folder, required=True, metavar="RUN", help="A run, or one checkpoint of it.")
-@click.option("--labels", metavar="TEXT", help='"deer, grass, sky", or "deer = DESCRIPTION; grass; sky".')
+@click.option(
+    "--labels", metavar="TEXT", help='"deer, grass, sky", or "deer = DESCRIPTION; grass; sky"; or --labels-file.'
+)
 @click.option(
     "--labels-file",
     type=options.existing_file,
