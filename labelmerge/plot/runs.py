@@ -142,7 +142,7 @@ def results_table(rows: Sequence[Row]) -> Table:
     sets = set_names(rows)
     known = [measured for _, measured in rows if measured is not None]
     common = [name for name in sets if all(name in measured.sets for measured in known)]
-    shown = "" if len(common) == len(sets) else f" of {len(common)} common sets"
+    shown = "" if len(common) == len(sets) else f" of {len(common)} common set{'s' * (len(common) != 1)}"
     columns = ["run", "merge", "losses", "model", "step", *sets, *([f"harmonic mean{shown}"] if common else [])]
     numbers: list[list[float | None]] = []
     words = []
@@ -288,7 +288,7 @@ def incomparable(rows: Sequence[Row]) -> list[str]:
     for name in set_names(rows):
         within = {measured.sets[name].data for _, measured in known if name in measured.sets}
         if len(within) > 1:
-            notes.append(f"{name} is not the same data in all results.")
+            notes.append(f"{name} was read from different shards or folders, so it may not be the same data.")
     never: dict[str, list[str]] = {}
     for name, measured in known:
         some = [
