@@ -87,8 +87,8 @@ def command(
     )
     lines = [results.table(per_class=per_class), ""]
     if skipped := sum(len(result.skipped) for result in results.sets):
-        lines.append(f"{skipped} samples can't be used and were skipped; they are listed in {out}")
+        lines.append(f"Skipped, because unusable: {options.counted(skipped, 'sample')}. {out} has the reasons")
     pictures = len(results.sets)
-    lines.append(f"Wrote {out}, {results.confusion_path.name} and {pictures} picture{'s' * (pictures != 1)} beside it")
+    lines.append(f"Wrote {out}, {results.confusion_path.name} and {options.counted(pictures, 'picture')} beside it")
     if is_first():
         options.say(results.to_json(), as_json, "\n".join(lines))

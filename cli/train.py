@@ -135,8 +135,8 @@ def command(
             "skipped": result.skipped,
         },
         as_json,
-        f"{result.steps} step{'s' if result.steps > 1 else ''}, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
-        + (f", {result.skipped} corrupt sample{'s' if result.skipped > 1 else ''} replaced" if result.skipped else "")
+        f"{options.counted(result.steps, 'step')}, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
+        + (f", {options.counted(result.skipped, 'corrupt sample')} replaced" if result.skipped else "")
         + f": {result.checkpoint} and {out / 'curves.png'}. "
         f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(own_bank))} "
         f"--out {shlex.quote(str(out / 'results.json'))}",

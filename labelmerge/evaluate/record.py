@@ -152,7 +152,8 @@ class Results:
         np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})
         write_bytes(self.confusion_path, matrices.getvalue())
         for result in self.sets:
-            title = f"{result.name}: {result.images} images, mIoU {_percent(result.metrics.miou)} %"
+            images = f"{result.images} image{'s' * (result.images != 1)}"
+            title = f"{result.name}: {images}, mIoU {_percent(result.metrics.miou)} %"
             write_bytes(
                 self.picture_path(result), draw_confusion(result.confusion, result.data.space.names, title=title)
             )

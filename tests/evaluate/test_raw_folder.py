@@ -140,7 +140,7 @@ def test_command(world: Path, run: Callable[..., Any]) -> None:
     windows = ("--window", 8, "--window-stride", "1/2", "--scales", "0.5:1.5:0.5")
     result = run(*words, "--root", world / "data", *windows)
     assert result.exit_code == 0, result.output
-    assert "3 samples can't be used" in result.stdout and "most confused" in result.stdout
+    assert "Skipped, because unusable: 3 samples. " in result.stdout and "most confused" in result.stdout
     protocol = json.loads((world / "r.json").read_text())["protocol"]
     assert (protocol["window"], protocol["window_stride"], protocol["scales"]) == (8, 0.5, [0.5, 1.0, 1.5])
     assert (world / "r.confusion.streets-val.png").read_bytes().startswith(b"\x89PNG")
