@@ -92,7 +92,8 @@ def command(
     if report.several == "keep":
         lines.append("Training and evaluation use the means; the others are there for programs of your own")
     if bare := report.missing_descriptions:
-        lines.append(f"{_count(bare, 'label')} {'has' if bare == 1 else 'have'} no description, only the bare prompt")
+        said = f"{_count(bare, 'label')} {'has' if bare == 1 else 'have'} no description, only the bare prompt"
+        lines.append(f"{said}; `labelmerge describe DATASET --lint` lists them")
     if long := report.truncated:
         shown = ", ".join(report.truncated_labels[:_MAX_SHOWN]) + (", …" if long > _MAX_SHOWN else "")
         lines.append(

@@ -135,7 +135,7 @@ def load_descriptions(recipe: Recipe, overrides: Path | None = None) -> list[Des
         DescriptionsError: a file is malformed, or an override's row fits no class.
         RecipeError: a class's index fits no mask.
     """
-    rows = {row.index: row for row in read_descriptions(recipe.descriptions)}
+    rows = {row.index: row for row in _own_rows(recipe)}
     override = overrides / f"{recipe.name}.csv" if overrides is not None else None
     if override is not None and override.is_file():
         for row in read_descriptions(override):
@@ -155,7 +155,14 @@ def load_descriptions(recipe: Recipe, overrides: Path | None = None) -> list[Des
 
 def load_label_space(recipe: Recipe) -> LabelSpace:
     """The recipe's full label space. Raises DescriptionsError or RecipeError."""
-    return label_space(recipe.name, read_descriptions(recipe.descriptions))
+    return label_space(recipe.name, _own_rows(recipe))
+
+
+def _own_rows(recipe: Recipe) -> list[Description]:
+    if not recipe.descriptions.exists():
+        fix = f"The recipe of {recipe.name} names it under `descriptions`, as a path beside the recipe"
+        raise DescriptionsError("no such file", where=recipe.descriptions, fix=fix)
+    return read_descriptions(recipe.descriptions)
 
 
 def load_mixture(name: str) -> list[str]:

@@ -389,8 +389,8 @@ def main() -> None:
     for spec in options.encoder or ["offline", CLIP]:
         try:
             encoder = load_encoder(spec)
-        except EncoderError as error:
-            parts.append(f"### {spec}\n\nNot measured: {error}")
+        except EncoderError:
+            parts.append(f"### {spec}\n\nNot measured: its weights could not be had here.")
             continue
         results = measure_all(encoder, pairs, options.descriptions)
         parts.append(f"### {spec}\n\n{report(results, pairs, options.worst)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from labelmerge.catalog import load_descriptions, load_label_space, load_recipe
 from labelmerge.describe.files import Description, read_descriptions
 from labelmerge.errors import DescriptionsError
 
@@ -51,3 +53,7 @@ def test_a_file_that_is_not_there_or_is_a_folder(tmp_path: Path) -> None:
         read_descriptions(tmp_path / "a.csv")
     with pytest.raises(DescriptionsError, match="can't be read"):
         read_descriptions(tmp_path)
+    recipe = replace(load_recipe("camvid"), descriptions=tmp_path / "a.csv")
+    for load in (load_descriptions, load_label_space):
+        with pytest.raises(DescriptionsError, match="no such file. The recipe of camvid names it"):
+            load(recipe)
