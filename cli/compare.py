@@ -117,9 +117,10 @@ def command(
         options.say(plan.to_json(), as_json, "\n".join(plan.lines(before)))
         return
     # The command of this very environment, wherever it is called from.
-    program = shutil.which("labelmerge", path=Path(sys.executable).parent) or "labelmerge"
+    script = shutil.which("labelmerge", path=Path(sys.executable).parent)
+    program = [script] if script else [sys.executable, "-m", "labelmerge.cli"]
     try:
-        outcomes = run_plan(plan, [*before, program])
+        outcomes = run_plan(plan, [*before, *program])
     except KeyboardInterrupt:
         click.echo(err=True)  # ends the line of a progress bar
         raise LabelmergeError("interrupted", where=out, fix="The same command goes on where it stopped") from None

@@ -118,8 +118,9 @@ def command(
     except KeyboardInterrupt:
         if not is_first():
             raise click.exceptions.Exit(1) from None
-        fix = "The same command goes on from the newest checkpoint"
-        raise LabelmergeError("interrupted", where=out, fix=fix) from None
+        saved = any((out / "checkpoints").glob("step-*"))
+        goes_on = "goes on from the newest checkpoint" if saved else "begins anew: no checkpoint was due yet"
+        raise LabelmergeError("interrupted", where=out, fix=f"The same command {goes_on}") from None
     if not is_first():
         return
     run = shlex.quote(str(out))

@@ -171,7 +171,8 @@ class Bank:
             return (
                 "Its classes are those of a merge: embed the labels into the bank that it was made of, and train anew"
             )
-        return f"`labelmerge embed {' '.join(datasets)} --out {self.folder or 'BANK'}` adds them"
+        own = "; a dataset of your own is named by the path of its recipe"
+        return f"`labelmerge embed {' '.join(datasets)} --out {self.folder or 'BANK'}` adds them{own}"
 
     def rows(self, keys: Iterable[LabelKey]) -> Vectors:
         """The vectors of these labels, float32 [n, D]. Raises BankError where labels are missing."""

@@ -90,6 +90,9 @@ def evaluate(
     labels = [LabelVectors(vectors.rows(data.space.keys)) for data in sets]
     if short_edge is None:
         views = replace(views, short_edge=trained.short_edge)
+    for data in sets:
+        if f"{data.dataset}/{data.split}" in trained.meta.get("manifests", ()):
+            _log.warning("%s %s: the model was trained on this split", data.dataset, data.split)
     measured = []
     with processes() as ranks:
         for data, label_vectors in zip(sets, labels, strict=True):

@@ -29,6 +29,7 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "crop", "log_every", "checkpoint_every", "keep_checkpoints")
 _LARGEST = 2**63 - 1  # of TOML and of torch
+_MOST_WORKERS = 1024  # more would sooner fill a machine's memory than help
 _PROBABILITIES = ("flip", "colour", "blur", "jpeg")
 _GROUPS = {
     "model": ("model", "pretrained", "init", "method", "temperature", "temperature_lr"),
@@ -170,6 +171,8 @@ class TrainConfig:
         for name in ("drop", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{name} must be at least 0 and below 1")
+        if self.workers > _MOST_WORKERS:
+            problems.append(f"workers must be at most {_MOST_WORKERS}, not {self.workers}")
         if self.accumulate > self.batch_size:
             problems.append(f"accumulate {self.accumulate} makes more pieces than the batch has samples")
         if not 0 < self.scale_min <= self.scale_max:

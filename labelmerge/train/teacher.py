@@ -32,8 +32,15 @@ def choose_teacher(bank: Bank, device: torch.device) -> Teacher:
         EncoderError: CLIP's weights can't be had, or are not those that made the bank.
     """
     if not bank.encoder.startswith("open_clip:"):
-        _log.info("box teacher: each label's own embedding (the encoder %s has no image tower)", bank.encoder)
-        return label_teacher
+        told: list[bool] = []
+
+        def told_label_teacher(batch: Batch, labels: Tensor) -> list[Tensor]:
+            if not told:  # only now, because a run may have no boxes
+                _log.info("box teacher: each label's own embedding (the encoder %s has no image tower)", bank.encoder)
+                told.append(True)
+            return label_teacher(batch, labels)
+
+        return told_label_teacher
     from labelmerge.embed.encoders import ImageEncoder, load_image_encoder
 
     loaded: list[ImageEncoder] = []

@@ -201,6 +201,16 @@ def test_the_report_reads_what_was_written(world: Path) -> None:
     assert measured.sets["streets-val"].data == results.sets[1].data.source["manifest_sha256"]
 
 
+def test_what_was_trained_on_is_said(world: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (meta,) = (world / "run").rglob("meta.json")
+    content = json.loads(meta.read_text())
+    meta.write_text(json.dumps({**content, "manifests": {"streets/val": "0" * 64, "rooms/train": "1" * 64}}))
+    evaluate(world / "run", [world / "shards"], None, world / "r.json")
+    assert [record.getMessage() for record in caplog.records if "trained on" in record.getMessage()] == [
+        "streets val: the model was trained on this split"
+    ]
+
+
 def test_limit_spreads_over_the_set(world: Path) -> None:
     result = evaluate(world / "run", [world / "shards"], world / "bank", world / "r.json", limit=2)
     assert [measured.images for measured in result.sets] == [2, 2]

@@ -62,6 +62,7 @@ def test_the_summary_has_every_setting() -> None:
         ({"lr": -1.0}, "lr must not be negative"),
         ({"lr": math.nan}, "lr must not be negative"),
         ({"lr": math.inf}, "lr must be at most"),
+        ({"workers": 100_000}, "workers must be at most 1024, not 100000"),
         ({"scale_min": 3.0}, "scale_min"),
         ({"temperature": 5.0}, "temperature must be within"),
         ({"seed": 2**63}, "seed must be at most 9223372036854775807"),
