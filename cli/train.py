@@ -118,8 +118,10 @@ def command(
     except KeyboardInterrupt:
         if not is_first():
             raise click.exceptions.Exit(1) from None
-        saved = any((out / "checkpoints").glob("step-*"))
-        goes_on = "goes on from the newest checkpoint" if saved else "begins anew: no checkpoint was due yet"
+        from labelmerge.model.checkpoint import newest_checkpoint
+
+        none = newest_checkpoint(out) is None
+        goes_on = "begins anew: no checkpoint was due yet" if none else "goes on from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=f"The same command {goes_on}") from None
     if not is_first():
         return

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.device import choose_device
-from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError, UsageError, did_you_mean
+from labelmerge.errors import ConfigError, LabelmergeError, UsageError, did_you_mean
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.evaluate.views import Views
 from labelmerge.files import locked, output_faults
-from labelmerge.model.checkpoint import find_checkpoint, read_meta
+from labelmerge.model.checkpoint import newest_checkpoint, read_meta
 from labelmerge.plot.run_records import read_results
 from labelmerge.plot.runs import report_runs
 from labelmerge.ranks import Ranks
@@ -312,7 +312,7 @@ def _plan_job(
 
     config = load_config(preset, config_file, dict(map(parse_setting, assignments)))
     _refuse_mapping(config, "mapping" in asked.settings)
-    checkpoint = _newest(folder)
+    checkpoint = newest_checkpoint(folder)
     with _quietly():
         inputs = read_inputs(shards, bank, asked.split, config, find_method(config.method), Ranks())
         for data in sets:
@@ -353,13 +353,6 @@ def _options(options: Mapping[str, Any]) -> list[str]:
             value = ",".join(str(number).removesuffix(".0") for number in value)
         words += [flag] if value is True else [flag, str(value)]
     return words
-
-
-def _newest(folder: Path) -> Path | None:
-    try:
-        return find_checkpoint(folder)
-    except CheckpointError:
-        return None
 
 
 def _is_measured(

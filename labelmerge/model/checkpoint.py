@@ -209,6 +209,14 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run; None where there is none yet, or no run."""
+    try:
+        return find_checkpoint(run)
+    except CheckpointError:
+        return None
+
+
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Load a checkpoint for use.
 

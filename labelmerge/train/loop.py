@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from labelmerge.errors import CheckpointError, ConfigError
+from labelmerge.errors import ConfigError
 from labelmerge.loading.mix import Batch
 from labelmerge.model.build import SegmentationModel
-from labelmerge.model.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
+from labelmerge.model.checkpoint import load_checkpoint, load_state, newest_checkpoint, save_checkpoint
 from labelmerge.model.temperature import Temperature
 from labelmerge.progress import Track, no_track
 from labelmerge.ranks import Ranks
@@ -127,7 +127,7 @@ def _train(
     whole_config = {}
     if first:
         held.enter_context(lock_run(out))
-    start, checkpoint = 0, _newest(out)
+    start, checkpoint = 0, newest_checkpoint(out)
     if first:
         whole_config = claim_run(out, config, inputs.record, begun=checkpoint is not None)
     _refuse_too_many_pieces(config, ranks)
@@ -361,13 +361,6 @@ def _pieces(batch: Batch, count: int) -> list[Batch]:
 def _gradients_stay(network: nn.Module, more: bool) -> AbstractContextManager[None]:
     """While `more` pieces of the batch come, gradients need not go to the other processes yet."""
     return network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext()
-
-
-def _newest(out: Path) -> Path | None:
-    try:
-        return find_checkpoint(out)
-    except CheckpointError:
-        return None
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:

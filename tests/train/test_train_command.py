@@ -73,13 +73,14 @@ def test_ctrl_c_is_one_line(
     def interrupt_at_once(run: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("labelmerge.loading.mix.Mixture.batch", interrupt)
-    result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr("labelmerge.loading.mix.Mixture.batch", interrupt)
+        result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
     assert result.exit_code == 1
     last = f"Error: {tmp_path / 'run'}: interrupted. The same command begins anew: no checkpoint was due yet"
     assert result.stderr.strip().splitlines()[-1] == last
-    (tmp_path / "run/checkpoints/step-000002").mkdir(parents=True)
-    monkeypatch.setattr("labelmerge.train.loop.find_checkpoint", interrupt_at_once)
+    assert run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK).exit_code == 0
+    monkeypatch.setattr("labelmerge.train.loop.newest_checkpoint", interrupt_at_once)
     result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
     assert result.stderr.strip().endswith("interrupted. The same command goes on from the newest checkpoint")
 
