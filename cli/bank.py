@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labelmerge.text import aligned
+
 from . import options
 
 if TYPE_CHECKING:
-    from labelmerge.embed.versions import Change, Difference, Label
+    from labelmerge.bank.versions import Change, Difference, Label
 
 _MAX_SHOWN = 5
 _MAX_LABELS = 10
@@ -41,7 +43,7 @@ def command() -> None:
 @options.as_json
 def list_command(bank: Path, as_json: bool) -> None:
     """List the versions of a bank, newest last."""
-    from labelmerge.embed.versions import list_versions
+    from labelmerge.bank.versions import list_versions
 
     versions = list_versions(bank)
     rows: list[tuple[str, ...]] = [("version", "labels", "datasets", "dim", "size", "encoder", "prompt")]
@@ -50,7 +52,11 @@ def list_command(bank: Path, as_json: bool) -> None:
         prompt = version.prompt[0] + (f" (and {len(version.prompt) - 1} more)" if len(version.prompt) > 1 else "")
         numbers = (str(version.labels), str(len(version.datasets)), str(version.dim))
         rows.append((version.version, *numbers, size, version.encoder, prompt))
-    text = f"{_table(rows)}\n{len(versions)} version{'s' if len(versions) > 1 else ''} in {bank}; commands use the last"
+    lines = aligned(rows, left=len(rows[0]))
+    text = (
+        "\n".join(lines)
+        + f"\n{len(versions)} version{'s' if len(versions) > 1 else ''} in {bank}; commands use the last"
+    )
     options.say({"versions": [version.to_json() for version in versions]}, as_json, text)
 
 
@@ -61,8 +67,8 @@ def list_command(bank: Path, as_json: bool) -> None:
 @options.as_json
 def show_command(bank: Path, version: str | None, datasets: tuple[str, ...], as_json: bool) -> None:
     """Show what a version holds, and what made it."""
-    from labelmerge.embed.bank import Bank
-    from labelmerge.embed.versions import summarise
+    from labelmerge.bank.bank import Bank
+    from labelmerge.bank.versions import summarise
 
     loaded = Bank.load(bank, version)
     about = summarise(loaded)
@@ -106,7 +112,7 @@ def diff_command(bank: Path, old: str | None, new: str | None, as_json: bool) ->
     By default the newest version is compared with the one before it. The cosine says how far a label's vector moved: 1
     is not at all.
     """
-    from labelmerge.embed.versions import compare, two_versions
+    from labelmerge.bank.versions import compare, two_versions
 
     found = compare(*two_versions(bank, old, new))
     options.say(found.to_json(), as_json, "\n".join(_difference(found)))
@@ -162,8 +168,8 @@ def _moved(change: Change) -> str:
 @options.as_json
 def export_command(bank: Path, out: Path, version: str | None, datasets: tuple[str, ...], as_json: bool) -> None:
     """Write label vectors for other programs."""
-    from labelmerge.embed.bank import Bank
-    from labelmerge.embed.exchange import export_bank
+    from labelmerge.bank.bank import Bank
+    from labelmerge.bank.exchange import export_bank
 
     loaded = Bank.load(bank, version)
     chosen = loaded.for_datasets(datasets) if datasets else loaded
@@ -200,7 +206,7 @@ def import_command(
     Example:
       labelmerge bank import vectors.npy --names vectors.names.csv --made-by "my encoder" --out my_bank
     """
-    from labelmerge.embed.exchange import import_vectors
+    from labelmerge.bank.exchange import import_vectors
 
     done = import_vectors(vectors, names, out, made_by=made_by, dataset=dataset, normalise=normalise)
     rescaled = f", {done.rescaled} of them brought to unit length" if done.rescaled else ""
@@ -223,7 +229,7 @@ def prune_command(bank: Path, versions: tuple[str, ...], keep: int | None, check
 
     The newest version always stays. Runs lose nothing: each checkpoint carries the version that it was trained with.
     """
-    from labelmerge.embed.versions import prune
+    from labelmerge.bank.versions import prune
 
     if not versions and keep is None:
         raise click.UsageError("Say which versions to remove, or how many to keep with --keep N.")
@@ -233,13 +239,6 @@ def prune_command(bank: Path, versions: tuple[str, ...], keep: int | None, check
     stay = f"{len(done.kept)} version{'s' if len(done.kept) > 1 else ''} {'stay' if len(done.kept) > 1 else 'stays'}"
     lines.append(f"{_size(done.bytes)} {would}freed, {stay} in {bank}")
     options.say(done.to_json(), as_json, "\n".join(lines))
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def _size(count: int) -> str:

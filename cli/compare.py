@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelmerge.errors import LabelmergeError, UsageError
+from labelmerge.text import aligned
 
 from . import options
 from .train import settings
 
 if TYPE_CHECKING:
-    from labelmerge.compare import Outcome
+    from labelmerge.compare.compare import Outcome
 
 _EVAL = "eval_"
 
@@ -92,7 +93,7 @@ def command(
       labelmerge compare --shards shards-out --eval-shards shards-out/camvid --out table6 \\
         --vary bank=bank-words bank=bank
     """
-    from labelmerge.compare import Comparison, make_plan, run_plan
+    from labelmerge.compare.compare import Comparison, make_plan, run_plan
 
     asked = Comparison(
         out=out,
@@ -174,11 +175,4 @@ def _table(outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         figures = (*(outcome.miou.get(name) for name in sets), outcome.harmonic_mean)
         rows.append((outcome.job.variant.name, *("-" if f is None else f"{100 * f:.1f}" for f in figures)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return "\n".join(aligned(rows))

@@ -146,7 +146,7 @@ def _lint(recipes: list[Recipe], out: Path | None, encoder: str | None, limit: d
 
     settings: dict[str, Any] = dict(limit)
     if encoder:
-        from labelmerge.embed.encoders import load_encoder
+        from labelmerge.encoders.encoders import load_encoder
 
         reader = load_encoder(encoder, "cpu")
         settings["count_tokens"] = lambda text: reader.count_tokens([text])[0][0]

@@ -68,7 +68,7 @@ def command(
       labelmerge embed cityscapes camvid --encoder offline --out bank
       labelmerge embed cityscapes --encoder offline --out bank2 --prompt "{name}" --prompt "{name}: {sentence}"
     """
-    from labelmerge.embed.labels import embed_labels, find_datasets
+    from labelmerge.embed.embed import embed_labels, find_datasets
 
     report = embed_labels(
         find_datasets(datasets),

@@ -73,8 +73,8 @@ def command(
     """
     if len(names) != len(roots):
         raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")
-    from labelmerge.evaluate.results import evaluate
-    from labelmerge.ranks import is_first
+    from labelmerge.evaluate.evaluate import evaluate
+    from labelmerge.processes import is_first
 
     results = evaluate(
         checkpoint,

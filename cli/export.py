@@ -40,7 +40,7 @@ def command(folder: Path, format: str, out: Path, no_images: bool, things: Path 
     Example:
       labelmerge export shards/coco_panoptic/val --format coco-panoptic --out coco
     """
-    from labelmerge.sharding.export import export
+    from labelmerge.inspect.export import export
 
     names = (
         None if things is None else [line.strip() for line in things.read_text("utf-8").splitlines() if line.strip()]

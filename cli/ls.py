@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from labelmerge.catalog import Recipe, dataset_names, load_label_space, load_recipe
+from labelmerge.text import aligned
 
 from . import options
 
@@ -30,11 +31,7 @@ def command(dataset: str | None, as_json: bool) -> None:
         return
     rows = [_facts(load_recipe(name)) for name in dataset_names()]
     cells = [[*map(str, (row[column] for column in _COLUMNS[:-1])), _layout(row)] for row in rows]
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in ([*_COLUMNS], *cells)
-    ]
+    lines = aligned([_COLUMNS, *cells], left=len(_COLUMNS))
     lines.append(f"{len(rows)} datasets. `labelmerge ls NAME` shows where to get one and its whole layout.")
     options.say(rows, as_json, "\n".join(lines))
 

@@ -40,10 +40,10 @@ def command(bank: Path, out: Path, shards: tuple[Path, ...], threshold: float | 
       labelmerge merge --bank bank --out merge
       labelmerge merge --bank bank --shards shards-out --out merge
     """
-    from labelmerge.embed.bank import Bank
-    from labelmerge.embed.counts import read_counts
-    from labelmerge.embed.similarity import merge_groups
-    from labelmerge.plot.merge import write_merge_report
+    from labelmerge.bank.bank import Bank
+    from labelmerge.merge.counts import read_counts
+    from labelmerge.merge.groups import merge_groups
+    from labelmerge.merge.merge import write_merge_report
 
     labels = Bank.load(bank)
     report = merge_groups(labels, threshold, read_counts(shards, labels) if shards else None)

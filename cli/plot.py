@@ -50,7 +50,7 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
       labelmerge embed cityscapes camvid --encoder offline --words --out words
       labelmerge plot similarity --bank bank --words words --out similarity.png
     """
-    from labelmerge.embed.bank import Bank
+    from labelmerge.bank.bank import Bank
     from labelmerge.plot.similarity import plot_similarity
 
     drawn = plot_similarity(Bank.load(bank), out, words=Bank.load(words) if words else None, datasets=datasets or None)
@@ -74,7 +74,7 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
       labelmerge embed cityscapes camvid --encoder offline --out bank
       labelmerge plot map --bank bank --out map.png
     """
-    from labelmerge.embed.bank import Bank
+    from labelmerge.bank.bank import Bank
     from labelmerge.plot.map import plot_map
 
     drawn = plot_map(Bank.load(bank), out, datasets=datasets or None, seed=seed)
@@ -115,7 +115,7 @@ def neighbours(
       labelmerge embed cityscapes camvid --encoder offline --out bank
       labelmerge plot neighbours --bank bank --label sidewalk --label camvid:Bicyclist --out neighbours.png
     """
-    from labelmerge.embed.bank import Bank
+    from labelmerge.bank.bank import Bank
     from labelmerge.plot.neighbours import find_neighbours, neighbours_text, plot_neighbours
 
     loaded = Bank.load(bank)

@@ -55,8 +55,8 @@ def command(
     """
     if labels is None and labels_file is None:
         raise UsageError("no labels to choose from", fix="Give --labels or --labels-file")
-    from labelmerge.evaluate.predict import predict
-    from labelmerge.evaluate.queries import parse_labels, read_labels
+    from labelmerge.predict.predict import predict
+    from labelmerge.predict.queries import parse_labels, read_labels
 
     queries = parse_labels(labels) if labels is not None else []
     queries += read_labels(labels_file) if labels_file is not None else []

@@ -23,7 +23,7 @@ def command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     Example:
       labelmerge report runs/naive runs/name runs/embedding --out comparison
     """
-    from labelmerge.plot.runs import report_runs
+    from labelmerge.compare.report import report_runs
 
     report = report_runs(runs, out)
     results = sum(len(run.results) for run in report.runs)

@@ -95,7 +95,7 @@ def command(
     Example:
       labelmerge shard cityscapes --root ~/data/cityscapes --split train --out shards --workers 8
     """
-    from labelmerge.sharding import write
+    from labelmerge.sharding import shard as write
 
     recipe = load_recipe(dataset)
     settings = {name: value for name, value in chosen.items() if value is not None}
@@ -121,7 +121,7 @@ def command(
 
 
 def _text(report: Any, check: bool) -> str:
-    from labelmerge.sharding.stats import size
+    from labelmerge.inspect.stats import size
 
     notes = sorted(report.notes.items(), key=lambda note: (-note[1], note[0]))
     lines = [f"{what.replace('_', ' ')}: {count}" for what, count in notes[:_MAX_NOTES_SHOWN]]

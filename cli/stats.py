@@ -23,7 +23,7 @@ def command(folders: tuple[Path, ...], classes: bool, as_json: bool) -> None:
     Example:
       labelmerge stats shards --classes
     """
-    from labelmerge.sharding.stats import class_tables, stats, table
+    from labelmerge.inspect.stats import class_tables, stats, table
 
     splits, unfinished = stats(folders)
     lines = [table(splits), ""] if splits else []

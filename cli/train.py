@@ -101,7 +101,7 @@ def command(
 
     given = {name: value for name, value in flags.items() if value is not None}
     config = load_config(preset, config_file, {**dict(map(parse_setting, assignments)), **given})
-    from labelmerge.ranks import is_first
+    from labelmerge.processes import is_first
 
     for line in config.summary() if is_first() else ():
         click.echo(line, err=as_json)
@@ -109,7 +109,7 @@ def command(
         logging.getLogger("labelmerge").setLevel(logging.WARNING)
 
     from labelmerge.train.loop import train
-    from labelmerge.train.ranks import OtherProcessFailed
+    from labelmerge.train.processes import OtherProcessFailed
 
     try:
         result = train(shards, bank, out, config=config, split=split, device=device, track=options.track)

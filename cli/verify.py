@@ -34,8 +34,8 @@ def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, finish: boo
             raise UsageError("--finish looks at no images: give --no-leaks to a run without it")
         _finish(folders, as_json)
         return
-    from labelmerge.sharding.duplicates import LEAK
-    from labelmerge.sharding.verify import verify
+    from labelmerge.inspect.duplicates import LEAK
+    from labelmerge.inspect.verify import verify
 
     report = verify(folders, workers=workers, track=options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.problems]
@@ -65,7 +65,7 @@ def _overlap(overlap: Any) -> str:
 
 
 def _finish(folders: tuple[Path, ...], as_json: bool) -> None:
-    from labelmerge.sharding.verify import finish_all
+    from labelmerge.inspect.verify import finish_all
 
     report = finish_all(folders, options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.unfinished]

@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from labelmerge.describe.files import Description, label_space, read_descriptions
+from labelmerge.descriptions import Description, label_space, read_descriptions
 from labelmerge.errors import DescriptionsError, LabelmergeError, RecipeError, UsageError, did_you_mean
 from labelmerge.labels import LabelSpace
 

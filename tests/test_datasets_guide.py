@@ -16,9 +16,9 @@ import pytest
 
 from labelmerge.catalog import SPLITS, dataset_names, load_label_space, load_recipe
 from labelmerge.errors import LayoutError
-from labelmerge.sharding.layout import find, mask_wildcards, pair, places
-from labelmerge.sharding.locate import NoLabels, open_source
-from labelmerge.sharding.sample import Item, Skip, Source
+from labelmerge.sharding.source.layout import find, mask_wildcards, pair, places
+from labelmerge.sharding.source.locate import NoLabels, open_source
+from labelmerge.sharding.source.source import Item, Skip, Source
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "datasets.md").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from labelmerge.catalog import dataset_names, load_recipe
-from labelmerge.describe.files import HEADER, Description, label_space, read_descriptions
 from labelmerge.describe.lint import lint
-from labelmerge.describe.prompts import prompt_name
+from labelmerge.descriptions import HEADER, Description, label_space, read_descriptions
+from labelmerge.names import prompt_name
 
 COUNTS = {
     "ade20k": 150,

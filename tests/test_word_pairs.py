@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from labelmerge.catalog import load_label_space, load_recipe
-from labelmerge.describe.prompts import prompt_name
 from labelmerge.labels import LabelKey
+from labelmerge.names import prompt_name
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 HEADER = "dataset_a,index_a,name_a,dataset_b,index_b,name_b,relation,kind,reason"

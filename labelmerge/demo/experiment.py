@@ -22,10 +22,11 @@ import numpy as np
 
 from labelmerge.catalog import Recipe, load_descriptions
 from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels, write_worlds
-from labelmerge.describe.files import write_descriptions
+from labelmerge.descriptions import write_descriptions
 from labelmerge.errors import OutputError
 from labelmerge.files import output_faults, write_json, write_text
 from labelmerge.progress import Track, no_track
+from labelmerge.text import aligned
 
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ def run_demo(
     write_json(out / RESULT, result)
 
     from labelmerge.demo.page import make_page
-    from labelmerge.plot.report import write_page
+    from labelmerge.demo.report import write_page
 
     write_page(out / PAGE, make_page(result, Workplace(out / f"seed-{seed}"), banks, track))
     return result
@@ -191,9 +192,9 @@ def embed(banks: Banks, worlds: Path, track: Track = no_track) -> None:
 
     The descriptions are those that ship; the user's own set brings its own.
     """
-    from labelmerge.embed.bank import Bank
-    from labelmerge.embed.baselines import one_hot_bank
-    from labelmerge.embed.labels import embed_labels
+    from labelmerge.bank.bank import Bank
+    from labelmerge.embed.embed import embed_labels
+    from labelmerge.merge.baselines import one_hot_bank
 
     recipes = [_described(recipe_of(dataset, worlds), banks.descriptions) for dataset in WORLDS]
     for method in ("words", "sentences"):
@@ -211,7 +212,7 @@ def _described(recipe: Recipe, folder: Path) -> Recipe:
 
 def shard_worlds(place: Workplace, track: Track = no_track) -> None:
     """Read every toy dataset by its recipe and write it as shards."""
-    from labelmerge.sharding.write import shard
+    from labelmerge.sharding.shard import shard
 
     for dataset in track(WORLDS, "sharding"):
         recipe = recipe_of(dataset, place.worlds)
@@ -266,7 +267,7 @@ def train_and_measure(
     method: str, place: Workplace, banks: Banks, size: Size, seed: int, track: Track = no_track
 ) -> Scores:
     """Train one model the way `method` says and evaluate it zero-shot on the held-out sets."""
-    from labelmerge.evaluate.results import evaluate
+    from labelmerge.evaluate.evaluate import evaluate
     from labelmerge.train.config import load_config
     from labelmerge.train.loop import train
 
@@ -365,19 +366,14 @@ ROW_NAMES = {
 
 def table(result: Mapping[str, Any]) -> str:
     """The results as plain text, in per cent."""
-    from labelmerge.plot.report import Mean
+    from labelmerge.demo.report import Mean
 
     head = ("mIoU, %", "seen labels", "unseen labels", "camvid", "village", "harmonic mean")
     body = [
         (ROW_NAMES[row], *(Mean.of(figures[name]).percent() for name in METRICS))
         for row, figures in result["rows"].items()
     ]
-    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in cells)
-        for cells in (list(enumerate(zip(line, widths, strict=True))) for line in (head, *body))
-    ]
-    return "\n".join(lines)
+    return "\n".join(aligned([head, *body]))
 
 
 def _named(track: Track, name: str) -> Track:

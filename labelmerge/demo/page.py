@@ -1,4 +1,4 @@
-"""From the demo's folders and figures to its page (`labelmerge.plot.report.Page`). Sentences follow the numbers."""
+"""From the demo's folders and figures to its page (`labelmerge.demo.report.Page`). Sentences follow the numbers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from labelmerge import __version__
+from labelmerge.bank.bank import Bank
 from labelmerge.demo.experiment import MERGED, METRICS, ROW_NAMES, Banks, Workplace
-from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels
-from labelmerge.describe.prompts import prompt_name
-from labelmerge.embed.bank import Bank
-from labelmerge.embed.similarity import Group, Pair, cosine_matrix, merge_groups, seriation
-from labelmerge.evaluate.inference import segment
-from labelmerge.labels import LabelKey
-from labelmerge.loading.stream import Sample, ShardSet
-from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
-from labelmerge.plot.colours import palette
-from labelmerge.plot.overlays import overlay
-from labelmerge.plot.report import (
+from labelmerge.demo.report import (
     Chip,
     Curve,
     CurveChart,
@@ -41,7 +32,16 @@ from labelmerge.plot.report import (
     heat_map,
     png_uri,
 )
+from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels
+from labelmerge.evaluate.inference import segment
+from labelmerge.labels import LabelKey
+from labelmerge.merge.groups import Group, Pair, cosine_matrix, merge_groups, seriation
+from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
+from labelmerge.names import prompt_name
+from labelmerge.plot.colours import palette
+from labelmerge.plot.overlays import overlay
 from labelmerge.progress import Track, no_track
+from labelmerge.shardset.shardset import Sample, ShardSet
 from labelmerge.train.run import read_log
 
 Classes = npt.NDArray[np.int64]

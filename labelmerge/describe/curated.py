@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labelmerge.catalog import Recipe, load_descriptions
-from labelmerge.describe.files import read_descriptions, write_descriptions
+from labelmerge.descriptions import read_descriptions, write_descriptions
 from labelmerge.errors import OutputError, UsageError
 
 

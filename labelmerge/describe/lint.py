@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from labelmerge.describe.files import Description
-from labelmerge.describe.prompts import MAX_TOKENS, clip_tokens, prompt_name, sentence
+from labelmerge.descriptions import Description
+from labelmerge.names import MAX_TOKENS, clip_tokens, prompt_name, sentence
 
 Kind = Literal["missing", "bare", "long", "no category", "duplicate text", "near text", "duplicate index", "source"]
 

@@ -19,10 +19,10 @@ import wikipediaapi
 from labelmerge import __version__
 from labelmerge.catalog import Recipe, load_descriptions
 from labelmerge.describe.curated import target_files
-from labelmerge.describe.files import Description, write_descriptions
 from labelmerge.describe.mediawiki import MediaWiki
-from labelmerge.describe.prompts import MAX_TOKENS, clip_tokens, sentence
+from labelmerge.descriptions import Description, write_descriptions
 from labelmerge.errors import UsageError
+from labelmerge.names import MAX_TOKENS, clip_tokens, sentence
 from labelmerge.progress import Track, no_track
 
 API_URL = "https://{language}.wikipedia.org/w/api.php"

@@ -7,8 +7,8 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labelmerge.describe.prompts import PROMPT_TEMPLATE, prompt_name
 from labelmerge.errors import UsageError
+from labelmerge.names import PROMPT_TEMPLATE, prompt_name
 
 FIELDS = ("name", "description", "sentence")
 """What a template may name: `sentence` stands for every sentence of the description in turn."""

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from labelmerge import __version__
-from labelmerge.evaluate.metrics import Confusion, Metrics, worst_mistakes
 from labelmerge.evaluate.sets import EvalSet
 from labelmerge.files import write_bytes, write_json
+from labelmerge.tasks.semantic import Confusion, Metrics, worst_mistakes
+from labelmerge.text import aligned
 
 FORMAT = "labelmerge-results/1"
 _MAX_REASONS = 100  # skipped samples that are listed in the results; all are counted
@@ -107,7 +108,7 @@ class SetResult:
 
 @dataclass(frozen=True)
 class Results:
-    """What `labelmerge.evaluate.results.evaluate` found.
+    """What `labelmerge.evaluate.evaluate.evaluate` found.
 
     Attributes:
         sets: one result for each split, in order of dataset and split.
@@ -172,7 +173,7 @@ class Results:
             classes = f"{int((metrics.truth_pixels > 0).sum())}/{len(metrics.iou)}"
             rows.append((result.name, str(result.images), classes, *map(_percent, (*figures, result.ignored_share))))
         rows.append(("harmonic mean", "", "", _percent(self.harmonic_mean), *[""] * (len(heads) - 1)))
-        parts = [_columns(rows)]
+        parts = ["\n".join(aligned(rows))]
         for result in self.sets if per_class else ():
             lines: list[tuple[str, ...]] = [(result.name, "IoU %", "truth pixels", "predicted")]
             measured = zip(
@@ -183,7 +184,7 @@ class Results:
                 strict=True,
             )
             lines += [(name, _percent(iou), f"{truth:,}", f"{found:,}") for name, iou, truth, found in measured]
-            parts.append(_columns(lines))
+            parts.append("\n".join(aligned(lines)))
         parts += [text for result in self.sets if (text := self._confused(result))]
         return "\n\n".join(parts)
 
@@ -192,7 +193,7 @@ class Results:
         worst = worst_mistakes(result.confusion, _MISTAKES_SHOWN)
         lines: list[tuple[str, ...]] = [(f"{result.name}, most confused", "taken for", "% of its pixels")]
         lines += [(names[m.truth], names[m.prediction], _percent(m.share)) for m in worst]
-        return _columns(lines) if worst else ""
+        return "\n".join(aligned(lines)) if worst else ""
 
 
 def _number(value: float) -> float | None:
@@ -201,16 +202,3 @@ def _number(value: float) -> float | None:
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)

@@ -18,8 +18,8 @@ from PIL import Image
 from labelmerge.catalog import SPLITS, load_recipe
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError, ShardError, UsageError
 from labelmerge.labels import LabelSpace
-from labelmerge.loading.pixels import Mask
-from labelmerge.loading.stream import ShardSet, find_splits
+from labelmerge.shardset.pixels import Mask
+from labelmerge.shardset.shardset import ShardSet, find_splits
 
 _PREFERENCE = ("val", "test", "train")
 assert set(_PREFERENCE) == set(SPLITS)
@@ -123,7 +123,7 @@ def choose_splits(folders: Sequence[Path], split: str | None) -> list[Path]:
     """The split folders of shards to measure: of each dataset one, as `open_sets` says.
 
     Raises:
-        ShardError: as `labelmerge.loading.stream.find_splits`.
+        ShardError: as `labelmerge.shardset.shardset.find_splits`.
     """
     found = find_splits(folders, split)
     if split is None:
@@ -190,7 +190,7 @@ class _Read:
 
 
 def _from_folder(dataset: str, root: Path, split: str) -> EvalSet:
-    from labelmerge.sharding.members import Tally, make_sample
+    from labelmerge.sharding.make import Tally, make_sample
     from labelmerge.sharding.plan import make_plan
 
     recipe = load_recipe(dataset)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from labelmerge.device import at_once
-from labelmerge.loading.pixels import SHRINKS, Mask, Region, decode_image
+from labelmerge.shardset.pixels import SHRINKS, Mask, Region, decode_image
 
 # How often another window is drawn when one shows nothing that is labelled.
 _TRIES = 8

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.describe.prompts import prompt_name
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
+from labelmerge.names import prompt_name
 from labelmerge.plot.datasets import dataset_styles
 from labelmerge.plot.figures import check_format, dataset_legend, marker, save_figure
 from labelmerge.plot.layout import Places, flat_map

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.describe.prompts import prompt_name
-from labelmerge.embed.bank import WORD_TEMPLATE, Bank
-from labelmerge.embed.similarity import cosine_matrix, linkage, seriation
+from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.errors import UsageError
+from labelmerge.merge.groups import cosine_matrix, linkage, seriation
+from labelmerge.names import prompt_name
 from labelmerge.plot.datasets import dataset_styles
 from labelmerge.plot.figures import check_format, dataset_legend, save_figure
 

@@ -18,12 +18,12 @@ from typing import IO, Any, Protocol
 from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
 from labelmerge.files import atomic_file
 from labelmerge.memory import keep_memory
-from labelmerge.sharding.members import Made, Tally, make_sample
+from labelmerge.sharding.make import Made, Tally, make_sample
 from labelmerge.sharding.plan import Options, Task
 from labelmerge.sharding.readers import READERS
-from labelmerge.sharding.sample import Source
+from labelmerge.sharding.source.source import Source
 from labelmerge.sharding.teacher import Waiting, load_teacher
-from labelmerge.sharding.workers import interrupts_held_back, stopping, worker_pool
+from labelmerge.workers import interrupts_held_back, stopping, worker_pool
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labelmerge.embed.mapping import read_mapping
 from labelmerge.errors import BankError, RecipeError
 from labelmerge.labels import LabelSpace
-from labelmerge.sharding.sample import Annotation
+from labelmerge.merge.mapping import read_mapping
+from labelmerge.sharding.source.source import Annotation
 
 
 @dataclass(frozen=True)

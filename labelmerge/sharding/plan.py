@@ -21,10 +21,10 @@ import numpy as np
 from labelmerge.catalog import Recipe
 from labelmerge.errors import LayoutError, OutputError, UsageError
 from labelmerge.files import sha256_file
-from labelmerge.sharding.layout import see
-from labelmerge.sharding.locate import open_source
 from labelmerge.sharding.readers import READERS
-from labelmerge.sharding.sample import Item, Note, Skip, Source
+from labelmerge.sharding.source.layout import see
+from labelmerge.sharding.source.locate import open_source
+from labelmerge.sharding.source.source import Item, Note, Skip, Source
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _MAX_REASONS_SHOWN = 3

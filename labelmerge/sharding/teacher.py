@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelmerge.sharding.members import Made
+from labelmerge.sharding.make import Made
 
 if TYPE_CHECKING:
-    from labelmerge.embed.encoders import ImageEncoder
+    from labelmerge.encoders.encoders import ImageEncoder
 
 _CUTOUTS = 256
 _PIXELS = 50_000_000  # of all that waits: 150 MB
@@ -28,7 +28,7 @@ def load_teacher(spec: str, device: str | None) -> ImageEncoder:
     Raises:
         UsageError, EncoderError: as `load_image_encoder`.
     """
-    from labelmerge.embed.encoders import load_image_encoder
+    from labelmerge.encoders.encoders import load_image_encoder
 
     return load_image_encoder(spec, device)
 

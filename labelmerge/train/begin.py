@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError
 from labelmerge.model.build import SegmentationModel, build_model
 from labelmerge.model.checkpoint import load_checkpoint

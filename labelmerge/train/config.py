@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from labelmerge.embed.baselines import MERGES
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
+from labelmerge.merge.baselines import MERGES
 
 LOSSES = ("hd", "ld", "wd")
 # These change how a run is carried out or shown, not what it computes (but for rounding, the draws of dropout and what
@@ -61,7 +61,7 @@ class TrainConfig:
             begins at about 20; with 0.1 it doesn't drown the others.
         drop: the share of the largest pixel losses that L_LD drops in each image.
         merge: what the label vectors are: the bank's own (``embedding``), or basis vectors of a baseline
-            (`labelmerge.embed.baselines.merged_bank`): a class for each label (``naive``), for each ``name``, or for
+            (`labelmerge.merge.baselines.merged_bank`): a class for each label (``naive``), for each ``name``, or for
             each group of a ``table``.
         mapping: the path of that table, or of one that overrules the embeddings; "" for none.
         label_space: the softmax runs over all columns (``union``, as in the paper) or over those of the sample's own
@@ -90,7 +90,7 @@ class TrainConfig:
         power: exponent of the polynomial decay to 0 that follows.
         clip: the gradient's norm is cut to this; 0 leaves it alone.
         ema: the decay of an exponential moving average of the weights, which checkpoints then hold for evaluation
-            (`labelmerge.train.ema`); 0 for none.
+            (`labelmerge.model.ema`); 0 for none.
         accumulate: each process runs its part of a batch through the model in this many pieces, one after the other:
             the same step with less memory.
         bf16: bfloat16 autocast of the model where it runs on a GPU.

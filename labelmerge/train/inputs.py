@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labelmerge.embed.bank import Bank
-from labelmerge.embed.baselines import merged_bank
+from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError
 from labelmerge.loading.augment import Augmentation
-from labelmerge.loading.mix import Mixture, Source, group_by_dataset
-from labelmerge.loading.stream import ShardSet, find_splits
-from labelmerge.ranks import Ranks
-from labelmerge.train.columns import Columns, Labels, build_columns
+from labelmerge.loading.mixture import Mixture, Source, group_by_dataset
+from labelmerge.merge.baselines import merged_bank
+from labelmerge.merge.columns import Columns, Labels, build_columns
+from labelmerge.methods.method import Method
+from labelmerge.methods.ssiw.teacher import refuse_other_teachers
+from labelmerge.processes import Ranks
+from labelmerge.shardset.shardset import ShardSet, find_splits
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.methods import Method
-from labelmerge.train.teacher import refuse_other_teachers
 
 _log = logging.getLogger(__name__)
 

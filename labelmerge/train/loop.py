@@ -30,22 +30,22 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from labelmerge.errors import ConfigError
-from labelmerge.loading.mix import Batch
+from labelmerge.loading.mixture import Batch
+from labelmerge.methods.method import find_method
+from labelmerge.methods.ssiw.teacher import choose_teacher
 from labelmerge.model.build import SegmentationModel
 from labelmerge.model.checkpoint import load_checkpoint, load_state, newest_checkpoint, save_checkpoint
+from labelmerge.model.ema import copy_of, update_average
 from labelmerge.model.temperature import Temperature
+from labelmerge.processes import Ranks
 from labelmerge.progress import Track, no_track
-from labelmerge.ranks import Ranks
 from labelmerge.train.begin import begin
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.ema import copy_of, update_average
 from labelmerge.train.faults import Place, clear_faults, refuse_no_number
 from labelmerge.train.inputs import read_inputs
-from labelmerge.train.methods import find_method
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
-from labelmerge.train.ranks import distribute, training_ranks
+from labelmerge.train.processes import distribute, training_ranks
 from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, last_loss, lock_run, mean_of
-from labelmerge.train.teacher import choose_teacher
 
 T = TypeVar("T")
 

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from labelmerge.catalog import load_descriptions
-from labelmerge.describe.prompts import sentence
 from labelmerge.device import choose_device
-from labelmerge.embed import encoders
-from labelmerge.embed.encoders import load_encoder
-from labelmerge.embed.labels import find_datasets
+from labelmerge.embed.embed import find_datasets
+from labelmerge.encoders import encoders
+from labelmerge.encoders.encoders import load_encoder
+from labelmerge.names import sentence
 
 Encode = Callable[[], np.ndarray[Any, Any]]
 

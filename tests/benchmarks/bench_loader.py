@@ -122,8 +122,8 @@ class Augment:
 
 def labelmerge(data: Path, workers: int, count: int, defer: bool = False) -> Iterator[Any]:
     from labelmerge.loading.augment import Augmentation
-    from labelmerge.loading.mix import Mixture, group_by_dataset
-    from labelmerge.loading.stream import ShardSet
+    from labelmerge.loading.mixture import Mixture, group_by_dataset
+    from labelmerge.shardset.shardset import ShardSet
 
     augmentation = Augmentation(crop=CROP, short_edge=SHORT_EDGE, scale=SCALE, colour=COLOUR)
     sources = group_by_dataset([ShardSet.open(data / "tars")])
@@ -209,7 +209,7 @@ CONTESTANTS: dict[str, tuple[Callable[[Path, int, int], Iterable[Any]], str | No
 def write_inputs(data: Path, count: int) -> float:
     """`count` samples in every format that is installed, from `DISTINCT` pictures; returns bits per pixel of JPEG."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from labelmerge.sharding.images import png_bytes
+    from labelmerge.sharding.pictures.images import png_bytes
     from tests.loading.pictures import jpeg, label_mask, photograph
     from tests.loading.toy_shards import Toy, write_split
 

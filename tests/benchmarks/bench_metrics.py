@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from labelmerge.evaluate.metrics import Confusion, Metrics, confusion_matrix
+from labelmerge.tasks.semantic import Confusion, Metrics, confusion_matrix
 
 IGNORE = 255
 PATCH = 16

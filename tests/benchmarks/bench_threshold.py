@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from labelmerge.bank.bank import Bank
 from labelmerge.catalog import load_descriptions
-from labelmerge.embed.bank import Bank
-from labelmerge.embed.labels import embed_labels, find_datasets
-from labelmerge.embed.similarity import _own_cosines, calibrated_threshold, merge_groups
+from labelmerge.embed.embed import embed_labels, find_datasets
+from labelmerge.merge.groups import _own_cosines, calibrated_threshold, merge_groups
 
 QUANTILES = (0.99, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 1.0)
 DATASETS = (

@@ -41,14 +41,14 @@ import torch
 from torch import Tensor
 
 from labelmerge.errors import LabelmergeError
-from labelmerge.loading.mix import IGNORE, Batch, Mixture
+from labelmerge.loading.mixture import IGNORE, Batch, Mixture
 from labelmerge.losses import pixel_cosine_loss
+from labelmerge.methods.method import METHODS, find_method
 from labelmerge.model.build import build_model
-from labelmerge.ranks import Ranks
+from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.loop import train
-from labelmerge.train.methods import METHODS, find_method
 from labelmerge.train.run import read_log
 
 _TESTS = Path(__file__).resolve().parents[1]

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.catalog import load_descriptions, load_recipe
-from labelmerge.describe.prompts import PROMPT_TEMPLATE, prompt_name, sentence, word
-from labelmerge.embed.bank import WORD_TEMPLATE, Bank
-from labelmerge.embed.encoders import CLIP, TextEncoder, load_encoder
-from labelmerge.embed.similarity import merge_groups
+from labelmerge.encoders.encoders import CLIP, TextEncoder, load_encoder
 from labelmerge.errors import EncoderError
 from labelmerge.files import write_text
 from labelmerge.labels import LabelKey
+from labelmerge.merge.groups import merge_groups
+from labelmerge.names import PROMPT_TEMPLATE, prompt_name, sentence, word
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

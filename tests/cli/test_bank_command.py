@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 
 from ..loading.toy_shards import Toy, toy_bank
 

@@ -12,8 +12,8 @@ from click.testing import Result
 
 from labelmerge.demo.experiment import METRICS, QUICK, Scores, claim, scores_of, summarise, table
 from labelmerge.demo.page import verdict
+from labelmerge.demo.report import Mean
 from labelmerge.errors import OutputError
-from labelmerge.plot.report import Mean
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -24,10 +24,10 @@ from labelmerge.demo.worlds import (
     unseen_labels,
     write_worlds,
 )
-from labelmerge.describe.prompts import prompt_name
 from labelmerge.errors import OutputError
-from labelmerge.loading.stream import Sample, ShardSet
-from labelmerge.sharding.write import shard
+from labelmerge.names import prompt_name
+from labelmerge.sharding.shard import shard
+from labelmerge.shardset.shardset import Sample, ShardSet
 
 IMAGES = 6
 SEED = 3

@@ -10,7 +10,7 @@ from click.testing import Result
 
 from labelmerge.catalog import dataset_names, load_descriptions, load_recipe
 from labelmerge.describe.curated import write_curated
-from labelmerge.describe.files import Description, read_descriptions, write_descriptions
+from labelmerge.descriptions import Description, read_descriptions, write_descriptions
 from labelmerge.errors import DescriptionsError, OutputError, UsageError
 
 Run = Callable[..., Result]

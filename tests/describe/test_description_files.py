@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labelmerge.catalog import load_descriptions, load_label_space, load_recipe
-from labelmerge.describe.files import Description, read_descriptions
+from labelmerge.descriptions import Description, read_descriptions
 from labelmerge.errors import DescriptionsError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from labelmerge.describe.files import Description, write_descriptions
 from labelmerge.describe.lint import lint
+from labelmerge.descriptions import Description, write_descriptions
 
 GOOD = Description(0, "car", "A car is a road vehicle.", source="curated")
 

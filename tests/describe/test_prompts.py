@@ -4,8 +4,8 @@ import doctest
 
 import pytest
 
-from labelmerge.describe import prompts
-from labelmerge.describe.prompts import prompt_name, sentence, word
+from labelmerge import names as prompts
+from labelmerge.names import prompt_name, sentence, word
 
 
 @pytest.mark.parametrize(

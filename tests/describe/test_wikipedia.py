@@ -25,8 +25,8 @@ from click.testing import Result
 
 from labelmerge.catalog import Recipe, load_recipe
 from labelmerge.describe import wikipedia
-from labelmerge.describe.files import Description, read_descriptions, write_descriptions
 from labelmerge.describe.wikipedia import clean, opening, refresh_from_wikipedia
+from labelmerge.descriptions import Description, read_descriptions, write_descriptions
 from labelmerge.errors import LabelmergeError, UsageError
 
 CAR = (

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labelmerge.bank.bank import Bank
 from labelmerge.catalog import Recipe, load_recipe
-from labelmerge.describe.prompts import PROMPT_TEMPLATE
-from labelmerge.embed.bank import Bank
 from labelmerge.labels import LabelKey
+from labelmerge.names import PROMPT_TEMPLATE
 
 TINY = {
     "embed_dim": 16,

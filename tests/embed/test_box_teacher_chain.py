@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.embed import encoders
+from labelmerge.encoders import encoders
 
 RECIPE = """name = "things"
 annotation_type = "box"

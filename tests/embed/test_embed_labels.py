@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from labelmerge.bank.bank import Bank
 from labelmerge.catalog import Recipe, load_mixture
-from labelmerge.embed import encoders
-from labelmerge.embed.bank import Bank
-from labelmerge.embed.labels import embed_labels, find_datasets
+from labelmerge.embed.embed import embed_labels, find_datasets
+from labelmerge.encoders import encoders
 from labelmerge.errors import BankError, DescriptionsError, RecipeError, UsageError
 
 MakeDataset = Callable[[str, Mapping[str, str]], Recipe]
@@ -238,8 +238,8 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from labelmerge.catalog import load_recipe
-from labelmerge.embed import encoders
-from labelmerge.embed.labels import embed_labels
+from labelmerge.encoders import encoders
+from labelmerge.embed.embed import embed_labels
 
 class Slow:
     def __init__(self, spec):

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from labelmerge.describe.prompts import PROMPT_TEMPLATE, sentence, word
 from labelmerge.embed.prompt import Prompt, split_sentences
 from labelmerge.errors import UsageError
+from labelmerge.names import PROMPT_TEMPLATE, sentence, word
 
 
 @pytest.mark.parametrize("description", ["", "Where cars drive.", "With {braces}, 100 %."])

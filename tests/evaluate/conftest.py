@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from labelmerge.describe.prompts import PROMPT_TEMPLATE, sentence
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.model.build import build_model
 from labelmerge.model.checkpoint import save_checkpoint
 from labelmerge.model.temperature import Temperature
+from labelmerge.names import PROMPT_TEMPLATE, sentence
 
 DIM = 8
 

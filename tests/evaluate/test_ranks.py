@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from labelmerge.errors import UsageError
-from labelmerge.evaluate.results import evaluate
+from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import LabelSpace
-from labelmerge.ranks import Ranks, own_device, processes
+from labelmerge.processes import Ranks, own_device, processes
 
 ROOMS = LabelSpace.of("rooms", ["wall", "floor", "counter"])
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -44,7 +44,7 @@ def world(tmp_path: Path, tools: Any) -> Path:
 Done = subprocess.CompletedProcess[str]
 
 ONE_FAILS = """
-from labelmerge.ranks import processes
+from labelmerge.processes import processes
 with processes() as ranks:
     assert ranks.gather(ranks.rank) == [0, 1]
     with ranks.same_fate():

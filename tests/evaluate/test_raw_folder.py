@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from labelmerge.bank.bank import Bank
 from labelmerge.catalog import load_recipe
-from labelmerge.embed.bank import Bank
 from labelmerge.errors import LayoutError, ShardError, UsageError
-from labelmerge.evaluate.results import evaluate
-from labelmerge.sharding.write import shard
+from labelmerge.evaluate.evaluate import evaluate
+from labelmerge.sharding.shard import shard
 
 RECIPE = """
 name = "streets"

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
+from labelmerge.compare.records import read_results
 from labelmerge.errors import (
     BankError,
     CheckpointError,
@@ -22,13 +23,12 @@ from labelmerge.errors import (
     ShardError,
     UsageError,
 )
+from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.evaluate.inference import segment
-from labelmerge.evaluate.results import evaluate
 from labelmerge.evaluate.sets import choose_splits
 from labelmerge.evaluate.views import Views
 from labelmerge.labels import LabelSpace
 from labelmerge.model.checkpoint import load_checkpoint
-from labelmerge.plot.run_records import read_results
 
 STREETS = LabelSpace("streets", (0, 3, 7), ("road", "car", "sky"))
 ROOMS = LabelSpace.of("rooms", ["wall", "floor", "counter"])
@@ -155,7 +155,7 @@ def test_an_image_too_large_for_memory_is_one_sample(world: Path, monkeypatch: p
             raise SampleError("does not fit into the memory of cpu")
         return segment(model, image, *args, **named)
 
-    monkeypatch.setattr("labelmerge.evaluate.results.segment", too_large)
+    monkeypatch.setattr("labelmerge.evaluate.evaluate.segment", too_large)
     (result,) = evaluate(world / "run", [world / "shards/rooms"], world / "bank", world / "r.json").sets
     assert result.images == 2
     assert result.skipped == [("rooms-val-000000001", "does not fit into the memory of cpu")]

@@ -12,8 +12,8 @@ import torch
 
 from labelmerge.errors import ConfigError, LabelmergeError, ShardError
 from labelmerge.loading.augment import Augmentation, Photometric
-from labelmerge.loading.mix import IGNORE, Batch, Mixture, group_by_dataset, schedule
-from labelmerge.loading.stream import Encoded, ShardSet
+from labelmerge.loading.mixture import IGNORE, Batch, Mixture, group_by_dataset, schedule
+from labelmerge.shardset.shardset import Encoded, ShardSet
 
 from .toy_shards import Toy
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from labelmerge.describe.prompts import PROMPT_TEMPLATE, sentence
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 from labelmerge.labels import LabelKey
+from labelmerge.names import PROMPT_TEMPLATE, sentence
 
 AngleBank = Callable[[Mapping[LabelKey, tuple[str, str, float]]], Bank]
 

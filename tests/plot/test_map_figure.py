@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 from labelmerge.errors import BankError, UsageError
 from labelmerge.plot.map import place_names, plot_map
 

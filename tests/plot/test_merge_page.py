@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.embed.bank import Bank
-from labelmerge.embed.counts import Count
-from labelmerge.embed.similarity import MergeReport, merge_groups
+from labelmerge.bank.bank import Bank
 from labelmerge.errors import OutputError
-from labelmerge.plot import merge_page
+from labelmerge.merge.counts import Count
+from labelmerge.merge.groups import MergeReport, merge_groups
+from labelmerge.merge.label_lines import label_lines
+from labelmerge.merge.merge import CSV_HEADER, write_merge_report
 from labelmerge.plot.colours import _oklab
 from labelmerge.plot.datasets import dataset_styles
-from labelmerge.plot.label_lines import label_lines
 from labelmerge.plot.layout import flat_map
-from labelmerge.plot.merge import CSV_HEADER, write_merge_report
-from labelmerge.plot.merge_page import pack_cosines, short_number
+from labelmerge.plot.merge_page import page as merge_page
+from labelmerge.plot.merge_page.page import pack_cosines, short_number
 from labelmerge.plot.neighbours import nearest_elsewhere
 
 ROAD = ("road", "A road is for cars.", 0.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 from labelmerge.errors import UsageError
 from labelmerge.plot.neighbours import Neighbourhood, find_neighbours, neighbours_text, plot_neighbours
 

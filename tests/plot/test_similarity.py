@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.describe.prompts import PROMPT_TEMPLATE
-from labelmerge.embed.bank import WORD_TEMPLATE, Bank
+from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.errors import BankError, UsageError
+from labelmerge.names import PROMPT_TEMPLATE
 from labelmerge.plot.similarity import block_diagonality, plot_similarity
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from labelmerge.catalog import Recipe
 from labelmerge.sharding.plan import make_plan
 from labelmerge.sharding.readers import READERS
-from labelmerge.sharding.sample import Annotation, Item, Skip, Source
+from labelmerge.sharding.source.source import Annotation, Item, Skip, Source
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labelmerge.errors import LayoutError
-from labelmerge.sharding.readers import tables
-from labelmerge.sharding.readers.tables import Groups, NameById, Rows, csv_rows, entries, loading, read_lists
+from labelmerge.sharding.readers.shared import tables
+from labelmerge.sharding.readers.shared.tables import Groups, NameById, Rows, csv_rows, entries, loading, read_lists
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 values = st.recursive(

@@ -21,9 +21,9 @@ from PIL import Image
 
 from labelmerge.catalog import Recipe, load_recipe
 from labelmerge.errors import LabelmergeError, LayoutError, RecipeError, SampleError
+from labelmerge.inspect.verify import verify
 from labelmerge.sharding.readers import hf_dataset
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.shard import shard
 
 from .listing import listed
 

@@ -22,9 +22,9 @@ from pycocotools import mask as coco
 
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.sharding.readers.instance_masks import decoded
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import shard
+from labelmerge.inspect.verify import verify
+from labelmerge.sharding.readers.shared.instance_masks import decoded
+from labelmerge.sharding.shard import shard
 
 from .listing import Listed, listed
 

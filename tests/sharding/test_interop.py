@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from labelmerge.catalog import load_recipe
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.shard import shard
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own

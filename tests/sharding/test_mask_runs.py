@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-import labelmerge.sharding.runs
-from labelmerge.sharding.images import packed_pixels
+import labelmerge.sharding.pictures.runs
+from labelmerge.sharding.pictures.images import packed_pixels
+from labelmerge.sharding.pictures.runs import Runs, histogram, pixels
 from labelmerge.sharding.readers import (
     READERS,
     ade20k_seg,
@@ -32,8 +33,7 @@ from labelmerge.sharding.readers import (
     sun_toolbox,
     video_instances,
 )
-from labelmerge.sharding.runs import Runs, histogram, pixels
-from labelmerge.sharding.sample import Reader
+from labelmerge.sharding.source.source import Reader
 
 Array = npt.NDArray[Any]
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6))
@@ -56,7 +56,7 @@ def test_runs_give_their_pictures_back(pair: tuple[Array, Array], turned: bool) 
 
 @given(PAIRS)
 def test_histogram_counts_pixels(pair: tuple[Array, Array]) -> None:
-    with mock.patch.object(labelmerge.sharding.runs, "_PIXELS_AT_A_TIME", 5):
+    with mock.patch.object(labelmerge.sharding.pictures.runs, "_PIXELS_AT_A_TIME", 5):
         for picture in pair:
             assert histogram(picture) == Counter(picture.ravel().tolist())
 

@@ -26,10 +26,10 @@ from PIL import Image
 
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LabelmergeError, LayoutError, RecipeError, SampleError
-from labelmerge.sharding import matlab
+from labelmerge.inspect.verify import verify
+from labelmerge.sharding.pictures import matlab
 from labelmerge.sharding.readers import hdf5_stack
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.shard import shard
 
 from .listing import listed
 

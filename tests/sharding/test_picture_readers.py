@@ -25,10 +25,10 @@ from PIL import Image
 
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LayoutError, RecipeError, SampleError, UsageError
-from labelmerge.sharding.images import resize_nearest
-from labelmerge.sharding.sample import Annotation, Segment
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import shard
+from labelmerge.inspect.verify import verify
+from labelmerge.sharding.pictures.images import resize_nearest
+from labelmerge.sharding.shard import shard
+from labelmerge.sharding.source.source import Annotation, Segment
 
 from .listing import Listed, listed
 

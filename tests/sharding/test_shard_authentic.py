@@ -13,8 +13,8 @@ import pytest
 
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LayoutError
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import shard
+from labelmerge.inspect.verify import verify
+from labelmerge.sharding.shard import shard
 
 Samples = Callable[[Path], dict[str, dict[str, Any]]]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from labelmerge.catalog import Recipe, load_recipe
 from labelmerge.sharding.readers import READERS
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.shard import shard
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(csv|toml)\n(.*?)```", DOC, re.DOTALL)

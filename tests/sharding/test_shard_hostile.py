@@ -19,8 +19,8 @@ from PIL import Image
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, OutputError, SampleError, ShardError
 from labelmerge.sharding import plan
-from labelmerge.sharding.images import MAX_FILE_BYTES, read_file
-from labelmerge.sharding.write import check, shard
+from labelmerge.sharding.pictures.images import MAX_FILE_BYTES, read_file
+from labelmerge.sharding.shard import check, shard
 
 from .listing import listed
 

@@ -12,11 +12,11 @@ import pytest
 
 from labelmerge.catalog import load_label_space
 from labelmerge.errors import BankError, ShardError
+from labelmerge.inspect.verify import verify
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.merged import Merge, read_merge
-from labelmerge.sharding.sample import Annotation, Box, Segment
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.shard import shard
+from labelmerge.sharding.source.source import Annotation, Box, Segment
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own

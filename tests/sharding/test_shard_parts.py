@@ -14,8 +14,8 @@ import pytest
 
 from labelmerge.errors import LabelmergeError, OutputError, ShardError, UsageError
 from labelmerge.files import locked
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import check, finish, shard
+from labelmerge.inspect.verify import verify
+from labelmerge.sharding.shard import check, finish, shard
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -143,7 +143,7 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 from labelmerge.catalog import load_recipe
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.shard import shard
 
 recipe, root, out, wanted = load_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 chance = random.Random(7)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labelmerge.errors import SampleError
-from labelmerge.sharding.images import read_indices, resize_nearest
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.pictures.images import read_indices, resize_nearest
+from labelmerge.sharding.shard import shard
 
 from .listing import Listed, listed
 

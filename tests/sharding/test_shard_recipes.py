@@ -9,8 +9,8 @@ import pytest
 
 from labelmerge.catalog import dataset_names, load_label_space, load_mixture, load_recipe
 from labelmerge.errors import LayoutError, RecipeError, UsageError
-from labelmerge.sharding.layout import exists, fill, find, mask_wildcards
-from labelmerge.sharding.locate import open_source
+from labelmerge.sharding.source.layout import exists, fill, find, mask_wildcards
+from labelmerge.sharding.source.locate import open_source
 
 from .listing import listed
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.embed import encoders
+from labelmerge.encoders import encoders
 from labelmerge.errors import UsageError
+from labelmerge.inspect.verify import verify
 from labelmerge.sharding import teacher as teachers
-from labelmerge.sharding.members import Made
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.make import Made
+from labelmerge.sharding.shard import shard
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own

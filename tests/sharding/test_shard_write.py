@@ -26,9 +26,9 @@ from PIL import Image
 
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, OutputError, SampleError, ShardError, UsageError
-from labelmerge.sharding.images import decode, image_member, open_image, png_bytes, read_indices
-from labelmerge.sharding.verify import verify
-from labelmerge.sharding.write import check, shard
+from labelmerge.inspect.verify import verify
+from labelmerge.sharding.pictures.images import decode, image_member, open_image, png_bytes, read_indices
+from labelmerge.sharding.shard import check, shard
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own

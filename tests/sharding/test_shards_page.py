@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from labelmerge.catalog import load_recipe
-from labelmerge.sharding import schema
-from labelmerge.sharding.croissant import CROISSANT
-from labelmerge.sharding.manifest import MANIFEST
-from labelmerge.sharding.write import shard
+from labelmerge.inspect import schema
+from labelmerge.sharding.shard import shard
+from labelmerge.shardset.croissant import CROISSANT
+from labelmerge.shardset.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from tests.conftest import Run

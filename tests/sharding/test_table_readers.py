@@ -19,7 +19,7 @@ from PIL import Image
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.sharding.readers.coco_boxes import clipped
-from labelmerge.sharding.write import shard
+from labelmerge.sharding.shard import shard
 
 from .listing import Listed, listed
 

@@ -15,12 +15,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 from labelmerge.errors import BankError, ConfigError, LabelmergeError, OutputError, ShardError
+from labelmerge.methods.method import METHODS, Method
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import RunResult, train
-from labelmerge.train.methods import METHODS, Method
 from labelmerge.train.optimizer import schedule_factor
 from labelmerge.train.run import lock_run
 
@@ -90,7 +90,7 @@ _KILLED_IN_STEP_FIVE = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from labelmerge.loading.mix import Mixture
+from labelmerge.loading.mixture import Mixture
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import train
 

@@ -74,7 +74,7 @@ def test_ctrl_c_is_one_line(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("labelmerge.loading.mix.Mixture.batch", interrupt)
+        patch.setattr("labelmerge.loading.mixture.Mixture.batch", interrupt)
         result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
     assert result.exit_code == 1
     last = f"Error: {tmp_path / 'run'}: interrupted. The same command begins anew: no checkpoint was due yet"

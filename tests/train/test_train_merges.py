@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from labelmerge.embed.bank import Bank
+from labelmerge.bank.bank import Bank
 from labelmerge.model.checkpoint import find_checkpoint, read_meta
 
 from ..loading.toy_shards import Toy, toy_bank

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError
-from labelmerge.loading.mix import Batch, Mixture
+from labelmerge.loading.mixture import Batch, Mixture
 from labelmerge.model.checkpoint import load_checkpoint, load_state
+from labelmerge.model.ema import copy_of, update_average
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.ema import copy_of, update_average
 from labelmerge.train.loop import RunResult, train
 
 from ..loading.toy_shards import toy_bank

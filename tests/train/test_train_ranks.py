@@ -17,10 +17,10 @@ import safetensors.torch
 import torch
 
 from labelmerge.errors import ConfigError, UsageError
-from labelmerge.ranks import Ranks
+from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import train
-from labelmerge.train.ranks import distribute, left_alone, refuse_one_gpu_for_all, training_ranks
+from labelmerge.train.processes import distribute, left_alone, refuse_one_gpu_for_all, training_ranks
 
 # SGD, whose steps are proportional to gradients: Adam's blow differences of rounding in tiny gradients up.
 CONFIG = TrainConfig(
@@ -44,7 +44,7 @@ for out, config in zip(runs[::2], runs[1::2], strict=True):
 _COMMAND = """
 import os, signal
 import torch
-from labelmerge.loading.mix import Mixture
+from labelmerge.loading.mixture import Mixture
 from labelmerge.cli.main import main
 
 torch.set_num_threads(1)

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from labelmerge.loading import augment, mix
+from labelmerge.loading import augment
+from labelmerge.loading import mixture as mix
 from labelmerge.loading.augment import Photometric
-from labelmerge.loading.mix import Batch
+from labelmerge.loading.mixture import Batch
 from labelmerge.losses import box
 from labelmerge.losses.bilinear import bilinear_matrix_on
-from labelmerge.train import ssiw
+from labelmerge.methods.ssiw import losses as ssiw
+from labelmerge.methods.ssiw.losses import ssiw_counts, ssiw_sums
+from labelmerge.methods.ssiw.teacher import label_teacher
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.ssiw import ssiw_counts, ssiw_sums
-from labelmerge.train.teacher import label_teacher
 
 from ..meta_device import Watch, prepare
 from ..meta_device import without_content as there

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from labelmerge.sharding.sample import Reader
+from labelmerge.sharding.source.source import Reader
 
 
 class _Readers(Mapping[str, Reader]):

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from labelmerge.sharding.layout import pair
-from labelmerge.sharding.readers import segments, values
 from labelmerge.sharding.readers.colour_png import packed
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.readers.shared import segments, values
+from labelmerge.sharding.source.layout import pair
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.sharding.layout import find, first_place
-from labelmerge.sharding.readers.classes import match_categories
-from labelmerge.sharding.readers.listed import (
+from labelmerge.sharding.readers.shared.classes import match_categories
+from labelmerge.sharding.readers.shared.listed import (
     IMAGE_SUFFIXES,
     Images,
     of_unknown_images,
@@ -29,8 +28,9 @@ from labelmerge.sharding.readers.listed import (
     unlisted,
     with_entries,
 )
-from labelmerge.sharding.readers.tables import Groups, NameById, Record, loading, native_id, read_lists
-from labelmerge.sharding.sample import Annotation, Box, Item, Keys, Note, Skip, Source, clip
+from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists
+from labelmerge.sharding.source.layout import find, first_place
+from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
 
 KEYS = Keys(types=("box",), layout=("images", "annotations"), options=("name_parts",))
 label_space = None

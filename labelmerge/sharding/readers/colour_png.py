@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding.images import decode, packed_pixels, read_file
-from labelmerge.sharding.layout import pair
-from labelmerge.sharding.readers import values
-from labelmerge.sharding.readers.classes import class_index
-from labelmerge.sharding.runs import Runs, pixels
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.pictures.images import decode, packed_pixels, read_file
+from labelmerge.sharding.pictures.runs import Runs, pixels
+from labelmerge.sharding.readers.shared import values
+from labelmerge.sharding.readers.shared.classes import class_index
+from labelmerge.sharding.source.layout import pair
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),

@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.sharding import matlab
-from labelmerge.sharding.images import Array, png_bytes
-from labelmerge.sharding.layout import first_place
-from labelmerge.sharding.readers import values
+from labelmerge.sharding.pictures import matlab
+from labelmerge.sharding.pictures.images import Array, png_bytes
 from labelmerge.sharding.readers.mat import whole_numbers
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.readers.shared import values
+from labelmerge.sharding.source.layout import first_place
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 if TYPE_CHECKING:
     import h5py

@@ -33,12 +33,12 @@ import pyarrow.parquet
 
 from labelmerge.errors import LabelmergeError, LayoutError, RecipeError, SampleError
 from labelmerge.hub import ask_hub
-from labelmerge.sharding.images import Array, indices, read_file
-from labelmerge.sharding.layout import find, inside, places, see
-from labelmerge.sharding.readers import values
-from labelmerge.sharding.readers.classes import class_index, folded
+from labelmerge.sharding.pictures.images import Array, indices, read_file
 from labelmerge.sharding.readers.mat import whole_numbers
-from labelmerge.sharding.sample import Annotation, Box, Item, Keys, Note, Skip, Source, clip
+from labelmerge.sharding.readers.shared import values
+from labelmerge.sharding.readers.shared.classes import class_index, folded
+from labelmerge.sharding.source.layout import find, inside, places, see
+from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
 
 _WHERE = ("hub", "config", "revision")
 _COLUMNS = ("image_column", "mask_column", "boxes_column", "classes_column")

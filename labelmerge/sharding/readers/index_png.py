@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from labelmerge.errors import RecipeError
-from labelmerge.sharding.images import Array, read_indices, resize_nearest
-from labelmerge.sharding.layout import pair
-from labelmerge.sharding.readers import segments, values
-from labelmerge.sharding.readers.classes import class_index
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.pictures.images import Array, read_indices, resize_nearest
+from labelmerge.sharding.readers.shared import segments, values
+from labelmerge.sharding.readers.shared.classes import class_index
+from labelmerge.sharding.source.layout import pair
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),

@@ -29,13 +29,13 @@ from posixpath import basename, splitext
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.labels import LabelSpace
-from labelmerge.sharding.images import read_indices, resize_nearest
-from labelmerge.sharding.layout import find, first_place, optional_place, places
-from labelmerge.sharding.readers.classes import folded
-from labelmerge.sharding.readers.listed import loaded, stored
-from labelmerge.sharding.readers.painting import Canvas
-from labelmerge.sharding.readers.tables import Rows, csv_rows, loading
-from labelmerge.sharding.sample import Annotation, Box, Item, Keys, Note, Skip, Source, clip
+from labelmerge.sharding.pictures.images import read_indices, resize_nearest
+from labelmerge.sharding.readers.shared.classes import folded
+from labelmerge.sharding.readers.shared.listed import loaded, stored
+from labelmerge.sharding.readers.shared.painting import Canvas
+from labelmerge.sharding.readers.shared.tables import Rows, csv_rows, loading
+from labelmerge.sharding.source.layout import find, first_place, optional_place, places
+from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),

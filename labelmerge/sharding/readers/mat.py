@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding import matlab
-from labelmerge.sharding.images import Array
-from labelmerge.sharding.layout import pair
-from labelmerge.sharding.readers import values
-from labelmerge.sharding.readers.classes import class_index, folded
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.pictures import matlab
+from labelmerge.sharding.pictures.images import Array
+from labelmerge.sharding.readers.shared import values
+from labelmerge.sharding.readers.shared.classes import class_index, folded
+from labelmerge.sharding.source.layout import pair
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from labelmerge.errors import LayoutError, SampleError
-from labelmerge.sharding.images import decode, packed_pixels, read_file
-from labelmerge.sharding.layout import find, first_place, inside
-from labelmerge.sharding.readers.classes import match_categories
+from labelmerge.sharding.pictures.images import decode, packed_pixels, read_file
+from labelmerge.sharding.pictures.runs import Runs
 from labelmerge.sharding.readers.coco_boxes import check_size
-from labelmerge.sharding.readers.listed import Images, on_disk, stored, unlisted, with_entries
-from labelmerge.sharding.readers.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
-from labelmerge.sharding.runs import Runs
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Segment, Skip, Source
+from labelmerge.sharding.readers.shared.classes import match_categories
+from labelmerge.sharding.readers.shared.listed import Images, on_disk, stored, unlisted, with_entries
+from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
+from labelmerge.sharding.source.layout import find, first_place, inside
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Segment, Skip, Source
 
 KEYS = Keys(types=("mask",), layout=("images", "annotations", "masks"), ids=("ignore", "map"), instances=True)
 label_space = None

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding.images import read_file
-from labelmerge.sharding.layout import pair
-from labelmerge.sharding.readers.classes import class_index
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.pictures.images import read_file
+from labelmerge.sharding.readers.shared.classes import class_index
+from labelmerge.sharding.source.layout import pair
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),

@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError
-from labelmerge.sharding import matlab
-from labelmerge.sharding.layout import first_place, inside
-from labelmerge.sharding.readers import values
+from labelmerge.sharding.pictures import matlab
 from labelmerge.sharding.readers.mat import whole_numbers
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.readers.shared import values
+from labelmerge.sharding.source.layout import first_place, inside
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 if TYPE_CHECKING:
     import h5py

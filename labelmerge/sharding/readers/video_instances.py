@@ -14,12 +14,12 @@ import sqlite3
 from collections.abc import Iterator
 
 from labelmerge.errors import RecipeError
-from labelmerge.sharding.layout import find, first_place
-from labelmerge.sharding.readers.classes import match_categories
-from labelmerge.sharding.readers.instance_masks import candidates, object_id, packed, painted
-from labelmerge.sharding.readers.listed import IMAGE_SUFFIXES, Images, on_disk
-from labelmerge.sharding.readers.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
-from labelmerge.sharding.sample import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.sharding.readers.shared.classes import match_categories
+from labelmerge.sharding.readers.shared.instance_masks import candidates, object_id, packed, painted
+from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, on_disk
+from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
+from labelmerge.sharding.source.layout import find, first_place
+from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(types=("mask", "noisy_mask"), layout=("images", "annotations"), options=("every",), instances=True)
 label_space = None

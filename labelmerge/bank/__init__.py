@@ -1,0 +1,1 @@
+"""The bank: one unit vector for every label, in immutable versions."""

@@ -1,0 +1,333 @@
+"""Measure a checkpoint: every set by its own labels, whatever it was trained on. docs/evaluation.md."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from labelmerge.bank.bank import Bank
+from labelmerge.device import choose_device
+from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
+from labelmerge.evaluate.inference import LabelVectors, segment
+from labelmerge.evaluate.record import Results, SetResult
+from labelmerge.evaluate.sets import EvalSet, Picture, open_sets
+from labelmerge.evaluate.views import Views
+from labelmerge.files import output_faults
+from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
+from labelmerge.processes import Ranks, own_device, processes
+from labelmerge.progress import Track, no_track
+from labelmerge.tasks.semantic import Confusion, Metrics, confusion_matrix, harmonic_mean
+
+_AHEAD = 2  # images that are read while the model works
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate(
+    checkpoint: Path,
+    shards: Sequence[Path],
+    bank: Path | None,
+    out: Path,
+    *,
+    datasets: Sequence[tuple[str, Path]] = (),
+    short_edge: int | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: int = 0,
+    window_stride: float = Views.window_stride,
+    split: str | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    track: Track = no_track,
+) -> Results:
+    """Segment every image with its own dataset's labels, and compare with the masks.
+
+    Nothing needs to have been trained on these labels: a class is predicted where the cosine between the pixel's
+    embedding and the class's own row of the bank is the largest of its label space.
+
+    Several processes that `torchrun` has started share the images; the results are those of one, which the first
+    writes and all return.
+
+    Args:
+        checkpoint: a run, or one checkpoint folder.
+        shards: split folders, dataset folders, or folders of datasets. Sets without labelled masks are left out.
+        bank: holds the labels of these datasets; made by the encoder that the checkpoint was trained with. None: the
+            one that the checkpoint carries.
+        out: results.json; the confusion matrices go beside it, as ``<stem>.confusion.npz`` and one picture each.
+        datasets: names or recipes of datasets, and the folders that they were unpacked into.
+        short_edge: pixels of an image's short edge at scale 1; 0: its own size; None: what the run was trained at.
+        scales, flip, window, window_stride: see `labelmerge.evaluate.views.Views`.
+        split: which split of a dataset to take; by default `val`, where there is none `test`, then `train`. A split
+            folder that is given itself is always taken.
+        device: where the model lives; by default a GPU if there is one.
+        limit: at most this many images of each set, spread evenly over it.
+
+    Raises:
+        CheckpointError, ShardError, LayoutError, RecipeError, BankError, UsageError: what was given can't be used or
+            doesn't fit together.
+        OutputError: `out` can't be written.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} images leaves nothing to measure")
+    views = Views(
+        short_edge=short_edge or 0, scales=tuple(scales), flip=flip, window=window, window_stride=window_stride
+    )
+    _check_out(out)
+    sets = open_sets(shards, datasets, split)
+    here = choose_device(own_device(device))
+    trained = load_checkpoint(checkpoint, here)
+    vectors = load_bank(bank, trained)
+    labels = [LabelVectors(vectors.rows(data.space.keys)) for data in sets]
+    if short_edge is None:
+        views = replace(views, short_edge=trained.short_edge)
+    for data in sets:
+        if f"{data.dataset}/{data.split}" in trained.meta.get("manifests", ()):
+            _log.warning("%s %s: the model was trained on this split", data.dataset, data.split)
+    measured = []
+    with processes() as ranks:
+        for data, label_vectors in zip(sets, labels, strict=True):
+            measured.append(_measure(trained, data, label_vectors, vectors, views, limit, ranks, track))
+        results = Results(
+            sets=tuple(measured),
+            harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
+            protocol=_protocol(trained, vectors, views, split, limit, here),
+            reproduce=_command(checkpoint, shards, bank, out, datasets, views, split, limit),
+            path=out,
+        )
+        with ranks.same_fate():
+            if ranks.rank == 0:
+                results.write()
+    return results
+
+
+def load_bank(folder: Path | None, checkpoint: Checkpoint) -> Bank:
+    """The newest version of a bank, made sure to be in the space that the checkpoint was trained in.
+
+    Args:
+        folder: None: the checkpoint's own bank.
+
+    Raises:
+        BankError: there is none, or it is of another encoder; the message names both.
+        CheckpointError: the checkpoint's own was asked for, and it carries none.
+    """
+    if folder is None:
+        if checkpoint.bank_folder is None:
+            raise CheckpointError("the checkpoint carries no bank", where=checkpoint.folder, fix="Give --bank")
+        # Without its folder: no message is to advise adding to what a checkpoint carries.
+        return replace(Bank.load(checkpoint.bank_folder), folder=None)
+    bank = Bank.load(folder)
+    fix = "Use a bank of the encoder that the checkpoint was trained with"
+    if checkpoint.bank_folder is not None:
+        fix += ", or leave --bank out: the checkpoint carries its own"
+        own = Bank.load(checkpoint.bank_folder)
+        if not own.same_encoder(bank):
+            raise BankError(
+                f"this bank was made by {_identity(bank)}, the checkpoint was trained with {_identity(own)}",
+                where=folder,
+                fix=fix,
+            )
+        if own.prompt != bank.prompt:
+            _log.warning(
+                "the bank's texts are made as %r, those that the checkpoint was trained with as %r",
+                bank.prompt,
+                own.prompt,
+            )
+    if bank.dim != checkpoint.model.embedding_dim:
+        raise BankError(
+            f"its vectors ({_identity(bank)}) have {bank.dim} dimensions, the checkpoint's pixel embeddings "
+            f"{checkpoint.model.embedding_dim}",
+            where=folder,
+            fix=fix,
+        )
+    return bank
+
+
+def _identity(bank: Bank) -> str:
+    return f"{bank.encoder} (weights {str(bank.identity.get('weights_sha256'))[:12]}, {bank.dim} dimensions)"
+
+
+def _check_out(out: Path) -> None:
+    """Say before the work, not after it, that its result has no place."""
+    with output_faults(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_dir():
+        raise OutputError("a folder is where a file must go", where=out, fix="Choose another --out")
+    if not os.access(out.parent, os.W_OK):
+        raise OutputError("no permission to write here", where=out, fix="Choose another --out")
+
+
+@dataclass
+class _Counts:
+    """What one process has counted of one set; `skipped` begins with the sample's number."""
+
+    confusion: Confusion
+    images: int = 0
+    ignored_pixels: int = 0
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+def _measure(
+    checkpoint: Checkpoint,
+    data: EvalSet,
+    labels: LabelVectors,
+    bank: Bank,
+    views: Views,
+    limit: int | None,
+    ranks: Ranks,
+    track: Track,
+) -> SetResult:
+    """One set, by all processes together. Raises ShardError where nothing could be measured."""
+    space = data.space
+    texts = [bank.texts[row] for row in bank.positions(space.keys)]
+    for k, meant in enumerate(labels.predicted_as):
+        if 0 <= meant != k and ranks.rank == 0:
+            _log.warning(
+                "%s: %r and %r have the same vector and can't be told apart: both are predicted as %r",
+                data.dataset, space.names[meant], space.names[k], space.names[meant],
+            )  # fmt: skip
+    count = min(data.count, limit or data.count)
+    numbers = ranks.share([place * data.count // count for place in range(count)])
+    mine = _Counts(np.zeros((len(space), len(space)), dtype=np.int64))
+    with ranks.same_fate():
+        progress = track if ranks.rank == 0 else no_track
+        what = f"evaluating {data.dataset} {data.split}"
+        for number, picture in progress(_read_ahead(data, numbers), what, len(numbers)):
+            try:
+                _count(mine, checkpoint, data, picture(), labels, views)
+            except SampleError as error:
+                _log.warning("skipped %s", error)
+                mine.skipped.append((number, str(error.where or f"sample {number}"), error.what))
+    parts = ranks.gather(mine)
+    confusion = np.sum([part.confusion for part in parts], axis=0)
+    images = sum(part.images for part in parts)
+    skipped = [(key, reason) for _, key, reason in sorted(entry for part in parts for entry in part.skipped)]
+    if not confusion.any():
+        why = f"{len(skipped)} can't be used; the first: {skipped[0][1]}" if skipped else "there are no labels"
+        raise ShardError(
+            f"none of {count} images has a labelled pixel that could be measured ({why})",
+            where=data.where,
+            fix="`labelmerge verify` says more of shards, `labelmerge shard --check` of a dataset",
+        )
+    return SetResult(
+        data=data,
+        texts=texts,
+        predicted_as=[int(k) for k in labels.predicted_as],
+        images=images,
+        skipped=[*data.skipped, *skipped],
+        ignored_pixels=sum(part.ignored_pixels for part in parts),
+        confusion=confusion,
+        metrics=Metrics.of(confusion),
+    )
+
+
+def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Callable[[], Picture]]]:
+    """Each number with a function that returns its sample, or raises: a thread reads on while the model works."""
+    with ThreadPoolExecutor(1) as reader:
+        remaining = iter(numbers)
+        waiting: list[tuple[int, Future[Picture]]] = []
+        try:
+            while True:
+                waiting += [(n, reader.submit(data.read, n)) for n in islice(remaining, _AHEAD - len(waiting))]
+                if not waiting:
+                    return
+                number, future = waiting.pop(0)
+                yield number, future.result
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _count(
+    counts: _Counts, checkpoint: Checkpoint, data: EvalSet, picture: Picture, labels: LabelVectors, views: Views
+) -> None:
+    """Segment one image and add what is right and wrong. Raises SampleError."""
+    space = data.space
+    assert picture.mask is not None  # `open_sets` leaves out what has none
+    unlabelled, unknown = -1, -2
+    position_of = space.lookup({index: k for k, index in enumerate(space.indices)}, unknown)
+    position_of[space.ignore_index] = unlabelled
+    truth = position_of[picture.mask]
+    if (truth == unknown).any():
+        wrong = sorted({int(value) for value in np.unique(picture.mask[truth == unknown])})
+        raise SampleError(f"mask values {wrong} are no classes of {data.dataset}", where=picture.key)
+    device = next(checkpoint.model.parameters()).device
+    tau = checkpoint.temperature().item()
+    try:
+        prediction = segment(checkpoint.model, picture.image, labels, tau=tau, views=views, device=device)
+    except SampleError as error:
+        raise SampleError(error.what, where=picture.key, fix=error.fix) from error
+    matrix = confusion_matrix(truth, prediction, len(space))
+    counts.confusion += matrix
+    counts.images += 1
+    counts.ignored_pixels += truth.size - int(matrix.sum())
+
+
+def _protocol(
+    checkpoint: Checkpoint, bank: Bank, views: Views, split: str | None, limit: int | None, device: torch.device
+) -> dict[str, Any]:
+    if views.several:
+        decision = "largest mean of softmax(cosine / temperature) over the views"
+    else:
+        decision = "largest cosine"
+    return {
+        **views.to_json(),
+        "resize": "bilinear, antialiased; short_edge 0 is the image's own size",
+        "windows": "cosines averaged where windows overlap; the last of each row and column ends at the border",
+        "decision": decision,
+        "resolution": "measured at the size of the mask",
+        "temperature": checkpoint.temperature().item(),
+        "labels": "all classes of the set's own label space, each by its own row of the bank",
+        "ignored": "pixels without a label in the mask, whatever is predicted there",
+        "miou": "mean over the classes with a labelled or a predicted pixel; predicted but never labelled counts as 0",
+        "split": split,
+        "limit": limit,
+        "checkpoint": {
+            "hash": checkpoint.hash,
+            "step": checkpoint.step,
+            "model": checkpoint.model.name,
+            "merge": checkpoint.meta.get("merge"),
+        },
+        "bank": {
+            "version": bank.version,
+            "content_sha256": bank.content_hash,
+            "encoder": bank.encoder,
+            "identity": dict(bank.identity),
+            "prompt": bank.prompt,
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+    }
+
+
+def _command(
+    checkpoint: Path,
+    shards: Sequence[Path],
+    bank: Path | None,
+    out: Path,
+    datasets: Sequence[tuple[str, Path]],
+    views: Views,
+    split: str | None,
+    limit: int | None,
+) -> str:
+    """The command that does it again."""
+    words: list[object] = ["labelmerge", "eval", "--checkpoint", checkpoint]
+    words += ["--shards", *shards] if shards else []
+    for dataset, root in datasets:
+        words += ["--dataset", dataset, "--root", root]
+    words += ["--bank", bank] if bank is not None else []
+    words += ["--out", out, "--short-edge", views.short_edge, "--scales", ",".join(f"{s:g}" for s in views.scales)]
+    words += ["--flip"] if views.flip else []
+    words += ["--window", views.window, "--window-stride", views.window_stride] if views.window else []
+    words += ["--split", split] if split is not None else []
+    words += ["--limit", limit] if limit is not None else []
+    return shlex.join(map(str, words))

@@ -1,0 +1,1 @@
+"""Looking at shards: verify, stats, export."""

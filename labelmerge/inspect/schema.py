@@ -1,0 +1,285 @@
+"""Is one sample of a shard what docs/architecture.md says?"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from labelmerge.errors import SampleError
+from labelmerge.labels import LabelSpace
+from labelmerge.sharding.pictures.images import decode
+from labelmerge.sharding.pictures.runs import histogram
+from labelmerge.shardset.manifest import Types, wrong_types
+from labelmerge.shardset.tar import shown
+
+LISTS = ("present", "boxes", "segments")
+"""The fields of a sample's JSON that are JSON texts themselves."""
+
+SAMPLE_TYPES: Types = {
+    "key": str,
+    "dataset": str,
+    "split": str,
+    "annotation_type": str,
+    "label_space": str,
+    "height": int,
+    "width": int,
+    "original_height": int,
+    "original_width": int,
+    "source": dict,
+    "present": str,
+    "boxes": str,
+    "segments": str,
+}
+SOURCE_TYPES: Types = {"path": str, "native_id": str, "sha256": str}
+BOX_TYPES: Types = {
+    "bbox": list,
+    "class_index": int,
+    "iscrowd": bool,
+    "group_of": bool,
+    "depiction": bool,
+    "reflected": bool,
+    "area": (int, float),
+    "native_id": str,
+}
+SEGMENT_TYPES: Types = {
+    "id": int,
+    "class_index": int,
+    "category_id": int,
+    "iscrowd": bool,
+    "area": int,
+    "native_id": str,
+}
+_FORMATS = {"jpg": "JPEG", "png": "PNG"}
+_MASK_MODES = ("L", "I;16")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Float32 readers of boxes may step this far over the border.
+_BORDER = 1e-3
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the manifest says of every sample of a split."""
+
+    dataset: str
+    split: str
+    annotation_type: str
+    members: tuple[str, ...]
+    space: LabelSpace
+
+    def number(self, key: str) -> int | None:
+        """The number in a sample's key; None where it is no key of this split."""
+        head = f"{self.dataset}-{self.split}-"
+        digits = key.removeprefix(head)
+        return int(digits) if key.startswith(head) and re.fullmatch("[0-9]{9}", digits) else None
+
+
+@dataclass
+class Counts:
+    """What is counted over samples, to be compared with the manifest."""
+
+    pixels: Counter[int] = field(default_factory=Counter)
+    boxes: Counter[int] = field(default_factory=Counter)
+    image_pixels: int = 0
+    least: tuple[int, int] | None = None
+    most: tuple[int, int] = (0, 0)
+    embedding_sizes: set[int] = field(default_factory=set)
+
+    def add_size(self, pixels: int, least: tuple[int, int], most: tuple[int, int]) -> None:
+        """Take in images: all their pixels, and the extremes of (height, width)."""
+        self.image_pixels += pixels
+        before = self.least or least
+        self.least = min(before[0], least[0]), min(before[1], least[1])
+        self.most = max(self.most[0], most[0]), max(self.most[1], most[1])
+
+    def add(self, other: Counts) -> None:
+        """Take in what was counted elsewhere."""
+        self.pixels.update(other.pixels)
+        self.boxes.update(other.boxes)
+        self.embedding_sizes |= other.embedding_sizes
+        if other.least is not None:
+            self.add_size(other.image_pixels, other.least, other.most)
+
+
+def check_sample(
+    key: str, members: Mapping[str, bytes], expected: Expected, counts: Counts
+) -> Generator[str, None, str | None]:
+    """Yield a sample's faults, and count what is in it.
+
+    Args:
+        key: from the names in the tar.
+        members: contents by name.
+        expected: from the manifest.
+        counts: gets this sample's.
+
+    Returns:
+        The SHA-256 of the source image; None where the JSON doesn't say it.
+    """
+    if missing := sorted(set(expected.members) - members.keys()):
+        yield f"members missing: {', '.join(missing)}"
+    if extra := sorted(members.keys() - set(expected.members)):
+        yield f"members that the manifest does not list: {', '.join(extra)}"
+    if "json" not in members:
+        return None
+    try:
+        meta = parse(members["json"])
+    except ValueError as error:
+        yield str(error)
+        return None
+    for name, value in (
+        ("key", key),
+        ("dataset", expected.dataset),
+        ("split", expected.split),
+        ("annotation_type", expected.annotation_type),
+        ("label_space", expected.space.hash),
+    ):
+        if meta[name] != value:
+            yield f"json: {name} is {shown(meta[name])}, not {value!r}"
+    size = (meta["height"], meta["width"])
+    for name in _FORMATS.keys() & members.keys():
+        if (yield from _picture(name, members[name], size)) is not None:
+            counts.add_size(size[0] * size[1], size, size)
+    present = {box["class_index"] for box in meta["boxes"] if wrong_types(box, {"class_index": int}) is None}
+    if "mask.png" in members:
+        mask = yield from _picture("mask.png", members["mask.png"], size)
+        if mask is not None:
+            pixels = histogram(mask)
+            counts.pixels.update(pixels)
+            present = pixels.keys() - {expected.space.ignore_index}
+            if outside := sorted(value for value in present if value not in expected.space):
+                yield f"mask.png: values outside the label space: {', '.join(map(str, outside[:5]))}"
+    yield from _check_boxes(meta, expected.space, counts)
+    if "instances.png" in members:
+        instances = yield from _picture("instances.png", members["instances.png"], size)
+        if instances is not None:
+            yield from _check_segments(meta["segments"], expected.space, histogram(instances))
+    elif meta["segments"]:
+        yield "json: has segments, but there is no instances.png"
+    if "box_embeddings.npy" in members:
+        yield from _check_embeddings(members["box_embeddings.npy"], len(meta["boxes"]), counts)
+    if meta["present"] != sorted(present):
+        yield f"json: present is {shown(meta['present'])}, but the annotation has {shown(sorted(present))}"
+    if not _SHA256.fullmatch(meta["source"]["sha256"]):
+        yield "json: source: sha256 is no SHA-256"
+        return None
+    return str(meta["source"]["sha256"])
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """A sample's JSON, the lists in it parsed; raises ValueError where a field is missing or of another type."""
+    try:
+        meta = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"json can't be read ({error})") from error
+    if wrong := wrong_types(meta, SAMPLE_TYPES) or wrong_types(meta["source"], SOURCE_TYPES):
+        raise ValueError(f"json: {wrong}")
+    for name in LISTS:
+        try:
+            meta[name] = json.loads(meta[name])
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"json: {name} is no JSON text ({error})") from error
+        if not isinstance(meta[name], list):
+            raise ValueError(f"json: {name} is no list")
+    return dict(meta)
+
+
+def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, None, Array | None]:
+    """The pixels of an image of (height, width), unless something is wrong with it. Size and kind are looked at before
+    it is decoded: a small file can unfold to anything."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large image is no fault
+            image = Image.open(BytesIO(data), formats=tuple(_FORMATS.values()))
+    except Image.DecompressionBombError:
+        yield f"{name} has more pixels than Pillow takes for safe"
+        return None
+    except Exception:  # Pillow's parsers raise about anything on damaged files
+        yield f"{name} is neither a JPEG nor a PNG"
+        return None
+    if image.format != _FORMATS[name.rpartition(".")[2]]:
+        yield f"{name} is a {image.format} file"
+    if (image.height, image.width) != size:
+        yield f"{name} is {image.width}x{image.height}, but the json says {size[1]}x{size[0]}"
+        return None
+    if name not in _FORMATS and image.mode not in _MASK_MODES:
+        yield f"{name} is no single-channel 8- or 16-bit PNG (mode {image.mode})"
+        return None
+    try:
+        return np.asarray(decode(data, Path(name)))
+    except SampleError as error:
+        yield f"{name} {error.what}"
+        return None
+
+
+def _check_boxes(meta: Mapping[str, Any], space: LabelSpace, counts: Counts) -> Iterator[str]:
+    for number, box in enumerate(meta["boxes"]):
+        if wrong := wrong_types(box, BOX_TYPES):
+            yield f"json: boxes[{number}]: {wrong}"
+            continue
+        corners = box["bbox"]
+        if len(corners) != 4 or not all(map(_is_number, corners)) or not _is_number(box["area"]) or box["area"] < 0:
+            yield f"json: boxes[{number}]: bbox must be four numbers, and area one of 0 or more"
+            continue
+        x0, y0, x1, y1 = corners
+        if not (-_BORDER <= x0 < x1 <= meta["width"] + _BORDER and -_BORDER <= y0 < y1 <= meta["height"] + _BORDER):
+            yield f"json: boxes[{number}]: {shown(corners)} is no box inside the image"
+        if box["class_index"] not in space:
+            yield f"json: boxes[{number}]: class {box['class_index']} is not in the label space"
+        else:
+            counts.boxes[box["class_index"]] += 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def _check_segments(segments: list[Any], space: LabelSpace, areas: Mapping[int, int]) -> Iterator[str]:
+    listed: dict[int, int] = {}
+    for number, segment in enumerate(segments):
+        if wrong := wrong_types(segment, SEGMENT_TYPES):
+            yield f"json: segments[{number}]: {wrong}"
+            continue
+        if segment["id"] in listed:
+            yield f"json: segments[{number}]: id {segment['id']} occurs twice"
+        listed[segment["id"]] = segment["area"]
+        if segment["class_index"] not in space:
+            yield f"json: segments[{number}]: class {segment['class_index']} is not in the label space"
+    if listed != {value: area for value, area in areas.items() if value}:
+        yield "instances.png and the segments of the json differ in ids or areas"
+
+
+def _check_embeddings(data: bytes, boxes: int, counts: Counts) -> Iterator[str]:
+    name = "box_embeddings.npy"
+    stream = BytesIO(data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not version 1.0 of the format")
+        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # NumPy evaluates the header as Python
+        yield f"{name} is no NumPy file ({shown(str(error))})"
+        return
+    if dtype != np.dtype("<f2") or columns_first or len(shape) != 2:
+        yield f"{name} is {dtype}{list(shape)}, not float16 [boxes, D]"
+        return
+    if shape[0] != boxes or shape[1] < 1:
+        yield f"{name} is {list(shape)}, but the json has {boxes} boxes"
+        return
+    if len(data) - stream.tell() != 2 * shape[0] * shape[1]:
+        yield f"{name} has {len(data) - stream.tell()} bytes of numbers, but its header says {list(shape)}"
+        return
+    counts.embedding_sizes.add(shape[1])
+    if not np.isfinite(np.frombuffer(data, "<f2", offset=stream.tell())).all():
+        yield f"{name} has numbers that are not finite"

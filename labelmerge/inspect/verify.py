@@ -1,0 +1,337 @@
+"""Are shards what their manifest says, and their samples what the schema says? Is an image there twice?"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelmerge.errors import LayoutError, ShardError, UsageError
+from labelmerge.files import sha256_file
+from labelmerge.inspect.duplicates import Found, Images, Overlap
+from labelmerge.inspect.schema import Counts, Expected, check_sample
+from labelmerge.labels import LabelSpace
+from labelmerge.progress import Track, no_track
+from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, read_manifest, role
+from labelmerge.shardset.tar import read_samples
+from labelmerge.workers import interrupts_held_back, stopping, worker_pool
+
+if TYPE_CHECKING:
+    from labelmerge.sharding.shard import ShardReport
+
+_MAX_PROBLEMS_PER_SHARD = 100
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault: in which file (and sample), and what it is."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was looked at, every fault that was found, and the images that are there twice (which is no fault)."""
+
+    splits: int
+    shards: int
+    samples: int
+    problems: tuple[Problem, ...]
+    overlaps: tuple[Overlap, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_splits(folders: Sequence[Path]) -> list[Path]:
+    """The folders with a manifest, or an unfinished one, at or below `folders`; sorted, each once.
+
+    Raises:
+        ShardError: one of `folders` doesn't exist or has no shards in it.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ShardError("no such folder", where=folder)
+        here = {path.parent for name in (MANIFEST, UNFINISHED, "*.tar") for path in folder.rglob(name)}
+        if not here:
+            raise ShardError("no shards here", where=folder, fix="Give a folder that `labelmerge shard` wrote")
+        for split in here:
+            found.setdefault(split.resolve(), split)
+    return sorted(found.values())
+
+
+def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track) -> VerifyReport:
+    """Check every shard under `folders` against its manifest and every sample against the schema.
+
+    Args:
+        folders: splits, datasets, or folders of datasets.
+        workers: processes.
+        track: progress over shards.
+
+    Raises:
+        ShardError: there is nothing to verify. Faults of shards are in the report.
+        LabelmergeError: a worker process died.
+    """
+    if workers < 1:
+        raise UsageError(f"workers is {workers}: it must be 1 or more")
+    folders = find_splits(folders)
+    problems: list[Problem] = []
+    splits: list[_Split] = []
+    tasks: list[_Task] = []
+    for folder in folders:
+        try:
+            manifest, space = read_manifest(folder)
+        except ShardError as error:
+            problems.append(Problem(str(error.where), error.what))
+            continue
+        split = _Split(folder, manifest, space)
+        listed = {entry["name"] for entry in manifest["shards"]}
+        for path in sorted(folder.glob("*.tar")):
+            if path.name not in listed:
+                problems.append(Problem(str(path), "is not in the manifest"))
+        tasks += [_Task(len(splits), folder / entry["name"], entry, split.expected) for entry in manifest["shards"]]
+        splits.append(split)
+    found = Found()
+    # Closed also when interrupted, so that no worker goes on behind the user's back.
+    with closing(_run(tasks, workers)) as results:
+        for task, checked in zip(tasks, track(results, "verifying shards", len(tasks)), strict=True):
+            problems += [
+                Problem(f"{task.path}:{key}" if key else str(task.path), what) for key, what in checked.problems
+            ]
+            if checked.unlisted:
+                problems.append(Problem(str(task.path), f"has {checked.unlisted} more faults"))
+            found.add(task.split, checked.numbers, bytes(checked.hashes))
+            problems += splits[task.split].add(task.path, checked)
+    for split in splits:
+        problems += [Problem(str(split.folder / MANIFEST), what) for what in split.check()]
+    problems += _check_embedding_sizes(splits)
+    overlaps = found.overlaps([split.images for split in splits])
+    samples = sum(split.samples for split in splits)
+    return VerifyReport(len(folders), len(tasks), samples, tuple(problems), overlaps)
+
+
+class _Split:
+    """Adds up what is found in a split's shards, in their order, to compare it with the manifest."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], space: LabelSpace) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.samples = 0
+        self.counts = Counts()
+        self.expected = Expected(
+            manifest["dataset"], manifest["split"], manifest["annotation_type"], tuple(manifest["members"]), space
+        )
+        trained_on = role(manifest) == "train" and manifest["split"] == "train"
+        self.images = Images(folder, manifest["dataset"], manifest["split"], trained_on)
+        self._last = -1
+        self._complete = True  # every sample could be counted
+
+    def add(self, path: Path, checked: _Checked) -> Iterator[Problem]:
+        """Take in the next shard."""
+        self.samples += checked.samples
+        self.counts.add(checked.counts)
+        self._complete = self._complete and checked.complete
+        if checked.first is not None and checked.last is not None:
+            if checked.first <= self._last:
+                yield Problem(str(path), "its samples do not come after those of the shard before")
+            self._last = max(self._last, checked.last)
+
+    def check(self) -> Iterator[str]:
+        """What of the manifest is wrong."""
+        counts, listed = self.manifest["counts"], sum(entry["samples"] for entry in self.manifest["shards"])
+        if counts["written"] != listed:
+            yield f"counts {counts['written']} samples written, but its shards have {listed}"
+        if counts["skipped"] != len(self.manifest["skipped"]):
+            yield f"counts {counts['skipped']} skipped, but lists {len(self.manifest['skipped'])}"
+        if counts["found"] != counts["written"] + counts["skipped"]:
+            yield "its counts do not add up"
+        if not self._complete:
+            return
+        pixels = {str(index): count for index, count in self.counts.pixels.items()}
+        ignored = pixels.pop(str(self.expected.space.ignore_index), 0)
+        sizes = {
+            "pixels": self.counts.image_pixels,
+            "min": list(self.counts.least or (0, 0)),
+            "max": list(self.counts.most),
+        }
+        for name, have in (
+            ("class_pixels", pixels),
+            ("class_boxes", {str(index): count for index, count in self.counts.boxes.items()}),
+            ("ignored_pixels", ignored),
+            ("sizes", sizes),
+        ):
+            if self.manifest[name] != have:
+                yield f"{name} {'do' if name == 'sizes' else 'does'} not agree with the samples"
+
+
+def _check_embedding_sizes(splits: Sequence[_Split]) -> Iterator[Problem]:
+    sizes: defaultdict[Path, set[int]] = defaultdict(set)
+    for split in splits:
+        sizes[split.folder.parent] |= split.counts.embedding_sizes
+    for folder, different in sizes.items():
+        if len(different) > 1:
+            yield Problem(str(folder), f"box_embeddings.npy of different lengths: {sorted(different)}")
+
+
+# --- one shard --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Task:
+    split: int
+    path: Path
+    entry: dict[str, Any]
+    expected: Expected
+
+
+@dataclass
+class _Checked:
+    """What one shard was found to be.
+
+    Attributes:
+        problems: (key of the sample or "", what).
+        unlisted: how many more there are.
+        complete: every sample could be counted.
+        first, last: the smallest and the largest number of a sample.
+        numbers, hashes: of the samples with a source image, its first 16 bytes of SHA-256.
+    """
+
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    unlisted: int = 0
+    samples: int = 0
+    complete: bool = True
+    first: int | None = None
+    last: int | None = None
+    numbers: array[int] = field(default_factory=lambda: array("l"))
+    hashes: bytearray = field(default_factory=bytearray)
+    counts: Counts = field(default_factory=Counts)
+
+    def report(self, key: str, what: str) -> None:
+        self.complete = False
+        if len(self.problems) < _MAX_PROBLEMS_PER_SHARD:
+            self.problems.append((key, what))
+        else:
+            self.unlisted += 1
+
+
+class _Stopped(Exception):
+    """The parent has asked to stop."""
+
+
+def _check_shard(task: _Task, stopped: Callable[[], bool] = lambda: False) -> _Checked:
+    path, entry, checked = task.path, task.entry, _Checked()
+    if not path.is_file():
+        checked.report("", "is missing")
+        return checked
+    try:
+        if path.stat().st_size != entry["bytes"]:
+            checked.report("", f"has {path.stat().st_size} bytes, but the manifest says {entry['bytes']}")
+        elif sha256_file(path) != entry["sha256"]:
+            checked.report("", "its content is not what the manifest's sha256 says")
+        for key, members in read_samples(path, checked.report):
+            if stopped():
+                raise _Stopped
+            _check(key, members, task.expected, checked)
+    except OSError as error:
+        checked.report("", f"can't be read ({error.strerror})")
+        return checked
+    if checked.samples != entry["samples"]:
+        checked.report("", f"has {checked.samples} samples, but the manifest says {entry['samples']}")
+    return checked
+
+
+def _check(key: str, members: dict[str, bytes], expected: Expected, checked: _Checked) -> None:
+    checked.samples += 1
+    source = None
+    faults = check_sample(key, members, expected, checked.counts)
+    while True:
+        try:
+            checked.report(key, next(faults))
+        except StopIteration as done:
+            source = done.value
+            break
+    number = expected.number(key)
+    if number is None:
+        checked.report(key, "the key is none of this split")
+        return
+    if checked.last is not None and number <= checked.last:
+        checked.report(key, "the key occurs twice, or samples are out of order")
+    checked.first = number if checked.first is None else min(checked.first, number)
+    checked.last = number if checked.last is None else max(checked.last, number)
+    if source is not None:
+        checked.numbers.append(number)
+        checked.hashes += bytes.fromhex(source)[:16]
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def _run(tasks: Sequence[_Task], workers: int) -> Generator[_Checked, None, None]:
+    """The tasks' results, in their order."""
+    if workers == 1:
+        yield from map(_check_shard, tasks)
+        return
+    with worker_pool(workers, "Run again with fewer --workers") as pool:
+        with interrupts_held_back():  # all tasks are handed over here, and workers started
+            results = pool.map(_work, tasks)
+        yield from results
+
+
+def _work(task: _Task) -> _Checked:
+    return _check_shard(task, stopping)
+
+
+# --- finishing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FinishReport:
+    """What `finish_all` did.
+
+    Attributes:
+        finished: the splits that have a manifest now, and had none before.
+        unfinished: the splits that can't be finished yet, and why.
+        already: how many splits were finished before.
+    """
+
+    finished: tuple[ShardReport, ...]
+    unfinished: tuple[Problem, ...]
+    already: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "finished": [report.to_json() for report in self.finished],
+            "unfinished": [asdict(problem) for problem in self.unfinished],
+            "already": self.already,
+        }
+
+
+def finish_all(folders: Sequence[Path], track: Track = no_track) -> FinishReport:
+    """Make the manifest of every split under `folders` that has none, from what its parts have recorded.
+
+    Args:
+        folders: splits, datasets, or folders of datasets.
+        track: progress over splits.
+
+    Raises:
+        ShardError: there are no shards at all. Splits whose parts aren't all done are in the report.
+        OutputError: no space, no permission; a process is still writing there.
+    """
+    from labelmerge.sharding.shard import finish
+
+    splits = find_splits(folders)
+    todo = [folder for folder in splits if (folder / UNFINISHED).is_dir() or not (folder / MANIFEST).is_file()]
+    finished, unfinished = [], []
+    for folder in track(todo, "finishing splits", len(todo)):
+        try:
+            finished.append(finish(folder))
+        except (ShardError, LayoutError) as error:
+            what = f"{error.what}. {error.fix}" if error.fix else error.what
+            unfinished.append(Problem(str(error.where or folder), what))
+    return FinishReport(tuple(finished), tuple(unfinished), len(splits) - len(todo))

@@ -1,0 +1,1 @@
+"""Which labels mean the same, and the columns that training and evaluation see."""

@@ -1,0 +1,254 @@
+"""Segment any image with any list of labels: index PNG, what its values mean, and a picture to look at."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from labelmerge import __version__
+from labelmerge.bank.bank import Bank
+from labelmerge.device import choose_device
+from labelmerge.errors import CheckpointError, SampleError, UsageError
+from labelmerge.evaluate.inference import LabelVectors, segment
+from labelmerge.evaluate.views import Views
+from labelmerge.files import write_bytes, write_json
+from labelmerge.model.checkpoint import load_checkpoint
+from labelmerge.plot.colours import Palette, palette
+from labelmerge.plot.overlays import with_legend
+from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
+from labelmerge.progress import Track, no_track
+
+FORMAT = "labelmerge-prediction/1"
+_MAX_8BIT_LABELS = 254
+_OVERLAY_EDGE = 2000  # pixels; a picture to look at needs no more
+_ORIENTATION = 0x0112  # the EXIF tag
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was written for one image."""
+
+    image: Path
+    mask: Path
+    labels: Path
+    overlay: Path
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `predict` did.
+
+    Attributes:
+        labels: the labels that were asked for, in the order of the mask's values.
+        written: one entry for each image that was segmented.
+        failed: path and reason of the others.
+    """
+
+    labels: tuple[ResolvedLabel, ...]
+    written: tuple[Prediction, ...]
+    failed: tuple[tuple[Path, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "labels": [_describe(label, number) for number, label in enumerate(self.labels)],
+            "written": [{name: str(path) for name, path in vars(entry).items()} for entry in self.written],
+            "failed": [{"image": str(path), "reason": reason} for path, reason in self.failed],
+        }
+
+
+def predict(
+    images: Sequence[Path],
+    checkpoint: Path,
+    labels: Sequence[LabelQuery],
+    out: Path,
+    *,
+    short_edge: int | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: int = 0,
+    window_stride: float = Views.window_stride,
+    encoder: str | None = None,
+    device: str | None = None,
+    track: Track = no_track,
+) -> Predictions:
+    """Segment images with the labels asked for; every pixel gets one of them.
+
+    For each image, `out` then holds ``<stem>.png``, 8-bit with a palette (16-bit for more than 254 labels), value =
+    place in `labels`; ``<stem>.json``, what each value means; ``<stem>_overlay.jpg``. Images of one stem are numbered
+    (``photo``, ``photo-2``). Photographs are turned as their EXIF orientation says, as viewers do, and so are the
+    outputs. An image that can't be read is recorded and the others go on.
+
+    Args:
+        images: files of any format that Pillow reads. A file given twice is segmented once.
+        checkpoint: a run, or one checkpoint folder.
+        labels: as in `labelmerge.predict.queries`; names are looked up in the bank that the checkpoint carries.
+        short_edge, scales, flip, window, window_stride: as in `labelmerge.evaluate.evaluate.evaluate`.
+        encoder: spec of the text encoder for new labels, where the bank's own can't be used on this machine.
+        device: where the model lives; by default a GPU if there is one.
+
+    Raises:
+        UsageError: an image would be overwritten; a label can't be found.
+        CheckpointError, BankError, EncoderError: these can't be used.
+        OutputError: `out` can't be written.
+    """
+    if not labels:
+        raise UsageError("no labels to choose from")
+    places = _places(images, out)
+    here = choose_device(device)
+    trained = load_checkpoint(checkpoint, here)
+    if trained.bank_folder is None:
+        raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=trained.folder)
+    resolved = resolve(labels, Bank.load(trained.bank_folder), encoder=encoder, device=device)
+    vectors = LabelVectors(np.stack([label.vector for label in resolved]))
+    _warn(resolved, vectors)
+    if short_edge is None:
+        short_edge = trained.short_edge
+    views = Views(short_edge=short_edge, scales=tuple(scales), flip=flip, window=window, window_stride=window_stride)
+    tau = trained.temperature().item()
+    written: list[Prediction] = []
+    failed: list[tuple[Path, str]] = []
+    for path, stem in track(places.items(), "predicting", len(places)):
+        try:
+            pixels, orientation = read_photo(path)
+            classes = segment(trained.model, pixels, vectors, tau=tau, views=views, device=here)
+        except SampleError as error:
+            _log.warning("skipped %s: %s", path, error.what)
+            failed.append((path, error.what))
+            continue
+        about = {
+            "format": FORMAT,
+            "labelmerge": __version__,
+            "image": str(path),
+            "height": pixels.shape[0],
+            "width": pixels.shape[1],
+            "exif_orientation": orientation,
+            "checkpoint": {"hash": trained.hash, "step": trained.step, "model": trained.model.name},
+            "views": views.to_json(),
+        }
+        written.append(_write(path, out, stem, pixels, classes, resolved, about))
+    return Predictions(tuple(resolved), tuple(written), tuple(failed))
+
+
+def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
+    """Any image file as it is meant to be seen.
+
+    Returns:
+        uint8 ``[H, W, 3]``, RGB, turned as its EXIF orientation says; and that orientation, 1 to 8 (1: as stored).
+
+    Raises:
+        SampleError: it can't be read.
+    """
+    try:
+        with Image.open(path) as image:
+            orientation = int(image.getexif().get(_ORIENTATION, 1))
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them at 255
+                turned = Image.fromarray((np.asarray(turned).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+            return np.asarray(turned.convert("RGB")), orientation
+    except FileNotFoundError:
+        raise SampleError("no such file", where=path) from None
+    except UnidentifiedImageError as error:
+        raise SampleError("is no image that can be read", where=path) from error
+    except OSError as error:
+        raise SampleError(f"can't be read ({error.strerror or error})", where=path) from error
+    except Exception as error:  # decoders raise whatever they like at bytes that are not theirs
+        raise SampleError(f"can't be read ({type(error).__name__}: {error})", where=path) from error
+
+
+def _places(images: Sequence[Path], out: Path) -> dict[Path, str]:
+    """The stem of each image's outputs, unlike all others. Raises UsageError where an output would replace an image."""
+    places: dict[Path, str] = {}
+    used: set[str] = set()
+    seen: set[Path] = set()
+    for path in images:
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        stem, number = path.stem, 1
+        while stem.casefold() in used:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        used.add(stem.casefold())
+        places[path] = stem
+    for stem in places.values():
+        for output in _outputs(out, stem):
+            if output.resolve() in seen:
+                raise UsageError(f"an output would replace the image {output}", fix="Choose another --out")
+    return places
+
+
+def _outputs(out: Path, stem: str) -> tuple[Path, Path, Path]:
+    return out / f"{stem}.png", out / f"{stem}.json", out / f"{stem}_overlay.jpg"
+
+
+def _warn(labels: Sequence[ResolvedLabel], vectors: LabelVectors) -> None:
+    if len(vectors.unit) == 1:
+        _log.warning("with one label to choose from, every pixel gets it: add labels for the rest of the image")
+    for number, meant in enumerate(vectors.predicted_as.tolist()):
+        label = labels[number]
+        if meant < 0:
+            _log.warning("%r has no vector and is never predicted", label.name)
+        elif meant != number:
+            _log.warning("%r means the same as %r: all of it is called that", label.name, labels[meant].name)
+
+
+def _write(
+    path: Path,
+    out: Path,
+    stem: str,
+    pixels: npt.NDArray[np.uint8],
+    classes: npt.NDArray[np.int64],
+    labels: Sequence[ResolvedLabel],
+    about: dict[str, Any],
+) -> Prediction:
+    mask_path, labels_path, overlay_path = _outputs(out, stem)
+    names = [label.name for label in labels]
+    colours = palette(names)
+    write_bytes(mask_path, _index_png(classes, colours))
+    write_bytes(overlay_path, _overlay_jpg(pixels, classes, names))
+    counts = np.bincount(classes.ravel(), minlength=len(labels))
+    rows = [
+        {**_describe(label, number), "colour": colour, "pixels": pixels_of}
+        for number, (label, colour, pixels_of) in enumerate(zip(labels, colours.tolist(), counts.tolist(), strict=True))
+    ]
+    write_json(labels_path, {**about, "mask": mask_path.name, "overlay": overlay_path.name, "labels": rows})
+    return Prediction(path, mask_path, labels_path, overlay_path)
+
+
+def _describe(label: ResolvedLabel, number: int) -> dict[str, Any]:
+    return {"id": number, "name": label.name, "text": label.text, "source": label.source}
+
+
+def _index_png(classes: npt.NDArray[np.int64], colours: Palette) -> bytes:
+    if len(colours) > _MAX_8BIT_LABELS:
+        image = Image.fromarray(classes.astype(np.uint16))
+    else:
+        image = Image.fromarray(classes.astype(np.uint8))
+        # A full palette: with a shorter one Pillow packs pixels into less than 8 bits, which few readers unpack.
+        image.putpalette(colours.tobytes().ljust(3 * 256, b"\0"))
+    out = io.BytesIO()
+    image.save(out, "png", optimize=True)
+    return out.getvalue()
+
+
+def _overlay_jpg(pixels: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64], names: Sequence[str]) -> bytes:
+    height, width = classes.shape
+    if (factor := _OVERLAY_EDGE / max(height, width)) < 1:
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        rows = np.arange(size[1]) * height // size[1]
+        classes = classes[rows][:, np.arange(size[0]) * width // size[0]]
+    out = io.BytesIO()
+    with_legend(pixels, classes, names).save(out, "jpeg", quality=92, subsampling=0)
+    return out.getvalue()

@@ -1,0 +1,213 @@
+"""One candidate becomes the members of one sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from labelmerge.errors import SampleError
+from labelmerge.sharding.pictures.images import (
+    image_member,
+    load,
+    open_image,
+    passes_through,
+    png_bytes,
+    read_file,
+    resize_nearest,
+    shrunk,
+    to_rgb,
+)
+from labelmerge.sharding.pictures.runs import histogram
+from labelmerge.sharding.plan import Options
+from labelmerge.sharding.readers import READERS
+from labelmerge.sharding.source.source import Annotation, Item, Source
+
+_SOURCE_DIGITS = 32
+
+
+@dataclass
+class Sizes:
+    """How large the images are: all their pixels together, and the extremes of [height, width], one by one."""
+
+    pixels: int = 0
+    least: tuple[int, int] | None = None
+    most: tuple[int, int] = (0, 0)
+
+    def add(self, other: Sizes) -> None:
+        """Take in the images of `other`."""
+        if other.least is not None:
+            least = other.least if self.least is None else self.least
+            self.least = min(least[0], other.least[0]), min(least[1], other.least[1])
+            self.most = max(self.most[0], other.most[0]), max(self.most[1], other.most[1])
+            self.pixels += other.pixels
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pixels": self.pixels, "min": list(self.least or (0, 0)), "max": list(self.most)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Sizes:
+        height, width = data["min"]
+        return cls(data["pixels"], (height, width) if data["pixels"] else None, (data["max"][0], data["max"][1]))
+
+
+@dataclass
+class Tally:
+    """What is counted over samples, for the manifest."""
+
+    class_pixels: Counter[int] = field(default_factory=Counter)
+    class_boxes: Counter[int] = field(default_factory=Counter)
+    ignored_pixels: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    sizes: Sizes = field(default_factory=Sizes)
+    sources: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Made:
+    """One sample: its key, its members by name, and, where a teacher wants them, its boxes cut out of the image."""
+
+    key: str
+    members: dict[str, bytes]
+    cutouts: list[Image.Image]
+
+
+def member_names(source: Source, options: Options) -> list[str]:
+    """The members that every sample of a split has, sorted."""
+    names = [options.image_format, "json"]
+    if source.recipe.annotation_type != "box":
+        names.append("mask.png")
+    if options.instances and (READERS[source.reader].KEYS.instances or "instances" in source.layout):
+        names.append("instances.png")
+    if options.box_teacher is not None:
+        names.append("box_embeddings.npy")
+    return sorted(names)
+
+
+def make_sample(source: Source, item: Item, key: str, options: Options, tally: Tally) -> Made:
+    """Read one candidate, and make a sample of it.
+
+    Args:
+        source: where the item comes from.
+        item: the candidate.
+        key: the sample's key.
+        options: size and image format.
+        tally: gets this sample's counts.
+
+    Raises:
+        SampleError: image or annotation is unusable, or they don't fit each other.
+    """
+    path = source.root / item.path
+    reader = READERS[source.reader]
+    data = read_file(path) if reader.image is None else reader.image(source, item)
+    image = open_image(data, path)
+    original = (image.height, image.width)
+    annotation = reader.read(source, item, original)
+    for values, what in ((annotation.mask, "mask"), (annotation.instances, "instances mask")):
+        if values is not None and values.shape != original:
+            height, width = values.shape
+            raise SampleError(
+                f"the image is {original[1]}x{original[0]}, but its {what} is {width}x{height}", where=path
+            )
+    if source.merge is not None:
+        annotation = source.merge.apply(annotation, source.space)
+    size = shrunk(original, options.short_edge)
+    if options.box_teacher is not None or not passes_through(image, data, options.image_format, size):
+        load(image, path)
+    pixels, encoded_anew = image_member(data, image, options.image_format, size, options.quality)
+    notes = Counter({what: count for what, count in annotation.notes.items() if count})
+    if encoded_anew and size == original:
+        notes["reencoded_images"] += 1
+
+    members = {options.image_format: pixels}
+    present: set[int] = {box.class_index for box in annotation.boxes}
+    if annotation.mask is not None:
+        mask = resize_nearest(annotation.mask, size)
+        members["mask.png"] = png_bytes(mask)
+        counts = histogram(mask)
+        tally.ignored_pixels += counts.pop(source.shard_space.ignore_index, 0)
+        present = set(counts)
+        tally.class_pixels.update(counts)
+    areas: dict[int, int] = {}
+    if annotation.instances is not None and options.instances:
+        instances = resize_nearest(annotation.instances, size)
+        members["instances.png"] = png_bytes(instances)
+        areas = histogram(instances)
+    tally.class_boxes.update(box.class_index for box in annotation.boxes)
+    tally.notes.update(notes)
+
+    meta: dict[str, Any] = {
+        "key": key,
+        "dataset": source.recipe.name,
+        "split": source.split,
+        "annotation_type": source.recipe.annotation_type,
+        "label_space": source.shard_space.hash,
+        "height": size[0],
+        "width": size[1],
+        "original_height": original[0],
+        "original_width": original[1],
+        "source": {"path": item.path, "native_id": item.native_id, "sha256": hashlib.sha256(data).hexdigest()},
+        # Lists go in as text: readers that take a field's type from the first samples (Hugging Face's datasets) can't
+        # see one in an empty list.
+        "present": _text(sorted(present)),
+        "boxes": _text(_boxes(annotation, original, size)),
+        "segments": _text(_segments(annotation, areas)),
+    }
+    members["json"] = _text(meta).encode()
+    tally.sizes.add(Sizes(size[0] * size[1], size, size))
+    tally.sources.append(meta["source"]["sha256"][:_SOURCE_DIGITS])
+    return Made(key, members, [] if options.box_teacher is None else _cut_out(image, annotation))
+
+
+def _cut_out(image: Image.Image, annotation: Annotation) -> list[Image.Image]:
+    """The boxes of the image as it was, widened to whole pixels."""
+    rgb = to_rgb(image) if annotation.boxes else image
+    corners = (box.bbox for box in annotation.boxes)
+    return [rgb.crop((math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))) for x0, y0, x1, y1 in corners]
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _boxes(annotation: Annotation, original: tuple[int, int], size: tuple[int, int]) -> list[dict[str, Any]]:
+    vertical, horizontal = size[0] / original[0], size[1] / original[1]
+    return [
+        {
+            "bbox": [
+                box.bbox[0] * horizontal,
+                box.bbox[1] * vertical,
+                box.bbox[2] * horizontal,
+                box.bbox[3] * vertical,
+            ],
+            "class_index": box.class_index,
+            "iscrowd": box.iscrowd,
+            "group_of": box.group_of,
+            "depiction": box.depiction,
+            "reflected": box.reflected,
+            "area": box.area * horizontal * vertical,
+            "native_id": box.native_id,
+        }
+        for box in annotation.boxes
+    ]
+
+
+def _segments(annotation: Annotation, areas: dict[int, int]) -> list[dict[str, Any]]:
+    """The segments that still have pixels: the smallest may vanish in a resize."""
+    return [
+        {
+            "id": segment.id,
+            "class_index": segment.class_index,
+            "category_id": segment.category_id,
+            "iscrowd": segment.iscrowd,
+            "area": areas[segment.id],
+            "native_id": segment.native_id,
+        }
+        for segment in annotation.segments
+        if segment.id in areas
+    ]

@@ -1,0 +1,1 @@
+"""Pictures and masks as people store them."""

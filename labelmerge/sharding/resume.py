@@ -1,0 +1,236 @@
+"""What a run that has not ended leaves in its folder, so that the same command can go on from there.
+
+`.unfinished/run.json` says what was asked for, and a file beside it what became of each shard. While a process works,
+the hidden folder `.<split>-work` beside the split's holds its locks, and lists that are too long for memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labelmerge.errors import ShardError
+from labelmerge.files import locked, output_faults, sha256_file, write_json
+from labelmerge.sharding.executors import Shard
+from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, Types, manifest_problem, read_manifest, wrong_types
+
+WHOLE = (1, 1)
+"""The part of a run that is all of it."""
+
+_RUN = "run.json"
+_RUN_TYPES: Types = {"tasks": int, "max_skip_ratio": (int, float, type(None)), "manifest": dict}
+_OTHER_OUT = "Remove the folder, or choose another --out"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for.
+
+    Attributes:
+        tasks: how many shards there will be, empty ones included.
+        max_skip_ratio: as the user gave it.
+        manifest: the split's manifest, as it is before any shard is made.
+    """
+
+    tasks: int
+    max_skip_ratio: float | None
+    manifest: dict[str, Any]
+
+
+@contextmanager
+def working_folder(folder: Path, part: tuple[int, int]) -> Iterator[Path]:
+    """A folder for lists that are too long for memory, beside the split's, while no other process does the same part.
+
+    Nothing is left of it, nor of folders made for it, unless something was written into the split's folder.
+    """
+    existed = [parent for parent in (folder, *folder.parents) if parent.is_dir()]
+    name = f"part-{part[0]}-of-{part[1]}" if part != WHOLE else "whole"
+    work = folder.parent / f".{folder.name}-work"
+    with output_faults(folder):
+        work.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            locked(work / "lock", f"the {folder.name} split", shared=part != WHOLE),
+            locked(work / f"{name}.lock", f"part {part[0]}/{part[1]} of the {folder.name} split"),
+        ):
+            scratch = work / name
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
+            with output_faults(scratch):
+                scratch.mkdir()
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        for made in (work, *(parent for parent in (folder, *folder.parents) if parent not in existed)):
+            with suppress(OSError):  # not empty: another process works here, or there are shards
+                made.rmdir()
+
+
+def finished_manifest(folder: Path, wanted: Run) -> dict[str, Any] | None:
+    """The manifest of the same run, if it is complete and its shards are whole.
+
+    Raises:
+        ShardError: the folder holds the shards of another run, or a manifest that can't be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest, _ = read_manifest(folder)
+    except ShardError as error:
+        raise ShardError(error.what, where=error.where, fix=_OTHER_OUT) from error
+    _refuse_other(folder, manifest, wanted.manifest)
+    try:
+        whole = all(_is_whole(folder, entry) for entry in manifest["shards"])
+    except OSError as error:
+        raise ShardError(f"can't be read ({error.strerror})", where=error.filename, fix=_OTHER_OUT) from error
+    if whole:
+        sweep(folder)
+        return manifest
+    _log.warning("%s: a shard is damaged or gone: all are made again", folder)
+    _write_run(folder, wanted)
+    with output_faults(folder):
+        path.unlink()
+    return None
+
+
+def begin(folder: Path, wanted: Run, ours: range, alone: bool) -> dict[int, Shard]:
+    """Prepare a split's folder for a run, or for a part of it.
+
+    Args:
+        folder: the split's.
+        wanted: the run.
+        ours: numbers of the shards to make.
+        alone: whether no other part can be under way.
+
+    Returns:
+        Those of `ours`, by number, that an earlier run of the same command has finished.
+
+    Raises:
+        ShardError: the folder holds what another run made.
+    """
+    there: dict[int, Shard] = {}
+    state = folder / UNFINISHED
+    begun = (state / _RUN).is_file()
+    if begun and alone and not any(state.glob("[0-9]*.json")) and not any(folder.glob("*.tar")):
+        begun = False  # but nothing was made: whatever was asked for then can't be mixed with this
+    if begun:
+        _refuse_other(folder, read_run(folder).manifest, wanted.manifest)
+        there = records(folder, ours)
+    elif any(folder.glob("*.tar")):
+        raise ShardError(
+            "holds tar files that no manifest describes", where=folder, fix="Remove them, or choose another --out"
+        )
+    _write_run(folder, wanted)
+    with output_faults(folder):
+        for leftover in [path for path in folder.glob(".*.tar.*.tmp") if _task_of(path) in ours]:
+            leftover.unlink(missing_ok=True)
+    if there:
+        _log.info("going on: %d of %d shards are there", len(there), len(ours))
+    return there
+
+
+def read_run(folder: Path) -> Run:
+    """What the run in a split's folder was asked for. Raises ShardError."""
+    path = folder / UNFINISHED / _RUN
+    if not path.is_file():
+        raise ShardError("no run was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
+    if wrong := wrong_types(begun, _RUN_TYPES) or manifest_problem(begun["manifest"]):
+        raise ShardError(f"is damaged ({wrong})", where=path, fix=_OTHER_OUT)
+    return Run(begun["tasks"], begun["max_skip_ratio"], begun["manifest"])
+
+
+def write_record(folder: Path, made: Shard) -> None:
+    """Note down a shard that is in place. Raises OutputError."""
+    write_json(folder / UNFINISHED / f"{made.number:06d}.json", made.to_json())
+
+
+def records(folder: Path, numbers: range) -> dict[int, Shard]:
+    """The shards among `numbers` that are finished and whole."""
+    there = {}
+    for path in sorted((folder / UNFINISHED).glob("[0-9]*.json")):
+        if int(path.stem) in numbers:
+            try:
+                made = Shard.from_json(json.loads(path.read_text(encoding="utf-8")))
+                if made.samples == 0 or _is_whole(folder, made.to_json()):
+                    there[made.number] = made
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
+    return there
+
+
+def sweep(folder: Path) -> None:
+    """Take away what is not needed beside a manifest, also where a process was killed over it."""
+    with output_faults(folder):
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink()
+        if (folder / UNFINISHED).is_dir():
+            shutil.rmtree(folder / UNFINISHED)
+
+
+def _write_run(folder: Path, wanted: Run) -> None:
+    write_json(folder / UNFINISHED / _RUN, asdict(wanted))
+
+
+def _task_of(path: Path) -> int:
+    """The number of the shard that a temporary file was to become."""
+    number = path.name.split(".tar.")[0].rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
+    path = folder / entry["name"]
+    return path.is_file() and path.stat().st_size == entry["bytes"] and bool(sha256_file(path) == entry["sha256"])
+
+
+def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the shards' bytes."""
+    return {
+        "labelmerge": manifest["labelmerge"],
+        "recipe": manifest["recipe"]["sha256"],
+        "variant": manifest["variant"],
+        "label_space": manifest["label_space"]["hash"],
+        "options": manifest["options"],
+        "box_teacher": manifest["box_teacher"],
+        "candidates": manifest["candidates"],
+    }
+
+
+def _refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to mix: both are manifests, of runs that may not have ended."""
+    theirs, ours = _identity(found), _identity(wanted)
+    if theirs == ours:
+        return
+    before = theirs["options"]
+    changes = [
+        f"{name} was {before.get(name)}, now {value}"
+        for name, value in ours["options"].items()
+        if before.get(name) != value
+    ]
+    other = {
+        "labelmerge": "labelmerge's version",
+        "recipe": "the recipe",
+        "variant": "the layout",
+        "label_space": "the classes",
+        "box_teacher": "the box teacher's weights",
+        "candidates": "the dataset's files",
+    }
+    changes += [f"{what} changed since" for name, what in other.items() if theirs[name] != ours[name]]
+    raise ShardError(
+        f"holds shards of another run ({'; '.join(changes)})",
+        where=folder,
+        fix=_OTHER_OUT,
+    )

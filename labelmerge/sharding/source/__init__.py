@@ -1,0 +1,1 @@
+"""A dataset as it lies on disk: found, listed, described."""

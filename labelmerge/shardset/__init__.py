@@ -1,0 +1,1 @@
+"""The shard format: the only code that knows it."""

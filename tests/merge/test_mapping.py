@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from labelmerge.bank.bank import Bank
+from labelmerge.errors import BankError
+from labelmerge.labels import LabelKey
+from labelmerge.merge.groups import merge_groups
+from labelmerge.merge.mapping import HEADER, read_mapping, write_mapping
+
+GOOD = """dataset,index,name,group
+a,0,road,street
+a,1,"sky, heaven",sky
+b,0,lane,street
+"""
+
+
+@pytest.fixture
+def bank(make_bank: Callable[..., Bank]) -> Bank:
+    texts = {("a", 0): "road", ("a", 1): "sky, heaven", ("b", 0): "lane", ("c", 4): "sky"}
+    vectors = {("a", 0): [1.0, 0], ("a", 1): [0, 1.0], ("b", 0): [1.0, 0], ("c", 4): [-1.0, 0]}
+    return make_bank({key: (f"{text}", vectors[key]) for key, text in texts.items()})
+
+
+def names(bank: Bank) -> dict[LabelKey, str]:
+    return dict(zip(bank.keys, bank.names, strict=True))
+
+
+def test_what_a_merge_writes_is_read_back(bank: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "mapping.csv"
+    write_mapping(merge_groups(bank, 0.9), path)
+    with path.open(newline="") as stream:
+        header, *rows = csv.reader(stream)
+    assert tuple(header) == HEADER
+    assert [row[:5] for row in rows] == [
+        ["a", "0", "road", "road", "1.0000"],
+        ["b", "0", "lane", "road", "1.0000"],
+        ["a", "1", "sky, heaven", "sky", ""],
+        ["c", "4", "sky", "sky (c)", ""],  # alone too, so no group of that name
+    ]
+    assert read_mapping(path, names(bank)) == {
+        ("a", 0): "road",
+        ("b", 0): "road",
+        ("a", 1): "sky",
+        ("c", 4): "sky (c)",
+    }
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        GOOD,
+        GOOD.replace(",", ";").replace('"sky; heaven"', '"sky, heaven"'),  # as spreadsheets save it in some countries
+        "\ufeff" + GOOD.replace("\n", "\r\n"),
+        GOOD + ",,,\n\n",
+        GOOD.replace("street", " street "),
+        'group,note,name,index,dataset\nstreet,,road,0,a\nsky,,"sky, heaven",1,a\nstreet,"two\nlines",lane,0,b\n',
+    ],
+    ids=["as it is", "semicolons", "byte order mark", "blank rows", "blanks", "other columns"],
+)
+def test_what_a_person_saves_is_read(bank: Bank, tmp_path: Path, edited: str) -> None:
+    path = tmp_path / "mapping.csv"
+    path.write_text(edited, encoding="utf-8", newline="")
+    assert read_mapping(path, names(bank)) == {("a", 0): "street", ("a", 1): "sky", ("b", 0): "street"}
+
+
+@pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        (GOOD.replace("b,0", "bb,0"), r"line 4: the bank has no dataset 'bb' \(Did you mean b\?\)"),
+        (GOOD.replace("a,1", "a,3"), r"line 3: a has no label 3: 'sky, heaven' is 1; a 1 \(sky, heaven\) is missing"),
+        (GOOD.replace("a,1", "a,one"), "line 3: the index 'one' is no whole number; a 1"),
+        (GOOD.replace("a,0,road", "a,0,lane"), "line 2: a 0 is 'road', not 'lane'"),
+        (GOOD.replace("lane,street", "lane,"), r"line 4: b 0 \(lane\) has no group"),
+        (GOOD + "a,0,road,other\n", r"line 5: a 0 \(road\) is in line 2 already"),
+        (GOOD.replace('a,1,"sky, heaven",sky\n', ""), r"a 1 \(sky, heaven\) is missing"),
+        (GOOD.replace('"', ""), "line 3: has more fields than the first line"),
+        (GOOD.replace("group", "class"), "has no column 'group'. The first line must be dataset,index,name,group"),
+        ("dataset,index,name,group\n", "it has no rows"),
+        ("", "has no column 'dataset' or"),
+        (GOOD.replace("street\na", 'street\n"a'), "can't be read as CSV"),
+    ],
+)
+def test_mistakes_are_told_with_their_lines(bank: Bank, tmp_path: Path, edited: str, message: str) -> None:
+    path = tmp_path / "mapping.csv"
+    path.write_text(edited, encoding="utf-8")
+    with pytest.raises(BankError, match=message) as error:
+        read_mapping(path, names(bank))
+    assert "\n" not in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once_and_files_that_are_none(bank: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "mapping.csv"
+    path.write_text("dataset,index,name,group\n" + "x,0,y,z\n" * 20)
+    with pytest.raises(BankError, match="line 2: .*line 9: .*and 12 more"):
+        read_mapping(path, names(bank))
+    path.write_bytes(b"dataset,index,name,group\na,0,stra\xdfe,x\n")
+    with pytest.raises(BankError, match="is not UTF-8"):
+        read_mapping(path, names(bank))
+    with pytest.raises(BankError, match="no such file"):
+        read_mapping(tmp_path / "nothing.csv", names(bank))

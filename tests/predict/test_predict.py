@@ -1,0 +1,165 @@
+"""`predict` and `labelmerge predict` on images of every kind that people have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from labelmerge.bank.bank import Bank
+from labelmerge.errors import CheckpointError, SampleError, UsageError
+from labelmerge.evaluate.inference import segment
+from labelmerge.model.checkpoint import load_checkpoint
+from labelmerge.plot.colours import palette
+from labelmerge.predict.predict import predict, read_photo
+from labelmerge.predict.queries import LabelQuery
+
+NAMES = ["road", "sky", "deer"]
+QUERIES = [LabelQuery(name) for name in NAMES]
+
+
+def photo(path: Path, seed: int = 0, **options: Any) -> npt.NDArray[np.uint8]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+@pytest.fixture
+def trained(tmp_path: Path, tools: Any) -> Path:
+    folder: Path = tools.run(tmp_path / "run", tools.bank([("set", i, name, "") for i, name in enumerate(NAMES)]))
+    return folder
+
+
+def test_outputs(trained: Path, tmp_path: Path) -> None:
+    pixels = photo(tmp_path / "in/a.png")
+    done = predict([tmp_path / "in/a.png"], trained, QUERIES, tmp_path / "out")
+    checkpoint = load_checkpoint(trained)
+    assert checkpoint.bank_folder is not None
+    bank = Bank.load(checkpoint.bank_folder)
+    expected = segment(checkpoint.model, pixels, bank.rows([("set", i) for i in range(3)]), tau=1)
+    assert (tmp_path / "out/a.png").read_bytes()[24] == 8  # bits per pixel
+    with Image.open(tmp_path / "out/a.png") as mask:
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.asarray(mask), expected)
+        np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), palette(NAMES)[expected])
+    about = json.loads((tmp_path / "out/a.json").read_text())
+    assert [(row["id"], row["name"], row["source"]) for row in about["labels"]] == [
+        (0, "road", "set:0"), (1, "sky", "set:1"), (2, "deer", "set:2"),
+    ]  # fmt: skip
+    assert [row["pixels"] for row in about["labels"]] == np.bincount(expected.ravel(), minlength=3).tolist()
+    assert (about["height"], about["width"], about["mask"]) == (20, 30, "a.png")
+    with Image.open(tmp_path / "out/a_overlay.jpg") as overlay:
+        assert overlay.height > 20
+    assert not done.failed and [entry.mask for entry in done.written] == [tmp_path / "out/a.png"]
+
+
+def test_same_stems_and_bad_images(trained: Path, tmp_path: Path, run: Callable[..., Any]) -> None:
+    for number, name in enumerate(("one/a.png", "two/A.jpg", "three/a.png", "three/a-2.png")):
+        photo(tmp_path / name, number)
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "one/a.png").read_bytes()[:300])
+    images = [
+        *("one/a.png", "bad.jpg", "two/A.jpg", "one/a.png"),
+        *("three/a.png", "three/a-2.png", "cut.png", "none.png", "run"),
+    ]
+    paths = [tmp_path / name for name in images]
+    result = run("predict", *paths, "--checkpoint", trained, "--labels", "road, deer", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Wrote a.png, A-2.png, a-3.png and 1 more with labels and overlays" in result.stdout
+    assert "4 of 8 images failed" in result.stderr and "bad.jpg: is no image that can be read" in result.stderr
+    masks = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert masks == ["A-2.png", "a-2-2.png", "a-3.png", "a.png"]
+    assert json.loads((tmp_path / "out/a-3.json").read_text())["image"] == str(tmp_path / "three/a.png")
+
+
+def test_command_says_json(trained: Path, tmp_path: Path, run: Callable[..., Any]) -> None:
+    photo(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("name,description\nsky,\n")
+    args = ("predict", tmp_path / "a.png", "--checkpoint", trained, "--out", tmp_path / "out")
+    result = run(*args, "--labels", "road", "--labels-file", tmp_path / "labels.csv", "--json", "--flip")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert [label["name"] for label in data["labels"]] == ["road", "sky"]
+    assert data["written"][0]["mask"] == str(tmp_path / "out/a.png")
+    result = run(*args)
+    assert result.exit_code == 2 and "Give --labels or --labels-file" in result.stderr
+
+
+def test_an_input_is_never_replaced(trained: Path, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(UsageError, match="would replace the image"):
+        predict([tmp_path / "a.png"], trained, QUERIES, tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_many_labels_make_a_16_bit_mask(tmp_path: Path, tools: Any) -> None:
+    bank = tools.bank([("set", i, f"label {i}", "") for i in range(300)])
+    photo(tmp_path / "a.png")
+    predict([tmp_path / "a.png"], tools.run(tmp_path / "run", bank), [LabelQuery("set:*")], tmp_path / "out")
+    with Image.open(tmp_path / "out/a.png") as mask:
+        assert mask.mode.startswith("I")
+        ids = np.unique(np.asarray(mask))
+    about = json.loads((tmp_path / "out/a.json").read_text())["labels"]
+    assert len(about) == 300 and ids.max() > 255
+    assert [row["id"] for row in about if row["pixels"]] == ids.tolist()
+
+
+def test_photos_are_turned_as_viewers_do(trained: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright: turn a quarter clockwise
+    pixels = photo(tmp_path / "a.png", exif=exif)
+    shown, orientation = read_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(shown, np.rot90(pixels, -1))
+    assert orientation == 6
+    predict([tmp_path / "a.png"], trained, QUERIES, tmp_path / "out")
+    with Image.open(tmp_path / "out/a.png") as mask:
+        assert mask.size == (20, 30)
+    assert json.loads((tmp_path / "out/a.json").read_text())["exif_orientation"] == 6
+
+
+def test_every_kind_of_image(tmp_path: Path) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    kinds = {
+        "L.png": Image.fromarray(grey),
+        "I16.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "RGBA.png": Image.fromarray(np.dstack([grey, grey, grey, np.full_like(grey, 9)])),
+        "P.gif": Image.fromarray(grey),
+        "L.webp": Image.fromarray(grey).convert("RGB"),
+    }
+    for name, image in kinds.items():
+        image.save(tmp_path / name, lossless=True)  # a word that only WebP listens to
+        shown, orientation = read_photo(tmp_path / name)
+        np.testing.assert_array_equal(shown, np.dstack([grey, grey, grey]), err_msg=name)
+        assert orientation == 1
+    for name in ("1.tif", "CMYK.jpg"):
+        Image.new(name.partition(".")[0], (4, 4)).save(tmp_path / name)
+        assert read_photo(tmp_path / name)[0].shape == (4, 4, 3)
+    with pytest.raises(SampleError, match="no such file"):
+        read_photo(tmp_path / "none.jpg")
+
+
+def test_large_photos_have_overlays_of_a_viewable_size(trained: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (3000, 100)).save(tmp_path / "wide.png")
+    predict([tmp_path / "wide.png"], trained, QUERIES, tmp_path / "out", short_edge=20)
+    with Image.open(tmp_path / "out/wide.png") as mask, Image.open(tmp_path / "out/wide_overlay.jpg") as overlay:
+        assert mask.size == (3000, 100) and overlay.width == 2000
+
+
+def test_odd_label_lists(trained: Path, tmp_path: Path, tools: Any, caplog: pytest.LogCaptureFixture) -> None:
+    photo(tmp_path / "a.png")
+    predict([tmp_path / "a.png"], trained, [LabelQuery("sky")], tmp_path / "out")
+    assert "every pixel gets it" in caplog.text
+    predict([tmp_path / "a.png"], trained, [*QUERIES, LabelQuery("set:sky")], tmp_path / "out")
+    assert "'set:sky' means the same as 'sky'" in caplog.text
+    with pytest.raises(UsageError, match="no labels"):
+        predict([tmp_path / "a.png"], trained, [], tmp_path / "out")
+    with pytest.raises(CheckpointError, match="carries no bank"):
+        predict([tmp_path / "a.png"], tools.run(tmp_path / "bare", None), QUERIES, tmp_path / "out")
