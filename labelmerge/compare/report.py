@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labelmerge.colours import dataset_styles
 from labelmerge.compare.records import Measured, RunRecord, read_records
 from labelmerge.files import write_text
-from labelmerge.plot.datasets import dataset_styles
 
 TEMPLATE = "runs.html.j2"
 HTML, MARKDOWN = "report.html", "report.md"

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from labelmerge import __version__
 from labelmerge.bank.bank import Bank
+from labelmerge.colours import palette
 from labelmerge.demo.experiment import MERGED, METRICS, ROW_NAMES, Banks, Workplace
 from labelmerge.demo.report import (
     Chip,
@@ -38,7 +39,6 @@ from labelmerge.labels import LabelKey
 from labelmerge.merge.groups import Group, Pair, cosine_matrix, merge_groups, seriation
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
 from labelmerge.names import prompt_name
-from labelmerge.plot.colours import palette
 from labelmerge.plot.overlays import overlay
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.shardset import Sample, ShardSet

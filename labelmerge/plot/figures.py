@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labelmerge.colours import Style
 from labelmerge.errors import UsageError
 from labelmerge.files import write_bytes
-from labelmerge.plot.datasets import Style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

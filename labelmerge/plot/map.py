@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
+from labelmerge.colours import dataset_styles
 from labelmerge.names import prompt_name
-from labelmerge.plot.datasets import dataset_styles
 from labelmerge.plot.figures import check_format, dataset_legend, marker, save_figure
 from labelmerge.plot.layout import Places, flat_map
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from labelmerge.bank.bank import Bank
+from labelmerge.colours import dataset_styles
 from labelmerge.errors import UsageError, did_you_mean
 from labelmerge.labels import LabelKey
 from labelmerge.merge.groups import calibrated_threshold, cosine_matrix
 from labelmerge.names import prompt_name
-from labelmerge.plot.datasets import dataset_styles
 from labelmerge.plot.figures import check_format, dataset_legend, marker, save_figure
 
 _ROW_INCHES = 0.24

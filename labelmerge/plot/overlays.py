@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.plot.colours import Palette, palette
+from labelmerge.colours import Palette, palette
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -36,7 +36,7 @@ def overlay(
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
         classes: ``[H, W]`` positions in `names`; any other value means "no label" and turns dark grey.
-        names: the label names, which decide the colours (`labelmerge.plot.colours.palette`).
+        names: the label names, which decide the colours (`labelmerge.colours.palette`).
         strength: share of the class colour, 0..1.
         edges: draw a white line where two classes meet.
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
+from labelmerge.colours import dataset_styles
 from labelmerge.errors import UsageError
 from labelmerge.merge.groups import cosine_matrix, linkage, seriation
 from labelmerge.names import prompt_name
-from labelmerge.plot.datasets import dataset_styles
 from labelmerge.plot.figures import check_format, dataset_legend, save_figure
 
 _INCH_PER_NAME = 0.13

@@ -15,13 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from labelmerge import __version__
 from labelmerge.bank.bank import Bank
+from labelmerge.colours import Palette, palette
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, UsageError
 from labelmerge.evaluate.inference import LabelVectors, segment
 from labelmerge.evaluate.views import Views
 from labelmerge.files import write_bytes, write_json
 from labelmerge.model.checkpoint import load_checkpoint
-from labelmerge.plot.colours import Palette, palette
 from labelmerge.plot.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.progress import Track, no_track

@@ -24,8 +24,6 @@ from labelmerge.merge.counts import Count
 from labelmerge.merge.groups import MergeReport, merge_groups
 from labelmerge.merge.label_lines import label_lines
 from labelmerge.merge.merge import CSV_HEADER, write_merge_report
-from labelmerge.plot.colours import _oklab
-from labelmerge.plot.datasets import dataset_styles
 from labelmerge.plot.layout import flat_map
 from labelmerge.plot.merge_page import page as merge_page
 from labelmerge.plot.merge_page.page import pack_cosines, short_number
@@ -187,37 +185,6 @@ def test_a_map_keeps_neighbours_and_survives_equal_and_empty_vectors() -> None:
     assert (gaps.argmin(axis=1) // 10 == np.arange(40) // 10).all()
     assert np.isfinite(flat_map(np.zeros((9, 3), np.float32))).all()
     assert np.isfinite(flat_map(np.ones((9, 1), np.float32))).all()
-
-
-def test_datasets_differ_in_colour_or_shape() -> None:
-    names = [f"dataset {n}" for n in range(100)]
-    styles = dataset_styles(names)
-    assert list(styles) == sorted(names) and styles == dataset_styles(names[::-1])
-    looks = list(styles.values())
-    assert len(set(looks)) == 100 and len({style.colour for style in looks[:24]}) == 24
-    assert all(a.colour != b.colour and a.shape != b.shape for a, b in zip(looks, looks[1:], strict=False))
-
-
-# G. M. Machado et al., "A physiologically-based model for simulation of color vision deficiency" (2009), full severity:
-# what light in linear RGB looks like.
-DEFICIENCIES = {
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
-}
-
-
-@pytest.mark.parametrize("deficiency", DEFICIENCIES)
-def test_the_colour_blind_tell_six_datasets_apart(deficiency: str) -> None:
-    seen = []
-    for style in dataset_styles([f"dataset {n}" for n in range(6)]).values():
-        value = np.array(list(bytes.fromhex(style.colour[1:]))) / 255
-        linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-        linear = np.clip(np.array(DEFICIENCIES[deficiency]) @ linear, 0, 1)
-        value = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-        seen.append(_oklab(np.round(value * 255).astype(np.uint8)))
-    gaps = [float(np.linalg.norm(a - b)) for n, a in enumerate(seen) for b in seen[:n]]
-    assert min(gaps) > 0.05
 
 
 @pytest.mark.parametrize(

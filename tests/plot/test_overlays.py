@@ -1,37 +1,14 @@
-"""Colours and overlays."""
+"""Overlays."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from labelmerge.plot.colours import _oklab, palette
+from labelmerge.colours import palette
 from labelmerge.plot.overlays import legend, overlay, panel, present, with_legend
 
 NAMES = ["road", "sky", "horse", "animal--ground-animal"]
-
-
-def test_a_name_keeps_its_colour() -> None:
-    alone = {name: tuple(palette([name])[0]) for name in NAMES}
-    assert {name: tuple(colour) for name, colour in zip(NAMES, palette(NAMES), strict=True)} == alone
-    assert tuple(palette([" Sky "])[0]) == alone["sky"]
-    red, green, blue = alone["sky"]
-    assert blue > green > red
-
-
-def test_colours_in_one_picture_differ() -> None:
-    names = [f"class {number}" for number in range(40)]
-    places = [_oklab(colour) for colour in palette(names)]
-    gaps = [float(np.linalg.norm(a - b)) for n, a in enumerate(places) for b in places[:n]]
-    assert min(gaps) > 0.06
-    many = palette([f"class {number}" for number in range(250)])
-    assert len(np.unique(many, axis=0)) > 150
-
-
-def test_equal_names_have_equal_colours_and_none_is_fine() -> None:
-    same = palette(["sky", "deer", "sky"])
-    assert (same[0] == same[2]).all() and (same[0] != same[1]).any()
-    assert palette([]).shape == (0, 3)
 
 
 def test_overlay_mixes_image_and_colour() -> None:

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from labelmerge.bank.bank import Bank
+from labelmerge.colours import palette
 from labelmerge.errors import CheckpointError, SampleError, UsageError
 from labelmerge.evaluate.inference import segment
 from labelmerge.model.checkpoint import load_checkpoint
-from labelmerge.plot.colours import palette
 from labelmerge.predict.predict import predict, read_photo
 from labelmerge.predict.queries import LabelQuery
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
+from labelmerge.colours import SHAPES, Style, dataset_styles
 from labelmerge.merge.groups import Member, MergeReport, Pair, seriation
 from labelmerge.merge.label_lines import LabelLine
 from labelmerge.names import prompt_name, sentence
-from labelmerge.plot.datasets import SHAPES, Style, dataset_styles
 from labelmerge.plot.layout import flat_map
 
 TEMPLATE = "merge.html.j2"

@@ -1,15 +1,20 @@
-"""One colour for each label name: the same in every picture, and unlike its neighbours in one picture."""
+"""How labels and datasets look in every picture: a colour for each label's name, a colour and a shape for each dataset.
+
+Shapes come with the datasets' colours so that nobody has to tell datasets apart by colour alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 Palette = npt.NDArray[np.uint8]
+Vertices = tuple[tuple[float, float], ...]
 
 # What everybody expects to look like itself; nothing grey, because the image under a colour is grey.
 _NATURAL = {
@@ -60,7 +65,7 @@ def palette(names: Sequence[str]) -> Palette:
         if name in chosen:
             continue
         own, start = _own(name)
-        place = _oklab(own)
+        place = oklab(own)
         if (np.linalg.norm(taken - place, axis=1) < _FAR_ENOUGH).any():
             onwards = np.roll(gaps, -start)
             far = np.flatnonzero(onwards >= _FAR_ENOUGH)
@@ -101,7 +106,7 @@ def _candidates() -> tuple[Palette, npt.NDArray[np.float64]]:
     encoded = np.where(visible <= 0.0031308, 12.92 * visible, 1.055 * visible ** (1 / 2.4) - 0.055)
     colours = np.round(encoded * 255).astype(np.uint8)
     colours = colours[np.random.Generator(np.random.PCG64(5)).permutation(len(colours))]
-    return colours, np.array([_oklab(colour) for colour in colours])
+    return colours, np.array([oklab(colour) for colour in colours])
 
 
 # Björn Ottosson, "A perceptual color space for image processing" (2020): OKLab's two matrices.
@@ -121,7 +126,8 @@ _TO_LAB = np.array(
 )
 
 
-def _oklab(colour: Palette) -> npt.NDArray[np.float64]:
+def oklab(colour: Palette) -> npt.NDArray[np.float64]:
+    """An sRGB colour, uint8 ``[3]``, in OKLab, float64 ``[3]``, where distances are as large as they look."""
     value = colour.astype(np.float64) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     lab: npt.NDArray[np.float64] = _TO_LAB @ np.cbrt(_TO_CONES @ linear)
@@ -131,3 +137,70 @@ def _oklab(colour: Palette) -> npt.NDArray[np.float64]:
 def _lab_to_linear(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     linear: npt.NDArray[np.float64] = (lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_CONES).T
     return linear
+
+
+# M. Okabe and K. Ito, "Color Universal Design" (2008), without black and yellow, which vanish on dark or light paper.
+# Beyond six datasets the colours come again in other lightness, then duller; none comes near black or white. Shapes
+# come again after seven, so hues that look alike must not stand side by side, nor the last and the first.
+_DATASET_COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"),
+    *("#66aad1", "#e69e66", "#66c5ab", "#854f6d", "#387597", "#966700"),
+    *("#3d6fb4", "#a14c0c", "#006f50", "#e0afca", "#9ad2f2", "#f0c566"),
+    *("#4d7a94", "#a2724d", "#4d8c7b", "#9e7d90", "#6f95aa", "#a98c4d"),
+)
+
+
+def _polygon(corners: int, turn: float = 0.0) -> Vertices:
+    angles = np.radians(turn) + 2 * np.pi * np.arange(corners) / corners
+    return tuple((round(float(np.sin(a)), 3), round(float(np.cos(a)), 3)) for a in angles)
+
+
+def _star(points: int, inner: float) -> Vertices:
+    outer, inward = _polygon(points), _polygon(points, 180 / points)
+    return tuple(v for a, (x, y) in zip(outer, inward, strict=True) for v in (a, (inner * x, inner * y)))
+
+
+def _cross(length: float, half_width: float) -> Vertices:
+    corner: Vertices = ((half_width, half_width), (half_width, length), (-half_width, length))
+    outline: list[tuple[float, float]] = []
+    for _ in range(4):
+        outline += corner
+        corner = tuple((-y, x) for x, y in corner)  # a quarter turn
+    return tuple(outline)
+
+
+SHAPES: dict[str, Vertices] = {
+    "circle": tuple((0.92 * x, 0.92 * y) for x, y in _polygon(24)),
+    "square": ((-0.8, -0.8), (-0.8, 0.8), (0.8, 0.8), (0.8, -0.8)),
+    "triangle": ((-1.0, -0.75), (0.0, 1.0), (1.0, -0.75)),
+    "diamond": _polygon(4),
+    "cross": _cross(0.95, 0.35),
+    "wedge": ((-1.0, 0.75), (1.0, 0.75), (0.0, -1.0)),
+    "star": _star(5, 0.45),
+}
+"""Outlines in the square from -1 to 1, y upwards."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """A dataset's colour ``#rrggbb`` and its shape, a name in `SHAPES`."""
+
+    colour: str
+    shape: str
+
+    @property
+    def outline(self) -> Vertices:
+        return SHAPES[self.shape]
+
+
+def dataset_styles(names: Sequence[str]) -> dict[str, Style]:
+    """How each dataset is drawn, in order of name; the same names get the same styles.
+
+    Six hues that the colour-blind can tell apart, in four shades, and seven shapes: up to 24 datasets differ in colour,
+    up to 168 in colour or shape, and neighbours in the alphabet in both.
+    """
+    shapes = list(SHAPES)
+    styles = {}
+    for number, name in enumerate(sorted(set(names))):
+        styles[name] = Style(_DATASET_COLOURS[number % len(_DATASET_COLOURS)], shapes[number % len(shapes)])
+    return styles
