@@ -44,10 +44,12 @@ def command(bank: Path, out: Path, shards: tuple[Path, ...], threshold: float | 
     from labelmerge.merge.counts import read_counts
     from labelmerge.merge.groups import merge_groups
     from labelmerge.merge.merge import write_merge_report
+    from labelmerge.plot.merge_page.page import write_merge_page
 
     labels = Bank.load(bank)
     report = merge_groups(labels, threshold, read_counts(shards, labels) if shards else None)
-    content = write_merge_report(report, labels, out, seed=seed, track=options.track)
+    content = write_merge_report(report, labels, out)
+    write_merge_page(report, labels, out / "merge.html", seed=seed, track=options.track)
     merged = sum(len(group.members) for group in report.groups)
     options.say(
         content,

@@ -116,7 +116,8 @@ def neighbours(
       labelmerge plot neighbours --bank bank --label sidewalk --label camvid:Bicyclist --out neighbours.png
     """
     from labelmerge.bank.bank import Bank
-    from labelmerge.plot.neighbours import find_neighbours, neighbours_text, plot_neighbours
+    from labelmerge.merge.neighbours import find_neighbours, neighbours_text
+    from labelmerge.plot.neighbours import plot_neighbours
 
     loaded = Bank.load(bank)
     if datasets:

@@ -7,7 +7,7 @@ from typing import Any
 
 from labelmerge.bank.bank import Bank
 from labelmerge.merge.groups import Member, MergeReport
-from labelmerge.plot.neighbours import nearest_elsewhere
+from labelmerge.merge.neighbours import nearest_elsewhere
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The merge report as files: a page to read, a table to sort, a mapping to edit, JSON for programs."""
+"""The merge report as files: a table to sort, a mapping to edit, JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from labelmerge.files import write_bytes, write_json, write_text
 from labelmerge.merge.groups import MergeReport
 from labelmerge.merge.label_lines import LabelLine, label_lines
 from labelmerge.merge.mapping import mapping_table
-from labelmerge.plot.merge_page.page import merge_page
-from labelmerge.progress import Track, no_track
 
 MAPPING = "mapping.csv"
 JSON = "merge.json"
@@ -27,12 +25,9 @@ CSV_HEADER = (
 )
 
 
-def write_merge_report(
-    report: MergeReport, bank: Bank, out: Path, *, seed: int = 0, track: Track = no_track
-) -> dict[str, Any]:
-    """Write the report into a folder.
+def write_merge_report(report: MergeReport, bank: Bank, out: Path) -> dict[str, Any]:
+    """Write the report into a folder; the page to read is `labelmerge.plot.merge_page.page.write_merge_page`.
 
-    - ``merge.html``, self-contained;
     - ``merge.csv``, a row for each label (`merge_table`);
     - ``merge.json``, the report and under ``labels`` each label with its group and nearest neighbour;
     - ``mapping.csv``, for a person to edit (`labelmerge.merge.mapping`). One that was edited is never written over.
@@ -41,8 +36,6 @@ def write_merge_report(
         report: what `merge_groups` found in `bank`.
         bank: the labels.
         out: the folder; made where there is none.
-        seed: of the page's map.
-        track: progress.
 
     Returns:
         What ``merge.json`` holds.
@@ -53,8 +46,6 @@ def write_merge_report(
     lines = label_lines(report, bank)
     mapping = mapping_table(report).encode()
     _keep_edits(out, mapping)
-    for _ in track([None], "placing labels on the map", 1):
-        page = merge_page(report, bank, lines, seed)
     content = {
         **report.to_json(),
         "mapping_sha256": hashlib.sha256(mapping).hexdigest(),
@@ -63,7 +54,6 @@ def write_merge_report(
     write_bytes(out / MAPPING, mapping)
     write_json(out / JSON, content)
     write_text(out / "merge.csv", merge_table(report, lines))
-    write_text(out / "merge.html", page)
     return content
 
 

@@ -1,4 +1,4 @@
-"""The merge report: its files, and its page in a real browser."""
+"""The page of the merge report: what is in it, and how it works in a real browser."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ import pytest
 from PIL import Image
 
 from labelmerge.bank.bank import Bank
-from labelmerge.errors import OutputError
 from labelmerge.merge.counts import Count
 from labelmerge.merge.groups import MergeReport, merge_groups
 from labelmerge.merge.label_lines import label_lines
-from labelmerge.merge.merge import CSV_HEADER, write_merge_report
 from labelmerge.plot.layout import flat_map
 from labelmerge.plot.merge_page import page as merge_page
-from labelmerge.plot.merge_page.page import pack_cosines, short_number
-from labelmerge.plot.neighbours import nearest_elsewhere
+from labelmerge.plot.merge_page.page import pack_cosines, short_number, write_merge_page
 
 ROAD = ("road", "A road is for cars.", 0.0)
 
@@ -54,50 +51,8 @@ def report(bank: Bank) -> MergeReport:
 
 @pytest.fixture
 def page(report: MergeReport, bank: Bank, tmp_path: Path) -> Path:
-    write_merge_report(report, bank, tmp_path / "merge")
-    return tmp_path / "merge" / "merge.html"
-
-
-def test_every_label_is_in_the_table_with_group_nearest_label_and_counts(page: Path) -> None:
-    with (page.parent / "merge.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert tuple(rows[0]) == CSV_HEADER
-    assert [(row["dataset"], row["index"], row["group"], row["name"], row["labels"]) for row in rows] == [
-        *((dataset, "0", "1", "road", "3") for dataset in "abc"),
-        *(("a", "1", "0", "", "1"), ("a", "2", "0", "", "1"), ("b", "1", "0", "", "1"), ("b", "2", "0", "", "1")),
-    ]
-    assert rows[0]["lowest_cosine"] == "0.9962" and rows[3]["lowest_cosine"] == ""
-    nearest = [(row["nearest_dataset"], row["nearest_index"], row["nearest_label"]) for row in rows]
-    assert nearest[0] == ("b", "0", "road") and nearest[4] == ("b", "1", "mouse")
-    assert (rows[0]["nearest_cosine"], rows[4]["nearest_cosine"]) == ("1.0000", "0.5000")
-    assert [(row["pixels"], row["boxes"]) for row in rows[:4]] == [("1234567", "0"), ("", ""), ("", ""), ("12", "")]
-
-
-def test_the_json_has_the_same(page: Path) -> None:
-    data = json.loads((page.parent / "merge.json").read_text())
-    assert len(data["labels"]) == 7 and data["groups"][0]["name"] == "road"
-    label = data["labels"][4]
-    assert (label["dataset"], label["index"], label["group"]) == ("b", 1, 0)
-    assert label["nearest"] == {"dataset": "a", "index": 2, "name": "mouse", "cosine": pytest.approx(0.5)}
-
-
-def test_the_nearest_label_is_of_another_dataset(bank: Bank) -> None:
-    vectors = bank.vectors
-    for row, (nearest, cosine) in enumerate(nearest_elsewhere(bank)):
-        slow = {n: float(vectors[row] @ vectors[n]) for n, key in enumerate(bank.keys) if key[0] != bank.keys[row][0]}
-        assert nearest == max(slow, key=lambda n: slow[n]) and cosine == pytest.approx(slow[nearest])
-    assert nearest_elsewhere(bank.for_dataset("a")) == [(None, None)] * 3
-
-
-def test_an_edited_mapping_is_never_written_over(report: MergeReport, bank: Bank, page: Path) -> None:
-    mapping = page.parent / "mapping.csv"
-    write_merge_report(
-        merge_groups(bank, 1.0), bank, page.parent
-    )  # nobody edited it: another threshold, another mapping
-    mapping.write_text(mapping.read_text().replace("curb", "kerb"))
-    with pytest.raises(OutputError, match="a mapping that was edited is here"):
-        write_merge_report(report, bank, page.parent)
-    assert "kerb" in mapping.read_text()
+    write_merge_page(report, bank, tmp_path / "merge.html")
+    return tmp_path / "merge.html"
 
 
 class _Links(HTMLParser):
@@ -123,7 +78,7 @@ def test_the_page_asks_for_nothing(page: Path) -> None:
 def test_the_same_bank_gives_the_same_page_and_names_stay_text(page: Path, report: MergeReport, bank: Bank) -> None:
     html = page.read_bytes()
     assert b"<script>alert" not in html and b"&lt;script&gt;alert" in html
-    write_merge_report(report, bank, page.parent)
+    write_merge_page(report, bank, page)
     assert page.read_bytes() == html
 
 

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
 from labelmerge.colours import SHAPES, Style, dataset_styles
+from labelmerge.files import write_text
 from labelmerge.merge.groups import Member, MergeReport, Pair, seriation
-from labelmerge.merge.label_lines import LabelLine
+from labelmerge.merge.label_lines import LabelLine, label_lines
 from labelmerge.names import prompt_name, sentence
 from labelmerge.plot.layout import flat_map
+from labelmerge.progress import Track, no_track
 
 TEMPLATE = "merge.html.j2"
 
@@ -49,6 +52,24 @@ class DatasetRow:
     alone: Sequence[LabelLine]
     pixels: int | None
     boxes: int | None
+
+
+def write_merge_page(report: MergeReport, bank: Bank, out: Path, *, seed: int = 0, track: Track = no_track) -> None:
+    """Write the page, one self-contained file.
+
+    Args:
+        report: what `merge_groups` found in `bank`.
+        bank: the labels.
+        out: the file.
+        seed: of the map.
+        track: progress.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    for _ in track([None], "placing labels on the map", 1):
+        page = merge_page(report, bank, label_lines(report, bank), seed)
+    write_text(out, page)
 
 
 def merge_page(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed: int = 0) -> str:

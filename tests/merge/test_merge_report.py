@@ -1,0 +1,78 @@
+"""The files of the merge report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labelmerge.bank.bank import Bank
+from labelmerge.errors import OutputError
+from labelmerge.merge.counts import Count
+from labelmerge.merge.groups import MergeReport, merge_groups
+from labelmerge.merge.merge import CSV_HEADER, write_merge_report
+
+ROAD = ("road", "A road is for cars.", 0.0)
+
+
+@pytest.fixture
+def bank(angle_bank: Callable[..., Bank]) -> Bank:
+    return angle_bank(
+        {
+            ("a", 0): ROAD,
+            ("a", 1): ("curb", "A curb is an edge.", 9.0),
+            ("a", 2): ("mouse", "A mouse is an animal.", 180.0),
+            ("b", 0): ROAD,
+            ("b", 1): ("mouse", "A mouse is a device.", 240.0),
+            ("b", 2): ("<script>alert(1)</script>", "It's </script> & <b>.", 90.0),
+            ("c", 0): ("street", "A street is for cars.", -5.0),
+        }
+    )
+
+
+@pytest.fixture
+def report(bank: Bank) -> MergeReport:
+    return merge_groups(bank, float(np.cos(np.radians(10))), {("a", 0): Count(1234567, 0), ("a", 1): Count(12, None)})
+
+
+@pytest.fixture
+def written(report: MergeReport, bank: Bank, tmp_path: Path) -> Path:
+    """The folder of a report."""
+    write_merge_report(report, bank, tmp_path / "merge")
+    return tmp_path / "merge"
+
+
+def test_every_label_is_in_the_table_with_group_nearest_label_and_counts(written: Path) -> None:
+    with (written / "merge.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == CSV_HEADER
+    assert [(row["dataset"], row["index"], row["group"], row["name"], row["labels"]) for row in rows] == [
+        *((dataset, "0", "1", "road", "3") for dataset in "abc"),
+        *(("a", "1", "0", "", "1"), ("a", "2", "0", "", "1"), ("b", "1", "0", "", "1"), ("b", "2", "0", "", "1")),
+    ]
+    assert rows[0]["lowest_cosine"] == "0.9962" and rows[3]["lowest_cosine"] == ""
+    nearest = [(row["nearest_dataset"], row["nearest_index"], row["nearest_label"]) for row in rows]
+    assert nearest[0] == ("b", "0", "road") and nearest[4] == ("b", "1", "mouse")
+    assert (rows[0]["nearest_cosine"], rows[4]["nearest_cosine"]) == ("1.0000", "0.5000")
+    assert [(row["pixels"], row["boxes"]) for row in rows[:4]] == [("1234567", "0"), ("", ""), ("", ""), ("12", "")]
+
+
+def test_the_json_has_the_same(written: Path) -> None:
+    data = json.loads((written / "merge.json").read_text())
+    assert len(data["labels"]) == 7 and data["groups"][0]["name"] == "road"
+    label = data["labels"][4]
+    assert (label["dataset"], label["index"], label["group"]) == ("b", 1, 0)
+    assert label["nearest"] == {"dataset": "a", "index": 2, "name": "mouse", "cosine": pytest.approx(0.5)}
+
+
+def test_an_edited_mapping_is_never_written_over(report: MergeReport, bank: Bank, written: Path) -> None:
+    mapping = written / "mapping.csv"
+    write_merge_report(merge_groups(bank, 1.0), bank, written)  # nobody edited it: another threshold, another mapping
+    mapping.write_text(mapping.read_text().replace("curb", "kerb"))
+    with pytest.raises(OutputError, match="a mapping that was edited is here"):
+        write_merge_report(report, bank, written)
+    assert "kerb" in mapping.read_text()
