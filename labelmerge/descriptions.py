@@ -27,6 +27,7 @@ class Description:
         source: ``curated`` (our own words), ``wikipedia``, or a user's own word for where the text is from.
         revision, url, licence, retrieved: provenance of a fetched text.
         note: why the text says what it says, where that was a decision.
+        concepts: the concepts of concepts.csv that the class may stand for, separated by ``;``; or "".
     """
 
     index: int
@@ -39,6 +40,7 @@ class Description:
     licence: str = ""
     retrieved: str = ""
     note: str = ""
+    concepts: str = ""
 
 
 HEADER = tuple(field.name for field in fields(Description))

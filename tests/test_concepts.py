@@ -1,0 +1,217 @@
+"""The shipped concept graph: which meaning is a kind or a part of which, and what every shipped label may stand for."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from labelmerge.catalog import dataset_names, load_recipe
+from labelmerge.describe.files import read_descriptions
+
+FOLDER = load_recipe("cityscapes").descriptions.parent
+FILES = sorted(path.stem for path in FOLDER.glob("*.csv") if path.stem != "concepts")
+SYNONYMS = {
+    ("ade20k_full", "bulletin board, notice board", "notice board"),
+    ("ade20k_full", "baseboard, mopboard, skirting board", "skirting board"),
+    ("ade20k_full", "table tennis", "tennis table"),
+    ("ade20k_full", "tombstones", "headstones"),
+    ("ade20k_full", "paper towel", "towel paper"),
+    ("ade20k_full", "racket", "racquet"),
+    ("pascal_context_459", "extinguisher", "fire extinguisher"),
+    ("pascal_context_459", "fan", "electric fan"),
+    ("pascal_context_459", "gas hood", "range hood"),
+    ("pascal_context_459", "iron", "electric iron"),
+}
+"""Labels that one dataset has twice, as the notes of their descriptions say."""
+
+Rows = dict[str, dict[str, str]]
+Sets = dict[str, dict[str, frozenset[str]]]
+
+
+def _split(field: str) -> list[str]:
+    return field.split(";") if field else []
+
+
+@pytest.fixture(scope="module")
+def graph() -> Rows:
+    with (FOLDER / "concepts.csv").open(encoding="utf-8", newline="") as stream:
+        return {row["concept"]: row for row in csv.DictReader(stream)}
+
+
+@pytest.fixture(scope="module")
+def below(graph: Rows) -> dict[str, frozenset[str]]:
+    """Every concept with all that is within it: the slow, obvious way."""
+    children: dict[str, set[str]] = {name: set() for name in graph}
+    for name, row in graph.items():
+        for parent in _split(row["kind_of"]) + _split(row["part_of"]):
+            children[parent].add(name)
+
+    def within(name: str) -> frozenset[str]:
+        return frozenset({name}).union(*(within(child) for child in children[name]))
+
+    return {name: within(name) for name in graph}
+
+
+@pytest.fixture(scope="module")
+def sets(below: dict[str, frozenset[str]]) -> Sets:
+    """What each label may stand for: all below it, less what its own dataset names more specifically."""
+    found: Sets = {}
+    for dataset in FILES:
+        rows = read_descriptions(FOLDER / f"{dataset}.csv")
+        whole = {row.name: frozenset().union(*(below[name] for name in _split(row.concepts))) for row in rows}
+        found[dataset] = {
+            name: mine.difference(*(other for other in whole.values() if other < mine)) for name, mine in whole.items()
+        }
+    return found
+
+
+def test_the_file_is_a_plain_table(graph: Rows) -> None:
+    raw = (FOLDER / "concepts.csv").read_bytes()
+    lines = raw.decode("utf-8").splitlines()
+    assert lines[0] == "concept,kind_of,part_of,description"
+    assert b"\r" not in raw and raw.endswith(b"\n")
+    assert len(graph) == len(lines) - 1, "a concept is there twice, or a field holds a line break"
+    for name, row in graph.items():
+        assert name == name.strip() and not {";", ","} & set(name)
+        assert row["description"].endswith(".") and row["description"][0].isupper(), name
+
+
+def test_parents_stand_above_their_children(graph: Rows) -> None:
+    """So every parent exists and there is no circle."""
+    seen: set[str] = set()
+    for name, row in graph.items():
+        parents = _split(row["kind_of"]) + _split(row["part_of"])
+        assert set(parents) <= seen, name
+        assert len(parents) == len(set(parents)), name
+        assert parents or name == "anything", name
+        seen.add(name)
+
+
+def test_every_label_is_attached_to_known_concepts(graph: Rows) -> None:
+    for dataset in FILES:
+        for row in read_descriptions(FOLDER / f"{dataset}.csv"):
+            concepts = _split(row.concepts)
+            assert concepts, (dataset, row.name)
+            assert set(concepts) <= graph.keys(), (dataset, row.name)
+            assert len(concepts) == len(set(concepts)), (dataset, row.name)
+
+
+def test_every_dataset_has_its_concepts() -> None:
+    assert {load_recipe(dataset).descriptions.stem for dataset in dataset_names()} <= set(FILES)
+
+
+def test_every_concept_serves_a_label(below: dict[str, frozenset[str]]) -> None:
+    used = {
+        name
+        for dataset in FILES
+        for row in read_descriptions(FOLDER / f"{dataset}.csv")
+        for name in _split(row.concepts)
+    }
+    wholes = frozenset().union(*(below[name] for name in used - {"anything"}))
+    idle = [name for name, all_below in below.items() if not all_below & used and name not in wholes]
+    assert idle == []
+
+
+def test_no_label_is_left_without_a_meaning(sets: Sets) -> None:
+    assert [(dataset, name) for dataset, labels in sets.items() for name, mine in labels.items() if not mine] == []
+
+
+def test_labels_of_one_dataset_differ(sets: Sets) -> None:
+    """Two with equal sets would be one class."""
+    equal = {
+        (dataset, first, second)
+        for dataset, labels in sets.items()
+        for number, first in enumerate(labels)
+        for second in list(labels)[number + 1 :]
+        if labels[first] == labels[second]
+    }
+    assert {(dataset, frozenset(pair)) for dataset, *pair in equal} == {
+        (dataset, frozenset(pair)) for dataset, *pair in SYNONYMS
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        ("rider", "person"),
+        ("human eye", "person"),
+        ("windshield", "vehicle"),
+        ("wheel", "vehicle"),
+        ("bicycle wheel", "bicycle"),
+        ("lane marking", "road"),
+        ("window", "building"),
+        ("mouse (animal)", "animal"),
+        ("mouse (device)", "electronic device"),
+        ("tree", "plant"),
+        ("grass", "terrain"),
+        ("banana", "food"),
+        ("free-standing wall", "wall"),
+    ],
+)
+def test_what_lies_within_what(below: dict[str, frozenset[str]], part: str, whole: str) -> None:
+    assert part in below[whole]
+    assert whole not in below[part]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("mouse (animal)", "electronic device"),
+        ("mouse (device)", "animal"),
+        ("crane (machine)", "animal"),
+        ("bat (club)", "animal"),
+        ("tank (container)", "vehicle"),
+        ("car", "bicycle"),
+        ("person", "vehicle"),
+        ("animal", "food"),
+        ("animal", "plant"),
+        ("road", "sidewalk"),
+        ("terrain", "vegetation"),
+        ("chair", "sofa"),
+        ("cabinet", "shelf"),
+        ("counter (worktop)", "counter (service desk)"),
+        ("wall", "building"),
+    ],
+)
+def test_what_is_apart(below: dict[str, frozenset[str]], a: str, b: str) -> None:
+    assert not below[a] & below[b]
+
+
+def test_a_dataset_sharpens_its_own_labels(sets: Sets) -> None:
+    street = sets["cityscapes"]
+    assert not street["person"] & street["rider"]
+    everyday = sets["coco_panoptic"]["person"]
+    assert everyday > street["person"] and everyday > street["rider"]
+    assert everyday == sets["voc"]["person"] == sets["ade20k"]["person, individual, someone, somebody, mortal, soul"]
+    assert street["rider"] == sets["idd"]["rider"] > sets["mapillary"]["Bicyclist"]
+
+
+def test_a_cyclist_is_rider_and_bicycle_in_one(sets: Sets) -> None:
+    both = sets["camvid"]["Bicyclist"]
+    assert both > sets["cityscapes"]["rider"] and both > sets["cityscapes"]["bicycle"]
+    assert sets["camvid"]["Pedestrian"] == sets["cityscapes"]["person"]
+
+
+def test_same_words_with_other_meanings_stay_apart(sets: Sets) -> None:
+    assert not sets["coco_panoptic"]["mouse"] & sets["youtube_vis"]["mouse"]
+    assert not sets["ade20k"]["counter"] & sets["coco_panoptic"]["counter"]
+    assert sets["cityscapes"]["wall"] < sets["ade20k"]["wall"]
+    assert sets["cityscapes"]["truck"] > sets["wilddash2"]["pickup"]
+
+
+def test_other_words_with_the_same_meaning_are_one(sets: Sets) -> None:
+    assert sets["cityscapes"]["sidewalk"] == sets["camvid"]["Pavement"] == sets["coco_panoptic"]["pavement-merged"]
+    assert sets["cityscapes"]["train"] == sets["mapillary"]["On Rails"]
+    assert sets["nyuv2"]["floor mat"] == sets["coco_panoptic"]["rug-merged"]
+
+
+def test_leftovers_hold_what_the_dataset_lacks(sets: Sets) -> None:
+    assert sets["mapillary"]["Other Vehicle"] > sets["idd"]["autorickshaw"]
+    assert sets["voc"]["background"] > sets["ade20k"]["sky"]
+    assert not sets["voc"]["background"] & sets["voc"]["person"]
+
+
+def test_the_table_is_found_beside_the_labels() -> None:
+    assert isinstance(FOLDER, Path) and (FOLDER / "concepts.csv").is_file()
