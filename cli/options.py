@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from labelmerge.errors import OutputError
+from labelmerge.text import counted as counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -173,11 +174,6 @@ def close_bars() -> None:
 
         for bar in list(getattr(tqdm, "_instances", ())):
             bar.close()
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and its noun, which is in the plural where it must be: 1 split, 2 splits."""
-    return f"{count:,} {noun if count == 1 else f'{noun}s'}"
 
 
 def made(new: bool, back: bool) -> str:
