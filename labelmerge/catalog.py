@@ -175,6 +175,11 @@ def load_mixture(name: str) -> list[str]:
     return [str(dataset) for dataset in datasets]
 
 
+def concepts_file() -> Path:
+    """The graph of concepts that ships (`labelmerge.merge.concepts`)."""
+    return _descriptions_folder() / "concepts.csv"
+
+
 def _recipes_folder() -> Path:
     return _folder("labelmerge.shards")
 

@@ -6,6 +6,7 @@ LabelmergeError
 ├── DescriptionsError    a descriptions CSV is wrong
 ├── EncoderError         the text encoder can't be had or is another than the bank's
 ├── BankError            an embedding bank is missing, damaged or of another kind
+├── TaxonomyError        a concept graph, a taxonomy or a mapping table is wrong
 ├── LayoutError          a dataset on disk isn't laid out as its recipe says
 ├── SampleError          one sample is unusable: recorded and skipped by the shard writer
 ├── ShardError           shards are missing, damaged or disagree with their manifest
@@ -68,6 +69,10 @@ class EncoderError(LabelmergeError):
 
 class BankError(LabelmergeError):
     """An embedding bank is missing, damaged or of another kind."""
+
+
+class TaxonomyError(LabelmergeError):
+    """A concept graph, a taxonomy or a mapping table is wrong."""
 
 
 class LayoutError(LabelmergeError):

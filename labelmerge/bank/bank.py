@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.embed.prompt import Prompt
+from labelmerge.bank.prompt import Prompt
 from labelmerge.errors import BankError, OutputError, did_you_mean
 from labelmerge.files import locked, output_faults, write_bytes, write_json
 from labelmerge.labels import LabelKey
@@ -63,7 +63,7 @@ class Bank:
         encoder: the spec that the vectors were asked for with, e.g. ``"offline"``.
         identity: what made the vectors: ``model``, ``weights_sha256``, ``activation`` and ``tokenizer`` say whether two
             encoders are the same; ``spec`` and ``versions`` (of packages) are for people.
-        prompt: the templates of the texts, one a line (`labelmerge.embed.prompt.Prompt`); `WORD_TEMPLATE` for bare
+        prompt: the templates of the texts, one a line (`labelmerge.bank.prompt.Prompt`); `WORD_TEMPLATE` for bare
             words.
         keys: ``(dataset, index)`` of every row.
         names: the official class names.

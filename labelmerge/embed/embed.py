@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from labelmerge.bank.bank import INDEX, PROBE, WORD_TEMPLATE, Bank, Vectors, bank_lock, identity_key, read_index
+from labelmerge.bank.prompt import Prompt
 from labelmerge.catalog import Recipe, dataset_names, load_descriptions, load_mixture, load_recipe
-from labelmerge.embed.prompt import Prompt
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder
 from labelmerge.errors import BankError, UsageError
@@ -129,7 +129,7 @@ def embed_labels(
         encoder: a spec; None means the bank's own, or `encoders.CLIP` for a new bank.
         descriptions: a folder of ``<dataset>.csv`` whose rows replace the shipped ones.
         words: embed the bare word of a label instead of its sentence.
-        prompts: templates of the texts (`labelmerge.embed.prompt.Prompt`); none means the bank's own, or the paper's
+        prompts: templates of the texts (`labelmerge.bank.prompt.Prompt`); none means the bank's own, or the paper's
             for a new bank.
         several: ``average``: a label of several sentences has the normalised mean of their vectors; ``keep``: it has
             that, and each of them beside it. None means the bank's own, or ``average`` for a new bank.
@@ -227,7 +227,7 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str], track: Track = no_t
     """The vectors of texts of one or several sentences.
 
     Args:
-        texts: each its sentences, one a line (`labelmerge.embed.prompt.Prompt.text`).
+        texts: each its sentences, one a line (`labelmerge.bank.prompt.Prompt.text`).
 
     Returns:
         For each text those of its sentences, float32 [sentences, D]; and their normalised means, float32 [n, D].

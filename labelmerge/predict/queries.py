@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
-from labelmerge.embed.prompt import Prompt
+from labelmerge.bank.prompt import Prompt
 from labelmerge.errors import BankError, DescriptionsError, UsageError, did_you_mean
 from labelmerge.files import read_text
 from labelmerge.names import prompt_name

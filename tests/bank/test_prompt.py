@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from labelmerge.embed.prompt import Prompt, split_sentences
+from labelmerge.bank.prompt import Prompt, split_sentences
 from labelmerge.errors import UsageError
 from labelmerge.names import PROMPT_TEMPLATE, sentence, word
 
