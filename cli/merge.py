@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from labelmerge.merge.merges import MERGES
+
 from . import options
 
 
 @click.command("merge", cls=options.SpreadCommand)
 @options.bank()
-@options.out_folder("Where merge.html, merge.csv, merge.json and mapping.csv go.")
+@options.out_folder("Where merge.html, taxonomy.csv, relations.csv, merge.csv and merge.json go.")
 @click.option(
     "--shards",
     type=options.folder,
@@ -20,19 +22,39 @@ from . import options
     help="Folders that `shard` wrote: the report then says how many pixels and boxes each label has.",
 )
 @click.option(
+    "--merge",
+    "how",
+    type=click.Choice(MERGES),
+    default="concepts",
+    show_default=True,
+    help="What is one class: labels of one set of concepts, of one text, of similar texts, of one name, none, or what "
+    "--taxonomy says.",
+)
+@click.option("--taxonomy", type=options.existing_file, metavar="FILE", help="A table that a person has edited.")
+@click.option(
     "--threshold",
     type=click.FloatRange(-1, 1),
     metavar="T",
-    help="The cosine from which on two labels mean the same; default: one that hardly any two labels of one and the "
-    "same dataset reach.",
+    help="The cosine from which on two texts are similar; default: one that hardly any two labels of one and the same "
+    "dataset reach.",
 )
 @options.seed
 @options.as_json
-def command(bank: Path, out: Path, shards: tuple[Path, ...], threshold: float | None, seed: int, as_json: bool) -> None:
-    """Report which labels mean the same, and which clash.
+def command(
+    bank: Path,
+    out: Path,
+    shards: tuple[Path, ...],
+    how: str,
+    taxonomy: Path | None,
+    threshold: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Find which labels are the same, which contain others, and which clash.
 
-    merge.html is the report to read. mapping.csv says which labels are one class: edit its column `group`, and
-    `labelmerge train --merge table --mapping mapping.csv` trains with your word instead of the machine's.
+    merge.html is the report to read. taxonomy.csv says which concepts each label may stand for: edit it, and
+    `labelmerge train --taxonomy taxonomy.csv` trains with your word instead of the machine's. relations.csv lists every
+    pair of labels that are related, with the evidence.
 
     \b
     Example:
@@ -41,23 +63,33 @@ def command(bank: Path, out: Path, shards: tuple[Path, ...], threshold: float | 
       labelmerge merge --bank bank --shards shards-out --out merge
     """
     from labelmerge.bank.bank import Bank
+    from labelmerge.embed.concepts import concept_encoder
     from labelmerge.merge.counts import read_counts
-    from labelmerge.merge.groups import merge_groups
-    from labelmerge.merge.merge import write_merge_report
+    from labelmerge.merge.merge import write_merge
+    from labelmerge.merge.merges import by_similarity, taxonomy_of
+    from labelmerge.merge.report import merge_report
     from labelmerge.plot.merge_page.page import write_merge_page
 
     labels = Bank.load(bank)
-    report = merge_groups(labels, threshold, read_counts(shards, labels) if shards else None)
-    content = write_merge_report(report, labels, out)
+    if how == "similar" and taxonomy is None:
+        found = by_similarity(labels, threshold)
+    else:
+        found = taxonomy_of(how, labels, taxonomy, encode=concept_encoder(labels, track=options.track))
+    report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
+    content = write_merge(report, found, labels, out)
     write_merge_page(report, labels, out / "merge.html", seed=seed, track=options.track)
     merged = sum(len(group.members) for group in report.groups)
+    pairs = report.relations
     options.say(
         content,
         as_json,
-        f"{options.counted(sum(report.datasets.values()), 'label')}: {merged} merged into {len(report.groups)}, "
-        f"{len(report.alone)} alone (cosine {report.threshold:.3f})\n"
-        f"To check: same names apart {len(report.same_name)}, different names together {len(report.other_name)}, "
-        f"near misses {len(report.near_misses)}, pairs of one dataset hard to tell apart {len(report.same_dataset)}, "
-        f"labels that cover others {len(report.covers)}\n"
-        f"Made {out / 'merge.html'}, merge.csv, merge.json and mapping.csv",
+        f"{options.counted(sum(report.datasets.values()), 'label')}, {options.counted(report.concepts, 'concept')}: "
+        f"{merged} labels in {options.counted(len(report.groups), 'class', 'classes')} of several datasets, "
+        f"{len(report.alone)} alone\n"
+        f"Pairs of labels of different datasets: {pairs['same']} the same, {pairs['contains']} one within the other, "
+        f"{pairs['overlaps']} overlapping\n"
+        f"To check: unsure labels {len(report.doubts)}, same names apart {len(report.same_name)}, different names "
+        f"together {len(report.other_name)}, near misses {len(report.near_misses)}, labels of one dataset hard to tell "
+        f"apart {len(report.same_dataset)}\n"
+        f"Made {out / 'merge.html'}, taxonomy.csv, relations.csv, merge.csv and merge.json",
     )

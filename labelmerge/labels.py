@@ -20,6 +20,9 @@ from labelmerge.errors import RecipeError
 
 LabelKey = tuple[str, int]
 
+IGNORE = -1
+"""The target of a pixel or box without a label, in every batch. Not 255: a mixture may have more labels than that."""
+
 _IGNORE_8BIT = 255
 _IGNORE_16BIT = 65535
 _MAX_8BIT_CLASSES = 254

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labelmerge.catalog import dataset_names, load_recipe
-from labelmerge.describe.files import read_descriptions
+from labelmerge.descriptions import read_descriptions
 
 FOLDER = load_recipe("cityscapes").descriptions.parent
 FILES = sorted(path.stem for path in FOLDER.glob("*.csv") if path.stem != "concepts")

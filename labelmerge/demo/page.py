@@ -36,7 +36,9 @@ from labelmerge.demo.report import (
 from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels
 from labelmerge.evaluate.inference import segment
 from labelmerge.labels import LabelKey
-from labelmerge.merge.groups import Group, Pair, cosine_matrix, merge_groups, seriation
+from labelmerge.merge.clustering import cosines_of, seriation
+from labelmerge.merge.merges import by_similarity
+from labelmerge.merge.report import Group, Pair, merge_report
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
 from labelmerge.names import prompt_name
 from labelmerge.plot.overlays import overlay
@@ -86,7 +88,8 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
     torch.manual_seed(0)
     sentences, words = Bank.load(banks.of("sentences")), Bank.load(banks.of("words"))
     trained = sentences.for_datasets(TRAINING)
-    report = merge_groups(trained, NEARLY_THE_SAME)
+    report = merge_report(trained, by_similarity(trained, NEARLY_THE_SAME), threshold=NEARLY_THE_SAME)
+    different = len(trained.columns()[0])
     rows = result["rows"]
     seeds = result["seeds"]
     shown = [score for world in result["worlds"] if world["seed"] == seeds[0] for score in world["scores"]]
@@ -103,7 +106,7 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         hero=[(dataset, _split_picture(place, dataset)) for dataset in TRAINING],
         tiles=[
             ("9", "training datasets: seven with masks, one with noisy partial masks, one with boxes"),
-            (str(len(trained)), f"labels in nine taxonomies, {report.columns} different sentences"),
+            (str(len(trained)), f"labels in nine taxonomies, {different} different sentences"),
             (f"{Mean.of(rows['sentences']['seen']).percent()} %", "mIoU on held-out sets, labels that training has"),
             (f"{unseen.percent()} %", f"mIoU on {len(hidden)} labels that nobody drew"),
         ],
@@ -146,7 +149,7 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         matrices=_matrices(trained, words),
         pairs=[_pair_row(pair, sentences, words) for pair in PAIRS],
         merged=_merged(report.groups),
-        merged_about=f"{len(trained)} labels have {report.columns} different sentences. Labels with the same sentence "
+        merged_about=f"{len(trained)} labels have {different} different sentences. Labels with the same sentence "
         "(1.00) are a single class for training, with no threshold to choose. The others here are so near, "
         f"{NEARLY_THE_SAME} or more, that what one dataset teaches helps the other.",
         kept_apart=_kept_apart(report.same_name),
@@ -414,7 +417,7 @@ def _matrices(trained: Bank, words: Bank) -> list[Matrix]:
     ]
     shown = [labels[row] for row in order]
     panels = [("Words", words.for_keys(sentences.keys)), ("Sentences", sentences)]
-    return [Matrix(title, shown, _heat(cosine_matrix(bank)[np.ix_(order, order)])) for title, bank in panels]
+    return [Matrix(title, shown, _heat(cosines_of(bank.vectors)[np.ix_(order, order)])) for title, bank in panels]
 
 
 def _heat(matrix: npt.NDArray[np.float32]) -> str:

@@ -29,15 +29,12 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from labelmerge.device import at_once
 from labelmerge.errors import ConfigError, LabelmergeError, SampleError, ShardError, did_you_mean
-from labelmerge.labels import LabelSpace
+from labelmerge.labels import IGNORE, LabelSpace
 from labelmerge.loading.augment import Augmentation, Photometric, finish, training_view
 from labelmerge.memory import keep_memory
 from labelmerge.shardset.shardset import NO_BOXES, Boxes, Decoded, Encoded, ShardSet
 
 M = TypeVar("M", Tensor, Tensor | None)
-
-# Pixels and boxes without a label, in every batch. Not 255: a mixture may have more labels than that.
-IGNORE = -1
 
 # How many neighbours are tried in place of a corrupt sample before the shards as a whole are called corrupt.
 _REPLACEMENTS = 64

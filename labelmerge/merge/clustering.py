@@ -71,26 +71,43 @@ def clusters_of(similarity: Matrix, limit: float) -> list[list[int]]:
     Returns:
         The clusters, each ascending, in order of their first thing.
     """
-    from scipy.cluster.hierarchy import fcluster
-
-    if len(similarity) < 2:
-        return [[thing] for thing in range(len(similarity))]
-    numbers = fcluster(linkage(similarity), t=-limit, criterion="distance")
-    found: dict[int, list[int]] = {}
-    for thing, number in enumerate(numbers.tolist()):
-        found.setdefault(number, []).append(thing)
-    return list(found.values())
+    found = {thing: [thing] for thing in range(len(similarity))}
+    for number, (a, b, height) in enumerate(linkage(similarity), start=len(similarity)):
+        if height < limit:
+            break
+        found[number] = sorted(found.pop(a) + found.pop(b))
+    return sorted(found.values())
 
 
-def linkage(similarity: Matrix) -> npt.NDArray[np.float64]:
-    """The complete-linkage tree of K things as scipy has it: float64 [K - 1, 4], heights are ``-similarity``."""
+def blocks_of(similarity: Matrix, count: int) -> npt.NDArray[np.int64]:
+    """The block of each of K things, int64 [K], when complete linkage is cut where `count` clusters are left."""
+    block = np.arange(len(similarity))
+    members = [[thing] for thing in range(len(similarity))]
+    for a, b, _ in linkage(similarity)[: len(similarity) - count]:
+        members.append(members[a] + members[b])
+        block[members[-1]] = members[-1][0]
+    return block
+
+
+def linkage(similarity: Matrix) -> list[tuple[int, int, float]]:
+    """The complete-linkage tree of K things: two clusters are as similar as their least similar pair.
+
+    Args:
+        similarity: float32 [K, K], symmetric.
+
+    Returns:
+        K - 1 merges ``(a, b, similarity)``, most similar first; the m-th makes the cluster K + m.
+    """
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform
 
-    distance = -similarity.astype(np.float64)
-    np.fill_diagonal(distance, 0)
-    tree: npt.NDArray[np.float64] = hierarchy.linkage(squareform(distance, checks=False), method="complete")
-    return tree
+    if len(similarity) < 2:
+        return []
+    exact = similarity.astype(np.float64)
+    highest = float(exact.max())  # scipy wants distances, and none below 0
+    np.fill_diagonal(exact, highest)
+    tree = hierarchy.linkage(squareform(highest - exact, checks=False), method="complete")
+    return [(int(a), int(b), float(np.float32(highest - height))) for a, b, height, _ in tree]
 
 
 def same_meaning(bank: Bank, limit: float) -> list[list[int]]:
@@ -115,7 +132,7 @@ def seriation(bank: Bank) -> npt.NDArray[np.int64]:
     texts, vectors, column = bank.columns()
     cosines = cosines_of(vectors)
     branches: list[Sequence[int]] = [[thing] for thing in range(len(texts))]
-    for a, b in linkage(cosines)[:, :2].astype(int) if len(texts) > 1 else ():
+    for a, b, _ in linkage(cosines):
         left, right = branches[a], branches[b]
         ways = [(left, right), (left, right[::-1]), (left[::-1], right), (left[::-1], right[::-1])]
         left, right = max(ways, key=lambda way: cosines[way[0][-1], way[1][0]])

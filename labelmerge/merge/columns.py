@@ -1,8 +1,8 @@
-"""The labels in play → the columns of the softmax: one for each distinct text, that is, for each merged label."""
+"""The labels in play → the columns of the softmax. The one place where labels become columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,83 +11,153 @@ import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ShardError
-from labelmerge.labels import LabelKey
-from labelmerge.loading.mixture import IGNORE, Source
+from labelmerge.labels import IGNORE, LabelKey, LabelSpace
+from labelmerge.merge.concepts import Booleans
+from labelmerge.merge.taxonomy import Taxonomy
+from labelmerge.names import prompt_name
 
 Labels = Literal["seen", "all"]
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """The N merged labels of a run.
+    """The N columns of a run and the L labels that are trained on.
 
     Attributes:
-        texts: what each column means.
+        texts: what each column means: the text of its labels, or the name of its concept.
         vectors: float32 ``[N, C]``, unit vectors.
-        keys: the labels that each column stands for.
-        tables: for each dataset, the column of a mask value: int64 ``[ignore_index + 1]``, `IGNORE` for no label.
+        keys: the labels that each column stands for alone.
+        tables: for each dataset, what a mask value becomes: int64 ``[ignore_index + 1]``, `IGNORE` for no label. It is
+            a column where every label has exactly one (`single`), and else a row of `positive`.
         allowed: bool ``[D, N]``, the columns of each dataset's own labels; datasets in the order of `tables`.
+        labels: the L labels in play.
+        positive: bool ``[L, N]``, the columns that each label may stand for, at least one.
+        label_vectors: float32 ``[L, C]``, each label's own vector.
+        single: whether every label stands for one column alone.
     """
 
     texts: tuple[str, ...]
     vectors: npt.NDArray[np.float32]
     keys: tuple[tuple[LabelKey, ...], ...]
     tables: dict[str, npt.NDArray[np.int64]]
-    allowed: npt.NDArray[np.bool_]
+    allowed: Booleans
+    labels: tuple[LabelKey, ...]
+    positive: Booleans
+    label_vectors: npt.NDArray[np.float32]
+    single: bool
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
-def build_columns(bank: Bank, sources: Sequence[Source], labels: Labels = "seen") -> Columns:
+def build_columns(
+    bank: Bank,
+    spaces: Sequence[LabelSpace],
+    counts: Mapping[LabelKey, int] | None = None,
+    taxonomy: Taxonomy | None = None,
+    *,
+    rows: bool = False,
+) -> Columns:
     """The columns for these training datasets.
+
+    Without a taxonomy labels of one text are one column (Yin et al.; the baselines' banks have a text for each class).
+    With one, each concept that the labels in play tell apart is a column: its vector is the normalised mean of
+    the distinct texts of the labels that stand for it alone, or, where there is none, of the labels that may stand for
+    it.
 
     Args:
         bank: must hold a row for every label in play.
-        sources: the training datasets.
-        labels: ``seen`` takes the labels that occur in the shards (their manifests' counts), so that a label which
-            nothing teaches is not only ever pushed away from; ``all`` takes every label of the datasets.
+        spaces: the label spaces of the D training datasets.
+        counts: how much there is of each label in the shards. A label that never occurs is left out, because nothing
+            would ever pull towards it. None takes every label.
+        taxonomy: the sets of the labels.
+        rows: tables give rows of `Columns.positive` also where every label has one column only.
 
     Raises:
         BankError: the bank lacks labels.
         ShardError: no label occurs at all.
     """
-    in_play = {source.dataset: _indices(source, labels) for source in sources}
-    keys = [(dataset, index) for dataset, indices in in_play.items() for index in indices]
+    keys = [key for space in spaces for key in space.keys if counts is None or counts.get(key, 0)]
     if not keys:
-        raise ShardError("nothing is labelled in these shards", where=", ".join(in_play))
-    rows = bank.positions(keys)
-    column_of: dict[str, int] = {}
-    members: list[list[LabelKey]] = []
-    first_rows: list[int] = []
-    for key, row in zip(keys, rows.tolist(), strict=True):
-        text = bank.texts[row]
-        if text not in column_of:
-            column_of[text] = len(members)
-            members.append([])
-            first_rows.append(row)
-        members[column_of[text]].append(key)
-    column_of_key = {key: column for column, own in enumerate(members) for key in own}
-    tables = {
-        source.dataset: source.space.lookup(
-            {index: column_of_key[source.dataset, index] for index in in_play[source.dataset]}, IGNORE
-        )
-        for source in sources
-    }
-    allowed = np.zeros((len(sources), len(members)), dtype=np.bool_)
-    for place, table in enumerate(tables.values()):
-        allowed[place, table[table != IGNORE]] = True
+        raise ShardError("nothing is labelled in these shards", where=", ".join(space.name for space in spaces))
+    places = bank.positions(keys)
+    label_vectors: npt.NDArray[np.float32] = bank.vectors[places]
+    if taxonomy is None:
+        texts = [bank.texts[place] for place in places]
+        column = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        positive = np.zeros((len(keys), len(column)), dtype=np.bool_)
+        positive[np.arange(len(keys)), [column[text] for text in texts]] = True
+        firsts = positive.argmax(axis=0)
+        vectors = label_vectors[firsts]
+        names = tuple(column)
+    else:
+        positive = _merged(taxonomy.sets[[taxonomy.rows[key] for key in keys]])
+        own_texts = [bank.texts[place] for place in places]
+        vectors = np.stack([_vector(own_texts, label_vectors, positive, number) for number in range(positive.shape[1])])
+        names = _names([bank.names[place] for place in places], positive)
+    single = bool((positive.sum(axis=1) == 1).all())
+    targets = np.arange(len(keys)) if rows or not single else positive.argmax(axis=1)
+    target_of = dict(zip(keys, targets.tolist(), strict=True))
+    row_of = {key: row for row, key in enumerate(keys)}
+    tables, allowed = {}, np.zeros((len(spaces), positive.shape[1]), dtype=np.bool_)
+    for place, space in enumerate(spaces):
+        own = [key for key in space.keys if key in row_of]
+        tables[space.name] = space.lookup({key[1]: target_of[key] for key in own}, IGNORE)
+        allowed[place] = positive[[row_of[key] for key in own]].any(axis=0)
+    alone = positive & (positive.sum(axis=1, keepdims=True) == 1)
     return Columns(
-        texts=tuple(column_of),
-        vectors=bank.vectors[first_rows],
-        keys=tuple(map(tuple, members)),
+        texts=names,
+        vectors=vectors,
+        keys=tuple(tuple(keys[row] for row in np.flatnonzero(alone[:, column])) for column in range(len(names))),
         tables=tables,
         allowed=allowed,
+        labels=tuple(keys),
+        positive=positive,
+        label_vectors=label_vectors,
+        single=single,
     )
 
 
-def _indices(source: Source, labels: Labels) -> list[int]:
-    if labels == "all":
-        return list(source.space.indices)
-    counts = [count for shard_set in source.sets for count in (shard_set.class_pixels, shard_set.class_boxes)]
-    return [index for index in source.space.indices if any(count.get(index, 0) for count in counts)]
+def _merged(sets: Booleans) -> Booleans:
+    """Without the concepts that nobody may mean, and with those that the same labels may mean as one: bool [L, N]."""
+    first: dict[bytes, int] = {}
+    for number in np.flatnonzero(sets.any(axis=0)).tolist():
+        first.setdefault(np.packbits(sets[:, number]).tobytes(), number)
+    order = sorted(first.values(), key=lambda number: (int(sets[:, number].argmax()), number))
+    merged: Booleans = sets[:, order]
+    return merged
+
+
+def _vector(
+    texts: Sequence[str], vectors: npt.NDArray[np.float32], positive: Booleans, column: int
+) -> npt.NDArray[np.float32]:
+    """A concept's vector: the mean of the distinct texts of its own labels."""
+    may = np.flatnonzero(positive[:, column])
+    alone = [row for row in may.tolist() if positive[row].sum() == 1]
+    firsts = list({texts[row]: row for row in reversed(alone or may.tolist())}.values())
+    if len(firsts) == 1:
+        own: npt.NDArray[np.float32] = vectors[firsts[0]]
+        return own
+    mean = vectors[sorted(firsts)].astype(np.float64).mean(axis=0)
+    unit: npt.NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return unit
+
+
+def _names(labels: Sequence[str], positive: Booleans) -> tuple[str, ...]:
+    """A readable name for each column, no two alike: of its own labels, or of what it is the rest of."""
+    found: dict[str, None] = {}
+    for column in range(positive.shape[1]):
+        may = np.flatnonzero(positive[:, column]).tolist()
+        alone = [row for row in may if positive[row].sum() == 1]
+        name = _commonest(prompt_name(labels[row]) for row in alone or may)
+        name = name if alone else f"other {name}"
+        number, free = 2, name
+        while free in found:
+            number, free = number + 1, f"{name} {number}"
+        found[free] = None
+    return tuple(found)
+
+
+def _commonest(words: Iterable[str]) -> str:
+    every = list(words)
+    return max(dict.fromkeys(every), key=every.count)

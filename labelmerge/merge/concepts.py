@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import TaxonomyError, did_you_mean
 from labelmerge.files import read_text
+from labelmerge.text import some
 
 HEADER = ("concept", "kind_of", "part_of", "description")
 _MAX_PROBLEMS = 8
@@ -54,7 +55,7 @@ class ConceptGraph:
         concepts: in the order in which they are to be named.
 
     Raises:
-        TaxonomyError: a name that is empty or given twice, a parent that is no concept, or a circle; all in one message.
+        TaxonomyError: an empty or repeated name, a parent that is no concept, or a circle; all in one message.
     """
 
     def __init__(self, concepts: Iterable[Concept]) -> None:
@@ -76,7 +77,7 @@ class ConceptGraph:
             except CycleError as error:
                 problems.append(f"a circle: {' within '.join(map(repr, reversed(error.args[1])))}")
         if problems:
-            raise TaxonomyError(_summed_up(problems))
+            raise TaxonomyError(some(problems, _MAX_PROBLEMS, "; "))
         self._number = {name: number for number, name in enumerate(self._concepts)}
 
     def __len__(self) -> int:
@@ -207,17 +208,3 @@ def distinct_concepts(sets: Booleans, graph: ConceptGraph) -> tuple[list[str], B
 def _repeated(names: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     return list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-
-
-def _summed_up(problems: Sequence[str]) -> str:
-    more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
-    return "; ".join(problems[:_MAX_PROBLEMS]) + more
-
-
-def children(graph: ConceptGraph) -> Mapping[str, tuple[str, ...]]:
-    """For each concept those that lie directly within it."""
-    found: dict[str, list[str]] = {name: [] for name in graph.names}
-    for name in graph.names:
-        for whole in graph[name].wholes:
-            found[whole].append(name)
-    return {name: tuple(own) for name, own in found.items()}

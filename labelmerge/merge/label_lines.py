@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labelmerge.bank.bank import Bank
-from labelmerge.merge.groups import Member, MergeReport
 from labelmerge.merge.neighbours import nearest_elsewhere
+from labelmerge.merge.report import Member, MergeReport
 
 
 @dataclass(frozen=True)

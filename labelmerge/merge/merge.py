@@ -1,4 +1,4 @@
-"""The merge report as files: a table to sort, a mapping to edit, JSON for programs."""
+"""The verb: a bank → a taxonomy to edit, its relations, a table to sort and JSON for programs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from typing import Any
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import OutputError
 from labelmerge.files import write_bytes, write_json, write_text
-from labelmerge.merge.groups import MergeReport
 from labelmerge.merge.label_lines import LabelLine, label_lines
-from labelmerge.merge.mapping import mapping_table
+from labelmerge.merge.relations import relations, relations_table
+from labelmerge.merge.report import MergeReport
+from labelmerge.merge.taxonomy import Taxonomy
 
-MAPPING = "mapping.csv"
-JSON = "merge.json"
+TAXONOMY, RELATIONS, TABLE, JSON = "taxonomy.csv", "relations.csv", "merge.csv", "merge.json"
 CSV_HEADER = (
-    *("group", "name", "labels", "lowest_cosine", "dataset", "index", "label", "text"),
+    *("group", "name", "labels", "lowest_cosine", "dataset", "index", "label", "concepts", "text"),
     *("nearest_dataset", "nearest_index", "nearest_label", "nearest_cosine", "pixels", "boxes"),
 )
 
 
-def write_merge_report(report: MergeReport, bank: Bank, out: Path) -> dict[str, Any]:
-    """Write the report into a folder; the page to read is `labelmerge.plot.merge_page.page.write_merge_page`.
+def write_merge(report: MergeReport, taxonomy: Taxonomy, bank: Bank, out: Path) -> dict[str, Any]:
+    """Write a merge into a folder; the page to read is `labelmerge.plot.merge_page.page.write_merge_page`.
 
+    - ``taxonomy.csv``, for a person to edit (`labelmerge.merge.taxonomy`). One that was edited is never written over;
+    - ``relations.csv``, a row for each related pair of labels of different datasets (`labelmerge.merge.relations`);
     - ``merge.csv``, a row for each label (`merge_table`);
-    - ``merge.json``, the report and under ``labels`` each label with its group and nearest neighbour;
-    - ``mapping.csv``, for a person to edit (`labelmerge.merge.mapping`). One that was edited is never written over.
+    - ``merge.json``, the report and under ``labels`` each label with its class and nearest neighbour.
 
     Args:
-        report: what `merge_groups` found in `bank`.
+        report: what `merge_report` says of `taxonomy`.
+        taxonomy: the sets of the bank's labels.
         bank: the labels.
         out: the folder; made where there is none.
 
@@ -41,42 +43,43 @@ def write_merge_report(report: MergeReport, bank: Bank, out: Path) -> dict[str, 
         What ``merge.json`` holds.
 
     Raises:
-        OutputError: the files can't be written, or there is a mapping that a person has edited.
+        OutputError: the files can't be written, or there is a taxonomy that a person has edited.
     """
     lines = label_lines(report, bank)
-    mapping = mapping_table(report).encode()
-    _keep_edits(out, mapping)
+    table = taxonomy.table().encode()
+    keep_edits(out, table)
     content = {
         **report.to_json(),
-        "mapping_sha256": hashlib.sha256(mapping).hexdigest(),
+        "taxonomy_sha256": hashlib.sha256(table).hexdigest(),
         "labels": [line.to_json() for line in lines],
     }
-    write_bytes(out / MAPPING, mapping)
+    write_bytes(out / TAXONOMY, table)
+    write_text(out / RELATIONS, relations_table(list(relations(taxonomy))))
     write_json(out / JSON, content)
-    write_text(out / "merge.csv", merge_table(report, lines))
+    write_text(out / TABLE, merge_table(report, lines))
     return content
 
 
-def _keep_edits(out: Path, mapping: bytes) -> None:
-    """Raise OutputError where the folder's mapping is neither `mapping` nor what its report was written with."""
+def keep_edits(out: Path, table: bytes) -> None:
+    """Raise OutputError where the folder's taxonomy is neither `table` nor what its report was written with."""
     try:
-        there = (out / MAPPING).read_bytes()
+        there = (out / TAXONOMY).read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return
     try:
-        written = json.loads((out / JSON).read_bytes())["mapping_sha256"]
+        written = json.loads((out / JSON).read_bytes())["taxonomy_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         written = None
-    if there != mapping and hashlib.sha256(there).hexdigest() != written:
+    if there != table and hashlib.sha256(there).hexdigest() != written:
         raise OutputError(
-            "a mapping that was edited is here, and is not written over",
-            where=out / MAPPING,
-            fix="Give it another name, or choose another --out",
+            "a taxonomy that was edited is here, and is not written over",
+            where=out / TAXONOMY,
+            fix=f"See what it means with --taxonomy {out / TAXONOMY}, give it another name, or choose another --out",
         )
 
 
 def merge_table(report: MergeReport, lines: Sequence[LabelLine]) -> str:
-    """The labels as CSV with the columns `CSV_HEADER`, group by group; labels that are alone come last, as group 0.
+    """The labels as CSV with the columns `CSV_HEADER`, class by class; labels that are alone come last, as group 0.
 
     Cells are empty where there is nothing to say: no nearest label, no shards.
     """
@@ -90,7 +93,7 @@ def merge_table(report: MergeReport, lines: Sequence[LabelLine]) -> str:
             (
                 line.group,
                 *((group.name, len(group.members), f"{group.lowest:.4f}") if group else ("", 1, "")),
-                *(member.dataset, member.index, member.name, member.text),
+                *(member.dataset, member.index, member.name, ";".join(member.concepts), member.text),
                 *((nearest.dataset, nearest.index, nearest.name, f"{line.cosine:.4f}") if nearest else ("",) * 4),
                 *("" if number is None else number for number in (member.pixels, member.boxes)),
             )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import TaxonomyError, UsageError, did_you_mean
-from labelmerge.labels import LabelKey
 from labelmerge.merge.attachment import Encode, attach
 from labelmerge.merge.clustering import calibrated_threshold, same_meaning
 from labelmerge.merge.concepts import distinct_concepts, sets_of
 from labelmerge.merge.taxonomy import Entry, Taxonomy, read_taxonomy
 from labelmerge.names import prompt_name
+from labelmerge.text import some
 
 MERGES = ("concepts", "text", "similar", "name", "naive", "table")
 """The ways to merge, by name (`taxonomy_of`)."""
@@ -29,8 +29,8 @@ def taxonomy_of(merge: str, bank: Bank, file: Path | None = None, *, encode: Enc
             ``similar``: `by_similarity`; ``name``: equal `prompt_name`s are one class; ``naive``: every label is a
             class of its own; ``table``: what `file` says.
         bank: the labels.
-        file: a table (`read_taxonomy`); its datasets take the place of what the machine found. ``table`` needs one,
-            ``concepts`` may have one.
+        file: a table (`read_taxonomy`). ``table`` needs one; with one, ``concepts`` is what it says. Datasets that it
+            lacks can't be trained on.
         encode: see `labelmerge.merge.attachment.attach`.
 
     Raises:
@@ -46,7 +46,7 @@ def taxonomy_of(merge: str, bank: Bank, file: Path | None = None, *, encode: Enc
     if file is not None and merge not in ("table", "concepts"):
         raise UsageError(f"the merge {merge!r} has no use for a table", fix="Use --merge concepts or table")
     if file is not None:
-        return _from_table(bank, file)
+        return _from_table(bank, file, merge)
     if merge == "concepts":
         return by_concepts(bank, encode)
     if merge == "similar":
@@ -126,14 +126,28 @@ def _partition(bank: Bank, words: Sequence[str], evidence: str) -> Taxonomy:
     )
 
 
-def _from_table(bank: Bank, file: Path) -> Taxonomy:
-    names: dict[LabelKey, str] = dict(zip(bank.keys, bank.names, strict=True))
-    table = read_taxonomy(file, names)
-    if missing := [dataset for dataset in bank.datasets() if dataset not in table.datasets]:
+def _from_table(bank: Bank, file: Path, merge: str) -> Taxonomy:
+    table = read_taxonomy(file, dict(zip(bank.keys, bank.names, strict=True)))
+    if merge == "table":
+        return table
+    # Labels that the table keeps apart are kept apart by their vectors, and equal texts can't be.
+    first: dict[str, Entry] = {}
+    clashes = []
+    for key, text in zip(bank.keys, bank.texts, strict=True):
+        if key not in table or len(table[key].concepts) > 1:
+            continue
+        entry = table[key]
+        other = first.setdefault(text, entry)
+        if other.concepts != entry.concepts:
+            clashes.append(f"{_shown(other)}, {_shown(entry)}")
+    if clashes:
         raise TaxonomyError(
-            f"has no rows for {', '.join(missing)}",
+            f"it tells labels apart whose texts are the same: {some(clashes, separator='; ')}",
             where=file,
-            fix="`labelmerge merge` writes a table of all labels of a bank",
+            fix="Give them one concept, or give one of them another description and embed it",
         )
     return table
 
+
+def _shown(entry: Entry) -> str:
+    return f"{entry.key[0]} {entry.key[1]} is {entry.concepts[0]!r}"

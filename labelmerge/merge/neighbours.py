@@ -11,7 +11,7 @@ import numpy as np
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import UsageError, did_you_mean
 from labelmerge.labels import LabelKey
-from labelmerge.merge.groups import cosine_matrix
+from labelmerge.merge.clustering import cosines_of
 from labelmerge.names import prompt_name
 
 
@@ -73,7 +73,7 @@ def nearest_elsewhere(bank: Bank) -> list[tuple[int | None, float | None]]:
     Among equals the first in the bank's order.
     """
     dataset = np.unique([name for name, _ in bank.keys], return_inverse=True)[1]
-    cosines = np.where(dataset[:, None] == dataset[None], -np.inf, cosine_matrix(bank))
+    cosines = np.where(dataset[:, None] == dataset[None], -np.inf, cosines_of(bank.vectors))
     nearest = cosines.argmax(axis=1)
     best = cosines[np.arange(len(bank)), nearest]
     return [

@@ -133,12 +133,10 @@ class MergeReport:
         relations: how many pairs of labels of different datasets are ``same``, ``contains`` or ``part_of`` (counted
             together, as ``contains``), and ``overlaps``.
         doubts: the labels whose attachment is unsure, least sure first.
-        near_misses: unrelated pairs of different datasets with a cosine of at most 0.1 below the threshold, or above it;
-            nearest first, at most 100.
-        same_name: pairs of one name in different datasets that are not one class: two meanings, or one within the other.
+        near_misses: unrelated pairs of different datasets, at most 0.1 below the threshold; nearest first, at most 100.
+        same_name: pairs of one name in different datasets that are not one class, farthest first.
         other_name: pairs of different names within one class, farthest first: synonyms, or a wrong merge.
-        same_dataset: pairs of one dataset's own labels at or above the threshold, nearest first: a model will confuse
-            them.
+        same_dataset: pairs of one dataset's own labels at or above the threshold, nearest first; hard to tell apart.
         covers: meanings that contain others, most parts first.
         counted: the datasets whose pixels and boxes were counted.
     """
@@ -251,10 +249,10 @@ def _pairs(
     own = sets[firsts].astype(np.float32)
     common, sizes = own @ own.T, own.sum(axis=1)
     together = class_of[firsts][:, None] == class_of[firsts][None]
-    number = np.unique([dataset for dataset, _ in bank.keys], return_inverse=True)[1]
-    has = np.zeros((len(rows_of), number.max() + 1), dtype=np.float32)
+    owner = np.unique([dataset for dataset, _ in bank.keys], return_inverse=True)[1]
+    has = np.zeros((len(rows_of), owner.max() + 1), dtype=np.float32)
     for unit, rows in enumerate(rows_of):
-        has[unit, number[rows]] = 1
+        has[unit, owner[rows]] = 1
     shared = has @ has.T > 0  # some dataset has both
     word = np.unique([prompt_name(members[row].name) for row in firsts], return_inverse=True)[1]
     same_name = word[:, None] == word[None]

@@ -19,6 +19,7 @@ from labelmerge.errors import TaxonomyError, did_you_mean
 from labelmerge.files import read_text
 from labelmerge.labels import LabelKey
 from labelmerge.merge.concepts import Booleans, split_concepts
+from labelmerge.text import some
 
 HEADER = ("dataset", "index", "name", "concepts", "evidence", "confidence", "note")
 """What `Taxonomy.table` writes. `read_taxonomy` needs the first four, or `group` in place of `concepts`, as the
@@ -193,9 +194,9 @@ def read_taxonomy(path: Path, names: Mapping[LabelKey, str], *, others: bool = F
     if not lines and not problems:
         problems.append("it has no rows")
     if problems:
-        more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
-        raise TaxonomyError("; ".join(problems[:_MAX_PROBLEMS]) + more, where=path)
-    return Taxonomy(entries.values())
+        raise TaxonomyError(some(problems, _MAX_PROBLEMS, "; "), where=path)
+    named = dict.fromkeys(concept for entry in entries.values() for concept in entry.concepts)
+    return Taxonomy(entries.values(), tuple(named))
 
 
 def _entry(row: Mapping[str, str], key: LabelKey, name: str, concepts: tuple[str, ...]) -> Entry | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from labelmerge.bank.bank import Bank
 from labelmerge.colours import dataset_styles
-from labelmerge.merge.groups import calibrated_threshold
+from labelmerge.merge.clustering import calibrated_threshold
 from labelmerge.merge.neighbours import Neighbourhood
 from labelmerge.plot.figures import check_format, dataset_legend, marker, save_figure
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.colours import dataset_styles
 from labelmerge.errors import UsageError
-from labelmerge.merge.groups import cosine_matrix, linkage, seriation
+from labelmerge.merge.clustering import blocks_of, cosines_of, seriation
 from labelmerge.names import prompt_name
 from labelmerge.plot.figures import check_format, dataset_legend, save_figure
 
@@ -76,7 +76,7 @@ def plot_similarity(
     banks = [b for b in (words, bank) if b is not None]
     blocks = tuple((_title(b), block_diagonality(b)) for b in banks)
     panels = [
-        (f"{title}\nblock-diagonality {blocky:.2f}", cosine_matrix(b)[np.ix_(order, order)])
+        (f"{title}\nblock-diagonality {blocky:.2f}", cosines_of(b.vectors)[np.ix_(order, order)])
         for b, (title, blocky) in zip(banks, blocks, strict=True)
     ]
     labels = [(bank.keys[row][0], prompt_name(bank.names[row])) for row in order]
@@ -111,9 +111,7 @@ def block_diagonality(bank: Bank, blocks: int | None = None) -> float:
     if not 1 <= count <= len(texts):
         raise ValueError(f"{count} blocks of {len(texts)} texts")
     cosines = np.clip(vectors @ vectors.T, -1, 1).astype(np.float64)
-    block = np.arange(len(texts))
-    for a, b, _ in linkage(cosines.astype(np.float32))[: len(texts) - count]:
-        block[block == block[b]] = block[a]
+    block = blocks_of(cosines.astype(np.float32), count)
     same = block[:, None] == block[None]
     other = ~same
     np.fill_diagonal(same, False)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labelmerge.errors import BankError, RecipeError
+from labelmerge.errors import RecipeError, TaxonomyError
 from labelmerge.labels import LabelSpace
-from labelmerge.merge.mapping import read_mapping
+from labelmerge.merge.taxonomy import read_taxonomy
 from labelmerge.sharding.source.source import Annotation
+from labelmerge.text import some
 
 
 @dataclass(frozen=True)
@@ -44,29 +45,36 @@ class Merge:
 
 
 def read_merge(path: Path, space: LabelSpace) -> Merge:
-    """Read a mapping table for one dataset; its rows of other datasets only count groups.
+    """Read a taxonomy for one dataset; its rows of other datasets only count concepts.
 
     Args:
         path: as `labelmerge merge` writes it.
         space: the dataset's classes; the table may also have classes that these files lack.
 
     Raises:
-        BankError: the table can't be read, or is not of this dataset's classes.
+        TaxonomyError: the table can't be read, is not of this dataset's classes, or gives one of them several concepts.
     """
     names = dict(zip(space.keys, space.names, strict=True))
-    groups = read_mapping(path, names, others=True)
-    if not names.keys() <= groups.keys():
-        raise BankError(
+    taxonomy = read_taxonomy(path, names, others=True)
+    if not all(key in taxonomy for key in names):
+        raise TaxonomyError(
             f"has no row for {space.name}",
             where=path,
             fix=f"Make it with a bank that has {space.name}: `labelmerge merge --bank BANK --out DIR`",
         )
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.values()))}
-    group_of = {index: numbers[groups[space.name, index]] for index in space.indices}
-    names_of = {numbers[group]: group for group in groups.values()}
+    several = [taxonomy[key] for key in names if len(taxonomy[key].concepts) > 1]
+    if several:
+        shown = some(f"{entry.key[1]} ({entry.name}) may be {', '.join(entry.concepts[:3])}" for entry in several)
+        raise TaxonomyError(
+            f"labels of {space.name} stand for several concepts, and only a model can tell which: {shown}",
+            where=path,
+            fix="Give each of them one concept, or make shards without --taxonomy and use `labelmerge relabel`",
+        )
+    numbers = {concept: number for number, concept in enumerate(taxonomy.concepts)}
+    group_of = {index: numbers[taxonomy[space.name, index].concepts[0]] for index in space.indices}
     used = sorted(set(group_of.values()))
     try:
-        merged = LabelSpace(space.name, tuple(used), tuple(names_of[number] for number in used))
+        merged = LabelSpace(space.name, tuple(used), tuple(taxonomy.concepts[number] for number in used))
     except RecipeError as error:
-        raise BankError(error.what, where=path) from error
+        raise TaxonomyError(error.what, where=path) from error
     return Merge(merged, group_of)

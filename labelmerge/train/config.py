@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
-from labelmerge.merge.baselines import MERGES
+from labelmerge.merge.merges import MERGES
 
 LOSSES = ("hd", "ld", "wd")
 # These change how a run is carried out or shown, not what it computes (but for rounding, the draws of dropout and what
@@ -22,7 +22,7 @@ INCIDENTAL = (
 )  # fmt: skip
 
 _CHOICES = {
-    "merge": MERGES,
+    "merge": ("embedding", *MERGES),
     "label_space": ("union", "dataset"),
     "labels": ("seen", "all"),
     "optimizer": ("adamw", "sgd"),

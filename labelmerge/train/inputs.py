@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError
+from labelmerge.labels import LabelKey
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.mixture import Mixture, Source, group_by_dataset
 from labelmerge.merge.baselines import merged_bank
-from labelmerge.merge.columns import Columns, Labels, build_columns
+from labelmerge.merge.columns import Columns, build_columns
+from labelmerge.merge.merges import taxonomy_of
 from labelmerge.methods.method import Method
 from labelmerge.methods.ssiw.teacher import refuse_other_teachers
 from labelmerge.processes import Ranks
@@ -74,10 +77,18 @@ def read_inputs(
     """
     language = Bank.load(bank)
     sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, method)
-    mapping = Path(config.mapping) if config.mapping else None
-    vectors = merged_bank(language, config.merge, [source.dataset for source in sources], mapping)
-    labels: Labels = "all" if config.labels == "all" else "seen"
-    columns = build_columns(vectors, sources, labels)
+    merge = "concepts" if config.mapping and config.merge == "embedding" else config.merge
+    merge = "text" if merge == "embedding" else merge
+    table = Path(config.mapping) if config.mapping else None
+    # The baselines' classes are the texts of their banks.
+    taxonomy = None if merge in ("text", "name", "naive") else taxonomy_of(merge, language, table)
+    vectors = merged_bank(language, merge, [source.dataset for source in sources], taxonomy)
+    columns = build_columns(
+        vectors,
+        [source.space for source in sources],
+        None if config.labels == "all" else label_counts(sources),
+        taxonomy,
+    )
     mixture = _mixture(sources, columns, config, ranks, defer)
     sets = [shard_set for source in sources for shard_set in source.sets]
     refuse_other_teachers(sets, vectors)
@@ -108,6 +119,16 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> l
     for reason in reasons:
         _log.info("%s", reason)
     return kept
+
+
+def label_counts(sources: Sequence[Source]) -> dict[LabelKey, int]:
+    """How many pixels and boxes of each label there are, together."""
+    found: Counter[LabelKey] = Counter()
+    for source in sources:
+        for shard_set in source.sets:
+            for counts in (shard_set.class_pixels, shard_set.class_boxes):
+                found.update({(source.dataset, index): count for index, count in counts.items()})
+    return dict(found)
 
 
 def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig, ranks: Ranks, defer: bool) -> Mixture:

@@ -6,7 +6,8 @@ The descriptions that ship were written so that labels of one meaning share one 
 *couch* and *sofa*, *refridgerator* and *fridge*. That is a human answer to "do these two labels mean the same?" for
 every pair of labels of different datasets. Pairs with equal texts are left out, because they are one vector at any
 threshold: what remains are synonyms, and everything else. For bare words and for sentences, the table shows what the
-groups of `merge_groups` come to at thresholds that are quantiles of the cosines of labels that one dataset tells apart.
+groups of `by_similarity` come to at thresholds that are quantiles of the cosines of labels that one dataset tells
+apart.
 
 Sentences of synonyms share their description here, so they lie nearer than independently written ones would.
 """
@@ -22,7 +23,9 @@ import numpy as np
 from labelmerge.bank.bank import Bank
 from labelmerge.catalog import load_descriptions
 from labelmerge.embed.embed import embed_labels, find_datasets
-from labelmerge.merge.groups import _own_cosines, calibrated_threshold, merge_groups
+from labelmerge.merge.clustering import calibrated_threshold, own_cosines
+from labelmerge.merge.merges import by_similarity
+from labelmerge.merge.report import merge_report
 
 QUANTILES = (0.99, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 1.0)
 DATASETS = (
@@ -39,13 +42,13 @@ def evidence(bank: Bank, meaning: list[str]) -> None:
     asked = np.triu((owner[:, None] != owner[None]) & (text[:, None] != text[None]), 1)
     same = (meant[:, None] == meant[None])[asked]
     place = {key: row for row, key in enumerate(bank.keys)}
-    own = _own_cosines(bank)
+    own = own_cosines(bank)
     print(f"{same.sum()} pairs mean the same, {len(same) - same.sum()} don't; {len(own)} pairs of one dataset's own")
     print(f"{'quantile':>9}{'threshold':>11}{'precision':>11}{'recall':>8}{'F1':>7}")
     for quantile in QUANTILES:
         threshold = float(np.quantile(own, quantile))
         group = np.arange(len(bank))
-        for found in merge_groups(bank, threshold).groups:
+        for found in merge_report(bank, by_similarity(bank, threshold)).groups:
             rows = [place[member.key] for member in found.members]
             group[rows] = rows[0]
         joined = (group[:, None] == group[None])[asked]

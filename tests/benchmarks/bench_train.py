@@ -41,7 +41,8 @@ import torch
 from torch import Tensor
 
 from labelmerge.errors import LabelmergeError
-from labelmerge.loading.mixture import IGNORE, Batch, Mixture
+from labelmerge.labels import IGNORE
+from labelmerge.loading.mixture import Batch, Mixture
 from labelmerge.losses import pixel_cosine_loss
 from labelmerge.methods.method import METHODS, find_method
 from labelmerge.model.build import build_model

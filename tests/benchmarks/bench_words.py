@@ -25,7 +25,8 @@ from labelmerge.encoders.encoders import CLIP, TextEncoder, load_encoder
 from labelmerge.errors import EncoderError
 from labelmerge.files import write_text
 from labelmerge.labels import LabelKey
-from labelmerge.merge.groups import merge_groups
+from labelmerge.merge.merges import by_similarity
+from labelmerge.merge.report import merge_report
 from labelmerge.names import PROMPT_TEMPLATE, prompt_name, sentence, word
 
 Floats = npt.NDArray[np.float64]
@@ -36,7 +37,7 @@ PAIRS = Path(__file__).with_name("word_pairs.csv")
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 RESAMPLES = 1000
 ROUNDING = 1e-5
-"""Vectors are float32: cosines this close are taken as equal, as `merge_groups` does."""
+"""Vectors are float32: cosines this close are taken as equal, as `by_similarity` does."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def nearest_is_same(query: Vector, labels: Mapping[LabelKey, Vector], dataset: s
 
 @dataclass(frozen=True)
 class Merge:
-    """What `merge_groups` makes of the pairs at its default threshold.
+    """What `by_similarity` makes of the pairs at its default threshold.
 
     Attributes:
         threshold: that default.
@@ -207,7 +208,7 @@ def measure(title: str, bank: Bank, other: Bank, pairs: Sequence[Pair]) -> Measu
     vectors, others = (dict(zip(one.keys, one.vectors, strict=True)) for one in (bank, other))
     merge = None
     if bank is other:
-        report = merge_groups(bank)
+        report = merge_report(bank, by_similarity(bank))
         group_of = {member.key: number for number, group in enumerate(report.groups) for member in group.members}
         grouped = np.array([group_of.get(pair.a, -1) == group_of.get(pair.b, -2) for pair in pairs])
         merge = Merge(report.threshold, grouped)

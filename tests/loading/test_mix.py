@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from labelmerge.errors import ConfigError, LabelmergeError, ShardError
+from labelmerge.labels import IGNORE
 from labelmerge.loading.augment import Augmentation, Photometric
-from labelmerge.loading.mixture import IGNORE, Batch, Mixture, group_by_dataset, schedule
+from labelmerge.loading.mixture import Batch, Mixture, group_by_dataset, schedule
 from labelmerge.shardset.shardset import Encoded, ShardSet
 
 from .toy_shards import Toy

@@ -12,19 +12,17 @@ import pytest
 
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.errors import UsageError
+from labelmerge.labels import LabelKey
+from labelmerge.merge.clustering import calibrated_threshold, cosines_of, linkage, seriation
 from labelmerge.merge.counts import Count
-from labelmerge.merge.groups import (
-    Member,
-    Pair,
-    _kinds,
-    calibrated_threshold,
-    cosine_matrix,
-    linkage,
-    merge_groups,
-    seriation,
-)
+from labelmerge.merge.merges import by_similarity
+from labelmerge.merge.report import MergeReport, Pair, merge_report
 
 MakeBank = Callable[..., Bank]
+
+
+def similar(bank: Bank, threshold: float | None = None, counts: dict[LabelKey, Count] | None = None) -> MergeReport:
+    return merge_report(bank, by_similarity(bank, threshold), counts, threshold)
 
 
 def angle(degrees: float) -> list[float]:
@@ -53,12 +51,12 @@ def bank(make_bank: MakeBank) -> Bank:
 
 
 def test_labels_that_mean_the_same_are_grouped_and_clashes_are_told(bank: Bank) -> None:
-    report = merge_groups(bank, threshold=float(np.cos(np.radians(10))))
+    report = similar(bank, threshold=float(np.cos(np.radians(10))))
     (group,) = report.groups
     assert [member.key for member in group.members] == [("a", 0), ("b", 0), ("c", 0)] and group.name == "road"
-    assert group.lowest == pytest.approx(np.cos(np.radians(5)), abs=1e-6) and not group.same_text
+    assert group.lowest == pytest.approx(np.cos(np.radians(5)), abs=1e-6)
     assert [member.name for member in report.alone] == ["curb", "mouse", "sky", "mouse", "lane", "heaven"]
-    assert (report.columns, report.calibrated) == (8, False)
+    assert (report.concepts, report.calibrated) == (7, False)
     assert names(report.same_name) == [("a mouse", "b mouse")]
     assert names(report.other_name) == [("a road", "c street")]
     assert names(report.same_dataset) == [("a road", "a curb")]
@@ -73,7 +71,7 @@ def test_labels_that_mean_the_same_are_grouped_and_clashes_are_told(bank: Bank) 
 
 def test_groups_do_not_chain(make_bank: MakeBank) -> None:
     steps = make_bank({(name, 0): (f"label {name}: x", angle(8 * n)) for n, name in enumerate("abcdef")})
-    report = merge_groups(steps, threshold=float(np.cos(np.radians(10))))
+    report = similar(steps, threshold=float(np.cos(np.radians(10))))
     assert [[member.dataset for member in group.members] for group in report.groups] == [
         ["a", "b"],
         ["c", "d"],
@@ -84,23 +82,23 @@ def test_groups_do_not_chain(make_bank: MakeBank) -> None:
 
 
 def test_equal_texts_merge_at_any_threshold(bank: Bank) -> None:
-    (group,) = merge_groups(bank, threshold=1.0).groups
-    assert [member.key for member in group.members] == [("a", 0), ("b", 0)] and group.same_text and group.lowest == 1
+    (group,) = similar(bank, threshold=1.0).groups
+    assert [member.key for member in group.members] == [("a", 0), ("b", 0)] and group.lowest == 1
 
 
 def test_one_datasets_labels_are_never_merged(bank: Bank) -> None:
-    for group in merge_groups(bank, threshold=-1.0).groups:
+    for group in similar(bank, threshold=-1.0).groups:
         owners = [member.dataset for member in group.members]
         assert len(set(owners)) == len(owners)
 
 
 def test_the_threshold_comes_from_labels_that_datasets_tell_apart(bank: Bank, make_bank: MakeBank) -> None:
-    cosines = cosine_matrix(bank)
+    cosines = cosines_of(bank.vectors)
     own = [cosines[i, j] for i, j in combinations(range(len(bank)), 2) if bank.keys[i][0] == bank.keys[j][0]]
     assert calibrated_threshold(bank) == pytest.approx(np.quantile(own, 0.9999), abs=1e-6)
     words = replace(bank, prompt=WORD_TEMPLATE, version="")
     assert calibrated_threshold(words) == pytest.approx(np.quantile(own, 0.999), abs=1e-6)
-    assert merge_groups(bank).calibrated
+    assert similar(bank).calibrated
     assert calibrated_threshold(make_bank({("a", 0): ("road", angle(0)), ("b", 0): ("sky", angle(9))})) == 1.0
 
 
@@ -108,15 +106,15 @@ def test_the_threshold_comes_from_labels_that_datasets_tell_apart(bank: Bank, ma
 def test_linkage_is_complete_linkage(seed: int) -> None:
     vectors = np.random.default_rng(seed).normal(size=(30, 4))
     similarity = (vectors @ vectors.T).astype(np.float32)
-    clusters = [[thing] for thing in range(30)]
-    for a, b, height in linkage(similarity):
+    clusters = {thing: [thing] for thing in range(30)}
+    for number, (a, b, height) in enumerate(linkage(similarity), start=30):
         slow = {
             (i, j): min(similarity[x, y] for x in clusters[i] for y in clusters[j])
-            for i, j in combinations(range(len(clusters)), 2)
+            for i, j in combinations(clusters, 2)
         }
         (i, j), best = max(slow.items(), key=lambda item: item[1])
-        assert height == best and {a, b} & set(clusters[i]) and {a, b} & set(clusters[j])
-        clusters = [c for n, c in enumerate(clusters) if n not in (i, j)] + [clusters[i] + clusters[j]]
+        assert height == best and {a, b} == {i, j}
+        clusters[number] = clusters.pop(i) + clusters.pop(j)
     assert len(clusters) == 1
 
 
@@ -128,89 +126,59 @@ def test_similar_labels_stand_together(bank: Bank) -> None:
     assert abs(place["a", 3] - place["c", 1]) == 1
 
 
-def test_many_labels_take_little_time(make_bank: MakeBank) -> None:
+def test_two_thousand_labels_are_each_told_once(make_bank: MakeBank) -> None:
     vectors = np.random.default_rng(0).normal(size=(2000, 8))
     many = make_bank({(f"d{n % 9}", n): (f"thing {n}: x", vector.tolist()) for n, vector in enumerate(vectors)})
-    report = merge_groups(many)
+    report = similar(many)
     assert sum(len(group.members) for group in report.groups) + len(report.alone) == 2000
     assert sorted(seriation(many).tolist()) == list(range(2000))
 
 
-KINDS = {
-    ("coarse", 0): ("person: A person is a human being.", [1, 0, 0, 0, 0, 0]),
-    ("coarse", 1): ("animal: An animal is alive.", [0, 1, 1, 0, 0, 0]),
-    ("coarse", 2): ("car: A car has four wheels.", [0, 0, 0, 1, 0, 0]),
-    ("fine", 0): ("person: A person is a human being.", [1, 0, 0, 0, 0, 0]),
-    ("fine", 1): ("rider: A rider is a tall person on a bicycle.", [1, 0.1, 0, 0.2, 0, 1.2]),
-    ("fine", 2): ("dog: Fur, four legs.", [0, 1, 0, 0, 0.2, 0]),
-    ("fine", 3): ("cat: Fur, four soft legs.", [0, 0, 1, 0, 0.2, 0]),
-    ("fine", 4): ("car mount: A car mount is a strip of metal.", [0, 0, 0, 0, 1, 0]),
-    ("fine", 5): ("parked car: Nobody drives it.", [0, 0.1, 0, 1, 0.3, 0]),
-}
-
-
-def test_a_label_that_covers_what_others_tell_apart_is_found(make_bank: MakeBank) -> None:
-    covers = merge_groups(make_bank(KINDS), threshold=0.999).covers
-    found = {
-        cover.name: {part.name: (part.said, part.lacking) for part in cover.parts}
-        for cover in covers
-        if cover.parents[0].dataset == "coarse"
-    }
-    assert found == {
-        "person": {"rider": (True, ("coarse",))},  # by its words
-        "animal": {"dog": (False, ("coarse",)), "cat": (False, ("coarse",))},  # it lies between them
-        "car": {"parked car": (True, ("coarse",))},  # by the last word of its name; a car mount is no car
-    }
-    assert [member.key for cover in covers if cover.name == "person" for member in cover.parents] == [("coarse", 0)]
-
-
-@pytest.mark.parametrize(
-    ("text", "kinds"),
-    [
-        ("bus: A bus is a large road vehicle with seats.", {"vehicle", "road vehicle", "large road vehicle"}),
-        ("car mount: A car mount is a strip.", {"mount", "strip"}),
-        ("stairs: Stairs are steps that lead up.", {"steps"}),
-        ("van: A box van is a truck.", {"truck"}),
-        ("grass: Grass is low green plants, often mown.", {"plants", "green plants", "low green plants"}),
-        ("sky: An image of sky.", set()),
-    ],
-)
-def test_what_words_say_a_label_is_a_kind_of(text: str, kinds: set[str]) -> None:
-    assert _kinds([Member("a", 0, text.partition(":")[0], text)]) == kinds
-
-
 def test_pixels_and_boxes_are_added_up(bank: Bank) -> None:
     counts = {("a", 0): Count(5, 2), ("b", 0): Count(7), ("a", 1): Count(0)}
-    report = merge_groups(bank, float(np.cos(np.radians(10))), counts)
+    report = similar(bank, float(np.cos(np.radians(10))), counts)
     (group,) = report.groups
     assert (group.pixels, group.boxes) == (12, 2) and report.counted == ("a", "b")
     assert [(member.pixels, member.boxes) for member in group.members] == [(5, 2), (7, None), (None, None)]
     assert report.alone[0].pixels == 0
-    plain = merge_groups(bank)
+    plain = similar(bank)
     assert plain.groups[0].pixels is None and plain.counted == ()
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), 1.1])
 def test_a_threshold_is_a_cosine(bank: Bank, threshold: float) -> None:
-    with pytest.raises(UsageError, match="it must be -1 to 1"):
-        merge_groups(bank, threshold)
+    with pytest.raises(UsageError, match="it must be from -1 to 1"):
+        similar(bank, threshold)
 
 
 def test_a_single_label_is_alone(make_bank: MakeBank) -> None:
     one = make_bank({("a", 0): ("road", [1.0, 0])})
-    assert [member.name for member in merge_groups(one).alone] == ["road"] and seriation(one).tolist() == [0]
+    assert [member.name for member in similar(one).alone] == ["road"] and seriation(one).tolist() == [0]
 
 
 def test_the_command(run: Any, bank: Bank, tmp_path: Path) -> None:
     bank.save(tmp_path / "bank")
-    result = run("merge", "--bank", tmp_path / "bank", "--out", tmp_path / "merge", "--threshold", "0.985")
+    result = run(
+        "merge", "--bank", tmp_path / "bank", "--out", tmp_path / "merge", "--merge", "similar", "--threshold", "0.985"
+    )
     assert result.exit_code == 0, result.output
-    assert "9 labels: 3 merged into 1, 6 alone (cosine 0.985)" in result.stdout and "merge.html" in result.stdout
+    assert (
+        "9 labels, 7 concepts: 3 labels in 1 class of several datasets, 6 alone" in result.stdout
+        and "merge.html" in result.stdout
+    )
     report = json.loads((tmp_path / "merge" / "merge.json").read_text())
-    member = {"dataset": "a", "index": 0, "name": "road", "text": "road: x", "pixels": None, "boxes": None}
+    member = {
+        "dataset": "a",
+        "index": 0,
+        "name": "road",
+        "text": "road: x",
+        "concepts": ["road"],
+        "pixels": None,
+        "boxes": None,
+    }
     assert report["groups"][0]["members"][0] == member
     table = (tmp_path / "merge" / "merge.csv").read_text().splitlines()
-    assert len(table) == 10 and table[1].startswith("1,road,3,0.9962,a,0,road,road: x")
+    assert len(table) == 10 and table[1].startswith("1,road,3,0.9962,a,0,road,road,road: x")
     page = (tmp_path / "merge" / "merge.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "heaven" in page
     assert "http:" not in page and "https:" not in page  # nothing to fetch
@@ -220,5 +188,5 @@ def test_the_command(run: Any, bank: Bank, tmp_path: Path) -> None:
 
 def test_the_page_shows_names_as_they_are(make_bank: MakeBank, tmp_path: Path, run: Any) -> None:
     make_bank({("a", 0): ("<script>alert(1)</script>", [1.0, 0])}).save(tmp_path)
-    assert run("merge", "--bank", tmp_path, "--out", tmp_path / "out").exit_code == 0
+    assert run("merge", "--merge", "text", "--bank", tmp_path, "--out", tmp_path / "out").exit_code == 0
     assert "&lt;script&gt;alert" in (tmp_path / "out" / "merge.html").read_text()

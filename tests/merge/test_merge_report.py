@@ -13,8 +13,10 @@ import pytest
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import OutputError
 from labelmerge.merge.counts import Count
-from labelmerge.merge.groups import MergeReport, merge_groups
-from labelmerge.merge.merge import CSV_HEADER, write_merge_report
+from labelmerge.merge.merge import CSV_HEADER, write_merge
+from labelmerge.merge.merges import by_similarity
+from labelmerge.merge.report import MergeReport, merge_report
+from labelmerge.merge.taxonomy import Taxonomy
 
 ROAD = ("road", "A road is for cars.", 0.0)
 
@@ -34,15 +36,23 @@ def bank(angle_bank: Callable[..., Bank]) -> Bank:
     )
 
 
-@pytest.fixture
-def report(bank: Bank) -> MergeReport:
-    return merge_groups(bank, float(np.cos(np.radians(10))), {("a", 0): Count(1234567, 0), ("a", 1): Count(12, None)})
+LIMIT = float(np.cos(np.radians(10)))
 
 
 @pytest.fixture
-def written(report: MergeReport, bank: Bank, tmp_path: Path) -> Path:
+def taxonomy(bank: Bank) -> Taxonomy:
+    return by_similarity(bank, LIMIT)
+
+
+@pytest.fixture
+def report(bank: Bank, taxonomy: Taxonomy) -> MergeReport:
+    return merge_report(bank, taxonomy, {("a", 0): Count(1234567, 0), ("a", 1): Count(12, None)}, LIMIT)
+
+
+@pytest.fixture
+def written(report: MergeReport, taxonomy: Taxonomy, bank: Bank, tmp_path: Path) -> Path:
     """The folder of a report."""
-    write_merge_report(report, bank, tmp_path / "merge")
+    write_merge(report, taxonomy, bank, tmp_path / "merge")
     return tmp_path / "merge"
 
 
@@ -69,10 +79,13 @@ def test_the_json_has_the_same(written: Path) -> None:
     assert label["nearest"] == {"dataset": "a", "index": 2, "name": "mouse", "cosine": pytest.approx(0.5)}
 
 
-def test_an_edited_mapping_is_never_written_over(report: MergeReport, bank: Bank, written: Path) -> None:
-    mapping = written / "mapping.csv"
-    write_merge_report(merge_groups(bank, 1.0), bank, written)  # nobody edited it: another threshold, another mapping
-    mapping.write_text(mapping.read_text().replace("curb", "kerb"))
-    with pytest.raises(OutputError, match="a mapping that was edited is here"):
-        write_merge_report(report, bank, written)
-    assert "kerb" in mapping.read_text()
+def test_an_edited_taxonomy_is_never_written_over(
+    report: MergeReport, taxonomy: Taxonomy, bank: Bank, written: Path
+) -> None:
+    table = written / "taxonomy.csv"
+    other = by_similarity(bank, 1.0)
+    write_merge(merge_report(bank, other), other, bank, written)  # nobody edited it: another threshold, another table
+    table.write_text(table.read_text().replace("curb", "kerb"))
+    with pytest.raises(OutputError, match="a taxonomy that was edited is here"):
+        write_merge(report, taxonomy, bank, written)
+    assert "kerb" in table.read_text()

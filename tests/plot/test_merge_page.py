@@ -20,8 +20,10 @@ from PIL import Image
 
 from labelmerge.bank.bank import Bank
 from labelmerge.merge.counts import Count
-from labelmerge.merge.groups import MergeReport, merge_groups
 from labelmerge.merge.label_lines import label_lines
+from labelmerge.merge.merges import by_similarity
+from labelmerge.merge.report import MergeReport, merge_report
+from labelmerge.merge.taxonomy import Entry, Taxonomy
 from labelmerge.plot.layout import flat_map
 from labelmerge.plot.merge_page import page as merge_page
 from labelmerge.plot.merge_page.page import pack_cosines, short_number, write_merge_page
@@ -46,7 +48,9 @@ def bank(angle_bank: Callable[..., Bank]) -> Bank:
 
 @pytest.fixture
 def report(bank: Bank) -> MergeReport:
-    return merge_groups(bank, float(np.cos(np.radians(10))), {("a", 0): Count(1234567, 0), ("a", 1): Count(12, None)})
+    limit = float(np.cos(np.radians(10)))
+    counts = {("a", 0): Count(1234567, 0), ("a", 1): Count(12, None)}
+    return merge_report(bank, by_similarity(bank, limit), counts, limit)
 
 
 @pytest.fixture
@@ -97,7 +101,7 @@ def test_two_thousand_labels_fit_a_page(angle_bank: Callable[..., Bank], monkeyp
     flat = angle_bank({(f"d{n % 9}", n): (f"thing {n}", text + str(n), 0) for n in range(2000)})
     vectors = np.random.default_rng(0).normal(size=(2000, 16))
     many = replace(flat, vectors=(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
-    report = merge_groups(many)
+    report = merge_report(many, by_similarity(many))
     html = merge_page.merge_page(report, many, label_lines(report, many))
     assert len(html) < 6_000_000 and html.count("<tr data-pick") == 2000
 
@@ -113,12 +117,18 @@ def test_the_page_tells_which_labels_cover_others(angle_bank: Callable[..., Bank
             ("fine", 2): ("sea", "Wet.", 95.0),
         }
     )
-    report = merge_groups(bank, 0.999)
+    sets = {("coarse", 0): ("person", "rider"), ("fine", 0): ("person",), ("fine", 1): ("rider",)}
+    report = merge_report(
+        bank,
+        Taxonomy(
+            Entry(key, name, sets.get(key, (name,)), "curated") for key, name in zip(bank.keys, bank.names, strict=True)
+        ),
+    )
     lines = label_lines(report, bank)
-    assert merge_page.page_data(report, bank, lines, 0)["covers"] == [[[0], [[3]]]]
+    assert merge_page.page_data(report, bank, lines, 0)["covers"] == [[[0], [[2], [3]]]]
     html = merge_page.merge_page(report, bank, lines)
     (row,) = re.findall(r'<tr data-some><th scope="row">person</th><td class="parents">.*?</tr>', html, re.DOTALL)
-    assert re.findall(r'data-pick="(\d+)"', row) == ["0", "3"] and "its words say so" in row
+    assert re.findall(r'data-pick="(\d+)"', row) == ["0", "2", "3"] and "curated" in row
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 12])

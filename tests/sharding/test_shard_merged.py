@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from labelmerge.catalog import load_label_space
-from labelmerge.errors import BankError, ShardError
+from labelmerge.errors import TaxonomyError, ShardError
 from labelmerge.inspect.verify import verify
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.merged import Merge, read_merge
@@ -77,15 +77,15 @@ def test_boxes_segments_and_wide_masks() -> None:
         (TABLE.replace("my_streets,1,car,vehicle\n", ""), "my_streets 1 .car. is missing"),
         (TABLE.replace("my_streets,", "my_roads,"), "has no row for my_streets"),
         (TABLE.replace("1,car", "1,bus"), "line 6: my_streets 1 is 'car', not 'bus'"),
-        (TABLE.replace("vehicle", ""), "has no group"),
+        (TABLE.replace("vehicle", ""), "has no concept"),
         ("a,b\n1,2\n", "has no column"),
     ],
 )
 def test_a_table_that_does_not_fit(own: Own, table: Path, tmp_path: Path, text: str, message: str) -> None:
     own.pairs(1)
     table.write_text(text)
-    with pytest.raises(BankError, match=message):
+    with pytest.raises(TaxonomyError, match=message):
         read_merge(table, load_label_space(own.recipe))
-    with pytest.raises(BankError, match=message):
+    with pytest.raises(TaxonomyError, match=message):
         shard(own.recipe, own.root, "train", tmp_path / "out", mapping=table)
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from labelmerge.device import at_once
-from labelmerge.loading.mixture import IGNORE, Batch
+from labelmerge.labels import IGNORE
+from labelmerge.loading.mixture import Batch
 from labelmerge.losses import box_embedding_loss, pixel_cosine_loss, trimmed_pixel_cosine_loss
 from labelmerge.methods.ssiw.teacher import Teacher
 from labelmerge.train.config import TrainConfig

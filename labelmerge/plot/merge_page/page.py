@@ -15,8 +15,9 @@ import numpy.typing as npt
 from labelmerge.bank.bank import Bank
 from labelmerge.colours import SHAPES, Style, dataset_styles
 from labelmerge.files import write_text
-from labelmerge.merge.groups import Member, MergeReport, Pair, seriation
+from labelmerge.merge.clustering import seriation
 from labelmerge.merge.label_lines import LabelLine, label_lines
+from labelmerge.merge.report import Member, MergeReport, Pair
 from labelmerge.names import prompt_name, sentence
 from labelmerge.plot.layout import flat_map
 from labelmerge.progress import Track, no_track
@@ -58,7 +59,7 @@ def write_merge_page(report: MergeReport, bank: Bank, out: Path, *, seed: int = 
     """Write the page, one self-contained file.
 
     Args:
-        report: what `merge_groups` found in `bank`.
+        report: what `merge_report` found in `bank`.
         bank: the labels.
         out: the file.
         seed: of the map.
@@ -76,7 +77,7 @@ def merge_page(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed
     """The page.
 
     Args:
-        report: what `merge_groups` found in `bank`.
+        report: what `merge_report` found in `bank`.
         bank: the labels.
         lines: a line for each label, in the bank's order.
         seed: of the map.
