@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from labelmerge.errors import OutputError
+from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,6 +67,31 @@ def seed(function: F) -> F:
 def as_json(function: F) -> F:
     """`--json`: the result as one JSON object on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+class _SectionOption(click.Option):
+    """An option that --help shows under a heading of its own."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+def setting_flag(declared: Setting, section: str) -> Callable[[F], F]:
+    """The flag of a setting (labelmerge.settings): None where it is not given."""
+    name = declared.name
+    option = partial(
+        click.option, f"--{name.replace('_', '-')}", name, cls=_SectionOption, section=section, help=declared.help
+    )
+    if declared.kind is bool:
+        return option(is_flag=True, default=None)
+    metavar = declared.metavar or ("N" if declared.is_number else None)
+    if declared.kind is int:
+        minimum, maximum = (None if bound is None else int(bound) for bound in (declared.minimum, declared.maximum))
+        return option(type=click.IntRange(minimum, maximum), metavar=metavar)
+    if declared.kind is str and declared.choices:
+        return option(type=click.Choice(declared.choices))
+    return option(type=float if declared.kind is float else str, metavar=metavar)
 
 
 def _scales(ctx: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
@@ -140,6 +167,8 @@ def _views(function: F, prefix: str) -> F:
 class SpreadCommand(click.Command):
     """A command without arguments whose repeatable options take every value up to the next option.
 
+    Its --help shows options under headings, where they have one.
+
     `--shards a b` then means `--shards a --shards b`, so that shell patterns (`--shards out/*`) work.
     """
 
@@ -157,6 +186,16 @@ class SpreadCommand(click.Command):
             else:
                 out.append(arg)
         return super().parse_args(ctx, out)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options under their headings, those without one first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:
