@@ -93,7 +93,8 @@ def command(
       labelmerge compare --shards shards-out --eval-shards shards-out/camvid --out table6 \\
         --vary bank=bank-words bank=bank
     """
-    from labelmerge.compare.compare import Comparison, make_plan, run_plan
+    from labelmerge.compare.compare import run_plan
+    from labelmerge.compare.plan import Comparison, make_plan
 
     asked = Comparison(
         out=out,

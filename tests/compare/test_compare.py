@@ -21,7 +21,9 @@ import click
 import pytest
 import torch
 
-from labelmerge.compare.compare import Job, Plan, Variant, find_variants, run_plan
+from labelmerge.compare.compare import run_plan
+from labelmerge.compare.plan import Job, Plan
+from labelmerge.compare.variants import Variant, find_variants
 from labelmerge.errors import UsageError
 from labelmerge.model.checkpoint import find_checkpoint
 
@@ -81,7 +83,7 @@ class InProcess:
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What has run since it was last cleared."""
-    monkeypatch.setattr("labelmerge.compare.compare.subprocess.Popen", InProcess)
+    monkeypatch.setattr("labelmerge.compare.compare.Popen", InProcess)
     monkeypatch.setattr(InProcess, "ran", [])
     monkeypatch.setattr(InProcess, "fails", "")
     return InProcess.ran
