@@ -69,8 +69,8 @@ def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
-class _SectionOption(click.Option):
-    """An option that --help shows under a heading of its own."""
+class SectionOption(click.Option):
+    """An option that --help shows under a heading (`SpreadCommand`)."""
 
     def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -81,7 +81,7 @@ def setting_flag(declared: Setting, section: str) -> Callable[[F], F]:
     """The flag of a setting (labelmerge.settings): None where it is not given."""
     name = declared.name
     option = partial(
-        click.option, f"--{name.replace('_', '-')}", name, cls=_SectionOption, section=section, help=declared.help
+        click.option, f"--{name.replace('_', '-')}", name, cls=SectionOption, section=section, help=declared.help
     )
     if declared.kind is bool:
         return option(is_flag=True, default=None)
@@ -126,41 +126,44 @@ def views(function: F) -> F:
 
     The command gets what was given of them, `short_edge`, `scales`, `flip`, `window`, `window_stride`.
     """
-    return _views(function, "")
+    return _views(click.option, function)
 
 
 def eval_views(function: F) -> F:
-    """The same as `views` beside options of training: `--eval-short-edge N` and so on."""
-    return _views(function, "eval-")
+    """The same as `views` beside options of training, under a heading: `--eval-short-edge N` and so on."""
+    return _views(eval_option, function, "eval-")
 
 
-def _views(function: F, prefix: str) -> F:
-    function = click.option(
+eval_option = partial(click.option, cls=SectionOption, section="Evaluation")
+
+
+def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "") -> F:
+    function = option(
         f"--{prefix}window-stride",
         callback=_share,
         metavar="SHARE",
-        help="From one window to the next, as a share of the window. [2/3]",
+        help="Step from one window to the next, as a share of the window.  [default: 2/3]",
     )(function)
-    function = click.option(
+    function = option(
         f"--{prefix}window",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Show the model windows of N x N pixels that slide over the image, and average where they overlap.",
+        help="Slide a window of N x N pixels over the image, and average where windows overlap.",
     )(function)
-    function = click.option(f"--{prefix}flip", is_flag=True, help="Average with the mirror images too.")(function)
-    function = click.option(
+    function = option(f"--{prefix}flip", is_flag=True, help="Average with the mirror images too.")(function)
+    function = option(
         f"--{prefix}scales",
         default="1",
         show_default=True,
         metavar="S,S…",
         callback=_scales,
-        help="Factors on that size, or FIRST:LAST:STEP; the results of several are averaged.",
+        help="Factors on that size, or FIRST:LAST:STEP; results at several scales are averaged.",
     )(function)
-    return click.option(
+    return option(
         f"--{prefix}short-edge",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Resize each image's short edge to N pixels; 0 keeps its size; default: what the run was trained at.",
+        help="Resize each image's short edge to N pixels; 0 keeps its size; default: as in training.",
     )(function)
 
 

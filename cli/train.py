@@ -23,21 +23,21 @@ from . import options
 
 
 def settings(function: Any) -> Any:
-    """`--preset`, `--config`, `--set`, `--split`, and the flags of single settings: None where they are not given."""
+    """`--preset`, `--config`, `--set`, `--split`, and a flag for each setting that has one: None where not given."""
     flags = {
         each.name: options.setting_flag(each, section=heading(group))
         for group, declared in settings_by_group().items()
         for each in declared
         if each.flag
     }
-    presets = ", ".join(sorted(preset_names(), key=lambda name: name != DEFAULT_PRESET))
+    presets = ", ".join([f"{DEFAULT_PRESET} (default)", *(name for name in preset_names() if name != DEFAULT_PRESET)])
     for option in (
         *reversed(flags.values()),
-        click.option("--split", default="train", show_default=True, help="Which split below a dataset's folder."),
+        click.option("--split", default="train", show_default=True, help="Which split of a dataset's folder."),
         click.option(
             "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting of docs/training.md."
         ),
-        click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings as TOML."),
+        click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings, as TOML."),
         click.option("--preset", metavar="NAME", help=f"Settings to start from: {presets}."),
     ):
         function = option(function)
@@ -47,7 +47,7 @@ def settings(function: Any) -> Any:
 @click.command("train", cls=options.SpreadCommand)
 @options.shards()
 @options.bank()
-@options.out_folder("The run: checkpoints, log, curves. The same command again goes on where it stopped.")
+@options.out_folder("The run: checkpoints, log, curves. The same command again resumes it.")
 @settings
 @options.device
 @options.as_json
@@ -66,8 +66,8 @@ def command(
     """Train one model on all the shards.
 
     Every batch has the same share of every dataset. Settings come from the preset, then from --config, then from the
-    other options. A run that was interrupted goes on from its newest checkpoint when the same command is given again.
-    Started by torchrun, its processes share every batch.
+    other options. Give the same command again to resume an interrupted run from its newest checkpoint. Under torchrun,
+    the processes share every batch.
 
     \b
     Example:
@@ -99,12 +99,12 @@ def command(
         from labelmerge.model.checkpoint import newest_checkpoint
 
         none = newest_checkpoint(out) is None
-        goes_on = "begins anew: no checkpoint was due yet" if none else "goes on from the newest checkpoint"
+        goes_on = "starts over: no checkpoint was due yet" if none else "resumes from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=f"The same command {goes_on}") from None
     if not is_first():
         return
     run = shlex.quote(str(out))
-    # Label vectors that are not the bank's own lie in the checkpoint.
+    # Where the label vectors are not the bank's own, the checkpoint has them.
     own_bank = bank if config.merge == "embedding" and not config.mapping else result.checkpoint / "bank"
     options.say(
         {

@@ -1,13 +1,13 @@
-"""Variants of one training run, side by side: each is trained and measured by the commands that do it alone.
+"""Variants of one training run, side by side: each is trained by `train` and measured by `eval`.
 
 ::
 
     labelmerge compare --shards shards-out --bank bank --eval-shards shards-out/camvid --out table7 \\
         --vary merge=naive merge=name merge=embedding
 
-A comparison is a plan of command lines, made and checked as a whole before the first of them runs. Each runs in a
-process of its own, so that memory is free for the next, and what is done already is not done again: the folder of a
-variant is a run with its results.json, and says by itself how far it is. docs/evaluation.md, "A whole comparison".
+A comparison is a plan of command lines, made and checked as a whole before the first of them runs (`plan`). Each
+command is a process of its own, so that the next finds memory free, and nothing is done twice: a variant's folder is a
+run with its results.json, which shows how far it has come. See docs/evaluation.md, "A whole comparison".
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a variant.
+    """How a variant ended.
 
     Attributes:
-        failed: ``training`` or ``evaluation``, whichever did; "" where neither did.
-        miou: by set (``<dataset>-<split>``), 0..1, None where it has no meaning; empty where one failed.
+        failed: ``training`` or ``evaluation``, whichever failed; "" if neither did.
+        miou: by set (``<dataset>-<split>``), 0..1, None where it is undefined; empty if the variant failed.
         harmonic_mean: over the sets.
     """
 
@@ -60,17 +60,17 @@ class Outcome:
 
 
 def run_plan(plan: Plan, program: Sequence[str]) -> list[Outcome]:
-    """Run what is not done yet, one command after the other, and write the report again after every variant.
+    """Run what is left, one command after the other, and write the report anew after every variant.
 
-    A variant that fails is logged, and the next begins. What the commands write to standard error (progress, warnings,
-    errors) goes to this process's; their standard output goes nowhere, since everything it says is in the run.
+    A variant that fails is logged, and the next begins. The commands share this process's standard error (progress,
+    warnings, errors); their standard output is dropped, since the run holds all that it says.
 
     Args:
-        program: what stands before a command's words: the installed command, after its launcher if it has one.
+        program: what to put before a command's words: a launcher if there is one, then the installed command.
 
     Raises:
         OutputError: `plan.out` can't be written, or another process is running a comparison there.
-        KeyboardInterrupt: by Ctrl-C or a termination signal; the command that was running is ended first.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the command that was running has been ended.
     """
     with output_faults(plan.out):
         plan.out.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _run_job(job: Job, title: str, program: Sequence[str]) -> Outcome:
 
 
 def _run(title: str, what: str, command: Sequence[str]) -> float | None:
-    """Run a command to its end: the seconds it took, or None where it failed; the log says which."""
+    """Run a command to its end. Returns the seconds it took, or None if it failed, which is logged."""
     _log.info("%s: %s", title, what)
     began = time.monotonic()
     with interrupts_held_back():
@@ -117,7 +117,7 @@ def _run(title: str, what: str, command: Sequence[str]) -> float | None:
         raise
     if status == 0:
         return time.monotonic() - began
-    # One that was killed may have left a progress bar without the end of its line.
+    # A killed command may have left the line of a progress bar open.
     end, how = ("", f"exit status {status}") if status > 0 else ("\n", f"killed by {signal.Signals(-status).name}")
     _log.error("%s%s: %s failed (%s): %s", end, title, what, how, shlex.join(command))
     return None
@@ -125,8 +125,8 @@ def _run(title: str, what: str, command: Sequence[str]) -> float | None:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A request to end comes as Ctrl-C does, so that no command is left running without this process."""
-    if threading.current_thread() is not threading.main_thread():  # handlers belong to the main thread
+    """Treat SIGTERM like Ctrl-C, so that no command outlives this process."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

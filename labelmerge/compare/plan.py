@@ -1,4 +1,4 @@
-"""The plan of a comparison: each variant's commands, all checked before the first of them runs."""
+"""The plan of a comparison: the commands of every variant, all checked before the first one runs."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Comparison:
     """What is compared.
 
     Attributes:
-        out: every variant's run goes into a folder of it, the report beside them.
+        out: gets a folder for each variant's run, and the report.
         vary: what differs, as ``KEY=VALUE`` (`find_variants`).
-        shards, bank, preset, config, split, device: of all variants, as `train` takes them; what varies is left out.
-        settings: of all variants; the values as texts, as ``train --set KEY=VALUE`` takes them.
+        shards, bank, preset, config, split, device: what all variants share, as `train` takes it.
+        settings: those that all variants share; values are texts, as ``train --set KEY=VALUE`` takes them.
         eval_shards: what every variant is measured on.
         eval_options: keywords of `labelmerge.evaluate.evaluate.evaluate`: short_edge, scales, flip, window,
-            window_stride, split, limit; those that are not the default.
+            window_stride, split, limit. Defaults are left out.
     """
 
     out: Path
@@ -58,13 +58,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Job:
-    """A variant, the two commands that make and measure it, and how far it is.
+    """A variant, the two commands that train and measure it, and how far it has come.
 
     Attributes:
         folder: its run.
         train, evaluate: the words after ``labelmerge``.
         trained: the run is finished.
-        measured: its results.json is of the finished run, of these sets, and was measured as asked.
+        measured: its results.json is about the finished run and these sets, measured as asked.
     """
 
     variant: Variant
@@ -82,14 +82,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a comparison runs, in this order: each variant's two commands, then the report."""
+    """All that a comparison runs: each variant's two commands, then the report."""
 
     out: Path
     jobs: tuple[Job, ...]
     report: tuple[str, ...]
 
     def lines(self, launcher: Sequence[str] = ()) -> list[str]:
-        """Shell commands, one line for each variant and the last for the report."""
+        """Shell commands: a line for each variant, and the last for the report."""
         lines = []
         for job in self.jobs:
             train, evaluate = (shlex.join([*launcher, "labelmerge", *words]) for words in (job.train, job.evaluate))
@@ -97,7 +97,7 @@ class Plan:
         return [*lines, shlex.join(["labelmerge", *self.report])]
 
     def to_json(self) -> dict[str, Any]:
-        """The variants with their commands, each a list of words, and how far they are."""
+        """The variants with their commands, each a list of words, and how far they have come."""
         variants = [
             {
                 "name": job.variant.name,
@@ -113,16 +113,16 @@ class Plan:
 
 
 def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
-    """Check everything that can be checked at once, and plan what is to be run.
+    """Check everything that can be checked beforehand, and plan what to run.
 
-    All inputs are opened, every variant's model is begun, and folders that hold another run are refused.
+    Opens all inputs, builds every variant's model, and refuses folders that hold another run.
 
     Args:
-        here: it is to run on this machine; its device is checked too.
+        here: the plan is to run on this machine, so its device is checked too.
 
     Raises:
-        UsageError, ConfigError: what is asked for makes no sense; all variants at fault are named in one message.
-        ShardError, BankError, CheckpointError …: an input can't be used, or doesn't fit.
+        UsageError, ConfigError: the request makes no sense, or variants are wrong; one message names them all.
+        ShardError, BankError, CheckpointError …: an input can't be used or doesn't fit.
     """
     variants = find_variants(asked.vary)
     _refuse_both(asked, variants)
@@ -133,7 +133,7 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     jobs: list[Job] = []
     same: dict[str, str] = {}
     begun: set[tuple[object, ...]] = set()
-    faults: dict[str, list[str]] = {}  # what is wrong: the names of those where it is
+    faults: dict[str, list[str]] = {}  # message: the variants that it is about
     for variant in variants:
         try:
             jobs.append(_plan_job(asked, variant, sets, views, same, begun))
@@ -149,14 +149,14 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
 
 
 def _refuse_both(asked: Comparison, variants: Sequence[Variant]) -> None:
-    """Refuse what is given for all and varied too, and inputs that some variant lacks. Raises UsageError."""
+    """Refuse what is both shared and varied, and inputs that a variant lacks. Raises UsageError."""
     common = {key for key in INPUTS if getattr(asked, key)} | asked.settings.keys()
     varied = {key for variant in variants for key in variant.own}
     if both := sorted(common & varied):
-        raise UsageError(f"{both[0]} is varied, and given for all variants too", fix="Leave one of them out")
+        raise UsageError(f"{both[0]} is varied, and also given for all variants", fix="Leave one of them out")
     for key in ("shards", "bank"):
         if key not in common and not all(key in variant.own for variant in variants):
-            raise UsageError(f"nothing says which {key} to train with", fix=f"Give --{key}, or --vary {key}=PATH")
+            raise UsageError(f"no {key} to train with", fix=f"Give --{key}, or --vary {key}=PATH")
 
 
 def _plan_job(
@@ -167,11 +167,11 @@ def _plan_job(
     same: dict[str, str],
     begun: set[tuple[object, ...]],
 ) -> Job:
-    """Check one variant as `train` and `eval` will, and see how far it is.
+    """Check one variant as `train` and `eval` will, and see how far it has come.
 
     Args:
-        same: what the variants so far compute, and their names.
-        begun: the models that could be made.
+        same: what each earlier variant computes, and its name; this one is added.
+        begun: the models that could be built so far; this one's is added.
     """
     folder, own = asked.out / variant.name, variant.own
     shards = [Path(own["shards"])] if "shards" in own else list(asked.shards)
@@ -189,7 +189,7 @@ def _plan_job(
     words += device
     assignments = [f"{key}={text}" for key, text in settings.items()]
     words += ["--set", *assignments] if assignments else []
-    # Without --bank: each is measured with the vectors that it was trained with, which its checkpoint carries.
+    # No --bank: each is measured with the vectors that it was trained with, which its checkpoint holds.
     measure = ["eval", "--checkpoint", str(folder), "--shards", *map(str, asked.eval_shards)]
     measure += ["--out", str(folder / RESULTS), *_options(asked.eval_options), *device]
 
@@ -200,7 +200,10 @@ def _plan_job(
         inputs = read_inputs(shards, bank, asked.split, config, find_method(config.method), Ranks())
         for data in sets:
             inputs.bank.rows(data.space.keys)
-        computed = {**config.to_dict(), "mapping": "", "losses": sorted(config.losses)}
+        computed = {
+            name: sorted(value) if isinstance(value, list) else value  # in whatever order they were given
+            for name, value in {**config.to_dict(), "mapping": ""}.items()
+        }
         what = json.dumps([computed, inputs.record["bank_version"], inputs.record["manifests"]])
         if what in same:
             raise ConfigError(f"is the same as {same[what]}", fix="Vary something that makes a difference")
@@ -220,12 +223,12 @@ def _plan_job(
 
 
 def _refuse_mapping(config: TrainConfig, given_to_all: bool) -> None:
-    """What `merged_bank` would refuse, in words that help here. Raises UsageError."""
+    """Refuse what `merged_bank` would, in words that help here. Raises UsageError."""
     fix = "Give it to one variant: --vary merge=table+mapping=FILE"
     if config.merge in ("naive", "name") and given_to_all:
-        raise UsageError(f"the merge {config.merge!r} has no use for a mapping", fix=fix)
+        raise UsageError(f"merge = {config.merge} takes no mapping", fix=fix)
     if config.merge == "table" and not config.mapping:
-        raise UsageError("the merge by table needs a mapping", fix=f"{fix}; `labelmerge merge` writes one")
+        raise UsageError("merge = table needs a mapping", fix=f"{fix}; `labelmerge merge` writes one")
 
 
 def _options(options: Mapping[str, Any]) -> list[str]:
@@ -241,10 +244,10 @@ def _options(options: Mapping[str, Any]) -> list[str]:
 def _is_measured(
     results: Path, checkpoint: Path, bank_hash: str, sets: Sequence[EvalSet], protocol: Mapping[str, Any]
 ) -> bool:
-    """Whether a results.json is of this checkpoint with its own bank, of these sets, and was measured this way."""
+    """Whether a results.json is about this checkpoint with its own bank and these sets, measured this way."""
     try:
         found = read_results(results)
-    except LabelmergeError:  # none, or a damaged one: measured again
+    except LabelmergeError:  # missing or damaged: measured again
         return False
     weights = str(read_meta(checkpoint)["sha256"][_WEIGHTS])
     return (
@@ -258,7 +261,7 @@ def _is_measured(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the log of training: what it says of a variant it says again when it begins."""
+    """Keep training's log back: it says the same again when the variant runs."""
     logger = logging.getLogger("labelmerge.train")
     before = logger.level
     logger.setLevel(logging.ERROR)

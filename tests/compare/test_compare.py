@@ -227,19 +227,19 @@ def test_everything_is_refused_before_anything_runs(run: Any, place: Path, ran: 
 
     assert "unknown setting 'merg'. Did you mean merge" in fault("--vary", "merg=naive")
     assert "'merge' is not KEY=VALUE" in fault("--vary", "merge")
-    assert "is there twice" in fault("--vary", "merge=name", "merge=name")
-    assert "two values of mapping" in fault("--vary", "merge=table+mapping=a", "--vary", "mapping=b")
+    assert "is given twice" in fault("--vary", "merge=name", "merge=name")
+    assert "one variant two values of mapping" in fault("--vary", "merge=table+mapping=a", "--vary", "mapping=b")
     assert "lr=1e-3: is the same as lr=0.001" in fault("--vary", "lr=0.001", "lr=1e-3")
     assert "xd: losses must be some of" in fault("--vary", "losses=hd", "losses=xd")
     line = fault("--vary", "merge=naive", "merge=names", "losses=hd", "losses=hd,hd")
     assert "naive+hd,hd: losses must be some of" in line and "names+hd: merge must be one of" in line
-    assert "steps is varied, and given for all" in fault("--vary", "steps=1", "steps=2")
+    assert "steps is varied, and also given for all" in fault("--vary", "steps=1", "steps=2")
     assert "unknown preset 'tinny'. Did you mean tiny" in fault("--vary", "preset=tinny", "preset=tiny")
-    assert "which bank to train with. Give --bank" in fault("--vary", "merge=name", bank=None)
-    assert "bank is varied, and given" in fault("--vary", "bank=bank", "bank=bank-words")
+    assert "no bank to train with. Give --bank" in fault("--vary", "merge=name", bank=None)
+    assert "bank is varied, and also given" in fault("--vary", "bank=bank", "bank=bank-words")
     assert "nowhere" in fault("--vary", "bank=bank", "bank=nowhere", bank=None)
-    assert "table: the merge by table needs a mapping" in fault("--vary", "merge=table", "merge=name")
-    assert "name: the merge 'name' has no use for a mapping" in fault("--vary", "merge=name", "--mapping", "m.csv")
+    assert "table: merge = table needs a mapping" in fault("--vary", "merge=table", "merge=name")
+    assert "name: merge = name takes no mapping" in fault("--vary", "merge=name", "--mapping", "m.csv")
     assert "no such run or checkpoint" in fault("--vary", "init=nowhere", "init=")
     assert "no pretrained weights" in fault("--vary", "seed=1", "seed=2", "--pretrained", "imagenet")
     assert "elsewhere: no such folder" in fault("--vary", "merge=name", "--eval-shards", "elsewhere")
@@ -264,7 +264,7 @@ def test_variants_are_called_by_their_values() -> None:
     ]  # fmt: skip
     for name in names("init=..", "init=.", "init=a/b c"):
         assert name and not name.startswith(".") and "/" not in name and " " not in name
-    with pytest.raises(UsageError, match="would be called"):
+    with pytest.raises(UsageError, match="would be named"):
         find_variants(["init=a b", "init=a-b"])
 
 
