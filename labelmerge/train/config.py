@@ -169,7 +169,12 @@ class TrainConfig:
         500, "Steps between checkpoints; there is always one at the end.", minimum=1, incidental=True, flag=True
     )
     keep_checkpoints: int = setting(2, "How many of the newest checkpoints to keep.", minimum=1, incidental=True)
-    tensorboard: bool = setting(False, "Log for TensorBoard too, where it is installed.", incidental=True, flag=True)
+    tensorboard: bool = setting(
+        False,
+        "Also log for TensorBoard, if it is installed (`pip install tensorboard`).",
+        incidental=True,
+        flag=True,
+    )
 
     method_settings: Any = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labelmerge.settings import table
-from labelmerge.train.config import DEFAULT_PRESET, heading, load_config, preset_names, settings_by_group
+from labelmerge.train.config import DEFAULT_PRESET, all_settings, heading, load_config, preset_names, settings_by_group
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/training.md"
 _BEGIN, _END = "<!-- settings, written by tests/train/settings_page.py -->\n", "<!-- end of settings -->\n"
@@ -19,6 +19,8 @@ def with_settings(page: str) -> str:
     parts = []
     for group, declared in settings_by_group().items():
         parts += [f"### {heading(group)}", "", *table(declared, presets), ""]
+    incidental = ", ".join(f"`{each.name}`" for each in all_settings() if each.incidental)
+    parts += [f"An interrupted run may resume with other values of {incidental}.", ""]
     return f"{head}{_BEGIN}\n" + "\n".join(parts) + f"\n{_END}{tail}"
 
 
