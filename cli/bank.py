@@ -53,10 +53,7 @@ def list_command(bank: Path, as_json: bool) -> None:
         numbers = (str(version.labels), str(len(version.datasets)), str(version.dim))
         rows.append((version.version, *numbers, size, version.encoder, prompt))
     lines = aligned(rows, left=len(rows[0]))
-    text = (
-        "\n".join(lines)
-        + f"\n{len(versions)} version{'s' if len(versions) > 1 else ''} in {bank}; commands use the last"
-    )
+    text = "\n".join(lines) + f"\n{options.counted(len(versions), 'version')} in {bank}; commands use the last"
     options.say({"versions": [version.to_json() for version in versions]}, as_json, text)
 
 
@@ -236,7 +233,7 @@ def prune_command(bank: Path, versions: tuple[str, ...], keep: int | None, check
     done = prune(bank, keep, versions, check=check)
     would = "" if done.done else "would be "
     lines = [f"{name} {would}removed" for name in (*done.removed, *done.leftovers)]
-    stay = f"{len(done.kept)} version{'s' if len(done.kept) > 1 else ''} {'stay' if len(done.kept) > 1 else 'stays'}"
+    stay = f"{options.counted(len(done.kept), 'version')} {'stays' if len(done.kept) == 1 else 'stay'}"
     lines.append(f"{_size(done.bytes)} {would}freed, {stay} in {bank}")
     options.say(done.to_json(), as_json, "\n".join(lines))
 

@@ -1,4 +1,4 @@
-"""`labelmerge compare`: variants of a run, all trained, measured and put side by side by one command."""
+"""`labelmerge compare`: train and measure variants of a run, and put them side by side."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ _EVAL = "eval_"
     metavar="DIR…",
     help="What all variants are measured on.",
 )
-@options.out_folder("A run for each variant, and the report. The same command again does what is left to do.")
+@options.out_folder("Gets a run for each variant, and the report. The same command again does what is left.")
 @click.option(
     "--vary",
     required=True,
     multiple=True,
     metavar="KEY=VALUE",
-    help="A variant: a setting of docs/training.md, or shards, bank, preset, config. Several keys: all combinations. "
-    "Settings that go together: KEY=VALUE+KEY=VALUE.",
+    help="One variant: a setting of docs/training.md, or shards, bank, preset or config. Several keys give all "
+    "combinations; KEY=VALUE+KEY=VALUE joins settings that go together.",
 )
 @settings
-@options.eval_views
-@click.option(
+@options.eval_option(
     "--eval-split",
     type=click.Choice(["train", "val", "test"]),
-    help="Which split of each dataset to measure on; default: val; without one, test; without that, train.",
+    help="Which split of each dataset to measure on; default: val, or test where there is none, or else train.",
 )
-@click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
+@options.eval_views
+@options.eval_option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
     "--launcher",
     default="",
     metavar="COMMAND",
-    help='What stands before `labelmerge`: "torchrun --nproc-per-node 8 --no-python".',
+    help='What to put before `labelmerge`, such as "torchrun --nproc-per-node 8 --no-python".',
 )
-@click.option("--print", "print_only", is_flag=True, help="Print the commands, a line for each variant; run nothing.")
+@click.option("--print", "print_only", is_flag=True, help="Print the commands, one line per variant, and run nothing.")
 @options.device
 @options.as_json
 def command(
@@ -78,22 +78,23 @@ def command(
 ) -> None:
     """Train and measure variants of a run, and put them side by side.
 
-    All variants share everything but what --vary says. Each is trained as `train` would and measured as `eval` would,
-    with the label vectors that it was trained with, into a folder of its own; `report` puts them side by side.
-    Everything is checked before the first begins. One that fails does not keep the others; the same command again does
-    what is left to do.
+    Variants differ in nothing but what --vary says. Each has a folder of its own; it is trained as `train` would and
+    measured as `eval` would, with the label vectors that it was trained with. `report` then puts them side by side.
+    Everything is checked before the first variant begins. If one fails, the others still run; the same command again
+    does what is left.
 
     \b
     Example:
       labelmerge compare --shards shards-out --bank bank --eval-shards shards-out/camvid shards-out/kitti \\
-        --out table7 --vary merge=naive merge=name merge=table+mapping=groups.csv merge=embedding \\
+        --out table7 --vary merge=naive merge=name merge=table+taxonomy=groups.csv merge=text \\
         --preset segformer-b5 --eval-short-edge 720
       labelmerge compare --shards shards-out --bank bank --eval-shards shards-out/camvid --out table5 \\
         --vary losses=hd losses=hd,ld losses=hd,ld,wd
       labelmerge compare --shards shards-out --eval-shards shards-out/camvid --out table6 \\
         --vary bank=bank-words bank=bank
     """
-    from labelmerge.compare.compare import Comparison, make_plan, run_plan
+    from labelmerge.compare.compare import run_plan
+    from labelmerge.compare.plan import Comparison, make_plan
 
     asked = Comparison(
         out=out,
@@ -136,7 +137,7 @@ def command(
         raise LabelmergeError(
             f"{len(failed)} of {options.counted(len(outcomes), 'variant')} failed: {', '.join(failed)}",
             where=out,
-            fix="The same command tries again, and repeats nothing that is done",
+            fix="The same command tries again; what is done is not repeated",
         )
 
 
@@ -148,7 +149,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 def _texts(flags: dict[str, Any]) -> dict[str, str]:
-    """The flags that set something, as --set takes them."""
+    """The settings given by flags, in the form that --set takes."""
     from labelmerge.train.config import parse_setting
 
     texts = {}
@@ -156,7 +157,7 @@ def _texts(flags: dict[str, Any]) -> dict[str, str]:
         if name.startswith(_EVAL) or value is None:
             continue
         text = json.dumps(value) if isinstance(value, bool) else str(value)
-        # A path that reads as a number is a string nevertheless.
+        # A path such as 2024 would be read as a number without quotes.
         reads_otherwise = isinstance(value, str) and parse_setting(f"{name}={text}")[1] != value
         texts[name] = json.dumps(value, ensure_ascii=False) if reads_otherwise else text
     return texts

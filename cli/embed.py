@@ -83,26 +83,23 @@ def command(
         track=options.track,
     )
     lines = [
-        f"{_count(report.labels, 'label')} of {_count(len(report.datasets), 'dataset')}, "
-        f"{_count(report.texts, 'distinct text')}: {report.encoded} encoded, {report.reused} reused ({report.encoder})"
+        f"{options.counted(report.labels, 'label')} of {options.counted(len(report.datasets), 'dataset')}, "
+        f"{options.counted(report.texts, 'distinct text')}: {report.encoded:,} encoded, {report.reused:,} reused "
+        f"({report.encoder})"
     ]
     if report.sentences > report.texts:
         how = "their means" if report.several == "average" else "their means and each of them"
-        lines.append(f"{_count(report.sentences, 'sentence')} in all; labels have {how}")
+        lines.append(f"{options.counted(report.sentences, 'sentence')} in all; labels have {how}")
     if report.several == "keep":
         lines.append("Training and evaluation use the means; the others are there for programs of your own")
     if bare := report.missing_descriptions:
-        said = f"{_count(bare, 'label')} {'has' if bare == 1 else 'have'} no description, only the bare prompt"
+        said = f"{options.counted(bare, 'label')} {'has' if bare == 1 else 'have'} no description, only the bare prompt"
         lines.append(f"{said}; `labelmerge describe DATASET --lint` lists them")
     if long := report.truncated:
         shown = ", ".join(report.truncated_labels[:_MAX_SHOWN]) + (", …" if long > _MAX_SHOWN else "")
         lines.append(
-            f"{_count(long, 'label')} {'has' if long == 1 else 'have'} a text longer than the encoder reads, "
+            f"{options.counted(long, 'label')} {'has' if long == 1 else 'have'} a text longer than the encoder reads, "
             f"whose end doesn't count: {shown}"
         )
     lines.append(f"{options.made(report.new, report.back)} {report.version} in {out}")
     options.say({**asdict(report), "out": str(out)}, as_json, "\n".join(lines))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

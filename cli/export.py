@@ -53,11 +53,11 @@ def _text(report: Any) -> str:
     lines = []
     if report.guessed:
         shown = ", ".join(report.things[:_MAX_THINGS_SHOWN]) + (", …" if len(report.things) > _MAX_THINGS_SHOWN else "")
-        classes = "1 class has" if len(report.things) == 1 else f"{len(report.things)} classes have"
-        kind = "is a thing" if len(report.things) == 1 else "are things"
-        lines.append(f"{classes} several segments in an image, so {kind}: {shown or 'none'}")
+        classes = options.counted(len(report.things), "class", "classes")
+        has, kind = ("has", "is a thing") if len(report.things) == 1 else ("have", "are things")
+        lines.append(f"{classes} {has} several segments in an image, so {kind}: {shown or 'none'}")
     annotations = options.counted(report.annotations, "segment" if report.format == "coco-panoptic" else "annotation")
-    categories = "1 category" if report.categories == 1 else f"{report.categories} categories"
+    categories = options.counted(report.categories, "category", "categories")
     counts = f"{annotations} of {options.counted(report.images, 'image')}, {categories}"
     lines.append(f"Wrote {report.dataset} {', '.join(report.splits)} to {report.folder}: {counts}.")
     return "\n".join(lines)

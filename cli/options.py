@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from labelmerge.errors import OutputError
+from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -67,6 +69,31 @@ def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
+class SectionOption(click.Option):
+    """An option that --help shows under a heading (`SpreadCommand`)."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+def setting_flag(declared: Setting, section: str) -> Callable[[F], F]:
+    """The flag of a setting (labelmerge.settings): None where it is not given."""
+    name = declared.name
+    option = partial(
+        click.option, f"--{name.replace('_', '-')}", name, cls=SectionOption, section=section, help=declared.help
+    )
+    if declared.kind is bool:
+        return option(is_flag=True, default=None)
+    metavar = declared.metavar or ("N" if declared.is_number else None)
+    if declared.kind is int:
+        minimum, maximum = (None if bound is None else int(bound) for bound in (declared.minimum, declared.maximum))
+        return option(type=click.IntRange(minimum, maximum), metavar=metavar)
+    if declared.kind is str and declared.choices:
+        return option(type=click.Choice(declared.choices))
+    return option(type=float if declared.kind is float else str, metavar=metavar)
+
+
 def _scales(ctx: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
     try:
         if ":" not in value:
@@ -99,46 +126,51 @@ def views(function: F) -> F:
 
     The command gets what was given of them, `short_edge`, `scales`, `flip`, `window`, `window_stride`.
     """
-    return _views(function, "")
+    return _views(click.option, function)
 
 
 def eval_views(function: F) -> F:
-    """The same as `views` beside options of training: `--eval-short-edge N` and so on."""
-    return _views(function, "eval-")
+    """The same as `views` beside options of training, under a heading: `--eval-short-edge N` and so on."""
+    return _views(eval_option, function, "eval-")
 
 
-def _views(function: F, prefix: str) -> F:
-    function = click.option(
+eval_option = partial(click.option, cls=SectionOption, section="Evaluation")
+
+
+def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "") -> F:
+    function = option(
         f"--{prefix}window-stride",
         callback=_share,
         metavar="SHARE",
-        help="From one window to the next, as a share of the window. [2/3]",
+        help="Step from one window to the next, as a share of the window.  [default: 2/3]",
     )(function)
-    function = click.option(
+    function = option(
         f"--{prefix}window",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Show the model windows of N x N pixels that slide over the image, and average where they overlap.",
+        help="Slide a window of N x N pixels over the image, and average where windows overlap.",
     )(function)
-    function = click.option(f"--{prefix}flip", is_flag=True, help="Average with the mirror images too.")(function)
-    function = click.option(
+    function = option(f"--{prefix}flip", is_flag=True, help="Average with the mirror images too.")(function)
+    function = option(
         f"--{prefix}scales",
         default="1",
         show_default=True,
         metavar="S,S…",
         callback=_scales,
-        help="Factors on that size, or FIRST:LAST:STEP; the results of several are averaged.",
+        help="Factors on that size, or FIRST:LAST:STEP; results at several scales are averaged.",
     )(function)
-    return click.option(
+    return option(
         f"--{prefix}short-edge",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Resize each image's short edge to N pixels; 0 keeps its size; default: what the run was trained at.",
+        help="Resize each image's short edge to N pixels; 0 keeps its size; default: as in training.",
     )(function)
 
 
 class SpreadCommand(click.Command):
     """A command without arguments whose repeatable options take every value up to the next option.
+
+    Its --help shows options under headings, where they have one.
 
     `--shards a b` then means `--shards a --shards b`, so that shell patterns (`--shards out/*`) work.
     """
@@ -157,6 +189,16 @@ class SpreadCommand(click.Command):
             else:
                 out.append(arg)
         return super().parse_args(ctx, out)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options under their headings, those without one first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:

@@ -10,55 +10,35 @@ from typing import Any
 import click
 
 from labelmerge.errors import LabelmergeError
+from labelmerge.train.config import (
+    DEFAULT_PRESET,
+    heading,
+    load_config,
+    parse_setting,
+    preset_names,
+    settings_by_group,
+)
 
 from . import options
 
-# Flags that set a key of the configuration of the same name. What isn't given is left to the preset or the file.
-_SETTINGS: dict[str, tuple[Any, str]] = {
-    "steps": (click.IntRange(min=1), "How many batches."),
-    "batch_size": (click.IntRange(min=1), "Samples in a batch, shared equally among the datasets."),
-    "crop": (click.IntRange(min=8), "Side of a training view, pixels."),
-    "short_edge": (click.IntRange(min=0), "Resize images to this short edge first; 0 keeps their size."),
-    "accumulate": (click.IntRange(min=1), "Pieces that a batch goes through the model in: less memory, the same step."),
-    "lr": (float, "Learning rate."),
-    "seed": (click.IntRange(min=0), "Of weights, order and views."),
-    "losses": (str, "Which of hd (masks), ld (noisy masks) and wd (boxes) count; datasets without one are left out."),
-    "merge": (
-        click.Choice(["embedding", "naive", "name", "table"]),
-        "What is one class: labels of one text (embedding, the default), each label, name, or group of --mapping.",
-    ),
-    "mapping": (str, "A table of groups, as `merge` writes it: with --merge table, or to overrule the embeddings."),
-    "label_space": (click.Choice(["union", "dataset"]), "Softmax over all labels, or over the sample's own dataset's."),
-    "pretrained": (str, "Encoder weights: imagenet, or a file."),
-    "init": (str, "Begin with the weights and the temperature of this run or checkpoint: fine-tuning."),
-    "ema": (float, "Evaluate an exponential moving average of the weights, of this decay (0.999)."),
-    "channels_last": (bool, "Channels last in memory, which GPUs convolve faster."),
-    "compile": (bool, "Send the model through torch.compile."),
-    "tensorboard": (bool, "Log for TensorBoard too."),
-    "workers": (click.IntRange(min=0), "Processes that make batches."),
-    "checkpoint_every": (click.IntRange(min=1), "Steps between checkpoints."),
-}
-_METAVARS = {
-    "lr": "RATE", "losses": "hd,ld,wd", "pretrained": "WHAT", "mapping": "FILE", "init": "RUN", "ema": "DECAY",
-}  # fmt: skip
-
 
 def settings(function: Any) -> Any:
-    """`--preset`, `--config`, `--set`, `--split`, and the flags of `_SETTINGS`: None where they are not given."""
-    for name, (kind, what) in reversed(_SETTINGS.items()):
-        flag = f"--{name.replace('_', '-')}"
-        if kind is bool:
-            function = click.option(flag, name, is_flag=True, default=None, help=what)(function)
-            continue
-        metavar = None if isinstance(kind, click.Choice) else _METAVARS.get(name, "N")
-        function = click.option(flag, name, type=kind, metavar=metavar, help=what)(function)
+    """`--preset`, `--config`, `--set`, `--split`, and a flag for each setting that has one: None where not given."""
+    flags = {
+        each.name: options.setting_flag(each, section=heading(group))
+        for group, declared in settings_by_group().items()
+        for each in declared
+        if each.flag
+    }
+    presets = ", ".join([f"{DEFAULT_PRESET} (default)", *(name for name in preset_names() if name != DEFAULT_PRESET)])
     for option in (
-        click.option("--split", default="train", show_default=True, help="Which split below a dataset's folder."),
+        *reversed(flags.values()),
+        click.option("--split", default="train", show_default=True, help="Which split of a dataset's folder."),
         click.option(
             "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting of docs/training.md."
         ),
-        click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings as TOML."),
-        click.option("--preset", metavar="NAME", help="tiny (default), segformer-b5 or hrnet-w48."),
+        click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings, as TOML."),
+        click.option("--preset", metavar="NAME", help=f"Settings to start from: {presets}."),
     ):
         function = option(function)
     return function
@@ -67,7 +47,7 @@ def settings(function: Any) -> Any:
 @click.command("train", cls=options.SpreadCommand)
 @options.shards()
 @options.bank()
-@options.out_folder("The run: checkpoints, log, curves. The same command again goes on where it stopped.")
+@options.out_folder("The run: checkpoints, log, curves. The same command again resumes it.")
 @settings
 @options.device
 @options.as_json
@@ -86,8 +66,8 @@ def command(
     """Train one model on all the shards.
 
     Every batch has the same share of every dataset. Settings come from the preset, then from --config, then from the
-    other options. A run that was interrupted goes on from its newest checkpoint when the same command is given again.
-    Started by torchrun, its processes share every batch.
+    other options. Give the same command again to resume an interrupted run from its newest checkpoint. Under torchrun,
+    the processes share every batch.
 
     \b
     Example:
@@ -97,8 +77,6 @@ def command(
       labelmerge train --shards shards-out/nyuv2 --bank bank --out fine-tuned --preset segformer-b5 \\
         --init run --steps 20000 --set eval_sets=true
     """
-    from labelmerge.train.config import load_config, parse_setting
-
     given = {name: value for name, value in flags.items() if value is not None}
     config = load_config(preset, config_file, {**dict(map(parse_setting, assignments)), **given})
     from labelmerge.processes import is_first
@@ -121,13 +99,13 @@ def command(
         from labelmerge.model.checkpoint import newest_checkpoint
 
         none = newest_checkpoint(out) is None
-        goes_on = "begins anew: no checkpoint was due yet" if none else "goes on from the newest checkpoint"
+        goes_on = "starts over: no checkpoint was due yet" if none else "resumes from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=f"The same command {goes_on}") from None
     if not is_first():
         return
     run = shlex.quote(str(out))
-    # Label vectors that are not the bank's own lie in the checkpoint.
-    own_bank = bank if config.merge == "embedding" and not config.mapping else result.checkpoint / "bank"
+    # Where the label vectors are not the bank's own, the checkpoint has them.
+    own_bank = bank if config.merge == "text" else result.checkpoint / "bank"
     options.say(
         {
             "run": str(result.run),

@@ -98,7 +98,7 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     wrong = [str(path) for path in unique if not path.is_file() and not (path / "config.toml").is_file()]
     if wrong:
         raise CheckpointError(
-            f"no run{'s' if len(wrong) > 1 else ''}: {', '.join(wrong)}",
+            f"not {'a run' if len(wrong) == 1 else 'runs'}: {', '.join(wrong)}",
             fix="Give folders that `labelmerge train --out` wrote (config.toml is in them), or results.json files",
         )
     runs = [_read_run(path) for path in unique if path.is_dir()]

@@ -1,199 +1,253 @@
-"""The settings of a run: preset < file < flags, each a flat list of keys."""
+"""The configuration of a run: preset < file < command line.
+
+In a file, a setting of the method stands among the others or in a table of the method's name::
+
+    preset = "segformer-b5"
+    steps = 80000
+    method = "ssiw"
+
+    [ssiw]
+    losses = ["hd", "wd"]
+
+Tables of other methods than the run's are checked and left out, so that a preset can serve several methods.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.merge.merges import MERGES
+from labelmerge.methods.settings import METHOD_SETTINGS
+from labelmerge.settings import Setting, grouped, parse, problems, refuse, setting, settings_of, summary, values_of
 
-LOSSES = ("hd", "ld", "wd")
-# These change how a run is carried out or shown, not what it computes (but for rounding, the draws of dropout and what
-# batch norm averages over): they may differ when a run goes on. What a mapping says is part of the bank's version;
-# where it lies doesn't matter.
-INCIDENTAL = (
-    "mapping", "accumulate", "channels_last", "compile", "workers", "cache_mb",
-    "log_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
-)  # fmt: skip
-
-_CHOICES = {
-    "merge": ("embedding", *MERGES),
-    "label_space": ("union", "dataset"),
-    "labels": ("seen", "all"),
-    "optimizer": ("adamw", "sgd"),
-}
-_AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "crop", "log_every", "checkpoint_every", "keep_checkpoints")
-_LARGEST = 2**63 - 1  # of TOML and of torch
+DEFAULT_PRESET = "tiny"
 _MOST_WORKERS = 1024  # more would sooner fill a machine's memory than help
-_PROBABILITIES = ("flip", "colour", "blur", "jpeg")
-_GROUPS = {
-    "model": ("model", "pretrained", "init", "method", "temperature", "temperature_lr"),
-    "labels": ("merge", "mapping", "label_space", "labels"),
-    "losses": ("losses", "hd_weight", "ld_weight", "wd_weight", "drop"),
-    "batches": ("steps", "batch_size", "eval_sets", "weights", "seed", "workers", "cache_mb"),
-    "views": ("crop", "short_edge", "scale_min", "scale_max", "flip", "colour", "blur", "jpeg"),
-    "optimizer": (
-        "optimizer", "lr", "head_lr_factor", "weight_decay", "momentum", "warmup", "power", "clip", "ema",
-    ),
-    "machine": ("accumulate", "bf16", "channels_last", "compile"),
-    "output": ("log_every", "checkpoint_every", "keep_checkpoints", "tensorboard"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a training run computes, apart from the bank and the shards.
 
+    Each field's declaration says what it means. `load_config` and `from_dict` make one from flat keys, which include
+    the method's own settings.
+
     Attributes:
-        model: a name that `labelmerge.model.build.build_model` knows.
-        pretrained: weights for the encoder: ``imagenet``, the path of a file, or "" for none.
-        init: a run or a checkpoint whose weights and temperature the run begins with, for fine-tuning; "" for none.
-            It takes the place of `pretrained` and `temperature`.
-        method: what turns pixel embeddings into losses; ``ssiw`` is the only one so far.
-        losses: which of SSIW's losses count: ``hd`` (masks), ``ld`` (noisy masks), ``wd`` (boxes). A dataset whose loss
-            is not among them is left out.
-        hd_weight, ld_weight, wd_weight: factors on the losses in their sum. L_WD, a sum over hundreds of dimensions,
-            begins at about 20; with 0.1 it doesn't drown the others.
-        drop: the share of the largest pixel losses that L_LD drops in each image.
-        merge: what the label vectors are: the bank's own (``embedding``), or basis vectors of a baseline
-            (`labelmerge.merge.baselines.merged_bank`): a class for each label (``naive``), for each ``name``, or for
-            each group of a ``table``.
-        mapping: the path of that table, or of one that overrules the embeddings; "" for none.
-        label_space: the softmax runs over all columns (``union``, as in the paper) or over those of the sample's own
-            dataset (``dataset``).
-        labels: which labels are columns: those that occur in the shards (``seen``), or ``all`` of the datasets'.
-        temperature: τ at the start; it is learned.
-        temperature_lr: learning rate of log τ; it follows the same schedule.
-        steps: how many batches the run takes.
-        batch_size: samples in a batch, of all processes together, shared equally among the datasets.
-        eval_sets: also train on datasets whose recipe says ``role = "eval"``; they are left out otherwise.
-        weights: whole-number shares of datasets by name, where they should not be equal (1 where not given).
-        seed: of the initial weights, the order of samples, their views and dropout.
-        crop: side of a training view, pixels.
-        short_edge: short edge of an image at scale 1, pixels; 0 keeps the image's size.
-        scale_min, scale_max: range of the random factor on that size.
-        flip: probability of the mirror image.
-        colour: brightness, contrast and saturation change by factors within 1 ± colour.
-        blur: probability of a Gaussian blur.
-        jpeg: probability of JPEG artefacts.
-        optimizer: ``adamw`` or ``sgd``.
-        lr: learning rate of the encoder after the warm-up.
-        head_lr_factor: the learning rate of everything but the encoder is this many times `lr`.
-        weight_decay: of weights; norms, biases and the temperature have none.
-        momentum: of SGD.
-        warmup: steps in which the rate rises linearly from 0 to `lr`.
-        power: exponent of the polynomial decay to 0 that follows.
-        clip: the gradient's norm is cut to this; 0 leaves it alone.
-        ema: the decay of an exponential moving average of the weights, which checkpoints then hold for evaluation
-            (`labelmerge.model.ema`); 0 for none.
-        accumulate: each process runs its part of a batch through the model in this many pieces, one after the other:
-            the same step with less memory.
-        bf16: bfloat16 autocast of the model where it runs on a GPU.
-        channels_last: images and weights lie in memory with the channels last, which GPUs convolve faster.
-        compile: the model goes through `torch.compile`.
-        workers: processes that make batches; 0 makes them in the training process. The batches are the same.
-        cache_mb: decoded samples are kept in memory up to this many megabytes.
-        log_every: steps between lines of log.jsonl.
-        checkpoint_every: steps between checkpoints; there is always one at the end.
-        keep_checkpoints: how many of the newest checkpoints stay.
-        tensorboard: what is logged goes to TensorBoard's files too, if that is installed.
+        method_settings: an instance of the method's class (`labelmerge.methods.settings`); None stands for its
+            defaults.
+
+    Raises:
+        ConfigError: an unknown method, or values out of bounds; all problems are named.
     """
 
-    model: str = "tiny"
-    pretrained: str = ""
-    init: str = ""
-    method: str = "ssiw"
-    losses: tuple[str, ...] = LOSSES
-    hd_weight: float = 1.0
-    ld_weight: float = 1.0
-    wd_weight: float = 0.1
-    drop: float = 0.3
-    merge: str = "embedding"
-    mapping: str = ""
-    label_space: str = "union"
-    labels: str = "seen"
-    temperature: float = 0.07
-    temperature_lr: float = 1e-3
-    steps: int = 1000
-    batch_size: int = 18
-    eval_sets: bool = False
-    weights: Mapping[str, int] = field(default_factory=dict)
-    seed: int = 0
-    crop: int = 64
-    short_edge: int = 0
-    scale_min: float = 0.5
-    scale_max: float = 2.0
-    flip: float = 0.5
-    colour: float = 0.3
-    blur: float = 0.1
-    jpeg: float = 0.1
-    optimizer: str = "adamw"
-    lr: float = 1e-3
-    head_lr_factor: float = 1.0
-    weight_decay: float = 0.01
-    momentum: float = 0.9
-    warmup: int = 0
-    power: float = 0.9
-    clip: float = 0.0
-    ema: float = 0.0
-    accumulate: int = 1
-    bf16: bool = True
-    channels_last: bool = False
-    compile: bool = False
-    workers: int = 0
-    cache_mb: int = 256
-    log_every: int = 10
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    tensorboard: bool = False
+    model: str = setting(
+        "tiny", "The network: `tiny`, `segformer-b0` to `segformer-b5`, or `hrnet-w48`.", group="model"
+    )
+    pretrained: str = setting(
+        "",
+        "Encoder weights to start from: `imagenet` or a file; random where it is empty.",
+        path=True,
+        metavar="WHAT",
+        flag=True,
+    )
+    init: str = setting(
+        "",
+        "For fine-tuning: the run or checkpoint whose weights and temperature to start from, instead of `pretrained` "
+        "and `temperature`.",
+        path=True,
+        metavar="RUN",
+        flag=True,
+    )
+    method: str = setting(
+        "ssiw",
+        f"How annotations supervise the network: {', '.join(f'`{name}`' for name in METHOD_SETTINGS)}.",
+        metavar="NAME",
+        flag=True,
+    )
+
+    merge: str = setting(
+        "text",
+        "What counts as one class: labels with the same text (`text`, as in the paper), of the same `concepts`, with "
+        "`similar` texts, each `name`, each label (`naive`), or each concept of the taxonomy, without meaning (`table`).",
+        group="labels",
+        choices=MERGES,
+        flag=True,
+    )
+    # What a taxonomy says is part of the bank's version and of the columns; where it lies doesn't matter.
+    taxonomy: str = setting(
+        "",
+        "A taxonomy that `labelmerge merge` wrote and a person may have edited: what `merge = table` goes by, and what "
+        "`merge = concepts`, which it implies, takes in place of the machine's.",
+        path=True,
+        metavar="FILE",
+        incidental=True,
+        flag=True,
+    )
+    labels: str = setting(
+        "seen",
+        "Which labels are columns of the softmax: those that occur in the shards (`seen`) or `all` of the datasets'.",
+        choices=("seen", "all"),
+    )
+
+    steps: int = setting(1000, "How many batches to train on.", group="batches", minimum=1, flag=True)
+    batch_size: int = setting(
+        18, "Samples in a batch, over all processes, shared equally among the datasets.", minimum=1, flag=True
+    )
+    eval_sets: bool = setting(
+        False, "Also train on evaluation sets (recipes with `role = eval`), which are left out otherwise."
+    )
+    weights: Mapping[str, int] = setting(
+        {}, "Shares of datasets by name where they should not be equal; 1 for those not listed."
+    )
+    seed: int = setting(
+        0, "Seed of the weights, the order of samples, their views and dropout.", metavar="N", flag=True
+    )
+    workers: int = setting(
+        0,
+        "Processes that make batches; with 0 the training process makes them. The batches are the same.",
+        maximum=_MOST_WORKERS,
+        incidental=True,
+        flag=True,
+    )
+    cache_mb: int = setting(
+        256,
+        "Megabytes of memory for decoded samples: datasets that fit (8 times their shards) are decoded once.",
+        incidental=True,
+    )
+
+    crop: int = setting(64, "Side of a training view, in pixels.", group="views", minimum=1, flag=True)
+    short_edge: int = setting(0, "Short edge of an image at scale 1, in pixels; 0 keeps the image's size.", flag=True)
+    scale_min: float = setting(0.5, "Smallest random factor on that size.", above=0)
+    scale_max: float = setting(2.0, "Largest random factor on that size.", above=0)
+    flip: float = setting(0.5, "Probability of the mirror image.", maximum=1)
+    colour: float = setting(0.3, "Brightness, contrast and saturation change by factors within 1 ± this.", maximum=1)
+    blur: float = setting(0.1, "Probability of a Gaussian blur.", maximum=1)
+    jpeg: float = setting(0.1, "Probability of JPEG artefacts.", maximum=1)
+
+    optimizer: str = setting("adamw", "The optimizer.", group="optimizer", choices=("adamw", "sgd"))
+    lr: float = setting(1e-3, "Learning rate of the encoder after the warm-up.", metavar="RATE", flag=True)
+    head_lr_factor: float = setting(1.0, "Learning rate of everything but the encoder, as a multiple of `lr`.")
+    weight_decay: float = setting(0.01, "Weight decay; norms, biases and the temperature have none.")
+    momentum: float = setting(0.9, "Momentum of SGD.")
+    warmup: int = setting(0, "Steps in which the rate rises linearly from 0 to `lr`.")
+    power: float = setting(0.9, "Exponent of the polynomial decay to 0 that follows.")
+    clip: float = setting(0.0, "The gradient's norm is cut to this; 0 leaves it alone.")
+    ema: float = setting(
+        0.0,
+        "Decay of a moving average of the weights, such as 0.999, which checkpoints then hold for evaluation; 0 for "
+        "none.",
+        minimum=0,
+        below=1,
+        metavar="DECAY",
+        flag=True,
+    )
+
+    accumulate: int = setting(
+        1,
+        "Pieces in which each process runs its part of a batch: the same step in less memory.",
+        group="machine",
+        minimum=1,
+        incidental=True,
+        flag=True,
+    )
+    bf16: bool = setting(True, "bfloat16 autocast of the network on a GPU; the losses are always float32.")
+    channels_last: bool = setting(
+        False,
+        "Keep images and weights channels-last in memory, which GPUs convolve faster.",
+        incidental=True,
+        flag=True,
+    )
+    compile: bool = setting(False, "Run the network through `torch.compile`.", incidental=True, flag=True)
+
+    log_every: int = setting(10, "Steps between lines of log.jsonl.", group="output", minimum=1, incidental=True)
+    checkpoint_every: int = setting(
+        500, "Steps between checkpoints; there is always one at the end.", minimum=1, incidental=True, flag=True
+    )
+    keep_checkpoints: int = setting(2, "How many of the newest checkpoints to keep.", minimum=1, incidental=True)
+    tensorboard: bool = setting(
+        False,
+        "Also log for TensorBoard, if it is installed (`pip install tensorboard`).",
+        incidental=True,
+        flag=True,
+    )
+
+    method_settings: Any = None
 
     def __post_init__(self) -> None:
-        problems = []
-        for name, value in vars(self).items():
-            if name in _CHOICES and value not in _CHOICES[name]:
-                problems.append(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
-            if name in _AT_LEAST_ONE and value < 1:
-                problems.append(f"{name} must be at least 1, not {value}")
-            if name in _PROBABILITIES and not 0 <= value <= 1:
-                problems.append(f"{name} must be within 0 to 1, not {value}")
-            # `not >=` rather than `<`, which lets nan through
-            if isinstance(value, int | float) and not value >= 0:
-                problems.append(f"{name} must not be negative, and is {value}")
-            if isinstance(value, int | float) and value > _LARGEST:
-                problems.append(f"{name} must be at most {_LARGEST}, not {value}")
-        if not self.losses or set(self.losses) - set(LOSSES) or len(set(self.losses)) < len(self.losses):
-            problems.append(f"losses must be some of {', '.join(LOSSES)}, not {list(self.losses)}")
-        for name in ("drop", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 0 and below 1")
-        if self.workers > _MOST_WORKERS:
-            problems.append(f"workers must be at most {_MOST_WORKERS}, not {self.workers}")
+        kind = _settings_class(self.method)
+        if self.method_settings is None:
+            object.__setattr__(self, "method_settings", kind())
+        wrong = problems(self)
+        if not isinstance(self.method_settings, kind):
+            wrong.append(f"{type(self.method_settings).__name__} are not the settings of the method {self.method}")
         if self.accumulate > self.batch_size:
-            problems.append(f"accumulate {self.accumulate} makes more pieces than the batch has samples")
-        if not 0 < self.scale_min <= self.scale_max:
-            problems.append("scale_min must be above 0 and not above scale_max")
-        if not 0.01 <= self.temperature <= 1:
-            problems.append("temperature must be within 0.01 to 1")
-        if problems:
-            raise ConfigError("; ".join(problems))
+            wrong.append(f"accumulate {self.accumulate} makes more pieces than the batch has samples")
+        if self.scale_min > self.scale_max:
+            wrong.append(f"scale_min {self.scale_min} must not be above scale_max {self.scale_max}")
+        refuse(wrong)
+
+    def __getattr__(self, name: str) -> Any:
+        """A setting of the method, for code that has not been told which method it serves."""
+        method_settings = self.__dict__.get("method_settings")
+        if method_settings is None or name not in {each.name for each in settings_of(type(method_settings))}:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(method_settings, name)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any], where: Path | str | None = None) -> TrainConfig:
+        """The configuration of flat keys, as `to_dict` gives them; what is missing has its default.
+
+        Raises:
+            ConfigError: unknown keys, values of the wrong type or out of bounds; all problems are named.
+        """
+        method = _method_of([(values, where)])
+        return _build(method, _parse_layer(values, method, where), where)
+
+    def changed(self, **values: Any) -> TrainConfig:
+        """A copy with other values of some settings, the method's among them. Raises ConfigError."""
+        return self.from_dict({**self.to_dict(), **values})
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as TOML knows them."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """All settings as TOML knows them, the method's among them."""
+        return {**values_of(self), **values_of(self.method_settings)}
 
     def summary(self) -> list[str]:
         """All settings in a few lines, grouped, for people."""
-        values = {
-            name: str(value) if not isinstance(value, str) else value or '""' for name, value in self.to_dict().items()
-        }
-        return [
-            f"{title:<9} " + "  ".join(f"{name}={values[name]}" for name in names) for title, names in _GROUPS.items()
-        ]
+        return summary(settings_by_group((self.method,)), self.to_dict())
+
+
+def settings_by_group(methods: tuple[str, ...] | None = None) -> dict[str, list[Setting]]:
+    """All settings of training under their headings; a method's stand under its name, after the model's.
+
+    Args:
+        methods: those whose settings are wanted; all by default.
+    """
+    own = {name: list(settings_of(METHOD_SETTINGS[name])) for name in methods or METHOD_SETTINGS}
+    groups: dict[str, list[Setting]] = {}
+    for title, declared in grouped(settings_of(TrainConfig)).items():
+        groups[title] = declared
+        if any(each.name == "method" for each in declared):
+            groups |= own
+    return groups
+
+
+def heading(group: str) -> str:
+    """The heading of a group of `settings_by_group`."""
+    return f"Method {group}" if group in METHOD_SETTINGS else group.capitalize()
+
+
+def all_settings() -> list[Setting]:
+    """Every setting that a configuration may have, whatever its method."""
+    return [each for declared in settings_by_group().values() for each in declared]
+
+
+INCIDENTAL = frozenset(each.name for each in all_settings() if each.incidental)
+"""The settings that may differ when a run goes on (`labelmerge.settings.Setting.incidental`)."""
 
 
 def preset_names() -> list[str]:
@@ -215,7 +269,8 @@ def load_config(
 
     Raises:
         UsageError: there is no such preset.
-        ConfigError: the file can't be read; an unknown key; a value of the wrong type or out of range.
+        ConfigError: the file can't be read; unknown keys, values of the wrong type or out of bounds: all problems of
+            the file, or of the overrides, are named.
     """
     from_file: dict[str, Any] = {}
     if file is not None:
@@ -227,23 +282,20 @@ def load_config(
         own_preset = from_file.pop("preset", None)
         preset = preset or own_preset
     names = preset_names()
-    preset = preset or "tiny"
+    preset = preset or DEFAULT_PRESET
     if preset not in names:
         raise UsageError(f"unknown preset {preset!r}", fix=did_you_mean(str(preset), names))
     text = files("labelmerge.train").joinpath("presets", f"{preset}.toml").read_text(encoding="utf-8")
-    settings = {
-        **_checked(tomllib.loads(text), f"{preset}.toml"),
-        **_checked(from_file, file),
-        **_checked(overrides or {}, None),
-    }
-    try:
-        return TrainConfig(**settings)
-    except ConfigError as error:
-        raise ConfigError(error.what, where=file) from None
+    layers = [(tomllib.loads(text), f"{preset}.toml"), (from_file, file), (overrides or {}, None)]
+    method = _method_of(layers)
+    values: dict[str, Any] = {}
+    for layer, where in layers:
+        values |= _parse_layer(layer, method, where)
+    return _build(method, values, file)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """One ``key=value`` of the command line; the value is read as TOML, or as it stands where it is a string's.
+    """One ``key=value`` of the command line; the value is read as TOML, or taken as a string where it is none.
 
     Raises:
         UsageError: it is not of that form.
@@ -258,40 +310,65 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key, value.strip()
 
 
-def _checked(settings: Mapping[str, Any], where: Path | str | None) -> dict[str, Any]:
-    """The settings with each value in its own type; all problems in one ConfigError."""
-    types = get_type_hints(TrainConfig)
-    known = [setting.name for setting in fields(TrainConfig)]
-    out: dict[str, Any] = {}
-    problems = []
-    for name, value in settings.items():
-        if name not in known:
-            problems.append(f"unknown setting {name!r} ({did_you_mean(name, known).rstrip('.')})")
-            continue
-        try:
-            out[name] = _cast(value, types[name])
-        except TypeError as error:
-            problems.append(f"{name} must be {error}, not {value!r}")
-    if problems:
-        raise ConfigError("; ".join(problems), where=where)
-    return out
+def _settings_class(method: object, where: Path | str | None = None) -> type[Any]:
+    if not isinstance(method, str) or method not in METHOD_SETTINGS:
+        fix = did_you_mean(str(method), METHOD_SETTINGS)
+        raise ConfigError(f"unknown method {method!r}", where=where, fix=fix)
+    return METHOD_SETTINGS[method]
 
 
-def _cast(value: Any, kind: Any) -> Any:
-    """`value` as a `kind`; TypeError says in words what it should have been."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if kind is int and whole:
-        return value
-    if kind is float and (whole or isinstance(value, float)):
-        return float(value)
-    if kind in (bool, str) and isinstance(value, kind):
-        return value
-    if get_origin(kind) is tuple and isinstance(value, str):
-        return tuple(item.strip() for item in value.split(","))
-    if get_origin(kind) is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if get_origin(kind) is not None and get_args(kind) == (str, int) and isinstance(value, Mapping):
-        return {str(name): _cast(number, int) for name, number in value.items()}
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-    words_of_many = "a list of strings" if get_origin(kind) is tuple else "a table of whole numbers"
-    raise TypeError(words.get(kind, words_of_many))
+def _method_of(layers: list[tuple[Mapping[str, Any], Path | str | None]]) -> str:
+    """The method that the last layer to name one asks for. Raises ConfigError."""
+    for layer, where in reversed(layers):
+        if "method" in layer:
+            _settings_class(layer["method"], where)
+            return str(layer["method"])
+    return TrainConfig.method
+
+
+def _parse_layer(layer: Mapping[str, Any], method: str, where: Path | str | None) -> dict[str, Any]:
+    """The flat, typed values of a preset, a file or a command line. Raises ConfigError with all its problems."""
+    layer = renamed(layer)
+    tables = {name: layer[name] for name in METHOD_SETTINGS if isinstance(layer.get(name), Mapping)}
+    flat = {name: value for name, value in layer.items() if name not in tables}
+    known = (*settings_of(TrainConfig), *settings_of(METHOD_SETTINGS[method]))
+    foreign = {each.name: name for name, kind in METHOD_SETTINGS.items() for each in settings_of(kind)}
+    for each in known:
+        foreign.pop(each.name, None)
+    wrong = [
+        f"{key} is a setting of the method {foreign[key]}, and the method here is {method}"
+        for key in flat
+        if key in foreign
+    ]
+    values, more = parse(known, {key: value for key, value in flat.items() if key not in foreign})
+    wrong += more
+    for name, content in tables.items():
+        right, more = parse(settings_of(METHOD_SETTINGS[name]), content)
+        wrong += [f"[{name}] {problem}" for problem in more]
+        if name == method:
+            wrong += [f"{key} is given twice, the second time in [{name}]" for key in sorted(content.keys() & flat)]
+            values |= right
+    refuse(wrong, where)
+    return values
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the names that they have now: `mapping` became `taxonomy`, and ``merge = "embedding"`` ``"text"``."""
+    now = {"taxonomy" if key == "mapping" else key: value for key, value in values.items()}
+    if now.get("merge") == "embedding":
+        now["merge"] = "concepts" if now.get("taxonomy") else "text"
+    return now
+
+
+def _build(method: str, values: Mapping[str, Any], where: Path | str | None) -> TrainConfig:
+    kind = METHOD_SETTINGS[method]
+    if values.get("taxonomy") and "merge" not in values:
+        values = {**values, "merge": "concepts"}
+    own = {each.name for each in settings_of(kind)}
+    try:
+        method_settings = kind(**{name: value for name, value in values.items() if name in own})
+        return TrainConfig(
+            **{name: value for name, value in values.items() if name not in own}, method_settings=method_settings
+        )
+    except ConfigError as error:
+        raise ConfigError(error.what, where=where, fix=error.fix) from None

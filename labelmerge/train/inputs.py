@@ -77,17 +77,16 @@ def read_inputs(
     """
     language = Bank.load(bank)
     sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, method)
-    merge = "concepts" if config.mapping and config.merge == "embedding" else config.merge
-    merge = "text" if merge == "embedding" else merge
-    table = Path(config.mapping) if config.mapping else None
+    table = Path(config.taxonomy) if config.taxonomy else None
     # The baselines' classes are the texts of their banks.
-    taxonomy = None if merge in ("text", "name", "naive") else taxonomy_of(merge, language, table)
-    vectors = merged_bank(language, merge, [source.dataset for source in sources], taxonomy)
+    taxonomy = taxonomy_of(config.merge, language, table)
+    told = None if config.merge in ("text", "name", "naive") else taxonomy
+    vectors = merged_bank(language, config.merge, [source.dataset for source in sources], taxonomy)
     columns = build_columns(
         vectors,
         [source.space for source in sources],
         None if config.labels == "all" else label_counts(sources),
-        taxonomy,
+        told,
     )
     mixture = _mixture(sources, columns, config, ranks, defer)
     sets = [shard_set for source in sources for shard_set in source.sets]

@@ -71,7 +71,8 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
             f"can't be read as TOML ({error})", where=path, fix="The newest checkpoint holds a copy of it"
         ) from error
     # A setting that a run's version did not know yet had no effect on it: the default has none.
-    changes = _changes({**TrainConfig().to_dict(), **theirs}, ours)
+    known = TrainConfig(method=theirs.get("method", TrainConfig.method)).to_dict()
+    changes = _changes({**known, **theirs}, ours)
     if changes:
         shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
         more = f"; and {len(changes) - _MAX_CHANGES_SHOWN} more" if len(changes) > _MAX_CHANGES_SHOWN else ""

@@ -21,7 +21,9 @@ import click
 import pytest
 import torch
 
-from labelmerge.compare.compare import Job, Plan, Variant, find_variants, run_plan
+from labelmerge.compare.compare import run_plan
+from labelmerge.compare.plan import Job, Plan
+from labelmerge.compare.variants import Variant, find_variants
 from labelmerge.errors import UsageError
 from labelmerge.model.checkpoint import find_checkpoint
 
@@ -81,30 +83,30 @@ class InProcess:
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What has run since it was last cleared."""
-    monkeypatch.setattr("labelmerge.compare.compare.subprocess.Popen", InProcess)
+    monkeypatch.setattr("labelmerge.compare.compare.Popen", InProcess)
     monkeypatch.setattr(InProcess, "ran", [])
     monkeypatch.setattr(InProcess, "fails", "")
     return InProcess.ran
 
 
 def test_each_variant_is_trained_and_measured_once(run: Any, place: Path, ran: list[str]) -> None:
-    args = arguments("--vary", "merge=naive", "merge=embedding")
+    args = arguments("--vary", "merge=naive", "merge=text")
     result = run(*args)
     assert result.exit_code == 0, result.output
-    assert ran == ["train naive", "eval naive", "train embedding", "eval embedding"]
-    head, naive, embedding, _, last = result.stdout.splitlines()
+    assert ran == ["train naive", "eval naive", "train text", "eval text"]
+    head, naive, text, _, last = result.stdout.splitlines()
     assert head.split() == ["mIoU", "%", "town-test", "village-val", "harmonic", "mean"]
-    assert (naive.split()[0], embedding.split()[0]) == ("naive", "embedding")
+    assert (naive.split()[0], text.split()[0]) == ("naive", "text")
     assert last == "Wrote out/report.html and report.md"
-    assert "1/2 naive: trained, loss " in result.stderr and "2/2 embedding: measured, harmonic mean" in result.stderr
+    assert "1/2 naive: trained, loss " in result.stderr and "2/2 text: measured, harmonic mean" in result.stderr
 
     # Each with the vectors that it was trained with.
-    measured = {name: json.loads((place / f"out/{name}/results.json").read_text()) for name in ("naive", "embedding")}
+    measured = {name: json.loads((place / f"out/{name}/results.json").read_text()) for name in ("naive", "text")}
     assert [measured[name]["protocol"]["bank"]["encoder"] for name in measured] == ["one-hot", "toy"]
     classes = {row["name"]: row.get("predicted_as", 0) for row in measured["naive"]["sets"][1]["classes"]}
     assert classes == {"car": 0, "lawn": None}  # no training label is called lawn
     report = (place / "out/report.md").read_text()
-    assert "| naive | naive |" in report and "| embedding | embedding |" in report
+    assert "| naive | naive |" in report and "| text | text |" in report
 
     ran.clear()
     again = run(*args, "--json")
@@ -121,27 +123,25 @@ def test_each_variant_is_trained_and_measured_once(run: Any, place: Path, ran: l
     other = run(*args, "--lr", 1)
     assert other.exit_code == 1 and not ran
     line = other.stderr.splitlines()[-1]
-    assert (
-        line.startswith("Error: out: naive, embedding: another run is here") and "lr was 0.002 and is now 1.0" in line
-    )
+    assert line.startswith("Error: out: naive, text: another run is here") and "lr was 0.002 and is now 1.0" in line
 
 
 def test_the_same_command_does_what_is_left(run: Any, place: Path, ran: list[str]) -> None:
-    args = arguments("--vary", "merge=name", "merge=embedding")
-    InProcess.fails = "train embedding"
+    args = arguments("--vary", "merge=name", "merge=text")
+    InProcess.fails = "train text"
     half = run(*args, "--json")
     assert half.exit_code == 1
-    assert ran == ["train name", "eval name", "train embedding"]
+    assert ran == ["train name", "eval name", "train text"]
     assert [variant["state"] for variant in json.loads(half.stdout)["variants"]] == ["measured", "training failed"]
-    assert "2/2 embedding: training failed (exit status 1): " in half.stderr
+    assert "2/2 text: training failed (exit status 1): " in half.stderr
     last = half.stderr.splitlines()[-1]
-    assert last.startswith("Error: out: 1 of 2 variants failed: embedding (training). The same command")
+    assert last.startswith("Error: out: 1 of 2 variants failed: text (training). The same command")
     assert "| name | name |" in (place / "out/report.md").read_text()
 
     ran.clear()
     InProcess.fails = ""
     assert run(*args).exit_code == 0
-    assert ran == ["train embedding", "eval embedding"]
+    assert ran == ["train text", "eval text"]
 
     def left(*more: object) -> list[str]:
         ran.clear()
@@ -149,7 +149,7 @@ def test_the_same_command_does_what_is_left(run: Any, place: Path, ran: list[str
         assert result.exit_code == 0, result.output
         return list(ran)
 
-    both = ["eval name", "eval embedding"]
+    both = ["eval name", "eval text"]
     assert left("--eval-scales", "0.5,0.3333333333") == both  # measured in another way
     assert left("--eval-scales", "0.5,0.3333333333") == []
     assert left("--eval-limit", 1, "--eval-short-edge", 20, "--eval-window", 16, "--eval-window-stride", "1/3") == both
@@ -160,8 +160,8 @@ def test_the_same_command_does_what_is_left(run: Any, place: Path, ran: list[str
     foreign["protocol"]["bank"]["content_sha256"] = "0" * 64  # `eval --bank OTHER` wrote it
     (place / "out/name/results.json").write_text(json.dumps(foreign))
     assert left() == ["eval name"]
-    shutil.rmtree(find_checkpoint(place / "out/embedding"))
-    assert left() == ["train embedding", "eval embedding"]
+    shutil.rmtree(find_checkpoint(place / "out/text"))
+    assert left() == ["train text", "eval text"]
 
 
 def test_a_killed_variant_is_one_line_and_the_others_run(run: Any, place: Path) -> None:
@@ -172,13 +172,13 @@ def test_a_killed_variant_is_one_line_and_the_others_run(run: Any, place: Path) 
         "if 'merge=naive' in sys.argv: os.kill(os.getpid(), signal.SIGKILL)\n"
         "os.execv(sys.argv[1], sys.argv[1:])\n"
     )
-    vary = ("--vary", "merge=naive", "merge=embedding")
+    vary = ("--vary", "merge=naive", "merge=text")
     result = run(*arguments(*vary, "--json", "--launcher", shlex.join([sys.executable, str(launcher)])))
     assert result.exit_code == 1
     assert "1/2 naive: training failed (killed by SIGKILL): " in result.stderr
     assert "Error: out: 1 of 2 variants failed: naive (training)" in result.stderr.splitlines()[-1]
-    naive, embedding = json.loads(result.stdout)["variants"]
-    assert naive["miou"] == {} and embedding["state"] == "measured" and len(embedding["miou"]) == 2
+    naive, text = json.loads(result.stdout)["variants"]
+    assert naive["miou"] == {} and text["state"] == "measured" and len(text["miou"]) == 2
     assert (place / "out/report.html").is_file() and not (place / "out/naive").exists()
 
 
@@ -187,14 +187,14 @@ def test_print_shows_the_commands_and_runs_nothing(run: Any, place: Path) -> Non
         "dataset,index,name,group\nstreets,0,road,a\nstreets,1,sky,b\nstreets,2,car,c\nthings,0,cup,d\nthings,1,car,c\n"
     )
     views = ("--eval-short-edge", 40, "--eval-scales", "0.5:1:0.5", "--eval-flip", "--eval-split", "test")
-    vary = ("--vary", "merge=naive", "merge=table+mapping=groups.csv", "--vary", "losses=hd", "losses=hd,wd")
+    vary = ("--vary", "merge=naive", "merge=table+taxonomy=groups.csv", "--vary", "losses=hd", "losses=hd,wd")
     result = run(*arguments(*vary, *views, "--print", "--launcher", "torchrun --no-python", "--channels-last"))
     assert result.exit_code == 0, result.output
     *lines, report = result.stdout.splitlines()
     names = ["naive+hd", "naive+hd,wd", "table+groups.csv+hd", "table+groups.csv+hd,wd"]
     assert lines[2] == (
         f"torchrun --no-python labelmerge train --shards shards --bank bank --out out/{names[2]} --device cpu "
-        "--set steps=2 batch_size=2 crop=32 channels_last=true merge=table mapping=groups.csv losses=hd && "
+        "--set steps=2 batch_size=2 crop=32 channels_last=true merge=table taxonomy=groups.csv losses=hd && "
         f"torchrun --no-python labelmerge eval --checkpoint out/{names[2]} --shards held-out "
         f"--out out/{names[2]}/results.json --short-edge 40 --scales 0.5,1 --flip --split test --device cpu"
     )
@@ -225,19 +225,19 @@ def test_everything_is_refused_before_anything_runs(run: Any, place: Path, ran: 
 
     assert "unknown setting 'merg'. Did you mean merge" in fault("--vary", "merg=naive")
     assert "'merge' is not KEY=VALUE" in fault("--vary", "merge")
-    assert "is there twice" in fault("--vary", "merge=name", "merge=name")
-    assert "two values of mapping" in fault("--vary", "merge=table+mapping=a", "--vary", "mapping=b")
+    assert "is given twice" in fault("--vary", "merge=name", "merge=name")
+    assert "one variant two values of taxonomy" in fault("--vary", "merge=table+taxonomy=a", "--vary", "taxonomy=b")
     assert "lr=1e-3: is the same as lr=0.001" in fault("--vary", "lr=0.001", "lr=1e-3")
     assert "xd: losses must be some of" in fault("--vary", "losses=hd", "losses=xd")
     line = fault("--vary", "merge=naive", "merge=names", "losses=hd", "losses=hd,hd")
     assert "naive+hd,hd: losses must be some of" in line and "names+hd: merge must be one of" in line
-    assert "steps is varied, and given for all" in fault("--vary", "steps=1", "steps=2")
+    assert "steps is varied, and also given for all" in fault("--vary", "steps=1", "steps=2")
     assert "unknown preset 'tinny'. Did you mean tiny" in fault("--vary", "preset=tinny", "preset=tiny")
-    assert "which bank to train with. Give --bank" in fault("--vary", "merge=name", bank=None)
-    assert "bank is varied, and given" in fault("--vary", "bank=bank", "bank=bank-words")
+    assert "no bank to train with. Give --bank" in fault("--vary", "merge=name", bank=None)
+    assert "bank is varied, and also given" in fault("--vary", "bank=bank", "bank=bank-words")
     assert "nowhere" in fault("--vary", "bank=bank", "bank=nowhere", bank=None)
-    assert "table: the merge by table needs a mapping" in fault("--vary", "merge=table", "merge=name")
-    assert "name: the merge 'name' has no use for a mapping" in fault("--vary", "merge=name", "--mapping", "m.csv")
+    assert "table: merge = table needs a taxonomy" in fault("--vary", "merge=table", "merge=name")
+    assert "name: merge = name takes no taxonomy" in fault("--vary", "merge=name", "--taxonomy", "m.csv")
     assert "no such run or checkpoint" in fault("--vary", "init=nowhere", "init=")
     assert "no pretrained weights" in fault("--vary", "seed=1", "seed=2", "--pretrained", "imagenet")
     assert "elsewhere: no such folder" in fault("--vary", "merge=name", "--eval-shards", "elsewhere")
@@ -262,7 +262,7 @@ def test_variants_are_called_by_their_values() -> None:
     ]  # fmt: skip
     for name in names("init=..", "init=.", "init=a/b c"):
         assert name and not name.startswith(".") and "/" not in name and " " not in name
-    with pytest.raises(UsageError, match="would be called"):
+    with pytest.raises(UsageError, match="would be named"):
         find_variants(["init=a b", "init=a-b"])
 
 

@@ -157,7 +157,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 def test_faults(runs: Sequence[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"no runs: .*empty, .*none\. Give folders that"):
+    with pytest.raises(CheckpointError, match=r"not runs: .*empty, .*none\. Give folders that"):
         report_runs([*runs, tmp_path / "empty", tmp_path / "none"], tmp_path / "out")
     other = tmp_path / "other.json"
     for content, message in (("{", "can't be read as JSON"), ("[]", "its format is None"), ('{"format": 1}', "is 1")):
@@ -181,5 +181,5 @@ def test_command(runs: Sequence[Path], tmp_path: Path, run: Callable[..., Any]) 
     data = json.loads(run("report", runs[0], "--out", tmp_path / "out", "--json").stdout)
     assert data["tables"][0]["rows"][0][:2] == ["naive", "naive"]
     result = run("report", tmp_path, "--out", tmp_path / "no")
-    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1 and "no run" in result.stderr
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1 and "not a run" in result.stderr
     assert run("report", "--out", tmp_path / "no").exit_code == 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from labelmerge.catalog import load_label_space
-from labelmerge.errors import TaxonomyError, ShardError
+from labelmerge.errors import ShardError, TaxonomyError
 from labelmerge.inspect.verify import verify
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.merged import Merge, read_merge

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 import tomllib
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,23 @@ import pytest
 import tomli_w
 
 from labelmerge.errors import ConfigError, UsageError
-from labelmerge.train.config import _GROUPS, TrainConfig, load_config, parse_setting, preset_names
+from labelmerge.methods.method import METHODS
+from labelmerge.methods.settings import METHOD_SETTINGS
+from labelmerge.methods.ssiw.settings import SsiwSettings
+from labelmerge.settings import setting
+from labelmerge.train.config import (
+    INCIDENTAL,
+    TrainConfig,
+    all_settings,
+    load_config,
+    parse_setting,
+    preset_names,
+    settings_by_group,
+)
+
+from .settings_page import PAGE, with_settings
+
+NAMES = [each.name for each in all_settings()]
 
 
 def test_presets_are_the_papers() -> None:
@@ -39,9 +56,72 @@ def test_a_resolved_configuration_reads_back(tmp_path: Path) -> None:
 
 
 def test_the_summary_has_every_setting() -> None:
-    assert sorted(name for group in _GROUPS.values() for name in group) == sorted(f.name for f in fields(TrainConfig))
-    lines = load_config().summary()
-    assert len(lines) == len(_GROUPS) and "lr=0.002" in "".join(lines)
+    config = load_config()
+    lines = config.summary()
+    assert [line.split()[0] for line in lines] == list(settings_by_group())
+    shown = [part.partition("=")[0] for line in lines for part in line.split()[1:] if "=" in part]
+    assert sorted(shown) == sorted(config.to_dict()) == sorted(NAMES)
+    assert "lr=0.002  " in lines[5] and 'pretrained=""' in lines[0]
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_declarations() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_settings(page), "docs/training.md is stale: run python tests/train/settings_page.py"
+    assert all(f"`{name}`" in page for name in NAMES)
+
+
+def test_defaults_are_allowed_and_names_are_unique() -> None:
+    for group in settings_by_group().values():
+        assert not [each.fault(each.read(each.default)) for each in group if each.fault(each.default)]
+    assert len(set(NAMES)) == len(NAMES)
+    assert METHOD_SETTINGS.keys() == METHODS.keys()
+
+
+def test_runs_go_on_with_other_workers_and_not_with_other_losses() -> None:
+    assert {"workers", "accumulate", "taxonomy", "tensorboard"} <= INCIDENTAL
+    assert not INCIDENTAL & {"lr", "losses", "merge", "batch_size", "bf16", "seed", "ema"}
+
+
+def test_a_methods_settings_stand_among_the_others_or_in_a_table_of_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("steps = 7\ndrop = 0.2\n")
+    flat = load_config(file=file, overrides={"losses": "hd,wd"})
+    file.write_text("steps = 7\n[ssiw]\ndrop = 0.2\n")
+    assert load_config(file=file, overrides={"losses": "hd,wd"}) == flat
+    assert flat.method_settings == SsiwSettings(losses=("hd", "wd"), drop=0.2, temperature_lr=2e-3)
+    assert (flat.drop, flat.temperature_lr) == (0.2, 2e-3)  # what the preset says of them stays
+    assert flat.changed(drop=0.3, steps=8).to_dict() == {**flat.to_dict(), "drop": 0.3, "steps": 8}
+    assert TrainConfig.from_dict(flat.to_dict()) == flat == pickle.loads(pickle.dumps(flat))
+    with pytest.raises(AttributeError, match="no attribute 'dorp'"):
+        flat.dorp  # noqa: B018
+    file.write_text("drop = 0.2\n[ssiw]\ndrop = 0.3\ndorp = 1\n")
+    with pytest.raises(ConfigError, match=r"my.toml: \[ssiw\] unknown setting 'dorp' .*; drop is given twice"):
+        load_config(file=file)
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The settings of a method that there could be."""
+
+    prototypes: int = setting(10, "How many.", minimum=1)
+    drop: float = setting(0.0, "Another thing of that name.", maximum=1)
+
+
+def test_each_method_has_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHOD_SETTINGS, "prototypes", Prototypes)
+    file = tmp_path / "my.toml"
+    file.write_text('method = "prototypes"\n[prototypes]\nprototypes = 3\n[ssiw]\nlosses = ["hd"]\n')
+    config = load_config(file=file, overrides={"drop": 1})  # and the preset's own table of SSIW is left out
+    assert config.method_settings == Prototypes(3, 1.0) and "losses" not in config.to_dict()
+    assert "prototypes prototypes=3  drop=1.0" in config.summary()
+    with pytest.raises(ConfigError, match="losses is a setting of the method ssiw, and the method here is prototypes"):
+        load_config(file=file, overrides={"losses": "hd"})
+    assert load_config(file=file, overrides={"method": "ssiw", "drop": 0.4}).method_settings.losses == ("hd",)
+    file.write_text("[prototypes]\nprototypez = 3\n")
+    with pytest.raises(ConfigError, match=r"\[prototypes\] unknown setting 'prototypez' \(Did you mean prototypes\?"):
+        load_config(file=file)
+    with pytest.raises(ConfigError, match="are not the settings of the method prototypes"):
+        replace(TrainConfig(), method="prototypes")
 
 
 @pytest.mark.parametrize(
@@ -59,11 +139,15 @@ def test_the_summary_has_every_setting() -> None:
         ({"losses": ["hd", "xx"]}, "losses must be some of hd, ld, wd"),
         ({"losses": []}, "losses must be some of"),
         ({"flip": 2.0}, "flip must be within 0 to 1"),
-        ({"lr": -1.0}, "lr must not be negative"),
-        ({"lr": math.nan}, "lr must not be negative"),
+        ({"lr": -1.0}, "lr must be at least 0, not -1.0"),
+        ({"lr": math.nan}, "lr must be at least 0, not nan"),
         ({"lr": math.inf}, "lr must be at most"),
-        ({"workers": 100_000}, "workers must be at most 1024, not 100000"),
-        ({"scale_min": 3.0}, "scale_min"),
+        ({"workers": 100_000}, "workers must be within 0 to 1024, not 100000"),
+        ({"scale_min": 3.0}, "scale_min 3.0 must not be above scale_max 1.5"),
+        ({"scale_min": 0.0}, "scale_min must be above 0, not 0.0"),
+        ({"accumulate": 19}, "accumulate 19 makes more pieces than the batch has samples"),
+        ({"method": "lmseg"}, "unknown method 'lmseg'. Known: ssiw"),
+        ({"stepz": 3, "lr": -1.0, "drop": "x"}, "unknown setting 'stepz'.*; lr must be .*; drop must be a number"),
         ({"temperature": 5.0}, "temperature must be within"),
         ({"seed": 2**63}, "seed must be at most 9223372036854775807"),
     ],

@@ -99,7 +99,7 @@ Mixture.batch = lambda self, step: os.kill(os.getpid(), signal.SIGKILL) if step 
 torch.set_num_threads(1)
 shards, bank, out, config = sys.argv[1:]
 config = json.loads(config)
-train([Path(shards)], Path(bank), Path(out), config=TrainConfig(**config), device="cpu")
+train([Path(shards)], Path(bank), Path(out), config=TrainConfig.from_dict(config), device="cpu")
 """
 
 
@@ -201,7 +201,7 @@ def test_a_run_that_saved_nothing_may_begin_again_otherwise(shards: Path, bank: 
 def test_the_softmax_may_run_over_the_samples_own_labels(shards: Path, bank: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=1, log_every=1)
     union = train([shards], bank, tmp_path / "union", config=config, device="cpu")
-    config = dataclasses.replace(config, label_space="dataset")
+    config = config.changed(label_space="dataset")
     own = train([shards], bank, tmp_path / "own", config=config, device="cpu")
     over_all, over_own = (log_lines(result.run)[0]["parts"] for result in (union, own))
     # Same weights and batch; fewer labels to choose from is a smaller loss. Boxes know no softmax.
@@ -211,7 +211,7 @@ def test_the_softmax_may_run_over_the_samples_own_labels(shards: Path, bank: Pat
 def test_datasets_without_a_loss_are_left_out(
     shards: Path, bank: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = dataclasses.replace(CONFIG, steps=1, losses=("hd",))
+    config = CONFIG.changed(steps=1, losses=("hd",))
     with caplog.at_level("INFO", logger="labelmerge"):
         result = train([shards], bank, tmp_path / "run", config=config, device="cpu")
     assert "things is left out" in caplog.text and "parts is left out" in caplog.text

@@ -77,12 +77,12 @@ def test_ctrl_c_is_one_line(
         patch.setattr("labelmerge.loading.mixture.Mixture.batch", interrupt)
         result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
     assert result.exit_code == 1
-    last = f"Error: {tmp_path / 'run'}: interrupted. The same command begins anew: no checkpoint was due yet"
+    last = f"Error: {tmp_path / 'run'}: interrupted. The same command starts over: no checkpoint was due yet"
     assert result.stderr.strip().splitlines()[-1] == last
     assert run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK).exit_code == 0
     monkeypatch.setattr("labelmerge.train.loop.newest_checkpoint", interrupt_at_once)
     result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
-    assert result.stderr.strip().endswith("interrupted. The same command goes on from the newest checkpoint")
+    assert result.stderr.strip().endswith("interrupted. The same command resumes from the newest checkpoint")
 
 
 def test_help_imports_no_torch() -> None:

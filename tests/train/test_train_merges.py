@@ -41,7 +41,7 @@ def bank(tmp_path: Path) -> Path:
         (("--merge", "naive"), 7),
         (("--merge", "name"), 5),
         (("--merge", "table"), 4),
-        (("--mapping",), 4),
+        (("--taxonomy",), 4),
     ],
     ids=["naive", "name", "table", "overruled"],
 )
@@ -51,7 +51,7 @@ def test_a_run_is_used_with_its_own_vectors(
     table = tmp_path / "table.csv"
     # Cars and trees share a group, so they may not have other groups elsewhere: equal texts stay one vector.
     table.write_text(TABLE)
-    options = {"table": ("--merge", "table", "--mapping", table), "--mapping": ("--mapping", table)}
+    options = {"table": ("--merge", "table", "--taxonomy", table), "--taxonomy": ("--taxonomy", table)}
     out = tmp_path / "run"
     args = ("train", "--shards", shards, "--bank", bank, "--out", out, *options.get(merge[-1], merge), *QUICK)
     trained = run(*args)
@@ -59,7 +59,7 @@ def test_a_run_is_used_with_its_own_vectors(
     checkpoint = find_checkpoint(out)
     meta, config = read_meta(checkpoint), tomllib.loads((checkpoint / "config.toml").read_text())
     assert len(meta["columns"]) == columns
-    assert meta["merge"] == config["merge"] == (merge[1] if len(merge) > 1 else "embedding")
+    assert meta["merge"] == config["merge"] == (merge[1] if len(merge) > 1 else "concepts")
     assert f"--bank {checkpoint / 'bank'} --out" in trained.stdout
 
     again = run(*args)
@@ -86,7 +86,7 @@ def test_a_run_is_used_with_its_own_vectors(
 def test_a_table_may_move_and_a_changed_one_is_another_run(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
     def train(table: str, place: str) -> Any:
         (tmp_path / place).write_text(table)
-        options = ("--out", tmp_path / "run", "--merge", "table", "--mapping", tmp_path / place)
+        options = ("--out", tmp_path / "run", "--merge", "table", "--taxonomy", tmp_path / place)
         return run("train", "--shards", shards, "--bank", bank, *options, *QUICK)
 
     assert train(TABLE, "a.csv").exit_code == 0

@@ -132,7 +132,7 @@ def test_a_model_that_can_not_be_compiled_is_one_line(
 def test_fine_tuning_begins_with_weights_and_temperature(
     shards: Path, bank: Path, tmp_path: Path, plain: RunResult
 ) -> None:
-    still = dataclasses.replace(CONFIG, steps=2, lr=0.0, temperature_lr=0.0, init=str(plain.run))
+    still = CONFIG.changed(steps=2, lr=0.0, temperature_lr=0.0, init=str(plain.run))
     result = train([shards / "streets"], bank, tmp_path / "run", config=still, device="cpu")
     assert apart(result, plain) == 0
     given = load_checkpoint(plain.run)

@@ -37,7 +37,7 @@ from labelmerge.train.loop import train
 torch.set_num_threads(1)
 shards, bank, *runs = sys.argv[1:]
 for out, config in zip(runs[::2], runs[1::2], strict=True):
-    train([Path(shards)], Path(bank), Path(out), config=TrainConfig(**json.loads(config)), device="cpu")
+    train([Path(shards)], Path(bank), Path(out), config=TrainConfig.from_dict(json.loads(config)), device="cpu")
     os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
 """
 
@@ -105,7 +105,7 @@ def test_two_processes_equal_one_with_the_whole_batch(shards: Path, bank: Path, 
             safetensors.torch.load_file(run / "checkpoints" / "step-000003" / "model.safetensors")
             for run in (alone.run, tmp_path / name)
         )
-        begun = dataclasses.replace(config, steps=1, lr=0.0, temperature_lr=0.0)
+        begun = config.changed(steps=1, lr=0.0, temperature_lr=0.0)
         before = safetensors.torch.load_file(
             train([shards], bank, tmp_path / f"{name}-begun", config=begun, device="cpu").checkpoint
             / "model.safetensors"

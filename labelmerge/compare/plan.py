@@ -1,0 +1,271 @@
+"""The plan of a comparison: the commands of every variant, all checked before the first one runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from labelmerge.compare.records import read_results
+from labelmerge.compare.variants import INPUTS, Variant, find_variants
+from labelmerge.device import choose_device
+from labelmerge.errors import ConfigError, LabelmergeError, UsageError
+from labelmerge.evaluate.sets import EvalSet, open_sets
+from labelmerge.evaluate.views import Views
+from labelmerge.methods.method import find_method
+from labelmerge.model.checkpoint import newest_checkpoint, read_meta
+from labelmerge.processes import Ranks
+from labelmerge.train.begin import begin
+from labelmerge.train.config import TrainConfig, load_config, parse_setting
+from labelmerge.train.inputs import read_inputs
+from labelmerge.train.run import claim_run
+
+RESULTS = "results.json"
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        out: gets a folder for each variant's run, and the report.
+        vary: what differs, as ``KEY=VALUE`` (`find_variants`).
+        shards, bank, preset, config, split, device: what all variants share, as `train` takes it.
+        settings: those that all variants share; values are texts, as ``train --set KEY=VALUE`` takes them.
+        eval_shards: what every variant is measured on.
+        eval_options: keywords of `labelmerge.evaluate.evaluate.evaluate`: short_edge, scales, flip, window,
+            window_stride, split, limit. Defaults are left out.
+    """
+
+    out: Path
+    vary: Sequence[str]
+    eval_shards: Sequence[Path]
+    shards: Sequence[Path] = ()
+    bank: Path | None = None
+    preset: str | None = None
+    config: Path | None = None
+    split: str = "train"
+    device: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    eval_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A variant, the two commands that train and measure it, and how far it has come.
+
+    Attributes:
+        folder: its run.
+        train, evaluate: the words after ``labelmerge``.
+        trained: the run is finished.
+        measured: its results.json is about the finished run and these sets, measured as asked.
+    """
+
+    variant: Variant
+    folder: Path
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    trained: bool
+    measured: bool
+
+    @property
+    def state(self) -> str:
+        """``measured``, ``trained`` or ``unfinished``."""
+        return "measured" if self.measured else "trained" if self.trained else "unfinished"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a comparison runs: each variant's two commands, then the report."""
+
+    out: Path
+    jobs: tuple[Job, ...]
+    report: tuple[str, ...]
+
+    def lines(self, launcher: Sequence[str] = ()) -> list[str]:
+        """Shell commands: a line for each variant, and the last for the report."""
+        lines = []
+        for job in self.jobs:
+            train, evaluate = (shlex.join([*launcher, "labelmerge", *words]) for words in (job.train, job.evaluate))
+            lines.append(f"{train} && {evaluate}")
+        return [*lines, shlex.join(["labelmerge", *self.report])]
+
+    def to_json(self) -> dict[str, Any]:
+        """The variants with their commands, each a list of words, and how far they have come."""
+        variants = [
+            {
+                "name": job.variant.name,
+                "settings": dict(job.variant.own),
+                "folder": str(job.folder),
+                "state": job.state,
+                "train": ["labelmerge", *job.train],
+                "eval": ["labelmerge", *job.evaluate],
+            }
+            for job in self.jobs
+        ]
+        return {"variants": variants, "report": ["labelmerge", *self.report]}
+
+
+def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
+    """Check everything that can be checked beforehand, and plan what to run.
+
+    Opens all inputs, builds every variant's model, and refuses folders that hold another run.
+
+    Args:
+        here: the plan is to run on this machine, so its device is checked too.
+
+    Raises:
+        UsageError, ConfigError: the request makes no sense, or variants are wrong; one message names them all.
+        ShardError, BankError, CheckpointError …: an input can't be used or doesn't fit.
+    """
+    variants = find_variants(asked.vary)
+    _refuse_both(asked, variants)
+    views = Views(**{key: value for key, value in asked.eval_options.items() if key not in ("split", "limit")})
+    sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"))
+    if here:
+        choose_device(asked.device)
+    jobs: list[Job] = []
+    same: dict[str, str] = {}
+    begun: set[tuple[object, ...]] = set()
+    faults: dict[str, list[str]] = {}  # message: the variants that it is about
+    for variant in variants:
+        try:
+            jobs.append(_plan_job(asked, variant, sets, views, same, begun))
+        except LabelmergeError as error:
+            folder = asked.out / variant.name
+            where = None if error.where == folder else error.where
+            faults.setdefault(str(LabelmergeError(error.what, where=where, fix=error.fix)), []).append(variant.name)
+    if faults:
+        said = [f"{', '.join(names)}: {what}" for what, names in faults.items()]
+        raise ConfigError("; ".join(text.rstrip(".") for text in said), where=asked.out)
+    report = ("report", *(str(job.folder) for job in jobs), "--out", str(asked.out))
+    return Plan(asked.out, tuple(jobs), report)
+
+
+def _refuse_both(asked: Comparison, variants: Sequence[Variant]) -> None:
+    """Refuse what is both shared and varied, and inputs that a variant lacks. Raises UsageError."""
+    common = {key for key in INPUTS if getattr(asked, key)} | asked.settings.keys()
+    varied = {key for variant in variants for key in variant.own}
+    if both := sorted(common & varied):
+        raise UsageError(f"{both[0]} is varied, and also given for all variants", fix="Leave one of them out")
+    for key in ("shards", "bank"):
+        if key not in common and not all(key in variant.own for variant in variants):
+            raise UsageError(f"no {key} to train with", fix=f"Give --{key}, or --vary {key}=PATH")
+
+
+def _plan_job(
+    asked: Comparison,
+    variant: Variant,
+    sets: Sequence[EvalSet],
+    views: Views,
+    same: dict[str, str],
+    begun: set[tuple[object, ...]],
+) -> Job:
+    """Check one variant as `train` and `eval` will, and see how far it has come.
+
+    Args:
+        same: what each earlier variant computes, and its name; this one is added.
+        begun: the models that could be built so far; this one's is added.
+    """
+    folder, own = asked.out / variant.name, variant.own
+    shards = [Path(own["shards"])] if "shards" in own else list(asked.shards)
+    bank = Path(own["bank"]) if "bank" in own else asked.bank
+    assert bank is not None  # `_refuse_both`
+    preset = own.get("preset", asked.preset)
+    config_file = Path(own["config"]) if "config" in own else asked.config
+    settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
+
+    words = ["train", "--shards", *map(str, shards), "--bank", str(bank), "--out", str(folder)]
+    words += ["--preset", preset] if preset else []
+    words += ["--config", str(config_file)] if config_file else []
+    words += ["--split", asked.split] if asked.split != "train" else []
+    device = ["--device", asked.device] if asked.device else []
+    words += device
+    assignments = [f"{key}={text}" for key, text in settings.items()]
+    words += ["--set", *assignments] if assignments else []
+    # No --bank: each is measured with the vectors that it was trained with, which its checkpoint holds.
+    measure = ["eval", "--checkpoint", str(folder), "--shards", *map(str, asked.eval_shards)]
+    measure += ["--out", str(folder / RESULTS), *_options(asked.eval_options), *device]
+
+    config = load_config(preset, config_file, dict(map(parse_setting, assignments)))
+    _refuse_taxonomy(config, "taxonomy" in asked.settings)
+    checkpoint = newest_checkpoint(folder)
+    with _quietly():
+        inputs = read_inputs(shards, bank, asked.split, config, find_method(config.method), Ranks())
+        for data in sets:
+            inputs.bank.rows(data.space.keys)
+        computed = {
+            name: sorted(value) if isinstance(value, list) else value  # in whatever order they were given
+            for name, value in {**config.to_dict(), "taxonomy": ""}.items()
+        }
+        what = json.dumps([computed, inputs.record["bank_version"], inputs.record["manifests"]])
+        if what in same:
+            raise ConfigError(f"is the same as {same[what]}", fix="Vary something that makes a difference")
+        same[what] = variant.name
+        if checkpoint is not None:
+            claim_run(folder, config, inputs.record, begun=True)
+        elif (model := (config.model, config.pretrained, config.init, inputs.bank.dim)) not in begun:
+            begin(config, inputs.bank)
+            begun.add(model)
+    if checkpoint is None or read_meta(checkpoint)["step"] < config.steps:
+        return Job(variant, folder, tuple(words), tuple(measure), trained=False, measured=False)
+    if "short_edge" not in asked.eval_options:
+        views = replace(views, short_edge=config.short_edge)
+    protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in ("split", "limit")}}
+    measured = _is_measured(folder / RESULTS, checkpoint, inputs.bank.content_hash, sets, protocol)
+    return Job(variant, folder, tuple(words), tuple(measure), trained=True, measured=measured)
+
+
+def _refuse_taxonomy(config: TrainConfig, given_to_all: bool) -> None:
+    """Refuse what `taxonomy_of` would, in words that help here. Raises UsageError."""
+    fix = "Give it to one variant: --vary merge=table+taxonomy=FILE"
+    if config.merge not in ("concepts", "table") and given_to_all:
+        raise UsageError(f"merge = {config.merge} takes no taxonomy", fix=fix)
+    if config.merge == "table" and not config.taxonomy:
+        raise UsageError("merge = table needs a taxonomy", fix=f"{fix}; `labelmerge merge` writes one")
+
+
+def _options(options: Mapping[str, Any]) -> list[str]:
+    words = []
+    for key, value in options.items():
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, tuple):
+            value = ",".join(str(number).removesuffix(".0") for number in value)
+        words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
+def _is_measured(
+    results: Path, checkpoint: Path, bank_hash: str, sets: Sequence[EvalSet], protocol: Mapping[str, Any]
+) -> bool:
+    """Whether a results.json is about this checkpoint with its own bank and these sets, measured this way."""
+    try:
+        found = read_results(results)
+    except LabelmergeError:  # missing or damaged: measured again
+        return False
+    weights = str(read_meta(checkpoint)["sha256"][_WEIGHTS])
+    return (
+        weights.startswith(str(found.checkpoint["hash"]))
+        and found.protocol.get("bank", {}).get("content_sha256") == bank_hash
+        and {name: figures.data for name, figures in found.sets.items()}
+        == {data.name: str(data.source["manifest_sha256"]) for data in sets}
+        and all(found.protocol.get(key) == value for key, value in protocol.items())
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep training's log back: it says the same again when the variant runs."""
+    logger = logging.getLogger("labelmerge.train")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

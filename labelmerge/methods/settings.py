@@ -1,0 +1,13 @@
+"""The settings of each method, by its name. Light to import: the command line builds its flags from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labelmerge.methods.ssiw.settings import SsiwSettings
+
+METHOD_SETTINGS: dict[str, type[Any]] = {"ssiw": SsiwSettings}
+"""For each method, the dataclass of its settings (`labelmerge.settings.setting`).
+
+A method's settings may not be called as one of training's: both are keys of the same file.
+"""

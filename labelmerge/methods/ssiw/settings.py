@@ -1,0 +1,44 @@
+"""What SSIW may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelmerge.settings import problems, refuse, setting
+
+
+@dataclass(frozen=True)
+class SsiwSettings:
+    """The settings of SSIW's losses and of its temperature.
+
+    Raises:
+        ConfigError: a value is out of its bounds.
+    """
+
+    losses: tuple[str, ...] = setting(
+        ("hd", "ld", "wd"),
+        "The losses that count: `hd` for masks, `ld` for noisy masks, `wd` for boxes. Datasets without a listed loss "
+        "are left out.",
+        choices=("hd", "ld", "wd"),
+        metavar="hd,ld,wd",
+        flag=True,
+    )
+    hd_weight: float = setting(1.0, "Factor of L_HD in the sum.")
+    ld_weight: float = setting(1.0, "Factor of L_LD in the sum.")
+    # L_WD begins at about 20: a sum over hundreds of dimensions.
+    wd_weight: float = setting(
+        0.1, "Factor of L_WD in the sum; L_WD is a sum over the dimensions, and at 1 it drowns the others."
+    )
+    drop: float = setting(0.3, "Share of each image's pixel losses, the largest, that L_LD drops.", minimum=0, below=1)
+    label_space: str = setting(
+        "union",
+        "What the softmax runs over: all columns (`union`, as in the paper) or those of the sample's own dataset "
+        "(`dataset`).",
+        choices=("union", "dataset"),
+        flag=True,
+    )
+    temperature: float = setting(0.07, "τ at the start; it is learned.", minimum=0.01, maximum=1)
+    temperature_lr: float = setting(1e-3, "Learning rate of log τ; it follows the schedule of `lr`.")
+
+    def __post_init__(self) -> None:
+        refuse(problems(self))
