@@ -13,8 +13,8 @@ from typing import Any
 from labelmerge.colours import dataset_styles
 from labelmerge.compare.records import Measured, RunRecord, read_records
 from labelmerge.files import write_text
+from labelmerge.pages import render_page
 
-TEMPLATE = "runs.html.j2"
 HTML, MARKDOWN = "report.html", "report.md"
 
 _FEW_CLASSES = 40  # a set with more has its classes in the HTML only, folded
@@ -341,16 +341,7 @@ def markdown(report: RunsReport) -> str:
 
 def html(report: RunsReport) -> str:
     """The report as one page that needs nothing else."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labelmerge.compare", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(TEMPLATE).render(report=report)
+    return render_page("labelmerge.compare", "runs.html.j2", {"report": report})
 
 
 def _line(cells: Sequence[str]) -> str:
