@@ -40,7 +40,9 @@ def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, as
     Example:
       labelmerge demo --out demo-out
     """
-    from labelmerge.demo.experiment import FULL, PAGE, QUICK, run_demo, table
+    from labelmerge.demo.demo import PAGE, run_demo
+    from labelmerge.demo.experiment import FULL, QUICK
+    from labelmerge.demo.results import table
 
     size = QUICK if quick else FULL
     if steps is not None:

@@ -8,34 +8,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from labelmerge.catalog import Recipe, load_descriptions
-from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies, unseen_labels, write_worlds
+from labelmerge.demo.results import MERGED, SINGLE, Scores, scores_of
+from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, recipe_of, taxonomies
 from labelmerge.descriptions import write_descriptions
-from labelmerge.errors import OutputError
-from labelmerge.files import output_faults, write_json, write_text
 from labelmerge.progress import Track, no_track
-from labelmerge.text import aligned
 
 T = TypeVar("T")
-
-FORMAT = "labelmerge-demo/1"
-RESULT, PAGE, MARKER = "demo.json", "demo.html", ".labelmerge-demo"
-
-MERGED = ("naive", "words", "sentences")
-METRICS = ("seen", "unseen", "camvid", "village", "harmonic")
-_SINGLE = "single"
 
 
 @dataclass(frozen=True)
@@ -67,35 +55,6 @@ QUICK = Size(images=6, steps=6, batch_size=9, crop=32, single=("cityscapes",), p
 SETTINGS = {"lr": 3e-3, "temperature": 0.03}
 
 _POLL_SECONDS = 0.3
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What one trained model came to.
-
-    Attributes:
-        method: ``naive``, ``words``, ``sentences``, or ``single/<dataset>``.
-        iou: by held-out dataset and label; 0..1.
-        miou: by held-out dataset.
-        harmonic: mean of the two.
-        seen, unseen: mean IoU over the labels of both sets that are, and are not, in the training data.
-        seconds: of training.
-    """
-
-    method: str
-    iou: Mapping[str, Mapping[str, float]]
-    miou: Mapping[str, float]
-    harmonic: float
-    seen: float
-    unseen: float
-    seconds: float
-
-    def metrics(self) -> dict[str, float]:
-        """By the names in `METRICS`."""
-        return {"seen": self.seen, "unseen": self.unseen, "harmonic": self.harmonic, **self.miou}
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -134,59 +93,6 @@ class Banks:
         return self.root / "banks" / (method if method in MERGED else "sentences")
 
 
-def run_demo(
-    out: Path,
-    *,
-    seed: int = 0,
-    seeds: int = 1,
-    size: Size = FULL,
-    track: Track = no_track,
-) -> dict[str, Any]:
-    """Run the whole demo and write its page; returns what is in demo.json.
-
-    Args:
-        out: a new folder, or that of an earlier demo, whose content is replaced.
-        seed: of the first world and its models.
-        seeds: how many worlds; the others have the seeds that follow.
-        size: `FULL` or `QUICK`, or anything else.
-        track: progress of every stage.
-
-    Raises:
-        OutputError: `out` holds anything but a demo, or can't be written.
-    """
-    claim(out)
-    banks = Banks(out)
-    worlds: list[tuple[int, list[Scores]]] = []
-    for number in range(seed, seed + seeds):
-        place = Workplace(out / f"seed-{number}")
-        write_worlds(place.worlds, size.images, number, track)
-        if number == seed:
-            embed(banks, place.worlds, track)
-        shard_worlds(place, track)
-        worlds.append((number, train_all(place, banks, size, number, track)))
-    result = summarise(worlds, size)
-    write_json(out / RESULT, result)
-
-    from labelmerge.demo.page import make_page
-    from labelmerge.demo.report import write_page
-
-    write_page(out / PAGE, make_page(result, Workplace(out / f"seed-{seed}"), banks, track))
-    return result
-
-
-def claim(out: Path) -> None:
-    """Make `out` an empty folder of the demo's: new, or that of an earlier demo. Raises OutputError."""
-    with output_faults(out):
-        if out.exists() and any(out.iterdir()):
-            if not (out / MARKER).exists():
-                raise OutputError("holds something else than a demo", where=out, fix="Choose another --out")
-            for entry in out.iterdir():
-                if entry.name != MARKER:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        out.mkdir(parents=True, exist_ok=True)
-    write_text(out / MARKER, "`labelmerge demo` wrote everything in this folder, and replaces it when it runs again.\n")
-
-
 def embed(banks: Banks, worlds: Path, track: Track = no_track) -> None:
     """Describe the labels that the toy datasets use, and make the three banks of the merged ways.
 
@@ -221,7 +127,7 @@ def shard_worlds(place: Workplace, track: Track = no_track) -> None:
 
 def train_all(place: Workplace, banks: Banks, size: Size, seed: int, track: Track = no_track) -> list[Scores]:
     """Train and measure one model for every method. The results do not depend on how many run side by side."""
-    methods = [*MERGED, *(f"{_SINGLE}/{dataset}" for dataset in size.single)]
+    methods = [*MERGED, *(f"{SINGLE}/{dataset}" for dataset in size.single)]
     workers = min(len(methods), os.cpu_count() or 1) if size.parallel else 1
     if workers == 1:
         return [train_and_measure(method, place, banks, size, seed, _named(track, method)) for method in methods]
@@ -304,85 +210,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def scores_of(method: str, results: Mapping[str, Any], seconds: float) -> Scores:
-    """Read seen and unseen labels off the content of a results.json."""
-    iou = {
-        entry["dataset"]: {row["name"]: row["iou"] for row in entry["classes"] if row["iou"] is not None}
-        for entry in results["sets"]
-    }
-    groups: dict[bool, list[float]] = {True: [], False: []}
-    for dataset, by_name in iou.items():
-        for name, value in by_name.items():
-            groups[name in unseen_labels(dataset)].append(value)
-    return Scores(
-        method=method,
-        iou=iou,
-        miou={entry["dataset"]: float(entry["miou"]) for entry in results["sets"]},
-        harmonic=float(results["harmonic_mean"]),
-        seen=_mean(groups[False]),
-        unseen=_mean(groups[True]),
-        seconds=seconds,
-    )
-
-
-def summarise(worlds: Sequence[tuple[int, Sequence[Scores]]], size: Size) -> dict[str, Any]:
-    """What demo.json holds: for each row of the table its figures in every world, and everything they come from.
-
-    The row ``single`` is the mean over the single-dataset models; ``best single`` is the one that has the highest
-    harmonic mean on the held-out sets, chosen by looking at them, which flatters it.
-    """
-    rows: dict[str, dict[str, list[float]]] = {}
-    best: list[str] = []
-    for _, scores in worlds:
-        single = [score for score in scores if score.method.startswith(_SINGLE)]
-        top = max(single, key=lambda score: score.harmonic)
-        best.append(top.method.partition("/")[2])
-        table = {
-            "single": {name: _mean([score.metrics()[name] for score in single]) for name in METRICS},
-            "best": top.metrics(),
-            **{score.method: score.metrics() for score in scores if score.method in MERGED},
-        }
-        for row, figures in table.items():
-            for name in METRICS:
-                rows.setdefault(row, {}).setdefault(name, []).append(figures[name])
-    return {
-        "format": FORMAT,
-        "seeds": [seed for seed, _ in worlds],
-        "size": {**vars(size), "single": list(size.single)},
-        "rows": rows,
-        "best_single": best,
-        "worlds": [{"seed": seed, "scores": [score.to_json() for score in scores]} for seed, scores in worlds],
-    }
-
-
-ROW_NAMES = {
-    "single": "one dataset, mean",
-    "best": "one dataset, best",
-    "naive": "naive merge",
-    "words": "words",
-    "sentences": "sentences",
-}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The results as plain text, in per cent."""
-    from labelmerge.demo.report import Mean
-
-    head = ("mIoU, %", "seen labels", "unseen labels", "camvid", "village", "harmonic mean")
-    body = [
-        (ROW_NAMES[row], *(Mean.of(figures[name]).percent() for name in METRICS))
-        for row, figures in result["rows"].items()
-    ]
-    return "\n".join(aligned([head, *body]))
-
-
 def _named(track: Track, name: str) -> Track:
     def wrapped(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:
         return track(things, f"{name}: {what}", total)
 
     return wrapped
-
-
-def _mean(values: Sequence[float] | Iterator[float]) -> float:
-    known = list(values)
-    return float(np.mean(known)) if known else 0.0

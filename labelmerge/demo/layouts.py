@@ -6,9 +6,6 @@ downloads. Each class takes the samples one by one with `add`; `close` writes wh
 
 from __future__ import annotations
 
-import csv
-import io
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,34 +15,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from labelmerge.catalog import load_descriptions, load_recipe
-from labelmerge.demo.worlds import UNLABELLED, ToySample, World, encode_image
+from labelmerge.demo.layout import LEAST_PIXELS, Layout, bounds, csv_text, png, random_hex, slug, with_void
+from labelmerge.demo.worlds import UNLABELLED, ToySample, World
 from labelmerge.files import write_bytes, write_json, write_text
 
-_LEAST_PIXELS = 12  # annotators don't outline what is smaller than this
 
-
-class _Layout(ABC):
-    """What all layouts share: where they write, and their own chance."""
-
-    def __init__(self, root: Path, world: World, seed: int) -> None:
-        self.root, self.world = root, world
-        self.rng = np.random.default_rng([seed, 4, len(world.dataset), *world.dataset.encode()])
-
-    @abstractmethod
-    def add(self, sample: ToySample) -> None:
-        """Write one image and its annotation."""
-
-    def close(self) -> None:  # noqa: B027 (most layouts have nothing of the kind)
-        """Write what is one file for the whole dataset."""
-
-    def write_image(self, path: str, sample: ToySample) -> None:
-        write_bytes(self.root / path, encode_image(sample.image, self.world.quality))
-
-    def write_mask(self, path: str, mask: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-        write_bytes(self.root / path, _png(Image.fromarray(mask)))
-
-
-class Cityscapes(_Layout):
+class Cityscapes(Layout):
     """leftImg8bit/ and gtFine/, by city; `labelIds` are the 34 official ids, `instanceIds` 16 bit id * 1000 + n."""
 
     CITIES = ("aachen", "bochum", "ulm")
@@ -74,7 +49,7 @@ class Cityscapes(_Layout):
         self.write_mask(f"gtFine/{folder}/{split}_instanceIds.png", instances.astype(np.uint16))
 
 
-class Ade20k(_Layout):
+class Ade20k(Layout):
     """ADEChallengeData2016: 0 is unlabelled, the 150 classes are 1..150."""
 
     def add(self, sample: ToySample) -> None:
@@ -83,16 +58,16 @@ class Ade20k(_Layout):
         self.write_mask(f"ADEChallengeData2016/annotations/training/{stem}.png", (sample.classes + 1).astype(np.uint8))
 
 
-class Bdd100k(_Layout):
+class Bdd100k(Layout):
     """images/10k and labels/sem_seg/masks: train ids, 255 is unlabelled."""
 
     def add(self, sample: ToySample) -> None:
-        stem = f"{_hex(self.rng, 8)}-{_hex(self.rng, 8)}"
+        stem = f"{random_hex(self.rng, 8)}-{random_hex(self.rng, 8)}"
         self.write_image(f"bdd100k/images/10k/train/{stem}.jpg", sample)
-        self.write_mask(f"bdd100k/labels/sem_seg/masks/train/{stem}.png", _uint8(sample.classes, 255))
+        self.write_mask(f"bdd100k/labels/sem_seg/masks/train/{stem}.png", with_void(sample.classes, 255))
 
 
-class Mapillary(_Layout):
+class Mapillary(Layout):
     """The v2.0 archive with v1.2 labels: paletted PNGs; a value is a place in the config's list, 65 is unlabelled."""
 
     UNLABELLED = 65
@@ -106,20 +81,20 @@ class Mapillary(_Layout):
         letters = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
         key = "".join(self.rng.choice(letters, 22))
         self.write_image(f"training/images/{key}.jpg", sample)
-        mask = Image.fromarray(_uint8(sample.classes, self.UNLABELLED))
+        mask = Image.fromarray(with_void(sample.classes, self.UNLABELLED))
         mask.putpalette(self.palette.astype(np.uint8).tobytes())  # turns the image into mode P, values untouched
-        write_bytes(self.root / f"training/v1.2/labels/{key}.png", _png(mask))
+        write_bytes(self.root / f"training/v1.2/labels/{key}.png", png(mask))
 
     def close(self) -> None:
         names = [row.name for row in load_descriptions(load_recipe("mapillary"))] + ["Unlabeled"]
         labels = [
-            {"name": _slug(name), "readable": name, "color": color, "evaluate": name != "Unlabeled"}
+            {"name": slug(name), "readable": name, "color": color, "evaluate": name != "Unlabeled"}
             for name, color in zip(names, self.palette.tolist(), strict=True)
         ]
         write_json(self.root / "config_v1.2.json", {"labels": labels, "version": 1.2, "mapping": "public"})
 
 
-class SunRgbd(_Layout):
+class SunRgbd(Layout):
     """Choy's package: img-%06d.jpg and %08d.png, both from 1; 0 is void, the 37 classes are 1..37."""
 
     def add(self, sample: ToySample) -> None:
@@ -127,7 +102,7 @@ class SunRgbd(_Layout):
         self.write_mask(f"label37/train/{sample.number + 1:08d}.png", (sample.classes + 1).astype(np.uint8))
 
 
-class Idd(_Layout):
+class Idd(Layout):
     """Polygons in painting order, later over earlier; some objects are marked as deleted and count for nothing."""
 
     def add(self, sample: ToySample) -> None:
@@ -160,7 +135,7 @@ class Idd(_Layout):
         }
 
 
-class CocoPanoptic(_Layout):
+class CocoPanoptic(Layout):
     """PNGs whose colour is a segment's id (R + 256 G + 65536 B), and one JSON that says what each segment is."""
 
     THINGS_WITHOUT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # category ids 1..90 that were never used
@@ -185,7 +160,7 @@ class CocoPanoptic(_Layout):
             crowd = int(classes < self.things and self.rng.random() < 0.06)
             number = int(self.rng.integers(1, 1 << 24))
             ids[mask] = number
-            x0, y0, x1, y1 = _bounds(mask)
+            x0, y0, x1, y1 = bounds(mask)
             segments.append(
                 {
                     "id": number,
@@ -223,7 +198,7 @@ class CocoPanoptic(_Layout):
         write_json(self.root / "annotations/panoptic_train2017.json", content)
 
 
-class OpenImages(_Layout):
+class OpenImages(Layout):
     """One PNG for each object, at another size than the image, with rough borders; many objects have none at all."""
 
     MIDS = {
@@ -249,22 +224,22 @@ class OpenImages(_Layout):
         self.boxes: list[list[object]] = []
 
     def add(self, sample: ToySample) -> None:
-        image_id = _hex(self.rng, 16)
+        image_id = random_hex(self.rng, 16)
         height, width = sample.classes.shape
         self.write_image(f"train_{image_id[0]}/{image_id}.jpg", sample)
         for number, index in enumerate(sample.thing_classes):
             visible = sample.things == number
-            if index == UNLABELLED or visible.sum() < _LEAST_PIXELS:
+            if index == UNLABELLED or visible.sum() < LEAST_PIXELS:
                 continue
             mid = self.MIDS[self.names[index]]
-            x0, y0, x1, y1 = _bounds(visible)
+            x0, y0, x1, y1 = bounds(visible)
             box = [x0 / width, x1 / width, y0 / height, y1 / height]
             self.boxes.append([image_id, "xclick", mid, 1, *box, 0, 0, 0, 0, 0])
             if self.rng.random() > self.MASKED:
                 continue
-            box_id = _hex(self.rng, 8)
+            box_id = random_hex(self.rng, 8)
             path = f"{image_id}_{mid.strip('/').replace('/', '')}_{box_id}.png"
-            write_bytes(self.root / f"masks/train/{image_id[0]}/{path}", _png(self._rough(visible)))
+            write_bytes(self.root / f"masks/train/{image_id[0]}/{path}", png(self._rough(visible)))
             self.masks.append([path, image_id, mid, box_id, *box, round(float(self.rng.uniform(0.6, 0.95)), 5), ""])
 
     def _rough(self, mask: npt.NDArray[np.bool_]) -> Image.Image:
@@ -280,15 +255,15 @@ class OpenImages(_Layout):
         flags = ["IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside"]
         header = ["MaskPath", "ImageID", "LabelName", "BoxID", "BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax"]
         path = "train-annotations-object-segmentation.csv"
-        write_text(self.root / path, _csv([[*header, "PredictedIoU", "Clicks"], *self.masks]))
+        write_text(self.root / path, csv_text([[*header, "PredictedIoU", "Clicks"], *self.masks]))
         header = ["ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax"]
-        write_text(self.root / "oidv6-train-annotations-bbox.csv", _csv([[*header, *flags], *self.boxes]))
+        write_text(self.root / "oidv6-train-annotations-bbox.csv", csv_text([[*header, *flags], *self.boxes]))
         names = [[mid, name] for name, mid in sorted(self.MIDS.items(), key=lambda item: item[1])]
-        write_text(self.root / "class-descriptions-boxable.csv", _csv(names))
+        write_text(self.root / "class-descriptions-boxable.csv", csv_text(names))
         write_text(self.root / "classes-segmentation.txt", "".join(f"{mid}\n" for mid in sorted(self.MIDS.values())))
 
 
-class Objects365(_Layout):
+class Objects365(Layout):
     """The v2 schema: patch folders, one JSON of boxes, categories in no order; a few crowds and degenerate boxes."""
 
     PATCHES = 4
@@ -307,8 +282,8 @@ class Objects365(_Layout):
         self.images.append({**image, "license": 5, "url": ""})
         for number, index in enumerate(sample.thing_classes):
             visible = sample.things == number
-            if index != UNLABELLED and visible.sum() >= _LEAST_PIXELS:
-                x0, y0, x1, y1 = _bounds(visible)
+            if index != UNLABELLED and visible.sum() >= LEAST_PIXELS:
+                x0, y0, x1, y1 = bounds(visible)
                 slack = self.rng.normal(0, 0.4, 4)
                 box = [x0 + slack[0], y0 + slack[1], x1 - x0 + slack[2], y1 - y0 + slack[3]]
                 self._annotate(sample.number, index, box, crowd=int(self.rng.random() < 0.04))
@@ -331,7 +306,7 @@ class Objects365(_Layout):
         write_json(self.root / "zhiyuan_objv2_train.json", content)
 
 
-class CamVid(_Layout):
+class CamVid(Layout):
     """The SegNet authors' copy: test/ and testannot/, 11 is void, and a list of both."""
 
     def __init__(self, root: Path, world: World, seed: int) -> None:
@@ -341,22 +316,22 @@ class CamVid(_Layout):
     def add(self, sample: ToySample) -> None:
         name = f"Seq05VD_f{sample.number * 30:05d}.png"
         self.write_image(f"CamVid/test/{name}", sample)
-        self.write_mask(f"CamVid/testannot/{name}", _uint8(sample.classes, 11))
+        self.write_mask(f"CamVid/testannot/{name}", with_void(sample.classes, 11))
         self.lines.append(f"/SegNet/CamVid/test/{name} /SegNet/CamVid/testannot/{name}\n")
 
     def close(self) -> None:
         write_text(self.root / "CamVid/test.txt", "".join(self.lines))
 
 
-class Village(_Layout):
+class Village(Layout):
     """A user's own dataset, as `village.toml` says: index PNGs, 255 is no label."""
 
     def add(self, sample: ToySample) -> None:
         self.write_image(f"images/test/walk-{sample.number:03d}.jpg", sample)
-        self.write_mask(f"masks/test/walk-{sample.number:03d}.png", _uint8(sample.classes, 255))
+        self.write_mask(f"masks/test/walk-{sample.number:03d}.png", with_void(sample.classes, 255))
 
 
-LAYOUTS: dict[str, type[_Layout]] = {
+LAYOUTS: dict[str, type[Layout]] = {
     "ade20k": Ade20k,
     "bdd100k": Bdd100k,
     "camvid": CamVid,
@@ -369,34 +344,3 @@ LAYOUTS: dict[str, type[_Layout]] = {
     "sunrgbd": SunRgbd,
     "village": Village,
 }
-
-
-def _uint8(classes: npt.NDArray[np.int32], unlabelled: int) -> npt.NDArray[np.uint8]:
-    mask: npt.NDArray[np.uint8] = np.where(classes == UNLABELLED, unlabelled, classes).astype(np.uint8)
-    return mask
-
-
-def _png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
-
-
-def _bounds(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the mask's pixels, the last two exclusive."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _hex(rng: np.random.Generator, digits: int) -> str:
-    return "".join("0123456789abcdef"[digit] for digit in rng.integers(0, 16, digits))
-
-
-def _slug(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-
-
-def _csv(rows: list[list[Any]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()

@@ -6,36 +6,18 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.demo.results import Mean
 from labelmerge.files import write_text
+from labelmerge.pages import render_page
 
 Image8 = npt.NDArray[np.uint8]
-TEMPLATE = "demo.html.j2"
 
 _CURVE_WIDTH, _CURVE_HEIGHT = 320.0, 150.0
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A figure over several runs: its mean, and its sample standard deviation where there was more than one."""
-
-    value: float
-    spread: float | None = None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Mean:
-        known = np.asarray(values, dtype=np.float64)
-        return cls(float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else None)
-
-    def percent(self) -> str:
-        """As it stands in a table: ``41.3`` or ``41.3 ± 2.0``, in per cent."""
-        spread = "" if self.spread is None else f" ± {100 * self.spread:.1f}"
-        return f"{100 * self.value:.1f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -179,14 +161,8 @@ class Page:
 
 def write_page(path: Path, page: Page) -> None:
     """Write the page: one HTML file that needs no other. Raises OutputError."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = files("labelmerge.demo").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    html = environment.from_string(template).render(page=page, plot=_plot, bar_scale=_bar_scale(page))
-    write_text(path, html)
+    values = {"page": page, "plot": _plot, "bar_scale": _bar_scale(page)}
+    write_text(path, render_page("labelmerge.demo", "demo.html.j2", values))
 
 
 def data_uri(image: Image8, *, enlarge: int = 1) -> str:

@@ -1,4 +1,4 @@
-"""Nine toy training datasets and two held-out ones, each on disk as the dataset it stands for lies there.
+"""Nine toy training datasets and two held-out ones: what is in their images, and what each of them calls it.
 
 One seed is one world: one set of looks (`concepts.draw_looks`), seen through eleven cameras. docs/demo.md says how, and
 why the comparison that is made with them is fair.
@@ -6,7 +6,6 @@ why the comparison that is made with them is fair.
 
 from __future__ import annotations
 
-import io
 import tomllib
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,14 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from labelmerge.catalog import Recipe, load_label_space, load_recipe
 from labelmerge.demo.concepts import Floats, concepts, draw_looks, leaves
 from labelmerge.demo.scenes import NOTHING, Painter, Scene, noise_tile, paint
-from labelmerge.errors import OutputError
-from labelmerge.files import write_bytes
-from labelmerge.progress import Track, no_track
 
 UNLABELLED = -1
 """The value of a toy sample's class map where the dataset has no label for what is there."""
@@ -211,42 +206,3 @@ def draw_samples(dataset: str, root: Path, count: int, seed: int) -> Iterator[To
 
 
 assert NOTHING == -1
-
-
-def write_worlds(out: Path, images: int, seed: int, track: Track = no_track) -> dict[str, Path]:
-    """Write all toy datasets; returns the root of each, as `labelmerge shard --root` takes it.
-
-    Args:
-        out: a folder; each dataset gets its own folder in it.
-        images: how many images each dataset has.
-        seed: of the world: other seeds give other looks.
-        track: progress, one step for each image.
-
-    Raises:
-        OutputError: something can't be written, or is in the way.
-    """
-    from labelmerge.demo.layouts import LAYOUTS
-
-    roots = {dataset: out / dataset for dataset in WORLDS}
-    for root in roots.values():
-        if root.exists():
-            raise OutputError("is there already", where=root, fix="Choose another folder, or remove it")
-    write_bytes(out / "village.toml", files("labelmerge.demo").joinpath("village.toml").read_bytes())
-    write_bytes(out / "village.csv", files("labelmerge.demo").joinpath("village.csv").read_bytes())
-    todo = ((dataset, sample) for dataset in WORLDS for sample in draw_samples(dataset, out, images, seed))
-    layouts = {dataset: LAYOUTS[dataset](root, WORLDS[dataset], seed) for dataset, root in roots.items()}
-    for dataset, sample in track(todo, "drawing nine toy datasets and two to test on", images * len(WORLDS)):
-        layouts[dataset].add(sample)
-    for layout in layouts.values():
-        layout.close()
-    return roots
-
-
-def encode_image(image: npt.NDArray[np.uint8], quality: int | None) -> bytes:
-    """A JPEG of this quality, or a PNG where `quality` is None."""
-    out = io.BytesIO()
-    if quality is None:
-        Image.fromarray(image).save(out, "PNG")
-    else:
-        Image.fromarray(image).save(out, "JPEG", quality=quality)
-    return out.getvalue()

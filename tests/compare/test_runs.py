@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from labelmerge.compare.records import read_records
-from labelmerge.compare.report import Table, report_runs
+from labelmerge.compare.report import report_runs
+from labelmerge.compare.tables import Table
 from labelmerge.errors import CheckpointError, LabelmergeError
 
 

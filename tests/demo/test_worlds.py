@@ -11,6 +11,7 @@ import pytest
 
 from labelmerge.catalog import load_label_space
 from labelmerge.demo.concepts import concepts, draw_looks, leaves
+from labelmerge.demo.datasets import write_worlds
 from labelmerge.demo.worlds import (
     HELD_OUT,
     TRAINING,
@@ -22,7 +23,6 @@ from labelmerge.demo.worlds import (
     recipe_of,
     taxonomies,
     unseen_labels,
-    write_worlds,
 )
 from labelmerge.errors import OutputError
 from labelmerge.names import prompt_name

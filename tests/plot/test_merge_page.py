@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -27,6 +24,8 @@ from labelmerge.merge.taxonomy import Entry, Taxonomy
 from labelmerge.plot.layout import flat_map
 from labelmerge.plot.merge_page import page as merge_page
 from labelmerge.plot.merge_page.page import pack_cosines, short_number, write_merge_page
+
+from .browser import act_in_browser
 
 ROAD = ("road", "A road is for cars.", 0.0)
 
@@ -205,7 +204,7 @@ def test_the_command_reads_real_shards(run: Any, angle_bank: Callable[..., Bank]
     assert not (tmp_path / "none").exists()
 
 
-_ACTIONS = """
+ACTIONS = """
 const wait = time => new Promise(done => setTimeout(done, time));
 const press = (element, key) =>
   element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
@@ -271,33 +270,11 @@ const act = async () => {
   out.stops = Math.max(...[...document.querySelectorAll(".rove")].map(stops));
   return out;
 };
-window.addEventListener("error", event => { document.title = `broken: ${event.message}`; });
-act().catch(error => ({ error: String(error.stack) })).then(result => {
-  const text = new TextEncoder().encode(JSON.stringify(result));
-  document.body.dataset.result = btoa(String.fromCharCode(...text));
-});
 """
 
 
 def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium or Chrome is installed: the page's script is not run")
-    html = page.read_text(encoding="utf-8").replace("</body>", f"<script>{_ACTIONS}</script></body>")
-    (tmp_path / "acted.html").write_text(html, encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
-        [browser, *options, "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "acted.html").as_uri()],
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
-    dom = done.stdout.decode()
-    assert "<title>broken" not in dom, dom[:400]
-    found = re.search(r'data-result="([^"]+)"', dom)
-    assert found is not None, done.stderr.decode()[-2000:]
-    result = json.loads(base64.b64decode(found.group(1)))
-    assert "error" not in result, result["error"]
+    result = act_in_browser(page.read_text(encoding="utf-8"), ACTIONS, tmp_path)
     assert result["all"] == 7 and result["colours"] == [True, True]
     assert result["found"] == [["a", "b"], "2 of 7 labels"]
     assert result["lists"] == [False, True]  # mouse and mouse; road and street

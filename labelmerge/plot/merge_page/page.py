@@ -19,10 +19,13 @@ from labelmerge.merge.clustering import seriation
 from labelmerge.merge.label_lines import LabelLine, label_lines
 from labelmerge.merge.report import Member, MergeReport, Pair
 from labelmerge.names import prompt_name, sentence
+from labelmerge.pages import joined_script, joined_styles, render_page
 from labelmerge.plot.layout import flat_map
 from labelmerge.progress import Track, no_track
 
-TEMPLATE = "merge.html.j2"
+_PACKAGE = "labelmerge.plot.merge_page"
+STYLES = ("base.css", "layout.css", "tables.css", "print.css")
+"""The style sheets, in the order in which later rules win."""
 
 # matplotlib's colours for light and dark paper, from far to near: even in lightness, which every eye tells apart.
 _RAMPS = {"light": "PuBu", "dark": "magma"}
@@ -82,26 +85,19 @@ def merge_page(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed
         lines: a line for each label, in the bank's order.
         seed: of the map.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labelmerge.plot.merge_page", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["short"] = short_number
-    return environment.get_template(TEMPLATE).render(
-        report=report,
-        lines=lines,
-        row_of={line.member.key: row for row, line in enumerate(lines)},
-        meanings=[meaning(line.member) for line in lines],
-        datasets=dataset_rows(report, lines),
-        number_of={name: number for number, name in enumerate(report.datasets)},
-        pair_lists=pair_lists(report),
-        data=page_data(report, bank, lines, seed),
-    )
+    values = {
+        "report": report,
+        "lines": lines,
+        "row_of": {line.member.key: row for row, line in enumerate(lines)},
+        "meanings": [meaning(line.member) for line in lines],
+        "datasets": dataset_rows(report, lines),
+        "number_of": {name: number for number, name in enumerate(report.datasets)},
+        "pair_lists": pair_lists(report),
+        "data": page_data(report, bank, lines, seed),
+        "style": joined_styles(_PACKAGE, STYLES),
+        "script": joined_script(_PACKAGE),
+    }
+    return render_page(_PACKAGE, "merge.html.j2", values, {"short": short_number})
 
 
 def page_data(report: MergeReport, bank: Bank, lines: Sequence[LabelLine], seed: int) -> dict[str, Any]:

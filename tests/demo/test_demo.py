@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import pytest
 from click.testing import Result
 
-from labelmerge.demo.experiment import METRICS, QUICK, Scores, claim, scores_of, summarise, table
+from labelmerge.demo.demo import claim, summarise
+from labelmerge.demo.experiment import QUICK
 from labelmerge.demo.page import verdict
-from labelmerge.demo.report import Mean
+from labelmerge.demo.results import METRICS, Mean, Scores, scores_of, table
 from labelmerge.errors import OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

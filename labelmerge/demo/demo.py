@@ -1,0 +1,99 @@
+"""The verb `demo`: draw the toy worlds, run the experiment on them, write the page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labelmerge.demo.datasets import write_worlds
+from labelmerge.demo.experiment import FULL, Banks, Size, Workplace, embed, shard_worlds, train_all
+from labelmerge.demo.page import make_page
+from labelmerge.demo.report import write_page
+from labelmerge.demo.results import MERGED, METRICS, SINGLE, Scores, mean
+from labelmerge.errors import OutputError
+from labelmerge.files import output_faults, write_json, write_text
+from labelmerge.progress import Track, no_track
+
+FORMAT = "labelmerge-demo/1"
+RESULT, PAGE, MARKER = "demo.json", "demo.html", ".labelmerge-demo"
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    seeds: int = 1,
+    size: Size = FULL,
+    track: Track = no_track,
+) -> dict[str, Any]:
+    """Run the whole demo and write its page; returns what is in demo.json.
+
+    Args:
+        out: a new folder, or that of an earlier demo, whose content is replaced.
+        seed: of the first world and its models.
+        seeds: how many worlds; the others have the seeds that follow.
+        size: `FULL` or `QUICK`, or anything else.
+        track: progress of every stage.
+
+    Raises:
+        OutputError: `out` holds anything but a demo, or can't be written.
+    """
+    claim(out)
+    banks = Banks(out)
+    worlds: list[tuple[int, list[Scores]]] = []
+    for number in range(seed, seed + seeds):
+        place = Workplace(out / f"seed-{number}")
+        write_worlds(place.worlds, size.images, number, track)
+        if number == seed:
+            embed(banks, place.worlds, track)
+        shard_worlds(place, track)
+        worlds.append((number, train_all(place, banks, size, number, track)))
+    result = summarise(worlds, size)
+    write_json(out / RESULT, result)
+    write_page(out / PAGE, make_page(result, Workplace(out / f"seed-{seed}"), banks, track))
+    return result
+
+
+def claim(out: Path) -> None:
+    """Make `out` an empty folder of the demo's: new, or that of an earlier demo. Raises OutputError."""
+    with output_faults(out):
+        if out.exists() and any(out.iterdir()):
+            if not (out / MARKER).exists():
+                raise OutputError("holds something else than a demo", where=out, fix="Choose another --out")
+            for entry in out.iterdir():
+                if entry.name != MARKER:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(out / MARKER, "`labelmerge demo` wrote everything in this folder, and replaces it when it runs again.\n")
+
+
+def summarise(worlds: Sequence[tuple[int, Sequence[Scores]]], size: Size) -> dict[str, Any]:
+    """What demo.json holds: for each row of the table its figures in every world, and everything they come from.
+
+    The row ``single`` is the mean over the single-dataset models; ``best single`` is the one that has the highest
+    harmonic mean on the held-out sets, chosen by looking at them, which flatters it.
+    """
+    rows: dict[str, dict[str, list[float]]] = {}
+    best: list[str] = []
+    for _, scores in worlds:
+        single = [score for score in scores if score.method.startswith(SINGLE)]
+        top = max(single, key=lambda score: score.harmonic)
+        best.append(top.method.partition("/")[2])
+        table = {
+            "single": {name: mean([score.metrics()[name] for score in single]) for name in METRICS},
+            "best": top.metrics(),
+            **{score.method: score.metrics() for score in scores if score.method in MERGED},
+        }
+        for row, figures in table.items():
+            for name in METRICS:
+                rows.setdefault(row, {}).setdefault(name, []).append(figures[name])
+    return {
+        "format": FORMAT,
+        "seeds": [seed for seed, _ in worlds],
+        "size": {**vars(size), "single": list(size.single)},
+        "rows": rows,
+        "best_single": best,
+        "worlds": [{"seed": seed, "scores": [score.to_json() for score in scores]} for seed, scores in worlds],
+    }

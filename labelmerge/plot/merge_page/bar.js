@@ -1,0 +1,42 @@
+// The bar: search, scope, dataset switches.
+
+import { byId, data } from "./data.js";
+import { refresh, showOnly } from "./filter.js";
+import { state } from "./state.js";
+
+const PAUSE = 120; // ms without a key before the search begins
+let waiting = 0;
+
+byId("search").addEventListener("input", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => {
+    state.words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    refresh();
+  }, PAUSE);
+});
+byId("everywhere").addEventListener("change", event => {
+  state.everywhere = event.target.checked;
+  refresh();
+});
+byId("scope").addEventListener("change", event => {
+  state.scope = event.target.value;
+  refresh();
+});
+byId("clear").addEventListener("click", () => {
+  byId("search").value = "";
+  byId("scope").value = state.scope = "all";
+  state.words = [];
+  showOnly(data.datasets.keys());
+});
+byId("all-datasets").addEventListener("click", () => showOnly(data.datasets.keys()));
+document.querySelector(".switches").addEventListener("click", event => {
+  const button = event.target.closest(".switch");
+  if (!button) return;
+  const number = +button.dataset.dataset;
+  if (event.shiftKey) {
+    showOnly([number]);
+    return;
+  }
+  if (!state.off.delete(number)) state.off.add(number);
+  refresh();
+});

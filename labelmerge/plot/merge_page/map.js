@@ -1,0 +1,258 @@
+// The map: every label a mark, labels of similar meaning side by side.
+
+import { choose } from "./about.js";
+import { dragging, drawMark, fontOf, layered, pictureKeys, tip } from "./canvas.js";
+import { byId, data, datasetName, groupSize, groups, labels, members } from "./data.js";
+import { hit, kept, on, state, when } from "./state.js";
+import { inks } from "./theme.js";
+
+const PAD = 34; // pixels around the places
+const MOST = 60; // times that one can zoom in
+const canvas = byId("map-canvas");
+const layers = layered(canvas);
+const view = { k: 1, x: 0, y: 0 };
+let frame = [0, 0];
+
+const spans = [0, 1].map(axis => {
+  const values = data.places.map(place => place[axis]);
+  return [Math.min(...values), Math.max(...values)];
+});
+const places = data.places.map(place =>
+  place.map((value, axis) => {
+    const [low, high] = spans[axis]; // the map fills its frame
+    return high > low ? (value - low) / (high - low) : 0.5;
+  }),
+);
+const numbers = []; // row → its number among the labels of its text
+for (const own of members) {
+  own.forEach((row, number) => {
+    numbers[row] = number;
+  });
+}
+
+const radius = () => Math.min(7.5, 3.6 * Math.sqrt(view.k));
+const searching = () => state.words.length > 0;
+
+// Where a label lies on the canvas; labels of one text lie around one point, in a spiral.
+function at(row) {
+  const [x, y] = places[labels[row].column];
+  const [width, height] = frame;
+  const angle = 2.4 * numbers[row];
+  const out = 1.15 * radius() * Math.sqrt(numbers[row]);
+  return [
+    (PAD + x * (width - 2 * PAD)) * view.k + view.x + out * Math.cos(angle),
+    (PAD + y * (height - 2 * PAD)) * view.k + view.y + out * Math.sin(angle),
+  ];
+}
+
+// ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function drawLines(context, group) {
+  const there = group.filter(on).map(at);
+  const middle = [0, 1].map(axis => there.reduce((sum, point) => sum + point[axis], 0) / there.length);
+  context.beginPath();
+  for (const [x, y] of there) {
+    context.moveTo(...middle);
+    context.lineTo(x, y);
+  }
+  context.stroke();
+}
+
+const widths = new Map();
+function widthOf(context, name) {
+  context.font = fontOf(12);
+  context.textBaseline = "middle";
+  if (!widths.has(name)) widths.set(name, context.measureText(name).width);
+  return widths.get(name);
+}
+
+function family(row) {
+  const { group } = labels[row];
+  return group ? groups[group] : [row];
+}
+
+export function draw(stale = true) {
+  frame = [canvas.clientWidth, canvas.clientHeight];
+  const [context, width] = layers(stale, paint);
+  const size = radius();
+  const pointers = [state.chosen, state.pointed].filter(row => row !== null && on(row));
+  const special = new Set(pointers.flatMap(family).filter(on));
+  context.strokeStyle = inks.chosen;
+  context.lineWidth = 1.6;
+  for (const row of pointers) drawLines(context, family(row));
+  for (const row of special) {
+    context.fillStyle = data.datasets[labels[row].dataset].colour;
+    context.strokeStyle = pointers.includes(row) ? inks.chosen : inks.ink;
+    context.lineWidth = row === state.chosen ? 3 : 1.4;
+    drawMark(context, row, ...at(row), size * (row === state.chosen ? 1.7 : 1.25));
+  }
+  for (const row of pointers) {
+    const [x, y] = at(row);
+    const name = data.short[row];
+    const long = widthOf(context, name);
+    const right = x + 2 * size + 4;
+    const left = right + long < width ? right : x - 2 * size - 4 - long;
+    context.fillStyle = inks.paper;
+    context.globalAlpha = 0.85;
+    context.fillRect(left - 3, y - 9, long + 6, 18);
+    context.globalAlpha = 1;
+    context.fillStyle = inks.chosen;
+    context.fillText(name, left, y);
+  }
+}
+
+function paint(context, width, height) {
+  const found = labels.map((_, row) => hit(row));
+  if (byId("map-lines").checked) {
+    context.strokeStyle = inks.soft;
+    context.globalAlpha = 0.35;
+    for (const group of groups) if (group.length) drawLines(context, group);
+  }
+  context.lineWidth = 0.8;
+  context.strokeStyle = inks.paper;
+  for (const faint of [true, false]) {
+    for (const { row, dataset } of labels) {
+      if (!on(row) || (searching() && !found[row]) !== faint) continue;
+      context.globalAlpha = faint ? 0.13 : 0.92;
+      context.fillStyle = data.datasets[dataset].colour;
+      drawMark(context, row, ...at(row), radius());
+    }
+  }
+  context.globalAlpha = 1;
+  if (byId("map-names").checked) writeNames(context, width, height, found);
+}
+
+// Names stand where they cover no other name; those of the most labels come first.
+function writeNames(context, width, height, found) {
+  const taken = [];
+  const high = 7;
+  const gap = radius() + 3;
+  context.lineJoin = "round";
+  context.lineWidth = 3;
+  context.strokeStyle = inks.paper;
+  context.fillStyle = inks.ink;
+  const order = members
+    .map(rows => {
+      const shown = rows.filter(row => on(row) && (!searching() || found[row]));
+      return { first: shown[0], rank: shown.length };
+    })
+    .filter(({ rank }) => rank)
+    .sort((a, b) => b.rank - a.rank);
+  for (const { first } of order) {
+    const [x, y] = at(first);
+    if (x < 0 || y < 0 || x > width || y > height) continue;
+    const name = data.short[first];
+    const long = widthOf(context, name);
+    const inside = (left, middle) => left > 2 && left + long < width - 2 && middle > high && middle < height - high;
+    const free = (left, middle) =>
+      taken.every(box => left > box[1] || left + long < box[0] || middle - high > box[3] || middle + high < box[2]);
+    const spots = [
+      [x + gap, y],
+      [x - gap - long, y],
+      [x - long / 2, y - gap - 5],
+      [x - long / 2, y + gap + 5],
+    ];
+    const spot = spots.find(each => inside(...each) && free(...each));
+    if (!spot) continue;
+    taken.push([spot[0] - 4, spot[0] + long + 4, spot[1] - high, spot[1] + high]);
+    context.strokeText(name, ...spot);
+    context.fillText(name, ...spot);
+  }
+}
+
+// ── pointing and moving ──────────────────────────────────────────────────────────────────────────────────────────────
+
+function under(x, y) {
+  let best = null;
+  let least = 14 ** 2;
+  for (const { row } of labels) {
+    if (!on(row)) continue;
+    const [px, py] = at(row);
+    const distance = (px - x) ** 2 + (py - y) ** 2;
+    if (distance < least) [best, least] = [row, distance];
+  }
+  return best;
+}
+
+const chosenAndOn = () => state.chosen !== null && on(state.chosen);
+
+// Around the pointer, else the chosen label, else the middle; 0 shows all.
+export function zoom(by, ...centre) {
+  const k = by ? Math.max(1, Math.min(MOST, view.k * by)) : 1;
+  const fallback = chosenAndOn() ? at(state.chosen) : frame.map(length => length / 2);
+  const [x, y] = centre.length ? centre : fallback;
+  if (k === 1) Object.assign(view, { k: 1, x: 0, y: 0 });
+  else Object.assign(view, { k, x: x - ((x - view.x) * k) / view.k, y: y - ((y - view.y) * k) / view.k });
+  draw();
+}
+
+function intoView(row) {
+  const [x, y] = at(row);
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (x >= 20 && y >= 20 && x <= width - 20 && y <= height - 20) return;
+  view.x += width / 2 - x;
+  view.y += height / 2 - y;
+  draw();
+}
+
+// To the nearest label in a direction.
+function step(dx, dy) {
+  const from = chosenAndOn() ? state.chosen : labels.findIndex((_, row) => kept(row));
+  if (from < 0) return;
+  if (state.chosen !== from) {
+    choose(from);
+    return;
+  }
+  const [x, y] = at(from);
+  let best = null;
+  let least = Number.POSITIVE_INFINITY;
+  for (const { row } of labels) {
+    if (row === from || !kept(row)) continue;
+    const [px, py] = at(row);
+    const along = (px - x) * dx + (py - y) * dy;
+    const across = Math.abs((px - x) * dy) + Math.abs((py - y) * dx);
+    if (along > 0.5 && across <= 1.5 * along && along + 2 * across < least) [best, least] = [row, along + 2 * across];
+  }
+  if (best !== null) {
+    intoView(best);
+    choose(best);
+  }
+}
+
+function tipOf(row) {
+  const company = labels[row].group ? `group of ${groupSize(row)}` : "alone";
+  return `${labels[row].name} · ${datasetName(row)}\n${company}`;
+}
+
+dragging(canvas, {
+  move: (dx, dy) => {
+    view.x += dx;
+    view.y += dy;
+    draw();
+  },
+  hover: (event, x, y) => {
+    const row = x === null ? null : under(x, y);
+    tip(event, row === null ? null : tipOf(row));
+    if (row !== state.pointed) {
+      state.pointed = row;
+      draw(false);
+    }
+  },
+  click: (x, y) => {
+    const row = under(x, y);
+    if (row !== null) choose(row);
+  },
+  wheel: zoom,
+});
+pictureKeys(canvas, {
+  move: (dx, dy) => {
+    step(dx, dy);
+    return true;
+  },
+  zoom,
+  factor: 1.4,
+});
+for (const id of ["map-lines", "map-names"]) byId(id).addEventListener("change", () => draw());
+when("filter", () => draw());
+when("choice", () => draw(false));
+when("colours", () => draw());
