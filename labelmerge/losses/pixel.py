@@ -23,6 +23,7 @@ from labelmerge.losses.table import LabelTable
 _log = logging.getLogger(__name__)
 
 Kernel = Literal["auto", "chunked", "fused"]
+TableKind = Literal["none", "sets", "soft"]
 
 
 def pixel_cosine_loss(
@@ -147,11 +148,11 @@ def _pixel_losses(
         if allowed is not None:
             # An image without any allowed label has no labelled pixel; all labels keep its softmax finite.
             allowed = allowed | ~allowed.any(dim=1, keepdim=True)
-        if _takes_fused(kernel, v, allowed is not None):
+        if _takes_fused(kernel, v, allowed is not None, table):
             from labelmerge.losses.fused import fused_pixel_losses
 
             with torch.cuda.device(v.device) if v.is_cuda else nullcontext():
-                return fused_pixel_losses(v, labels, targets, tau, ignore_index, allowed)
+                return fused_pixel_losses(v, labels, targets, tau, ignore_index, allowed, table)
         v = v.to(dtype)
         height, width = targets.shape[1:]
         low = torch.einsum("nc,bchw->bnhw", labels, v)
@@ -168,13 +169,14 @@ def _pixel_losses(
         return losses
 
 
-def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool) -> bool:
+def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool, table: LabelTable | None) -> bool:
     """Whether the fused kernel is to be taken; ValueError where it is asked for and cannot be."""
     if kernel not in ("auto", "chunked", "fused"):
         raise ValueError(f"kernel must be auto, chunked or fused, not {kernel}")
     if kernel == "auto":
         suits = v.is_cuda and v.dtype != torch.float64 and v.numel() > 0
-        return suits and _fused_works(v.device, v.dtype, some_allowed)
+        kind: TableKind = "none" if table is None else "sets" if table.target is None else "soft"
+        return suits and _fused_works(v.device, v.dtype, some_allowed, kind)
     if kernel == "fused":
         if v.dtype == torch.float64:
             raise ValueError("the fused kernel computes in float32; float64 needs kernel='chunked'")
@@ -188,7 +190,7 @@ def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool) -> bool:
 
 
 @lru_cache
-def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool) -> bool:
+def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool, kind: TableKind = "none") -> bool:
     """Whether the fused kernel compiles here and agrees with the chunked one on a small example; if not, a warning."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(2, 16, 6, 7, generator=generator).to(device, dtype).requires_grad_()
@@ -196,11 +198,17 @@ def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool) -
     targets = torch.randint(4, (2, 24, 28), generator=generator).to(device)
     allowed = (torch.arange(5, device=device) < 4).expand(2, -1) if some_allowed else None
     tau = torch.full((), 0.07, device=device, requires_grad=True)
+    table = None
+    if kind != "none":
+        positive = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]).bool()
+        share = positive / positive.sum(1, keepdim=True)
+        negative = torch.rand(positive.shape, generator=generator).round(decimals=1)
+        table = LabelTable(positive, negative, share if kind == "soft" else None).to(device)
     results = []
     try:
         for kernel in ("chunked", "fused"):
             with torch.enable_grad():
-                loss = pixel_cosine_loss(v, labels, targets, tau, allowed=allowed, kernel=kernel)
+                loss = pixel_cosine_loss(v, labels, targets, tau, allowed=allowed, table=table, kernel=kernel)
             results.append((loss.detach(), *torch.autograd.grad(loss, (v, tau))))
     except torch.cuda.OutOfMemoryError:
         raise

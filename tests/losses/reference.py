@@ -92,3 +92,18 @@ def box_loss(
             embedding = F.normalize(points.mean(dim=(0, 2, 3)), dim=0)
             distances.append((embedding - teacher).abs().sum())
     return torch.stack(distances).mean()
+
+
+def random_table(labels: int, columns: int, *, soft: bool, seed: int) -> LabelTable:
+    """Each label with one to all columns; of the rest, a third competes fully, a third partly, a third not."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform() -> Tensor:
+        return torch.rand(labels, columns, dtype=torch.float64, generator=generator)
+
+    positive = uniform() < uniform()[:, :1]
+    positive[torch.arange(labels), torch.randint(columns, (labels,), generator=generator)] = True
+    kind, negative = uniform(), uniform()
+    negative[kind < 1 / 3], negative[kind > 2 / 3] = 0, 1
+    shares = uniform() * positive * (uniform() < 0.8) + 1e-3 * positive
+    return LabelTable(positive, negative, shares / shares.sum(1, keepdim=True) if soft else None)

@@ -20,6 +20,7 @@ from labelmerge.losses.bilinear import bilinear_matrix_on
 
 from .. import meta_device
 from . import reference
+from .reference import random_table
 from .test_pixel_loss import assert_same, sample
 
 
@@ -29,21 +30,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def random_table(labels: int, columns: int, *, soft: bool, seed: int) -> LabelTable:
-    """Each label with one to all columns; of the rest, a third competes fully, a third partly, a third not."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform() -> Tensor:
-        return torch.rand(labels, columns, dtype=torch.float64, generator=generator)
-
-    positive = uniform() < uniform()[:, :1]
-    positive[torch.arange(labels), torch.randint(columns, (labels,), generator=generator)] = True
-    kind, negative = uniform(), uniform()
-    negative[kind < 1 / 3], negative[kind > 2 / 3] = 0, 1
-    shares = uniform() * positive * (uniform() < 0.8) + 1e-3 * positive
-    return LabelTable(positive, negative, shares / shares.sum(1, keepdim=True) if soft else None)
 
 
 def plain_table(columns: int, **more: Any) -> LabelTable:
