@@ -2,5 +2,6 @@
 
 from labelmerge.losses.box import box_embedding_loss
 from labelmerge.losses.pixel import pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.losses.table import LabelTable
 
-__all__ = ["box_embedding_loss", "pixel_cosine_loss", "trimmed_pixel_cosine_loss"]
+__all__ = ["LabelTable", "box_embedding_loss", "pixel_cosine_loss", "trimmed_pixel_cosine_loss"]

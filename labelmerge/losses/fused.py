@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from labelmerge.losses import kernels
 from labelmerge.losses.bilinear import bilinear_gaps, bilinear_matrix
+from labelmerge.losses.table import LabelTable
 
 # One warp is one program: its 32 lanes lie along a row of gaps, whose logits are neighbours in memory.
 _LANES = 32
@@ -28,7 +29,13 @@ def is_interpreted() -> bool:
 
 
 def fused_pixel_losses(
-    v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor, ignore_index: int, allowed: Tensor | None
+    v: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    tau: Tensor,
+    ignore_index: int,
+    allowed: Tensor | None,
+    table: LabelTable | None = None,
 ) -> Tensor:
     """The losses [B, H, W] in float32, 0 where there is no label; NaN where a target is no class.
 
@@ -39,8 +46,9 @@ def fused_pixel_losses(
         targets: [B, H, W], integers of any kind.
         tau: float32, a scalar.
         allowed: bool [B, N] with at least one in each row, or None.
+        table: on the device of `v`, with L labels, which the targets then are; or None.
     """
-    losses: Tensor = _PixelLosses.apply(v, labels, targets.contiguous(), tau, ignore_index, allowed)
+    losses: Tensor = _PixelLosses.apply(v, labels, targets.contiguous(), tau, ignore_index, allowed, table)
     return losses
 
 
@@ -68,7 +76,14 @@ class _PixelLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, v: Tensor, labels: Tensor, targets: Tensor, tau: Tensor, ignore_index: int, allowed: Tensor | None
+        ctx: Any,
+        v: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        tau: Tensor,
+        ignore_index: int,
+        allowed: Tensor | None,
+        table: LabelTable | None,
     ) -> Tensor:
         (batch, channels, h, w), (height, width), count = v.shape, targets.shape[1:], len(labels)
         flat = v.flatten(2)
@@ -86,23 +101,27 @@ class _PixelLosses(torch.autograd.Function):
         )
         rows, columns = _gaps(h, height, v.device), _gaps(w, width, v.device)
         losses, scale, half, lse, surplus = low.new_empty(5, batch, height, width).unbind()
+        bias, wanted, positives, counts, classes, stride, most = _of_table(table)
+        pulls = None if table is None else torch.empty_like(lse)
         (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_FORWARD)
         grid = ((h + 1) * parts_y * parts_x, _blocks(batch * (w + 1), _LANES))
         kernels.forward[grid](
             low, products, tau, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
             losses, scale, half, lse, surplus,
-            batch, count, h, w, height, width, ignore_index,
-            allowed is not None, _LABELS_FORWARD, parts_y, parts_x, pixels_y, pixels_x, _LANES,
+            bias, wanted, positives, counts, pulls,
+            batch, count, h, w, height, width, ignore_index, classes, stride, most,
+            allowed is not None, table is not None, _LABELS_FORWARD,
+            parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
-        ctx.save_for_backward(v, labels, targets, tau, allowed, low, scale, half, lse, surplus)
-        ctx.ignore_index = ignore_index
+        ctx.save_for_backward(v, labels, targets, tau, allowed, low, scale, half, lse, surplus, bias, wanted, pulls)
+        ctx.ignore_index, ctx.classes, ctx.stride = ignore_index, classes, stride
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        v, labels, targets, tau, allowed, low, scale, half, lse, surplus = ctx.saved_tensors
+        v, labels, targets, tau, allowed, low, scale, half, lse, surplus, bias, wanted, pulls = ctx.saved_tensors
         (batch, _, h, w), (height, width), count = v.shape, targets.shape[1:], len(labels)
         rows, columns = _gaps(h, height, v.device), _gaps(w, width, v.device)
         grad = grad.masked_fill(targets == ctx.ignore_index, 0)
@@ -117,8 +136,10 @@ class _PixelLosses(torch.autograd.Function):
         kernels.backward[grid](
             low, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
             scale, lse, grad * scale, grad_low,
-            batch, count, h, w, height, width,
-            allowed is not None, _LABELS_BACKWARD, _ROWS_BACKWARD, parts_y, parts_x, pixels_y, pixels_x, _LANES,
+            bias, wanted, pulls,
+            batch, count, h, w, height, width, ctx.classes, ctx.stride,
+            allowed is not None, bias is not None, _LABELS_BACKWARD, _ROWS_BACKWARD,
+            parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
         # surplus is d loss / d log(scale), scale is 1 / (|V| tau), and half is -d log(scale) / d |V|².
@@ -129,7 +150,17 @@ class _PixelLosses(torch.autograd.Function):
             grad_v = _gradient_of_v(v, labels, grad_low, grad_scale.mul_(half).neg_())
         if ctx.needs_input_grad[1]:
             grad_labels = _matmul(grad_low, v.flatten(2).to(grad_low.dtype).transpose(1, 2)).sum(0)
-        return grad_v, grad_labels, None, grad_tau, None, None
+        return grad_v, grad_labels, None, grad_tau, None, None, None
+
+
+def _of_table(
+    table: LabelTable | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, int, int, int]:
+    """What the kernels read: bias, wanted, columns and counts; how many labels, how long their rows, most positives."""
+    if table is None:
+        return None, None, None, None, 0, 0, 0
+    bias, wanted = (each if each is None else each.float() for each in (table.bias, table.wanted))
+    return bias, wanted, table.columns, table.counts, *table.bias.shape, table.columns.shape[1]
 
 
 def _gradient_of_v(v: Tensor, labels: Tensor, grad_low: Tensor, grad_square: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 
 NOTHING = tl.constexpr(-3.0e38)  # the logit of a label that does not take part: finite, so that 0 · ∞ cannot arise
+FLOOR = tl.constexpr(-1.0e37)  # of log-sum-exps: above NOTHING, so that nothing has a gradient where none takes part
+NOWHERE = tl.constexpr(3.0e38)  # the log-sum-exp of a pixel without a label: it has no gradient
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
@@ -42,14 +44,42 @@ def _pixels(starts, shares, gap, first, COUNT: tl.constexpr, inside):
 
 
 @triton.jit
+def _mix_of(cells, w, some, above, below, left, right, share_y, share_x):
+    """The mixture at each pixel from `cells`, pointers to its lower right ones; 0 where not `some`."""
+    return _mix(
+        tl.load(cells - w - 1, mask=some & above & left[None, None, :], other=0.0),
+        tl.load(cells - w, mask=some & above & right[None, None, :], other=0.0),
+        tl.load(cells - 1, mask=some & below & left[None, None, :], other=0.0),
+        tl.load(cells, mask=some & below & right[None, None, :], other=0.0),
+        share_y, share_x,
+    )  # fmt: skip
+
+
+@triton.jit
+def _entries(table, rows, first, LABELS: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr, LANES: tl.constexpr):
+    """LABELS entries from `first` on of each pixel's row of the table, as [LABELS, PY, PX, LANES].
+
+    They are read by fours, which the rows' padding allows, without a mask. Pixels near each other mostly share a row.
+    """
+    fours = first + 4 * tl.arange(0, LABELS // 4)[:, None] + tl.arange(0, 4)[None, :]
+    entries = tl.load(table + (rows[None, None, :, :, :] + fours[:, :, None, None, None]))
+    return tl.reshape(entries, (LABELS, PY, PX, LANES))
+
+
+@triton.jit
 def forward(
     low, products, tau, targets, allowed, starts_y, shares_y, starts_x, shares_x,
     losses, scales, halves, lses, surpluses,
-    batch, count, h, w, height, width, ignore,
-    HAS_ALLOWED: tl.constexpr, LABELS: tl.constexpr, PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr,
-    PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
+    bias, wanted, columns, counts, pulls,
+    batch, count, h, w, height, width, ignore, classes, stride, most_columns,
+    HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """One part of each of LANES gaps of one row: all labels, with a running maximum and sum."""
+    """One part of each of LANES gaps of one row: all labels, with a running maximum and sum.
+
+    With a table, its [classes, stride] `bias` is added to the logits, which leaves out a pixel's positives; they follow
+    one by one from the list `columns` [classes, most_columns]. What is said of labels here is then meant of columns.
+    """
     part = tl.program_id(0) % (PARTS_Y * PARTS_X)
     i = tl.program_id(0) // (PARTS_Y * PARTS_X)
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
@@ -89,6 +119,13 @@ def forward(
     tl.store(halves + pixel, tl.where(certain, 0.5 / square, 0.0), mask=exist)
     scale2 = scale * LOG2E  # logits are kept to base 2, the base of the hardware's exponential
 
+    if HAS_TABLE:
+        target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int64)
+        is_class = (target >= 0) & (target < classes)
+        found = exist & (target != ignore) & is_class
+        row_of = tl.where(is_class, target, 0)
+        rows = row_of * stride
+
     plane = h * w
     corner = image * count * plane + i * w + j
     most = tl.full([PIXELS_Y, PIXELS_X, LANES], NOTHING, tl.float32)
@@ -111,8 +148,14 @@ def forward(
             takes_part = tl.load(allowed + image[None, :] * count + label, mask=ask, other=0) != 0
         else:
             takes_part = is_label & inside[None, :]
-        bias = tl.where(takes_part, 0.0, NOTHING)
-        z = raw * scale2[None, :, :, :] + bias[:, None, None, :]
+        if HAS_TABLE:
+            shift = _entries(bias, rows, first, LABELS, PIXELS_Y, PIXELS_X, LANES)
+            if HAS_ALLOWED:
+                shift = tl.where(takes_part[:, None, None, :], shift, NOTHING)
+            z = raw * scale2[None, :, :, :] + shift
+        else:
+            shift = tl.where(takes_part, 0.0, NOTHING)
+            z = raw * scale2[None, :, :, :] + shift[:, None, None, :]
         now = tl.maximum(most, tl.max(z, 0))
         weight = tl.exp2(z - now[None, :, :, :])
         fade = tl.exp2(most - now)
@@ -120,36 +163,80 @@ def forward(
         mean = mean * fade + tl.sum(weight * raw, 0)
         most = now
 
-    target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int64)
-    labelled = exist & (target != ignore)
-    is_class = (target >= 0) & (target < count)
-    found = labelled & is_class
-    owns = low + corner[None, None, :] + tl.where(found, target, 0) * plane
-    own = _mix(
-        tl.load(owns - w - 1, mask=found & above & left[None, None, :], other=0.0),
-        tl.load(owns - w, mask=found & above & right[None, None, :], other=0.0),
-        tl.load(owns - 1, mask=found & below & left[None, None, :], other=0.0),
-        tl.load(owns, mask=found & below & right[None, None, :], other=0.0),
-        share_y, share_x,
-    )  # fmt: skip
-    lse = most + tl.log2(total)
-    loss = (lse - own * scale2) * LN2
-    if HAS_ALLOWED:
-        may = tl.load(allowed + image[None, None, :] * count + target, mask=found, other=1) != 0
-        loss = tl.where(may, loss, float("inf"))
-    loss = tl.where(is_class, loss, float("nan"))
-    tl.store(losses + pixel, tl.where(labelled, loss, 0.0), mask=exist)
-    tl.store(lses + pixel, lse, mask=exist)
-    tl.store(surpluses + pixel, (mean / total - own) * (scale2 * LN2), mask=exist)
+    if HAS_TABLE:
+        # What competes is done, and makes way for the positives.
+        neg = most + tl.log2(total)
+        neg_mean = mean / tl.maximum(total, 1.0)
+        most = tl.full([PIXELS_Y, PIXELS_X, LANES], NOTHING, tl.float32)
+        total = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
+        mean = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
+        asked = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
+        lost = row_of < 0  # none
+        own_count = tl.load(counts + row_of, mask=found, other=0)
+        for k in range(0, tl.max(tl.max(tl.max(own_count, 2), 1), 0)):
+            one = k < own_count
+            column = tl.load(columns + row_of * most_columns + k, mask=one, other=0)
+            owns = low + corner[None, None, :] + column * plane
+            raw_own = _mix_of(owns, w, one, above, below, left, right, share_y, share_x)
+            if wanted is not None:
+                share = tl.load(wanted + rows + column, mask=one, other=0.0)
+                asked += share * raw_own
+            if HAS_ALLOWED:
+                may = tl.load(allowed + image[None, None, :] * count + column, mask=one, other=0) != 0
+                if wanted is not None:
+                    lost = lost | (one & (may == 0) & (share > 0))
+                one = one & may
+            z_own = tl.where(one, raw_own * scale2, NOTHING)
+            now_own = tl.maximum(most, z_own)
+            weight_own = tl.where(one, tl.exp2(z_own - now_own), 0.0)
+            fade_own = tl.exp2(most - now_own)
+            total = total * fade_own + weight_own
+            mean = mean * fade_own + weight_own * raw_own
+            most = now_own
+        pos = tl.maximum(most + tl.log2(total), NOTHING)
+        more = tl.log2(1.0 + tl.exp2(-tl.abs(neg - pos)))
+        lse = tl.maximum(neg, pos) + more
+        surplus = tl.exp2(neg - lse)
+        if wanted is None:
+            loss = (tl.maximum(neg - pos, 0.0) + more) * LN2
+            lost = pos < FLOOR  # none of them is allowed
+            surplus = surplus * (neg_mean - mean / tl.maximum(total, 1.0))
+        else:
+            loss = (lse - asked * scale2) * LN2
+            surplus = surplus * neg_mean + tl.exp2(pos - lse) * mean / tl.maximum(total, 1.0) - asked
+        loss = tl.where(lost, float("inf"), loss)
+        loss = tl.where(is_class, loss, float("nan"))
+        tl.store(losses + pixel, tl.where(exist & (target != ignore), loss, 0.0), mask=exist)
+        tl.store(lses + pixel, tl.where(found, tl.maximum(lse, FLOOR), NOWHERE), mask=exist)
+        # So that exp(z - pull) is a positive's share of them, exp(z - pos), times the probability of the others.
+        tl.store(pulls + pixel, tl.where(found, pos - neg + lse, NOWHERE), mask=exist)
+        tl.store(surpluses + pixel, surplus * (scale2 * LN2), mask=exist)
+    else:
+        target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int64)
+        labelled = exist & (target != ignore)
+        is_class = (target >= 0) & (target < count)
+        found = labelled & is_class
+        owns = low + corner[None, None, :] + tl.where(found, target, 0) * plane
+        own = _mix_of(owns, w, found, above, below, left, right, share_y, share_x)
+        lse = most + tl.log2(total)
+        loss = (lse - own * scale2) * LN2
+        if HAS_ALLOWED:
+            may = tl.load(allowed + image[None, None, :] * count + target, mask=found, other=1) != 0
+            loss = tl.where(may, loss, float("inf"))
+        loss = tl.where(is_class, loss, float("nan"))
+        tl.store(losses + pixel, tl.where(labelled, loss, 0.0), mask=exist)
+        tl.store(lses + pixel, lse, mask=exist)
+        tl.store(surpluses + pixel, (mean / total - own) * (scale2 * LN2), mask=exist)
 
 
 @triton.jit
 def backward(
     low, targets, allowed, starts_y, shares_y, starts_x, shares_x,
     scales, lses, strengths, grad_low,
-    batch, count, h, w, height, width,
-    HAS_ALLOWED: tl.constexpr, LABELS: tl.constexpr, ROWS: tl.constexpr, PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr,
-    PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
+    bias, wanted, pulls,
+    batch, count, h, w, height, width, classes, stride,
+    HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr, ROWS: tl.constexpr,
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """LABELS labels of ROWS · (LANES - 1) cells, from above to below.
 
@@ -194,11 +281,28 @@ def backward(
                 a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
                 share_y[None, :, :, None], share_x[None, None, :, :],
             )  # fmt: skip
-            softmax = tl.exp2(raw * scale2[None, :, :, :] - lse[None, :, :, :])
-            if HAS_ALLOWED:
-                softmax = tl.where(takes_part[:, None, None, :], softmax, 0.0)
-            hot = target[None, :, :, :] == label[:, :, None, None]
-            grad = tl.where(hot, softmax - 1.0, softmax) * strength[None, :, :, :]
+            if HAS_TABLE:
+                rows = tl.where((target >= 0) & (target < classes), target, 0).to(tl.int64) * stride
+                shift = _entries(bias, rows, tl.program_id(0) * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
+                is_own = shift == float("-inf")
+                if wanted is None:
+                    pull = tl.load(pulls + pixel, mask=exist, other=0.0)
+                    shift = tl.where(is_own, -pull[None, :, :, :], shift - lse[None, :, :, :])
+                    grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
+                    grad = tl.where(is_own, -grad, grad)
+                else:
+                    shift = tl.where(is_own, 0.0, shift) - lse[None, :, :, :]
+                    grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
+                    grad -= _entries(wanted, rows, tl.program_id(0) * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
+                if HAS_ALLOWED:
+                    grad = tl.where(takes_part[:, None, None, :], grad, 0.0)
+                grad = grad * strength[None, :, :, :]
+            else:
+                softmax = tl.exp2(raw * scale2[None, :, :, :] - lse[None, :, :, :])
+                if HAS_ALLOWED:
+                    softmax = tl.where(takes_part[:, None, None, :], softmax, 0.0)
+                hot = target[None, :, :, :] == label[:, :, None, None]
+                grad = tl.where(hot, softmax - 1.0, softmax) * strength[None, :, :, :]
             # To the columns, [LABELS, PIXELS_Y, LANES], then to the rows.
             to_right = tl.sum(grad * share_x[None, None, :, :], 2)
             to_left = tl.sum(grad, 2) - to_right

@@ -8,25 +8,22 @@ products of neighbouring embeddings.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from labelmerge.losses.bilinear import bilinear_matrix_on, rows_read
+from labelmerge.losses.bilinear import bilinear_matrix_on
+from labelmerge.losses.chunked import CrossEntropy, TableCrossEntropy
+from labelmerge.losses.table import LabelTable
 
 _log = logging.getLogger(__name__)
 
 Kernel = Literal["auto", "chunked", "fused"]
-
-# How many of the B·N·H·W logits exist at one time: on a CPU about what its caches hold, elsewhere what keeps it busy.
-_CHUNK = {"cpu": 1 << 20}
-_CHUNK_ELSEWHERE = 1 << 25
+TableKind = Literal["none", "sets", "soft"]
 
 
 def pixel_cosine_loss(
@@ -37,6 +34,7 @@ def pixel_cosine_loss(
     ignore_index: int = 255,
     *,
     allowed: Tensor | None = None,
+    table: LabelTable | None = None,
     reduction: Literal["mean", "none"] = "mean",
     kernel: Kernel = "auto",
 ) -> Tensor:
@@ -51,12 +49,15 @@ def pixel_cosine_loss(
     Args:
         v: pixel embeddings [B, C, h, w] of any length, any float dtype.
         labels: label vectors [N, C] of unit length.
-        targets: class of each pixel [B, H, W], integers in 0..N-1 or `ignore_index`. Any size; it need not be a
-            multiple of h×w.
+        targets: class of each pixel [B, H, W], integers in 0..N-1 (with `table`: its label, in 0..L-1) or
+            `ignore_index`. Any size; it need not be a multiple of h×w.
         tau: the temperature, positive: a number or a tensor with one element.
         ignore_index: the target that means "no label".
         allowed: bool [B, N]; the softmax of an image runs over its own allowed labels only (all by default). A pixel
-            whose label is not allowed has an infinite loss.
+            whose label is not allowed has an infinite loss; with `table`, one that none of its label's positives is
+            allowed for, or not all that `table.target` asks for.
+        table: what each label may stand for and what competes with it, on the device of `v` (docs/losses.md). None,
+            the default, is the table of N labels with one column each, against which all others compete fully.
         reduction: ``"mean"`` over all labelled pixels of the batch together (0 where there are none), or ``"none"``.
         kernel: ``"chunked"``, in torch, on any device; ``"fused"``, in Triton, on CUDA and not in float64; or
             ``"auto"``, which takes the fused one where it works.
@@ -65,10 +66,10 @@ def pixel_cosine_loss(
         A scalar, or with ``reduction="none"`` the losses [B, H, W], 0 where there is no label.
 
     Raises:
-        ValueError: shapes that do not fit, an `ignore_index` that is one of the N classes, or a kernel that there is
-            not or that cannot run here.
+        ValueError: shapes that do not fit, an `ignore_index` that is one of the N classes (L labels), a table that is
+            on another device, or a kernel that there is not or that cannot run here.
     """
-    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, kernel)
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, table, kernel)
     if reduction == "none":
         return losses
     return losses.sum() / (targets != ignore_index).sum().clamp(min=1)
@@ -82,6 +83,7 @@ def trimmed_pixel_cosine_loss(
     ignore_index: int = 255,
     *,
     allowed: Tensor | None = None,
+    table: LabelTable | None = None,
     drop: float = 0.3,
     kernel: Kernel = "auto",
 ) -> Tensor:
@@ -100,7 +102,7 @@ def trimmed_pixel_cosine_loss(
     """
     if not 0 <= drop < 1:
         raise ValueError(f"drop must be at least 0 and below 1, not {drop}")
-    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, kernel).flatten(1)
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, table, kernel).flatten(1)
     labelled = (targets != ignore_index).flatten(1)
     dropped = (drop * labelled.sum(dim=1, keepdim=True)).long()
     # Sorted rather than compared with a quantile, so that ties do not change how many are dropped. Unlabelled
@@ -119,6 +121,7 @@ def _pixel_losses(
     tau: Tensor | float,
     ignore_index: int,
     allowed: Tensor | None,
+    table: LabelTable | None,
     kernel: Kernel,
 ) -> Tensor:
     """The losses [B, H, W], 0 where there is no label."""
@@ -128,8 +131,14 @@ def _pixel_losses(
         raise ValueError(f"targets {tuple(targets.shape)} are not [B, H, W] with the B of v {tuple(v.shape)}")
     if allowed is not None and allowed.shape != (v.shape[0], labels.shape[0]):
         raise ValueError(f"allowed {tuple(allowed.shape)} is not [B, N] = [{v.shape[0]}, {labels.shape[0]}]")
-    if 0 <= ignore_index < labels.shape[0]:
-        raise ValueError(f"ignore_index {ignore_index} is also one of the {labels.shape[0]} classes")
+    classes, columns = (labels.shape[0],) * 2 if table is None else table.positive.shape
+    if columns != labels.shape[0]:
+        raise ValueError(f"the table [{classes}, {columns}] is not [L, N] with N = {labels.shape[0]}")
+    if table is not None and table.bias.device != v.device:
+        raise ValueError(f"the table is on {table.bias.device}, v on {v.device}: take it there once, by table.to")
+    if 0 <= ignore_index < classes:
+        kind = "classes" if table is None else "labels"
+        raise ValueError(f"ignore_index {ignore_index} is also one of the {classes} {kind}")
     # bfloat16 logits over a temperature of 0.07 would be noise, so the caller's autocast does not reach in here.
     with torch.autocast(v.device.type, enabled=False):
         dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
@@ -139,28 +148,35 @@ def _pixel_losses(
         if allowed is not None:
             # An image without any allowed label has no labelled pixel; all labels keep its softmax finite.
             allowed = allowed | ~allowed.any(dim=1, keepdim=True)
-        if _takes_fused(kernel, v, allowed is not None):
+        if _takes_fused(kernel, v, allowed is not None, table):
             from labelmerge.losses.fused import fused_pixel_losses
 
             with torch.cuda.device(v.device) if v.is_cuda else nullcontext():
-                return fused_pixel_losses(v, labels, targets, tau, ignore_index, allowed)
+                return fused_pixel_losses(v, labels, targets, tau, ignore_index, allowed, table)
         v = v.to(dtype)
         height, width = targets.shape[1:]
         low = torch.einsum("nc,bchw->bnhw", labels, v)
         scale = _upsampled_length(v, height, width).reciprocal() / tau
         targets = targets.long()
         labelled = targets != ignore_index
-        losses: Tensor = _CrossEntropy.apply(low, scale, targets.masked_fill(~labelled, 0), labelled, allowed)
+        targets = targets.masked_fill(~labelled, 0)
+        losses: Tensor
+        if table is None:
+            losses = CrossEntropy.apply(low, scale, targets, labelled, allowed)
+        else:
+            bias, wanted = (each if each is None else each.to(dtype) for each in (table.bias, table.wanted))
+            losses = TableCrossEntropy.apply(low, scale, targets, labelled, allowed, table, bias, wanted)
         return losses
 
 
-def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool) -> bool:
+def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool, table: LabelTable | None) -> bool:
     """Whether the fused kernel is to be taken; ValueError where it is asked for and cannot be."""
     if kernel not in ("auto", "chunked", "fused"):
         raise ValueError(f"kernel must be auto, chunked or fused, not {kernel}")
     if kernel == "auto":
         suits = v.is_cuda and v.dtype != torch.float64 and v.numel() > 0
-        return suits and _fused_works(v.device, v.dtype, some_allowed)
+        kind: TableKind = "none" if table is None else "sets" if table.target is None else "soft"
+        return suits and _fused_works(v.device, v.dtype, some_allowed, kind)
     if kernel == "fused":
         if v.dtype == torch.float64:
             raise ValueError("the fused kernel computes in float32; float64 needs kernel='chunked'")
@@ -174,7 +190,7 @@ def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool) -> bool:
 
 
 @lru_cache
-def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool) -> bool:
+def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool, kind: TableKind = "none") -> bool:
     """Whether the fused kernel compiles here and agrees with the chunked one on a small example; if not, a warning."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(2, 16, 6, 7, generator=generator).to(device, dtype).requires_grad_()
@@ -182,11 +198,17 @@ def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool) -
     targets = torch.randint(4, (2, 24, 28), generator=generator).to(device)
     allowed = (torch.arange(5, device=device) < 4).expand(2, -1) if some_allowed else None
     tau = torch.full((), 0.07, device=device, requires_grad=True)
+    table = None
+    if kind != "none":
+        positive = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]).bool()
+        share = positive / positive.sum(1, keepdim=True)
+        negative = torch.rand(positive.shape, generator=generator).round(decimals=1)
+        table = LabelTable(positive, negative, share if kind == "soft" else None).to(device)
     results = []
     try:
         for kernel in ("chunked", "fused"):
             with torch.enable_grad():
-                loss = pixel_cosine_loss(v, labels, targets, tau, allowed=allowed, kernel=kernel)
+                loss = pixel_cosine_loss(v, labels, targets, tau, allowed=allowed, table=table, kernel=kernel)
             results.append((loss.detach(), *torch.autograd.grad(loss, (v, tau))))
     except torch.cuda.OutOfMemoryError:
         raise
@@ -222,59 +244,3 @@ def _upsampled_length(v: Tensor, height: int, width: int) -> Tensor:
     with torch.no_grad():
         floor = 16 * torch.finfo(v.dtype).eps * (rows @ itself @ columns.T) + 1e-24
     return torch.where(square > floor, square, floor).sqrt()
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy [B, H, W] of the logits ``scale · upsampled(low)``, a few rows at a time; computed again backward.
-
-    low [B, N, h, w], scale [B, H, W], targets int64 [B, H, W] within 0..N-1, labelled bool [B, H, W], allowed bool
-    [B, N] or None.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, low: Tensor, scale: Tensor, targets: Tensor, labelled: Tensor, allowed: Tensor | None
-    ) -> Tensor:
-        ctx.save_for_backward(low, scale, targets, labelled, allowed)
-        losses = torch.empty_like(scale)
-        for here, raw, _, _, _ in _chunks(low, scale):
-            logits = _logits(raw, scale[:, here], allowed)
-            own = logits.gather(1, targets[:, None, here]).squeeze(1)
-            losses[:, here] = logits.logsumexp(1) - own
-        return losses.masked_fill_(~labelled, 0)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        low, scale, targets, labelled, allowed = ctx.saved_tensors
-        grad = grad.masked_fill(~labelled, 0)
-        grad_low, grad_scale = torch.zeros_like(low), torch.empty_like(scale)
-        for here, raw, read, rows, columns in _chunks(low, scale):
-            scale_here, grad_here, target = scale[:, None, here], grad[:, None, here], targets[:, None, here]
-            # d loss / d logits = softmax - one-hot
-            out = _logits(raw, scale[:, here], allowed).softmax(1).mul_(grad_here)
-            out.scatter_(1, target, out.gather(1, target) - grad_here)
-            grad_scale[:, here] = (out * raw).sum(1)
-            grad_low[:, :, read] += rows.T @ (out.mul_(scale_here) @ columns)
-        return grad_low, grad_scale, None, None, None
-
-
-def _logits(raw: Tensor, scale: Tensor, allowed: Tensor | None) -> Tensor:
-    logits = raw * scale[:, None]
-    return logits if allowed is None else logits.masked_fill_(~allowed[:, :, None, None], -torch.inf)
-
-
-def _chunks(low: Tensor, scale: Tensor) -> Iterator[tuple[slice, Tensor, slice, Tensor, Tensor]]:
-    """Some output rows at a time: (which, their upsampled logits, the low rows they read, weights of rows, of columns).
-
-    The upsampled logits [B, N, rows, W] are ``weights_rows @ low[:, :, read] @ weights_columns.T``.
-    """
-    (batch, count, h, w), (height, width) = low.shape, scale.shape[1:]
-    rows = bilinear_matrix_on(h, height, low.device, low.dtype)
-    columns = bilinear_matrix_on(w, width, low.device, low.dtype)
-    step = max(1, _CHUNK.get(low.device.type, _CHUNK_ELSEWHERE) // (batch * count * width))
-    for first in range(0, height, step):
-        here = slice(first, min(first + step, height))
-        read = slice(*rows_read(h, here.start, here.stop, height))
-        weights = rows[here, read]
-        yield here, weights @ low[:, :, read] @ columns.T, read, weights, columns

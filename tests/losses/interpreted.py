@@ -5,15 +5,17 @@ Prints for each case of `CASES` how far its losses and gradients are off, as one
 
 from __future__ import annotations
 
+import importlib
 import json
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from labelmerge.losses import pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.losses import LabelTable, pixel_cosine_loss, trimmed_pixel_cosine_loss
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Case:
     ignore: int = 255
     ignored: float = 0.25  # the share of pixels without a label
     subsets: bool = False
+    table: str = ""  # "sets" or "soft", at random, of 4 labels; "alone", where nothing competes
     channels_last: bool = False
     trimmed: bool = False
 
@@ -53,6 +56,23 @@ CASES = {
     "bfloat16": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16),
     "bfloat16, channels last": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16, channels_last=True),
     "float16": Case((3, 4), (12, 16), channels=16, dtype=torch.float16),
+    "sets": Case((3, 4), (12, 16), labels=37, table="sets", trimmed=True),
+    "soft": Case((3, 4), (12, 16), labels=9, table="soft", trimmed=True),
+    "sets, odd sizes": Case((4, 5), (15, 17), labels=9, targets=torch.uint8, table="sets"),
+    "soft, odd sizes": Case((4, 5), (15, 17), labels=18, targets=torch.int16, ignore=-1, table="soft"),
+    "sets, one cell": Case((1, 1), (9, 7), labels=3, table="sets"),
+    "soft, smaller": Case((7, 8), (4, 3), labels=3, table="soft"),
+    "sets, several programs": Case((18, 2), (36, 4), batch=1, labels=5, table="sets"),
+    "sets, one column": Case((3, 3), (12, 12), labels=1, table="sets"),
+    "sets, hot": Case((3, 3), (12, 12), tau=100.0, table="sets"),
+    "sets, cold": Case((3, 3), (12, 12), tau=1e-3, table="sets"),
+    "soft, cold": Case((3, 3), (12, 12), tau=1e-3, table="soft"),
+    "nothing labelled, sets": Case((3, 3), (12, 12), ignored=1, table="sets"),
+    "nothing competes": Case((3, 3), (12, 12), table="alone"),
+    "sets within subsets": Case((3, 3), (12, 12), batch=3, labels=9, subsets=True, table="sets"),
+    "soft within subsets": Case((3, 3), (12, 12), batch=3, labels=9, subsets=True, table="soft"),
+    "sets, bfloat16": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16, table="sets"),
+    "soft, bfloat16": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16, table="soft"),
 }
 
 
@@ -66,42 +86,53 @@ def off_by(case: Case) -> dict[str, float]:
     labels = F.normalize(torch.randn(case.labels, case.channels, generator=generator), dim=1).requires_grad_()
     tau = torch.tensor(case.tau, requires_grad=True)
     weights = torch.rand(case.batch, *case.size, generator=generator)
-    allowed = None
+    table: LabelTable | None = None
+    if case.table:
+        table = random = reference["random_table"](4, case.labels, soft=case.table == "soft", seed=0)
+        if case.table == "alone":
+            table = LabelTable(random.positive, torch.zeros_like(random.negative))
+    allowed, classes = None, case.labels if table is None else 4
+    # Which labels an image may have.
+    reached = torch.ones(case.batch, classes, dtype=torch.bool)
     if case.subsets:
         allowed = torch.rand(case.batch, case.labels, generator=generator) < 0.5
         allowed[:, 0] = True
-        chosen = torch.multinomial(allowed.float(), case.size[0] * case.size[1], replacement=True, generator=generator)
-        targets = chosen.view(case.batch, *case.size)
-    else:
-        targets = torch.randint(case.labels, (case.batch, *case.size), generator=generator)
+        if table is None:
+            reached = allowed
+        else:
+            allowed[0] |= table.positive[0]
+            allowed[1:] |= table.positive[1]
+            hits = table.positive & allowed[:, None]
+            reached = hits.any(2) if case.table == "sets" else (hits == table.positive).all(2)
+    chosen = torch.multinomial(reached.float(), case.size[0] * case.size[1], replacement=True, generator=generator)
+    targets = chosen.view(case.batch, *case.size)
     targets[torch.rand(targets.shape, generator=generator) < case.ignored] = case.ignore
 
-    losses = pixel_cosine_loss(
-        v, labels, targets.to(case.targets), tau, case.ignore, allowed=allowed, reduction="none", kernel="fused"
-    )
+    more: dict[str, Any] = {"allowed": allowed, "table": table, "kernel": "fused"}
+    losses = pixel_cosine_loss(v, labels, targets.to(case.targets), tau, case.ignore, reduction="none", **more)
     ours = torch.autograd.grad((losses * weights).sum(), (v, labels, tau))
     exact = [x.detach().double().requires_grad_() for x in (v, labels, tau)]
-    literal = reference["pixel_losses"](exact[0], exact[1], targets, exact[2], case.ignore, allowed)
+    literal = reference["pixel_losses"](exact[0], exact[1], targets, exact[2], case.ignore, allowed, table)
     wanted = torch.autograd.grad((literal * weights).sum(), exact)
     found = {"losses": float(((losses - literal).abs() / (1 + literal)).max().detach())}
     for name, mine, theirs in zip(("v", "labels", "tau"), ours, wanted, strict=True):
         # Zero where there is nothing to learn (one label); then the error is taken as it is.
         found[name] = float((mine - theirs).norm() / theirs.norm().clamp(min=1e-3))
     if case.trimmed:
-        loss = trimmed_pixel_cosine_loss(v, labels, targets, tau, case.ignore, kernel="fused")
-        literal = reference["trimmed_loss"](exact[0], exact[1], targets, exact[2], case.ignore)
+        loss = trimmed_pixel_cosine_loss(v, labels, targets, tau, case.ignore, **more)
+        literal = reference["trimmed_loss"](exact[0], exact[1], targets, exact[2], case.ignore, table=table)
         found["trimmed"] = float(((loss - literal).abs() / (1 + literal)).detach())
     return found
 
 
-def odd_targets() -> dict[str, float]:
+def odd_targets(table: LabelTable | None = None) -> dict[str, float]:
     """The losses of a label that its image is not allowed, and of a target that is no class; then their gradients."""
     v = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     targets = torch.zeros(1, 8, 8, dtype=torch.long)
     targets[0, 0, 0], targets[0, 7, 7] = 1, 9
     allowed = torch.tensor([[True, False, True]])
     losses = pixel_cosine_loss(
-        v, torch.eye(4)[:3], targets, 0.1, allowed=allowed, reduction="none", kernel="fused"
+        v, torch.eye(4)[:3], targets, 0.1, allowed=allowed, table=table, reduction="none", kernel="fused"
     ).flatten()
     (grad,) = torch.autograd.grad(losses[1:-1].sum(), v)
     losses = losses.detach()
@@ -113,6 +144,28 @@ def odd_targets() -> dict[str, float]:
     }
 
 
+def let_loops_count() -> None:
+    """Mend Triton's interpreter up to 3.6, which counts loops with arrays that NumPy 2.4 and later take for none.
+
+    There a scalar is an array of one element, and ``int`` of an array wants one of no dimension.
+    """
+    interpreter: Any = importlib.import_module("triton.runtime.interpreter")
+    patch = interpreter._patch_lang_tensor
+
+    def patch_and_mend(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)  # undone after each kernel, and this with it
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_and_mend
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps({"odd targets": odd_targets()} | {name: off_by(case) for name, case in CASES.items()}))
+    let_loops_count()
+    own = torch.eye(3, dtype=torch.bool)
+    odd = {
+        "odd targets": odd_targets(),
+        "odd targets, sets": odd_targets(LabelTable(own, torch.ones(3, 3))),
+        "odd targets, soft": odd_targets(LabelTable(own, torch.ones(3, 3), torch.eye(3))),
+    }
+    print(json.dumps(odd | {name: off_by(case) for name, case in CASES.items()}))

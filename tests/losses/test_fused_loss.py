@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from labelmerge.losses import pixel, pixel_cosine_loss
 
 from .interpreted import CASES
+from .reference import random_table
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     environment = os.environ | {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("interpreted.py"))],
-        env=environment, capture_output=True, text=True, timeout=300,
+        env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result: dict[str, dict[str, float]] = json.loads(done.stdout)
@@ -51,14 +52,21 @@ def test_equals_the_literal_loss(interpreted: dict[str, dict[str, float]], name:
     assert found["tau"] < (1e-4 if half else 2e-5)
 
 
-def test_targets_that_cannot_be(interpreted: dict[str, dict[str, float]]) -> None:
-    found = interpreted["odd targets"]
+@pytest.mark.parametrize("name", ["odd targets", "odd targets, sets", "odd targets, soft"])
+def test_targets_that_cannot_be(interpreted: dict[str, dict[str, float]], name: str) -> None:
+    found = interpreted[name]
     assert found["not allowed"] == math.inf and math.isnan(found["no class"])
     assert math.isfinite(found["others"]) and math.isfinite(found["gradient"])
 
 
-@pytest.mark.parametrize("name", ["forward", "backward", "products", "products_backward"])
-def test_compiles_for_hopper_without_atomics(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in ("forward", "backward") for kind in ("none", "sets", "soft")]
+    + [("products", "none"), ("products_backward", "none")],
+)
+def test_compiles_for_hopper_without_atomics(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole compiler, down to machine code; a GPU is not needed. The interpreter accepts what it refuses."""
     triton = pytest.importorskip("triton", minversion="3.4", reason="the fused kernel needs Triton")
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
@@ -67,10 +75,10 @@ def test_compiles_for_hopper_without_atomics(name: str, tmp_path: Path, monkeypa
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = getattr(kernels, name)
     types = dict.fromkeys(("v", "onto", "out"), "*bf16") | dict.fromkeys(("targets",), "*i64")
-    types |= dict.fromkeys(("starts_y", "starts_x"), "*i32") | {"allowed": "*i1"}
+    types |= dict.fromkeys(("starts_y", "starts_x", "counts"), "*i32") | {"allowed": "*i1", "columns": "*i64"}
     types |= dict.fromkeys(
         ("low", "products", "tau", "shares_y", "shares_x", "losses", "scales", "halves", "lses", "surpluses")
-        + ("strengths", "grad_products"), "*fp32",
+        + ("strengths", "grad_products", "bias", "wanted", "pulls"), "*fp32",
     ) | {"grad_low": "*bf16"}  # fmt: skip
     constants: dict[str, Any] = {"HAS_ALLOWED": True, "ROWS": 16, "PARTS_X": 1, "PIXELS_X": 4, "LANES": 32}
     sizes = {
@@ -78,15 +86,23 @@ def test_compiles_for_hopper_without_atomics(name: str, tmp_path: Path, monkeypa
         "backward": {"LABELS": 8, "PARTS_Y": 1, "PIXELS_Y": 4},
     }
     constants |= sizes.get(name, {})
-    constants |= {"CHANNELS": 8, "CELLS": 128, "stride_x": 1}
+    constants |= {"CHANNELS": 8, "CELLS": 128, "stride_x": 1, "HAS_TABLE": kind != "none"}
+    absent = {"none": ("bias", "wanted", "columns", "counts", "pulls"), "sets": ("wanted",), "soft": ()}
+    constants |= dict.fromkeys(absent[kind])
     names = kernel.arg_names
     used = {names.index(each): value for each, value in constants.items() if each in names}
     signature = {each: "constexpr" if each in constants else types.get(each, "i32") for each in names}
-    source = triton.compiler.ASTSource(kernel, signature, {(place,): value for place, value in used.items()})
+    # The rows of a table are read by fours, which their padding allows.
+    aligned = {
+        (names.index(each),): [["tt.divisibility", 16]] for each in ("bias", "wanted", "stride") if each in names
+    }
+    aligned = {} if kind == "none" else {place: how for place, how in aligned.items() if place[0] not in used}
+    source = triton.compiler.ASTSource(kernel, signature, {(place,): value for place, value in used.items()}, aligned)
     warps = 1 if "ROWS" in names or "LANES" in names else 4
     compiled = triton.compile(source, target=target, options={"num_warps": warps, "enable_fp_fusion": True})
     assert compiled.asm["cubin"]
     assert not re.search(r"\b(atom|red)\.", compiled.asm["ptx"]), "the same input must give the same bits"
+    assert ("ld.global.v4" in compiled.asm["ptx"]) == (kind != "none")
 
 
 def arguments(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
@@ -119,8 +135,12 @@ def test_what_does_not_compile_is_one_warning_and_then_the_chunked_one(caplog: p
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the kernel is not run, only interpreted")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("some_allowed", [False, True])
-def test_agrees_with_the_chunked_one_on_the_gpu(dtype: torch.dtype, some_allowed: bool) -> None:
-    assert pixel._fused_works(torch.device("cuda", 0), dtype, some_allowed)
+@pytest.mark.parametrize("kind", ["none", "sets", "soft"])
+def test_agrees_with_the_chunked_one_on_the_gpu(
+    dtype: torch.dtype, some_allowed: bool, kind: Literal["none", "sets", "soft"]
+) -> None:
+    assert pixel._fused_works(torch.device("cuda", 0), dtype, some_allowed, kind)
+    table = None if kind == "none" else random_table(101, 101, soft=kind == "soft", seed=0).to("cuda")
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(3, 64, 45, 37, generator=generator).to("cuda", dtype).requires_grad_()
     labels = F.normalize(torch.randn(101, 64, generator=generator), dim=1).cuda().requires_grad_()
@@ -129,7 +149,7 @@ def test_agrees_with_the_chunked_one_on_the_gpu(dtype: torch.dtype, some_allowed
     tau = torch.tensor(0.07, device="cuda", requires_grad=True)
     found = []
     for kernel in ("chunked", "fused", "fused"):
-        loss = pixel_cosine_loss(v, labels, targets, tau, kernel=kernel)
+        loss = pixel_cosine_loss(v, labels, targets, tau, table=table, kernel=kernel)
         found.append((loss, *torch.autograd.grad(loss, (v, labels, tau))))
     for chunked, fused, again in zip(*found, strict=True):
         error = (fused.double() - chunked.double()).norm() / chunked.double().norm()

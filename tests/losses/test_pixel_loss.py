@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelmerge.losses import pixel, pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.losses import chunked, pixel_cosine_loss, trimmed_pixel_cosine_loss
 
 from . import reference
 
@@ -71,7 +71,7 @@ def test_equals_the_literal_loss_at_any_size(
 ) -> None:
     v, labels, targets, tau = sample(batch, channels, low, size, count, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pixel._CHUNK, "cpu", chunk)
+        patch.setitem(chunked._CHUNK, "cpu", chunk)
         assert_same(
             pixel_cosine_loss(v, labels, targets, tau),
             reference.pixel_loss(v, labels, targets, tau, 255),
