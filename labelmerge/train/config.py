@@ -73,7 +73,8 @@ class TrainConfig:
     merge: str = setting(
         "text",
         "What counts as one class: labels with the same text (`text`, as in the paper), of the same `concepts`, with "
-        "`similar` texts, each `name`, each label (`naive`), or each concept of the taxonomy, without meaning (`table`).",
+        "`similar` texts, each `name`, each label (`naive`), or each concept of the taxonomy without its meaning "
+        "(`table`).",
         group="labels",
         choices=MERGES,
         flag=True,
@@ -353,7 +354,7 @@ def _parse_layer(layer: Mapping[str, Any], method: str, where: Path | str | None
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under the names that they have now: `mapping` became `taxonomy`, and ``merge = "embedding"`` ``"text"``."""
+    """Settings by the names that they have now: `mapping` became `taxonomy`, ``merge = "embedding"`` became ``"text"``."""
     now = {"taxonomy" if key == "mapping" else key: value for key, value in values.items()}
     if now.get("merge") == "embedding":
         now["merge"] = "concepts" if now.get("taxonomy") else "text"
