@@ -354,7 +354,7 @@ def _parse_layer(layer: Mapping[str, Any], method: str, where: Path | str | None
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by the names that they have now: `mapping` became `taxonomy`, ``merge = "embedding"`` became ``"text"``."""
+    """Settings by their present names: `mapping` became `taxonomy`, and `merge`'s ``embedding`` became ``text``."""
     now = {"taxonomy" if key == "mapping" else key: value for key, value in values.items()}
     if now.get("merge") == "embedding":
         now["merge"] = "concepts" if now.get("taxonomy") else "text"
