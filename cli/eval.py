@@ -82,6 +82,7 @@ def command(
         bank,
         out,
         datasets=list(zip(names, roots, strict=True)),
+        views=options.chosen_views(chosen),
         track=options.track,
         **{name: value for name, value in chosen.items() if value is not None},
     )

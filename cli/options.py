@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from labelmerge.errors import OutputError
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
+
+if TYPE_CHECKING:
+    from labelmerge.model.views import Views
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -124,9 +127,17 @@ def _share(ctx: click.Context, option: click.Parameter, value: str | None) -> fl
 def views(function: F) -> F:
     """`--short-edge N`, `--scales S,S…`, `--flip`, `--window N`: how images are shown to the model.
 
-    The command gets what was given of them, `short_edge`, `scales`, `flip`, `window`, `window_stride`.
+    The command gets what was given of them, `short_edge`, `scales`, `flip`, `window`, `window_stride`: `chosen_views`.
     """
     return _views(click.option, function)
+
+
+def chosen_views(chosen: dict[str, Any]) -> Views:
+    """The options of `views`, taken out of what a command was given."""
+    from labelmerge.model.views import Views
+
+    given = {name: chosen.pop(name) for name in ("short_edge", "scales", "flip", "window", "window_stride")}
+    return Views(**{name: value for name, value in given.items() if value is not None})
 
 
 def eval_views(function: F) -> F:

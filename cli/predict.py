@@ -65,6 +65,7 @@ def command(
         checkpoint,
         queries,
         out,
+        views=options.chosen_views(chosen),
         track=options.track,
         **{name: value for name, value in chosen.items() if value is not None},
     )

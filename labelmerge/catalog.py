@@ -17,7 +17,7 @@ from labelmerge.descriptions import Description, label_space, read_descriptions
 from labelmerge.errors import DescriptionsError, LabelmergeError, RecipeError, UsageError, did_you_mean
 from labelmerge.labels import LabelSpace
 
-ANNOTATION_TYPES = ("mask", "noisy_mask", "box")
+ANNOTATION_TYPES = ("mask", "noisy_mask", "box", "image")
 ROLES = ("train", "eval")
 SPLITS = ("train", "val", "test")
 IMAGE_FORMATS = ("auto", "jpg", "png")
@@ -48,7 +48,7 @@ class Recipe:
 
     Attributes:
         name: the dataset's name: lower case letters, digits and ``_``.
-        annotation_type: ``mask`` | ``noisy_mask`` | ``box``.
+        annotation_type: ``mask`` | ``noisy_mask`` | ``box`` | ``image`` (images alone).
         reader: a name from `labelmerge.sharding.readers.READERS`, or ``none``: labels to embed, no format to read yet.
         layout: what lies where under the root; which keys there are is the reader's affair.
         ids: how raw mask values become class indices; likewise.

@@ -16,9 +16,9 @@ from labelmerge.compare.variants import INPUTS, Variant, find_variants
 from labelmerge.device import choose_device
 from labelmerge.errors import ConfigError, LabelmergeError, UsageError
 from labelmerge.evaluate.sets import EvalSet, open_sets
-from labelmerge.evaluate.views import Views
 from labelmerge.methods.method import find_method
 from labelmerge.model.checkpoint import newest_checkpoint, read_meta
+from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
 from labelmerge.train.begin import begin
 from labelmerge.train.config import TrainConfig, load_config, parse_setting
@@ -197,7 +197,8 @@ def _plan_job(
     _refuse_taxonomy(config, "taxonomy" in asked.settings)
     checkpoint = newest_checkpoint(folder)
     with _quietly():
-        inputs = read_inputs(shards, bank, asked.split, config, find_method(config.method), Ranks())
+        method = find_method(config.method)
+        inputs = read_inputs(shards, bank, asked.split, config, method, Ranks())
         for data in sets:
             inputs.bank.rows(data.space.keys)
         computed = {
@@ -211,7 +212,7 @@ def _plan_job(
         if checkpoint is not None:
             claim_run(folder, config, inputs.record, begun=True)
         elif (model := (config.model, config.pretrained, config.init, inputs.bank.dim)) not in begun:
-            begin(config, inputs.bank)
+            begin(config, method, inputs.vocabulary, inputs.bank.encoder)
             begun.add(model)
     if checkpoint is None or read_meta(checkpoint)["step"] < config.steps:
         return Job(variant, folder, tuple(words), tuple(measure), trained=False, measured=False)

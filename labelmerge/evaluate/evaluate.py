@@ -12,23 +12,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
-from labelmerge.evaluate.inference import LabelVectors, segment
 from labelmerge.evaluate.record import Results, SetResult
 from labelmerge.evaluate.sets import EvalSet, Picture, open_sets
-from labelmerge.evaluate.views import Views
 from labelmerge.files import output_faults
-from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
+from labelmerge.labels import LabelSpace
+from labelmerge.methods.predictor import LabelList, Predictor
+from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
-from labelmerge.tasks.semantic import Confusion, Metrics, confusion_matrix, harmonic_mean
+from labelmerge.tasks.semantic import Metrics, Semantic, SemanticCounts, harmonic_mean
 
 _AHEAD = 2  # images that are read while the model works
+
+_AS_TRAINED = Views()
 
 _log = logging.getLogger(__name__)
 
@@ -40,11 +42,7 @@ def evaluate(
     out: Path,
     *,
     datasets: Sequence[tuple[str, Path]] = (),
-    short_edge: int | None = None,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int = 0,
-    window_stride: float = Views.window_stride,
+    views: Views = _AS_TRAINED,
     split: str | None = None,
     device: str | None = None,
     limit: int | None = None,
@@ -52,8 +50,8 @@ def evaluate(
 ) -> Results:
     """Segment every image with its own dataset's labels, and compare with the masks.
 
-    Nothing needs to have been trained on these labels: a class is predicted where the cosine between the pixel's
-    embedding and the class's own row of the bank is the largest of its label space.
+    Where the method compares pixels with label vectors, nothing needs to have been trained on these labels: each is
+    asked for by its own row of the bank.
 
     Several processes that `torchrun` has started share the images; the results are those of one, which the first
     writes and all return.
@@ -65,8 +63,7 @@ def evaluate(
             one that the checkpoint carries.
         out: results.json; the confusion matrices go beside it, as ``<stem>.confusion.npz`` and one picture each.
         datasets: names or recipes of datasets, and the folders that they were unpacked into.
-        short_edge: pixels of an image's short edge at scale 1; 0: its own size; None: what the run was trained at.
-        scales, flip, window, window_stride: see `labelmerge.evaluate.views.Views`.
+        views: how images are shown to the model.
         split: which split of a dataset to take; by default `val`, where there is none `test`, then `train`. A split
             folder that is given itself is always taken.
         device: where the model lives; by default a GPU if there is one.
@@ -79,29 +76,24 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} images leaves nothing to measure")
-    views = Views(
-        short_edge=short_edge or 0, scales=tuple(scales), flip=flip, window=window, window_stride=window_stride
-    )
     _check_out(out)
     sets = open_sets(shards, datasets, split)
     here = choose_device(own_device(device))
-    trained = load_checkpoint(checkpoint, here)
+    trained = load_trained(checkpoint, here)
     vectors = load_bank(bank, trained)
-    labels = [LabelVectors(vectors.rows(data.space.keys)) for data in sets]
-    if short_edge is None:
-        views = replace(views, short_edge=trained.short_edge)
+    predictors = [trained.predictor(_labels_of(data.space, vectors), views) for data in sets]
     for data in sets:
-        if f"{data.dataset}/{data.split}" in trained.meta.get("manifests", ()):
+        if f"{data.dataset}/{data.split}" in trained.checkpoint.meta.get("manifests", ()):
             _log.warning("%s %s: the model was trained on this split", data.dataset, data.split)
     measured = []
     with processes() as ranks:
-        for data, label_vectors in zip(sets, labels, strict=True):
-            measured.append(_measure(trained, data, label_vectors, vectors, views, limit, ranks, track))
+        for data, predictor in zip(sets, predictors, strict=True):
+            measured.append(_measure(data, predictor, vectors, limit, ranks, track))
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
-            protocol=_protocol(trained, vectors, views, split, limit, here),
-            reproduce=_command(checkpoint, shards, bank, out, datasets, views, split, limit),
+            protocol=_protocol(trained, predictors[0], vectors, split, limit),
+            reproduce=_command(checkpoint, shards, bank, out, datasets, predictors[0].views, split, limit),
             path=out,
         )
         with ranks.same_fate():
@@ -110,8 +102,8 @@ def evaluate(
     return results
 
 
-def load_bank(folder: Path | None, checkpoint: Checkpoint) -> Bank:
-    """The newest version of a bank, made sure to be in the space that the checkpoint was trained in.
+def load_bank(folder: Path | None, trained: Trained) -> Bank:
+    """The newest version of a bank, made sure to be in the space that the learner was trained in.
 
     Args:
         folder: None: the checkpoint's own bank.
@@ -120,6 +112,7 @@ def load_bank(folder: Path | None, checkpoint: Checkpoint) -> Bank:
         BankError: there is none, or it is of another encoder; the message names both.
         CheckpointError: the checkpoint's own was asked for, and it carries none.
     """
+    checkpoint, dim = trained.checkpoint, trained.learner.vocabulary.dim
     if folder is None:
         if checkpoint.bank_folder is None:
             raise CheckpointError("the checkpoint carries no bank", where=checkpoint.folder, fix="Give --bank")
@@ -142,10 +135,9 @@ def load_bank(folder: Path | None, checkpoint: Checkpoint) -> Bank:
                 bank.prompt,
                 own.prompt,
             )
-    if bank.dim != checkpoint.model.embedding_dim:
+    if bank.dim != dim:
         raise BankError(
-            f"its vectors ({_identity(bank)}) have {bank.dim} dimensions, the checkpoint's pixel embeddings "
-            f"{checkpoint.model.embedding_dim}",
+            f"its vectors ({_identity(bank)}) have {bank.dim} dimensions, the checkpoint's pixel embeddings {dim}",
             where=folder,
             fix=fix,
         )
@@ -154,6 +146,12 @@ def load_bank(folder: Path | None, checkpoint: Checkpoint) -> Bank:
 
 def _identity(bank: Bank) -> str:
     return f"{bank.encoder} (weights {str(bank.identity.get('weights_sha256'))[:12]}, {bank.dim} dimensions)"
+
+
+def _labels_of(space: LabelSpace, bank: Bank) -> LabelList:
+    """All classes of a label space, each by its own row of the bank."""
+    texts = tuple(bank.texts[row] for row in bank.positions(space.keys))
+    return LabelList(space.names, texts, space.keys, bank.rows(space.keys))
 
 
 def _check_out(out: Path) -> None:
@@ -167,29 +165,20 @@ def _check_out(out: Path) -> None:
 
 
 @dataclass
-class _Counts:
+class _Part:
     """What one process has counted of one set; `skipped` begins with the sample's number."""
 
-    confusion: Confusion
+    counts: list[SemanticCounts]
     images: int = 0
-    ignored_pixels: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
 
 
 def _measure(
-    checkpoint: Checkpoint,
-    data: EvalSet,
-    labels: LabelVectors,
-    bank: Bank,
-    views: Views,
-    limit: int | None,
-    ranks: Ranks,
-    track: Track,
+    data: EvalSet, predictor: Predictor, bank: Bank, limit: int | None, ranks: Ranks, track: Track
 ) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
-    space = data.space
-    texts = [bank.texts[row] for row in bank.positions(space.keys)]
-    for k, meant in enumerate(labels.predicted_as):
+    space, task = data.space, Semantic(data.space)
+    for k, meant in enumerate(predictor.predicted_as):
         if 0 <= meant != k and ranks.rank == 0:
             _log.warning(
                 "%s: %r and %r have the same vector and can't be told apart: both are predicted as %r",
@@ -197,21 +186,23 @@ def _measure(
             )  # fmt: skip
     count = min(data.count, limit or data.count)
     numbers = ranks.share([place * data.count // count for place in range(count)])
-    mine = _Counts(np.zeros((len(space), len(space)), dtype=np.int64))
+    mine = _Part([task.nothing()])
     with ranks.same_fate():
         progress = track if ranks.rank == 0 else no_track
         what = f"evaluating {data.dataset} {data.split}"
         for number, picture in progress(_read_ahead(data, numbers), what, len(numbers)):
             try:
-                _count(mine, checkpoint, data, picture(), labels, views)
+                counted = _count(task, predictor, picture())
             except SampleError as error:
                 _log.warning("skipped %s", error)
                 mine.skipped.append((number, str(error.where or f"sample {number}"), error.what))
+            else:
+                mine.counts = [task.total([*mine.counts, counted])]
+                mine.images += 1
     parts = ranks.gather(mine)
-    confusion = np.sum([part.confusion for part in parts], axis=0)
-    images = sum(part.images for part in parts)
+    total = task.total([counts for part in parts for counts in part.counts])
     skipped = [(key, reason) for _, key, reason in sorted(entry for part in parts for entry in part.skipped)]
-    if not confusion.any():
+    if not task.measured(total):
         why = f"{len(skipped)} can't be used; the first: {skipped[0][1]}" if skipped else "there are no labels"
         raise ShardError(
             f"none of {count} images has a labelled pixel that could be measured ({why})",
@@ -220,13 +211,13 @@ def _measure(
         )
     return SetResult(
         data=data,
-        texts=texts,
-        predicted_as=[int(k) for k in labels.predicted_as],
-        images=images,
+        texts=[bank.texts[row] for row in bank.positions(space.keys)],
+        predicted_as=[int(k) for k in predictor.predicted_as],
+        images=sum(part.images for part in parts),
         skipped=[*data.skipped, *skipped],
-        ignored_pixels=sum(part.ignored_pixels for part in parts),
-        confusion=confusion,
-        metrics=Metrics.of(confusion),
+        ignored_pixels=total.ignored,
+        confusion=total.confusion,
+        metrics=Metrics.of(total.confusion),
     )
 
 
@@ -247,45 +238,24 @@ def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Ca
                 future.cancel()
 
 
-def _count(
-    counts: _Counts, checkpoint: Checkpoint, data: EvalSet, picture: Picture, labels: LabelVectors, views: Views
-) -> None:
-    """Segment one image and add what is right and wrong. Raises SampleError."""
-    space = data.space
-    assert picture.mask is not None  # `open_sets` leaves out what has none
-    unlabelled, unknown = -1, -2
-    position_of = space.lookup({index: k for k, index in enumerate(space.indices)}, unknown)
-    position_of[space.ignore_index] = unlabelled
-    truth = position_of[picture.mask]
-    if (truth == unknown).any():
-        wrong = sorted({int(value) for value in np.unique(picture.mask[truth == unknown])})
-        raise SampleError(f"mask values {wrong} are no classes of {data.dataset}", where=picture.key)
-    device = next(checkpoint.model.parameters()).device
-    tau = checkpoint.temperature().item()
+def _count(task: Semantic, predictor: Predictor, picture: Picture) -> SemanticCounts:
+    """Segment one image and count what is right and wrong. Raises SampleError."""
     try:
-        prediction = segment(checkpoint.model, picture.image, labels, tau=tau, views=views, device=device)
+        prediction = predictor.classes(picture.image)
     except SampleError as error:
         raise SampleError(error.what, where=picture.key, fix=error.fix) from error
-    matrix = confusion_matrix(truth, prediction, len(space))
-    counts.confusion += matrix
-    counts.images += 1
-    counts.ignored_pixels += truth.size - int(matrix.sum())
+    return task.count(picture, prediction)
 
 
 def _protocol(
-    checkpoint: Checkpoint, bank: Bank, views: Views, split: str | None, limit: int | None, device: torch.device
+    trained: Trained, predictor: Predictor, bank: Bank, split: str | None, limit: int | None
 ) -> dict[str, Any]:
-    if views.several:
-        decision = "largest mean of softmax(cosine / temperature) over the views"
-    else:
-        decision = "largest cosine"
+    checkpoint, device = trained.checkpoint, trained.device
     return {
-        **views.to_json(),
+        **predictor.views.to_json(),
         "resize": "bilinear, antialiased; short_edge 0 is the image's own size",
-        "windows": "cosines averaged where windows overlap; the last of each row and column ends at the border",
-        "decision": decision,
+        **predictor.protocol(),
         "resolution": "measured at the size of the mask",
-        "temperature": checkpoint.temperature().item(),
         "labels": "all classes of the set's own label space, each by its own row of the bank",
         "ignored": "pixels without a label in the mask, whatever is predicted there",
         "miou": "mean over the classes with a labelled or a predicted pixel; predicted but never labelled counts as 0",
@@ -294,7 +264,7 @@ def _protocol(
         "checkpoint": {
             "hash": checkpoint.hash,
             "step": checkpoint.step,
-            "model": checkpoint.model.name,
+            "model": checkpoint.model_name,
             "merge": checkpoint.meta.get("merge"),
         },
         "bank": {
@@ -325,7 +295,7 @@ def _command(
     for dataset, root in datasets:
         words += ["--dataset", dataset, "--root", root]
     words += ["--bank", bank] if bank is not None else []
-    words += ["--out", out, "--short-edge", views.short_edge, "--scales", ",".join(f"{s:g}" for s in views.scales)]
+    words += ["--out", out, "--short-edge", views.short_edge or 0, "--scales", ",".join(f"{s:g}" for s in views.scales)]
     words += ["--flip"] if views.flip else []
     words += ["--window", views.window, "--window-stride", views.window_stride] if views.window else []
     words += ["--split", split] if split is not None else []

@@ -147,7 +147,7 @@ class Results:
 
     def write(self) -> None:
         """Write results.json, and the confusion matrices before it. Raises OutputError."""
-        from labelmerge.plot.confusion import draw_confusion
+        from labelmerge.evaluate.confusion import draw_confusion
 
         matrices = io.BytesIO()
         np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})

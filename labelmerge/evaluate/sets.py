@@ -88,15 +88,16 @@ def open_sets(shards: Sequence[Path], datasets: Sequence[tuple[str, Path]], spli
         raise UsageError("nothing to measure on", fix="Give --shards, or --dataset with its --root")
     kept, reasons = [], []
     for data in [ShardSet.open(folder) for folder in choose_splits(shards, split)]:
-        if data.annotation_type == "box":
-            reasons.append(_only_boxes(data.dataset, data.split))
+        if reason := _no_masks(data.dataset, data.split, data.annotation_type):
+            reasons.append(reason)
         elif not any(data.class_pixels.values()):
             reasons.append(f"no pixel of {data.dataset} {data.split} is labelled (are its masks held back?)")
         else:
             kept.append(from_shards(data))
     for dataset, root in datasets:
-        if load_recipe(dataset).annotation_type == "box":
-            reasons.append(_only_boxes(load_recipe(dataset).name, split or "every split"))
+        recipe = load_recipe(dataset)
+        if reason := _no_masks(recipe.name, split or "every split", recipe.annotation_type):
+            reasons.append(reason)
         else:
             kept.append(from_folder(dataset, root, split))
     if not kept:
@@ -115,8 +116,10 @@ def open_sets(shards: Sequence[Path], datasets: Sequence[tuple[str, Path]], spli
     return sorted(kept, key=lambda each: (each.dataset, each.split))
 
 
-def _only_boxes(dataset: str, split: str) -> str:
-    return f"{dataset} {split} has boxes but no masks, so there is no IoU to measure"
+def _no_masks(dataset: str, split: str, annotation_type: str) -> str | None:
+    """Why a set without masks can't be measured; None for one with masks."""
+    instead = {"box": "boxes but no masks", "image": "images alone"}.get(annotation_type)
+    return None if instead is None else f"{dataset} {split} has {instead}, so there is no IoU to measure"
 
 
 def choose_splits(folders: Sequence[Path], split: str | None) -> list[Path]:

@@ -44,7 +44,7 @@ class Augmentation:
     """How training views are drawn. Probabilities and strengths of 0 switch a step off.
 
     Attributes:
-        crop: side of the square view, pixels.
+        crop: side of a square view, or its (height, width), pixels.
         short_edge: the image's short edge at scale 1, pixels; 0 keeps the image's own size.
         scale: the range of the random factor on that size (log-uniform).
         flip: probability of the mirror image.
@@ -53,7 +53,7 @@ class Augmentation:
         jpeg: probability of JPEG artefacts (quality 25 to 90).
     """
 
-    crop: int
+    crop: int | tuple[int, int]
     short_edge: int = 0
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
@@ -61,9 +61,14 @@ class Augmentation:
     blur: float = 0.1
     jpeg: float = 0.1
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a view, pixels."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
 
 class Picture(Protocol):
-    """What a view is drawn from: `stream.Sample`, decoded, or `stream.Encoded`, which decodes what is asked for."""
+    """What a view is drawn from: `Decoded`, in memory, or `Encoded`, which decodes what it is asked for."""
 
     @property
     def size(self) -> tuple[int, int]: ...
@@ -71,20 +76,23 @@ class Picture(Protocol):
     def shrinks(self) -> bool: ...
     def region(self, box: Region, shrink: int = 1) -> npt.NDArray[np.uint8]: ...
     def mask_region(self, box: Region) -> Mask | None: ...
+    def instances_region(self, box: Region) -> Mask | None: ...
 
 
 @dataclass(frozen=True)
 class View:
-    """A training view of one sample, beside its image; crop × crop.
+    """A training view of one sample, beside its image, of height H and width W.
 
     Attributes:
-        mask: as the sample's, ``[crop, crop]``, `ignore` outside the image; None where the sample has none.
+        mask: as the sample's, ``[H, W]``, `ignore` outside the image; None where the sample has none.
+        instances: the sample's segment ids, ``[H, W]``, 0 outside the image; None where it has none, or nobody asked.
         boxes: float32 ``[P, 4]``, x0, y0, x1, y1 within the view.
         kept: int64 ``[P]``: which of the sample's boxes these are.
         unfinished: what is to be done to the image yet.
     """
 
     mask: Mask | None
+    instances: Mask | None
     boxes: npt.NDArray[np.float32]
     kept: npt.NDArray[np.int64]
     unfinished: Photometric
@@ -114,7 +122,7 @@ class Window:
     Attributes:
         left, top, right, bottom: the part of the image; multiples of `shrink`.
         x0, y0, x1, y1: the part of the view; less than all of it where the scaled image is smaller than the view.
-        crop: side of the view.
+        height, width: of the view.
         mirrored: whether the view is flipped left to right (as the last step: x0 and x1 are of the view before that).
         shrink: 1, 2, 4 or 8: at which fraction of its size the image is to be decoded.
     """
@@ -127,7 +135,8 @@ class Window:
     y0: int
     x1: int
     y1: int
-    crop: int
+    height: int
+    width: int
     mirrored: bool
     shrink: int = 1
 
@@ -145,6 +154,8 @@ def training_view(
     out: Tensor,
     *,
     defer: bool = False,
+    instances: bool = False,
+    labelled: bool = True,
 ) -> View:
     """Draw one view of a sample. Another window is tried (up to 8 times) when one shows no label and no box.
 
@@ -152,8 +163,10 @@ def training_view(
         boxes: float32 ``[P, 4]``, x0, y0, x1, y1 in pixels of the image.
         ignore: the mask value for what lies outside the image.
         rng: all randomness; advanced by as many draws as it takes.
-        out: the view's image is written here, RGB: uint8 ``[3, crop, crop]``, contiguous.
+        out: the view's image is written here, RGB: uint8 ``[3, H, W]``, contiguous.
         defer: leave colour and blur to `finish`, on another device; not where JPEG artefacts come after them.
+        instances: cut the segment ids out as well, where the sample has any.
+        labelled: whether the sample may have labels; without, the first window is as good as any.
 
     Raises:
         SampleError: what the view shows is damaged.
@@ -166,14 +179,16 @@ def training_view(
             mask = picture.mask_region(region)
         seen = None if mask is None else crop_mask(mask, window, ignore, region)
         inside, kept = crop_boxes(boxes, window)
-        if (seen is not None and (seen != ignore).any()) or len(inside):
+        if not labelled or (seen is not None and (seen != ignore).any()) or len(inside):
             break
+    ids = picture.instances_region(window.box) if instances else None
+    segments = None if ids is None else crop_mask(ids, window, 0, window.box)
     crop_image(picture, window, out)
     photometric = _draw_photometric(settings, rng)
     if not defer or photometric.quality:
         finish(out[None], [photometric])
         photometric = Photometric()
-    return View(seen, inside, kept, photometric)
+    return View(seen, segments, inside, kept, photometric)
 
 
 def draw_window(
@@ -184,14 +199,16 @@ def draw_window(
     factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     if settings.short_edge:
         factor *= settings.short_edge / min(height, width)
-    tall, wide = _shown(height, factor, settings.crop), _shown(width, factor, settings.crop)
+    view_height, view_width = settings.size
+    tall, wide = _shown(height, factor, view_height), _shown(width, factor, view_width)
     shrink = 1
     if shrinks:
         left_over = min(tall[0] / tall[1], wide[0] / wide[1]) / _LEFT_TO_SHRINK
         shrink = next(n for n in SHRINKS if n == 1 or n <= left_over)
-    top, bottom, y0, y1 = _place(height, tall, settings.crop, shrink, rng)
-    left, right, x0, x1 = _place(width, wide, settings.crop, shrink, rng)
-    return Window(left, top, right, bottom, x0, y0, x1, y1, settings.crop, bool(rng.random() < settings.flip), shrink)
+    top, bottom, y0, y1 = _place(height, tall, view_height, shrink, rng)
+    left, right, x0, x1 = _place(width, wide, view_width, shrink, rng)
+    mirrored = bool(rng.random() < settings.flip)
+    return Window(left, top, right, bottom, x0, y0, x1, y1, view_height, view_width, mirrored, shrink)
 
 
 def _shown(side: int, factor: float, crop: int) -> tuple[int, int]:
@@ -213,15 +230,15 @@ def _place(
 
 
 def crop_image(picture: Picture, window: Window, out: Tensor) -> None:
-    """Write the window's view of an image to `out`, uint8 ``[3, crop, crop]``; antialiased where it shrinks."""
+    """Write the window's view of an image to `out`, uint8 ``[3, H, W]``; antialiased where it shrinks."""
     # [h, w, 3]; torch warns of arrays that may not be written to, such as Pillow's
     part = torch.from_numpy(np.require(picture.region(window.box, window.shrink), requirements="W"))
     size = (window.y1 - window.y0, window.x1 - window.x0)
     # torch's antialiased filter is Pillow's BILINEAR within 2 grey levels, and 2 to 3 times faster
     part = interpolate(part.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0]
-    if size != (window.crop, window.crop):
+    if size != (window.height, window.width):
         out[:] = torch.tensor(_PADDING, dtype=torch.uint8)[:, None, None]
-    x0 = window.crop - window.x1 if window.mirrored else window.x0
+    x0 = window.width - window.x1 if window.mirrored else window.x0
     out[:, window.y0 : window.y1, x0 : x0 + size[1]] = part.flip(2) if window.mirrored else part
 
 
@@ -230,10 +247,10 @@ def crop_mask(mask: Mask, window: Window, ignore: int, region: Region) -> Mask:
     ys = _nearest(window.top, window.bottom, window.y1 - window.y0) - region[1]
     xs = _nearest(window.left, window.right, window.x1 - window.x0) - region[0]
     part: Mask = mask.take(ys, axis=0).take(xs[::-1] if window.mirrored else xs, axis=1)
-    if part.shape == (window.crop, window.crop):
+    if part.shape == (window.height, window.width):
         return part
-    out = np.full((window.crop, window.crop), ignore, dtype=mask.dtype)
-    x0 = window.crop - window.x1 if window.mirrored else window.x0
+    out = np.full((window.height, window.width), ignore, dtype=mask.dtype)
+    x0 = window.width - window.x1 if window.mirrored else window.x0
     out[window.y0 : window.y1, x0 : x0 + part.shape[1]] = part
     return out
 
@@ -255,7 +272,7 @@ def crop_boxes(boxes: npt.NDArray[np.float32], window: Window) -> tuple[npt.NDAr
     kept = np.flatnonzero((sides >= _MIN_SIDE).all(axis=1) & (visible >= _MIN_VISIBLE * area))
     clipped = clipped[kept] + [window.x0, window.y0] * 2
     if window.mirrored:
-        clipped[:, [0, 2]] = window.crop - clipped[:, [2, 0]]
+        clipped[:, [0, 2]] = window.width - clipped[:, [2, 0]]
     return clipped.astype(np.float32), kept
 
 

@@ -1,4 +1,4 @@
-"""The settings of each method, by its name. Light to import: the command line builds its flags from them."""
+"""The methods: one line for each. Light to import: the command line builds its flags from their settings."""
 
 from __future__ import annotations
 
@@ -9,5 +9,6 @@ from labelmerge.methods.ssiw.settings import SsiwSettings
 METHOD_SETTINGS: dict[str, type[Any]] = {"ssiw": SsiwSettings}
 """For each method, the dataclass of its settings (`labelmerge.settings.setting`).
 
+The method itself is ``METHOD`` in ``method.py`` beside the file that declares them, and imported when it is asked for.
 A method's settings may not be called as one of training's: both are keys of the same file.
 """

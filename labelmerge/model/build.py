@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,23 +25,40 @@ class SegmentationModel(nn.Module):
         name: the name it was built by.
         embedding_dim: C.
         stride: pixels per embedding, in both directions.
-        mean, std: RGB; an image in 0..1 is normalised as (image - mean) / std before it comes in.
+        mean, std: RGB; what `normalise` uses.
+        memory_format: how `normalise` lays images out in memory.
         net: the network itself; takes sizes that are multiples of `divisor` only.
     """
 
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
     stride = 4
+    memory_format = torch.contiguous_format
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(self, name: str, embedding_dim: int, net: nn.Module, divisor: int) -> None:
         super().__init__()
         self.name, self.embedding_dim, self.net, self.divisor = name, embedding_dim, net, divisor
+        for own, values in (("_mean", self.mean), ("_std", self.std)):
+            self.register_buffer(own, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images as the network wants them: (image - mean) / std.
+
+        Args:
+            images: ``[…, 3, H, W]``, RGB, on the model's device: uint8, or float within 0..1.
+        """
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        out = (images - self._mean) / self._std
+        return out.contiguous(memory_format=self.memory_format) if out.ndim == 4 else out
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixel embeddings of images of any size.
 
         Args:
-            images: float [B, 3, H, W], normalised with `mean` and `std`.
+            images: float [B, 3, H, W], as `normalise` gives them.
 
         Returns:
             [B, C, ⌈H / stride⌉, ⌈W / stride⌉], not normalised; upsample them to H×W (bilinear,

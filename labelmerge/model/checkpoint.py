@@ -3,10 +3,10 @@
 ::
 
     RUN/checkpoints/step-000300/
-        model.safetensors   the model's weights and log τ
+        model.safetensors   the state of the learner: weights, temperature, whatever its method remembers
         state.pt            what only resuming needs: optimiser, scheduler, random state
         config.toml         everything needed to run it again
-        meta.json           format, model, step, temperature, the files' hashes, and what the trainer adds
+        meta.json           format, step, the files' hashes, and what the trainer adds: model, columns, …
         bank/               the bank version it was trained with
 """
 
@@ -30,10 +30,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from labelmerge.errors import CheckpointError, ConfigError, OutputError
+from labelmerge.errors import CheckpointError, OutputError
 from labelmerge.files import output_faults, sha256_file
-from labelmerge.model.build import SegmentationModel, build_model
-from labelmerge.model.temperature import Temperature
 
 FORMAT = "labelmerge-checkpoint/1"
 _WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
@@ -47,8 +45,7 @@ class Checkpoint:
     """A checkpoint in memory.
 
     Attributes:
-        model: on the device asked for, in eval mode.
-        temperature: likewise.
+        tensors: the learner's state by name, on the CPU; `labelmerge.methods.restore` makes the learner.
         config: the training configuration.
         meta: the whole of meta.json.
         step: how many steps it was trained for.
@@ -57,14 +54,23 @@ class Checkpoint:
         bank_folder: the bank version it was trained with, if it holds one.
     """
 
-    model: SegmentationModel
-    temperature: Temperature
+    tensors: dict[str, Tensor]
     config: dict[str, Any]
     meta: dict[str, Any]
     step: int
     hash: str
     folder: Path
     bank_folder: Path | None
+
+    @property
+    def method(self) -> str:
+        """The name of the method it was trained by."""
+        return str(self.config.get("method", "ssiw"))
+
+    @property
+    def model_name(self) -> str:
+        """The name of its network."""
+        return str(self.meta["model"]["name"])
 
     @property
     def short_edge(self) -> int:
@@ -79,8 +85,8 @@ def save_checkpoint(
     folder: Path,
     *,
     step: int,
-    model: SegmentationModel,
-    temperature: Temperature,
+    tensors: Mapping[str, Tensor],
+    model: Mapping[str, Any],
     state: Mapping[str, Any],
     config: Mapping[str, Any],
     meta: Mapping[str, Any],
@@ -91,11 +97,12 @@ def save_checkpoint(
 
     Args:
         folder: the run.
-        model: unwrapped (no DistributedDataParallel around it).
+        tensors: the learner's ``state_dict``.
+        model: its network's ``name`` and ``embedding_dim``.
         state: what resuming needs: tensors, numbers, strings, and lists, tuples and dicts of them
             (``torch.load(weights_only=True)`` must read it back).
         config: goes to config.toml.
-        meta: goes to meta.json, beside the keys that the format sets: format, model, step, temperature, sha256.
+        meta: goes to meta.json, beside the keys that the format sets: format, model, step, sha256.
         bank_folder_writer: writes the bank version as the folder it is given, which is not there yet.
         keep: how many checkpoints remain, counting this one.
 
@@ -115,7 +122,7 @@ def save_checkpoint(
             shutil.rmtree(left_over)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=checkpoints))
         try:
-            _write(temporary, step, model, temperature, state, config, meta, bank_folder_writer)
+            _write(temporary, step, tensors, model, state, config, meta, bank_folder_writer)
             if final.exists():  # a run that is repeated: a folder can't be renamed onto another
                 final.rename(checkpoints / f".{final.name}.replaced")
             temporary.rename(final)
@@ -135,8 +142,8 @@ def save_checkpoint(
 def _write(
     into: Path,
     step: int,
-    model: SegmentationModel,
-    temperature: Temperature,
+    tensors: Mapping[str, Tensor],
+    model: Mapping[str, Any],
     state: Mapping[str, Any],
     config: Mapping[str, Any],
     meta: Mapping[str, Any],
@@ -144,7 +151,8 @@ def _write(
 ) -> None:
     into.chmod(0o755)  # mkdtemp's folder is its maker's alone
     # Through memory: the two libraries' own writers report a full disk in words of their own, not as an OSError.
-    (into / _WEIGHTS).write_bytes(safetensors.torch.save(_tensors(model, temperature)))
+    whole_tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    (into / _WEIGHTS).write_bytes(safetensors.torch.save(whole_tensors))
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     (into / _STATE).write_bytes(buffer.getbuffer())
@@ -153,9 +161,8 @@ def _write(
         bank_folder_writer(into / _BANK)
     whole = {
         "format": FORMAT,
-        "model": {"name": model.name, "embedding_dim": model.embedding_dim},
+        "model": dict(model),
         "step": step,
-        "temperature": temperature().item(),
         "sha256": {name: sha256_file(into / name) for name in (_WEIGHTS, _STATE)},
     }
     if taken := sorted(whole.keys() & meta.keys()):
@@ -163,12 +170,6 @@ def _write(
     (into / _META).write_text(json.dumps({**whole, **meta}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     for path in [*into.rglob("*"), into]:
         _sync(path)
-
-
-def _tensors(model: SegmentationModel, temperature: Temperature) -> dict[str, Tensor]:
-    named = {f"model.{key}": value for key, value in model.state_dict().items()}
-    named |= {f"temperature.{key}": value for key, value in temperature.state_dict().items()}
-    return {key: value.detach().cpu().contiguous() for key, value in named.items()}
 
 
 def _sync(path: Path) -> None:
@@ -217,8 +218,8 @@ def newest_checkpoint(run: Path) -> Path | None:
         return None
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Load a checkpoint for use.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load a checkpoint.
 
     Args:
         path: a run or a checkpoint folder, as for `find_checkpoint`.
@@ -231,25 +232,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     config = _read_config(folder)
     weights = _checked(folder, _WEIGHTS, meta)
     try:
-        model = build_model(meta["model"]["name"], meta["model"]["embedding_dim"])
-    except ConfigError as error:
-        raise CheckpointError(
-            f"it holds a model that this version does not know: {meta['model']['name']!r}",
-            where=folder,
-            fix="Use the version that wrote it",
-        ) from error
-    temperature = Temperature()
-    try:
         tensors = safetensors.torch.load_file(weights)
-        for prefix, module in (("model.", model), ("temperature.", temperature)):
-            own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            module.load_state_dict(own)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"the weights do not fit the model {model.name!r}", where=weights) from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError("the weights can't be read", where=weights) from error
     bank = folder / _BANK
     return Checkpoint(
-        model=model.to(device).eval(),
-        temperature=temperature.to(device).eval(),
+        tensors=tensors,
         config=config,
         meta=meta,
         step=meta["step"],

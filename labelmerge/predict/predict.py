@@ -18,11 +18,11 @@ from labelmerge.bank.bank import Bank
 from labelmerge.colours import Palette, palette
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, UsageError
-from labelmerge.evaluate.inference import LabelVectors, segment
-from labelmerge.evaluate.views import Views
 from labelmerge.files import write_bytes, write_json
-from labelmerge.model.checkpoint import load_checkpoint
-from labelmerge.plot.overlays import with_legend
+from labelmerge.methods.predictor import LabelList, Predictor
+from labelmerge.methods.restore import load_trained
+from labelmerge.model.views import Views
+from labelmerge.predict.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.progress import Track, no_track
 
@@ -30,6 +30,8 @@ FORMAT = "labelmerge-prediction/1"
 _MAX_8BIT_LABELS = 254
 _OVERLAY_EDGE = 2000  # pixels; a picture to look at needs no more
 _ORIENTATION = 0x0112  # the EXIF tag
+
+_AS_TRAINED = Views()
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +75,7 @@ def predict(
     labels: Sequence[LabelQuery],
     out: Path,
     *,
-    short_edge: int | None = None,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int = 0,
-    window_stride: float = Views.window_stride,
+    views: Views = _AS_TRAINED,
     encoder: str | None = None,
     device: str | None = None,
     track: Track = no_track,
@@ -93,7 +91,7 @@ def predict(
         images: files of any format that Pillow reads. A file given twice is segmented once.
         checkpoint: a run, or one checkpoint folder.
         labels: as in `labelmerge.predict.queries`; names are looked up in the bank that the checkpoint carries.
-        short_edge, scales, flip, window, window_stride: as in `labelmerge.evaluate.evaluate.evaluate`.
+        views: how images are shown to the model.
         encoder: spec of the text encoder for new labels, where the bank's own can't be used on this machine.
         device: where the model lives; by default a GPU if there is one.
 
@@ -106,22 +104,19 @@ def predict(
         raise UsageError("no labels to choose from")
     places = _places(images, out)
     here = choose_device(device)
-    trained = load_checkpoint(checkpoint, here)
-    if trained.bank_folder is None:
-        raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=trained.folder)
-    resolved = resolve(labels, Bank.load(trained.bank_folder), encoder=encoder, device=device)
-    vectors = LabelVectors(np.stack([label.vector for label in resolved]))
-    _warn(resolved, vectors)
-    if short_edge is None:
-        short_edge = trained.short_edge
-    views = Views(short_edge=short_edge, scales=tuple(scales), flip=flip, window=window, window_stride=window_stride)
-    tau = trained.temperature().item()
+    trained = load_trained(checkpoint, here)
+    source = trained.checkpoint
+    if source.bank_folder is None:
+        raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=source.folder)
+    resolved = resolve(labels, Bank.load(source.bank_folder), encoder=encoder, device=device)
+    predictor = trained.predictor(_label_list(resolved), views)
+    _warn(resolved, predictor)
     written: list[Prediction] = []
     failed: list[tuple[Path, str]] = []
     for path, stem in track(places.items(), "predicting", len(places)):
         try:
             pixels, orientation = read_photo(path)
-            classes = segment(trained.model, pixels, vectors, tau=tau, views=views, device=here)
+            classes = predictor.classes(pixels)
         except SampleError as error:
             _log.warning("skipped %s: %s", path, error.what)
             failed.append((path, error.what))
@@ -133,8 +128,8 @@ def predict(
             "height": pixels.shape[0],
             "width": pixels.shape[1],
             "exif_orientation": orientation,
-            "checkpoint": {"hash": trained.hash, "step": trained.step, "model": trained.model.name},
-            "views": views.to_json(),
+            "checkpoint": {"hash": source.hash, "step": source.step, "model": source.model_name},
+            "views": predictor.views.to_json(),
         }
         written.append(_write(path, out, stem, pixels, classes, resolved, about))
     return Predictions(tuple(resolved), tuple(written), tuple(failed))
@@ -192,10 +187,19 @@ def _outputs(out: Path, stem: str) -> tuple[Path, Path, Path]:
     return out / f"{stem}.png", out / f"{stem}.json", out / f"{stem}_overlay.jpg"
 
 
-def _warn(labels: Sequence[ResolvedLabel], vectors: LabelVectors) -> None:
-    if len(vectors.unit) == 1:
+def _label_list(labels: Sequence[ResolvedLabel]) -> LabelList:
+    return LabelList(
+        names=tuple(label.name for label in labels),
+        texts=tuple(label.text for label in labels),
+        keys=tuple(label.key for label in labels),
+        vectors=np.stack([label.vector for label in labels]),
+    )
+
+
+def _warn(labels: Sequence[ResolvedLabel], predictor: Predictor) -> None:
+    if len(predictor.positions) == 1:
         _log.warning("with one label to choose from, every pixel gets it: add labels for the rest of the image")
-    for number, meant in enumerate(vectors.predicted_as.tolist()):
+    for number, meant in enumerate(predictor.predicted_as.tolist()):
         label = labels[number]
         if meant < 0:
             _log.warning("%r has no vector and is never predicted", label.name)

@@ -17,6 +17,7 @@ from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.bank.prompt import Prompt
 from labelmerge.errors import BankError, DescriptionsError, UsageError, did_you_mean
 from labelmerge.files import read_text
+from labelmerge.labels import LabelKey
 from labelmerge.names import prompt_name
 
 _ALL = "*"
@@ -52,6 +53,12 @@ class ResolvedLabel:
     text: str
     source: str
     vector: npt.NDArray[np.float32]
+
+    @property
+    def key(self) -> LabelKey | None:
+        """The dataset's label that it is; None where it is new."""
+        dataset, _, index = self.source.rpartition(":")
+        return (dataset, int(index)) if dataset else None
 
 
 def parse_labels(text: str) -> list[LabelQuery]:

@@ -80,7 +80,7 @@ class Made:
 def member_names(source: Source, options: Options) -> list[str]:
     """The members that every sample of a split has, sorted."""
     names = [options.image_format, "json"]
-    if source.recipe.annotation_type != "box":
+    if source.recipe.annotation_type in ("mask", "noisy_mask"):
         names.append("mask.png")
     if options.instances and (READERS[source.reader].KEYS.instances or "instances" in source.layout):
         names.append("instances.png")

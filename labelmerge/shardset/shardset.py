@@ -69,11 +69,13 @@ class Decoded:
 
     Attributes:
         image: uint8 ``[H, W, 3]``, RGB.
-        mask: uint8 or uint16 ``[H, W]``; None in a box dataset.
+        mask: uint8 or uint16 ``[H, W]``; None where the dataset has no masks.
+        instances: segment ids, uint8 or uint16 ``[H, W]``; None where there are none or nobody asked for them.
     """
 
     image: npt.NDArray[np.uint8]
     mask: Mask | None
+    instances: Mask | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,10 +93,14 @@ class Decoded:
         x0, y0, x1, y1 = box
         return None if self.mask is None else self.mask[y0:y1, x0:x1]
 
+    def instances_region(self, box: Region) -> Mask | None:
+        x0, y0, x1, y1 = box
+        return None if self.instances is None else self.instances[y0:y1, x0:x1]
+
     @property
     def nbytes(self) -> int:
         """How much memory it holds, in bytes."""
-        return self.image.nbytes + (0 if self.mask is None else self.mask.nbytes)
+        return sum(part.nbytes for part in (self.image, self.mask, self.instances) if part is not None)
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,21 @@ NO_BOXES = Boxes(
     group_of=np.zeros(0, dtype=np.bool_),
     box_embeddings=None,
 )
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The segments of a sample, things and stuff.
+
+    Attributes:
+        ids: int64 ``[N]``, their values in the map of instances; 0 is no segment.
+        classes: int64 ``[N]``, class indices of the dataset's own label space.
+        iscrowd: bool ``[N]``, segments that hold many things not told apart.
+    """
+
+    ids: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+    iscrowd: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -179,14 +200,30 @@ class Encoded:
             return image_region(self._image, box, shrink)
 
     def mask_region(self, box: Region) -> Mask | None:
-        """The mask within `box` (left, top, right, bottom); None in a box dataset."""
+        """The mask within `box` (left, top, right, bottom); None where the dataset has no masks."""
         with self._named():
             return self._mask(box)
 
-    def picture(self) -> Decoded:
-        """The whole image and mask."""
+    def instances_region(self, box: Region | None) -> Mask | None:
+        """The segment ids within `box` (left, top, right, bottom), or all; None where they were not fetched."""
         with self._named():
-            return Decoded(decode_image(self._image), self._mask(None))
+            data = self.members.get("instances.png")
+            return None if data is None else decode_mask(data, "instances.png", self.size, box)
+
+    def picture(self) -> Decoded:
+        """The whole image and mask, and the segment ids where they were fetched."""
+        with self._named():
+            return Decoded(decode_image(self._image), self._mask(None), self.instances_region(None))
+
+    def segments(self) -> Segments:
+        """The segments, from the json."""
+        with self._named():
+            entries = self._meta().get("segments") or []
+            return Segments(
+                ids=np.array([entry["id"] for entry in entries], dtype=np.int64),
+                classes=np.array([entry["class_index"] for entry in entries], dtype=np.int64),
+                iscrowd=np.array([bool(entry.get("iscrowd", False)) for entry in entries], dtype=np.bool_),
+            )
 
     def boxes(self) -> Boxes:
         """The boxes, from the json."""
@@ -201,7 +238,7 @@ class Encoded:
         return data
 
     def _mask(self, box: Region | None) -> Mask | None:
-        if self.annotation_type == "box":
+        if self.annotation_type not in ("mask", "noisy_mask"):
             return None
         if "mask.png" not in self.members:
             raise SampleError("no mask.png")
@@ -321,7 +358,7 @@ class ShardSet:
         folder: the split folder.
         dataset: the dataset's name.
         split: the split's name.
-        annotation_type: ``mask`` | ``noisy_mask`` | ``box``.
+        annotation_type: ``mask`` | ``noisy_mask`` | ``box`` | ``image`` (without annotations).
         role: ``train``, or ``eval`` for a set that is kept from training, by the recipe it was made from.
         space: the label space of its masks and boxes.
         class_pixels: labelled pixels of each class index in the whole split (classes without any may be absent).

@@ -1,16 +1,22 @@
-"""Confusion matrices and what is read off them."""
+"""The label of every pixel: confusion matrices, and what is read off them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.errors import SampleError
+from labelmerge.labels import LabelSpace
+from labelmerge.tasks.task import Truth
+
 Confusion = npt.NDArray[np.int64]
 
+_UNLABELLED, _UNKNOWN = -1, -2
 _CHUNK = 2**16  # pixels counted at once: what is made of them stays in the processor's cache
 
 
@@ -43,6 +49,60 @@ def confusion_matrix(truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.
         pairs += flat_prediction[begin : begin + chunk].astype(np.int64, copy=False)
         counts += np.bincount(pairs, minlength=bins)
     return counts.reshape(classes + 1, classes)[:classes].copy()
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticCounts:
+    """The pixels of some images.
+
+    Attributes:
+        confusion: int64 ``[K, K]``, row = truth, column = prediction, in the order of the label space.
+        ignored: how many have no label.
+    """
+
+    confusion: Confusion
+    ignored: int
+
+
+class Semantic:
+    """Semantic segmentation on a set with masks (`labelmerge.tasks.task.Task`)."""
+
+    asks: Literal["classes", "segments"] = "classes"
+
+    def __init__(self, space: LabelSpace) -> None:
+        self._space = space
+        self._position_of = space.lookup({index: k for k, index in enumerate(space.indices)}, _UNKNOWN)
+        self._position_of[space.ignore_index] = _UNLABELLED
+
+    def nothing(self) -> SemanticCounts:
+        """The counts of no image."""
+        return SemanticCounts(np.zeros((len(self._space), len(self._space)), dtype=np.int64), 0)
+
+    def count(self, truth: Truth, prediction: npt.NDArray[np.int64]) -> SemanticCounts:
+        """Count the pixels of an image.
+
+        Args:
+            prediction: ``[H, W]`` positions in the label space.
+
+        Raises:
+            SampleError: the mask holds values that are no classes.
+        """
+        assert truth.mask is not None  # sets without masks are left out
+        wanted = self._position_of[truth.mask]
+        if (wanted == _UNKNOWN).any():
+            wrong = sorted({int(value) for value in np.unique(truth.mask[wanted == _UNKNOWN])})
+            raise SampleError(f"mask values {wrong} are no classes of {self._space.name}", where=truth.key)
+        matrix = confusion_matrix(wanted, prediction, len(self._space))
+        return SemanticCounts(matrix, wanted.size - int(matrix.sum()))
+
+    def total(self, counts: list[SemanticCounts]) -> SemanticCounts:
+        """All pixels together."""
+        matrices = [self.nothing().confusion, *(part.confusion for part in counts)]
+        return SemanticCounts(np.sum(matrices, axis=0), sum(part.ignored for part in counts))
+
+    def measured(self, counts: SemanticCounts) -> bool:
+        """Whether there was a labelled pixel."""
+        return bool(counts.confusion.any())
 
 
 @dataclass(frozen=True)

@@ -6,46 +6,84 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from labelmerge.bank.bank import Bank
-from labelmerge.errors import ConfigError
+from labelmerge.errors import CheckpointError, ConfigError
+from labelmerge.methods.method import Learner, Method, Vocabulary
+from labelmerge.methods.restore import restore
 from labelmerge.model.build import SegmentationModel, build_model
-from labelmerge.model.checkpoint import load_checkpoint
-from labelmerge.model.temperature import Temperature
+from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
 from labelmerge.train.config import TrainConfig
 
 _log = logging.getLogger(__name__)
 
 
-def begin(config: TrainConfig, bank: Bank) -> tuple[SegmentationModel, Temperature, dict[str, Any] | None]:
-    """A model and its temperature: new, or those of the run or checkpoint `config.init`.
+def begin(
+    config: TrainConfig, method: Method, vocabulary: Vocabulary, encoder: str
+) -> tuple[Learner, dict[str, Any] | None]:
+    """A learner: new, or with the weights of the run or checkpoint `config.init`.
+
+    What a checkpoint of the same method holds is taken over whole; of another method, what has the same name and shape,
+    that is the encoder and often more.
+
+    Args:
+        encoder: of the label vectors.
 
     Returns:
-        The two, and what meta.json says about the checkpoint they are from: its path, hash and step.
+        The learner, and what meta.json says about the checkpoint that it is from: its path, hash and step.
 
     Raises:
         CheckpointError: there is no such checkpoint.
         ConfigError: it is of another model, or of vectors of another dimension.
     """
+
+    def network(dim: int) -> SegmentationModel:
+        return build_model(config.model, dim, pretrained=None if config.init else config.pretrained or None)
+
+    learner = method.build(config.method_settings, vocabulary, network)
     if not config.init:
-        model = build_model(config.model, bank.dim, pretrained=config.pretrained or None)
-        return model, Temperature(config.temperature), None
+        return learner, None
     given = load_checkpoint(Path(config.init))
-    if given.model.name != config.model:
+    _refuse_what_does_not_fit(given, config, vocabulary)
+    if given.meta.get("encoder") != encoder:
+        _log.warning(
+            "%s was trained with vectors of %s, and goes on with those of %s: equal labels lie elsewhere",
+            given.folder, given.meta.get("encoder"), encoder,
+        )  # fmt: skip
+    _log.info("beginning with the weights of %s", given.folder)
+    _take_over(learner, given)
+    return learner, {"checkpoint": str(given.folder), "hash": given.hash, "step": given.step}
+
+
+def resume(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple[Learner, dict[str, Any] | None]:
+    """The learner of a run that goes on, and what it began with, as from `begin`.
+
+    Raises:
+        CheckpointError, ConfigError: the checkpoint is not of this run.
+    """
+    return restore(checkpoint, vocabulary), checkpoint.meta.get("init")
+
+
+def _refuse_what_does_not_fit(given: Checkpoint, config: TrainConfig, vocabulary: Vocabulary) -> None:
+    if given.model_name != config.model:
         raise ConfigError(
-            f"is a {given.model.name}, and this run trains a {config.model}",
+            f"is a {given.model_name}, and this run trains a {config.model}",
             where=given.folder,
-            fix=f"Use its preset or --set model={given.model.name}, or another --init",
+            fix=f"Use its preset or --set model={given.model_name}, or another --init",
         )
-    if given.model.embedding_dim != bank.dim:
+    dim = Vocabulary.from_meta(given.meta).dim
+    if given.method == config.method and dim != vocabulary.dim:
         raise ConfigError(
-            f"its embeddings have {given.model.embedding_dim} dimensions, and the labels' vectors {bank.dim}",
+            f"its embeddings have {dim} dimensions, and the labels' vectors {vocabulary.dim}",
             where=given.folder,
             fix=f"Use a bank of the encoder that it was trained with ({given.meta.get('encoder')}), or another --init",
         )
-    if given.meta.get("encoder") != bank.encoder:
-        _log.warning(
-            "%s was trained with vectors of %s, and goes on with those of %s: equal labels lie elsewhere",
-            given.folder, given.meta.get("encoder"), bank.encoder,
-        )  # fmt: skip
-    _log.info("beginning with the weights of %s", given.folder)
-    return given.model, given.temperature, {"checkpoint": str(given.folder), "hash": given.hash, "step": given.step}
+
+
+def _take_over(learner: Learner, given: Checkpoint) -> None:
+    """Give the learner what the checkpoint has of its state. Raises CheckpointError where that is nothing."""
+    own = learner.state_dict()
+    fitting = {key: value for key, value in given.tensors.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise CheckpointError("none of its weights fit", where=given.folder, fix="Use another --init")
+    if new := own.keys() - fitting.keys():
+        _log.info("%d of %d tensors are new: %s has none of that name and shape", len(new), len(own), given.folder)
+    learner.load_state_dict({**own, **fitting})

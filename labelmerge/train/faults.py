@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labelmerge.device import is_out_of_memory
 from labelmerge.errors import ConfigError, LabelmergeError
-from labelmerge.loading.mixture import dead_workers
+from labelmerge.loading.workers import dead_workers
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.processes import left_alone
 

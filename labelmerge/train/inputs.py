@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError
 from labelmerge.labels import LabelKey
 from labelmerge.loading.augment import Augmentation
-from labelmerge.loading.mixture import Mixture, Source, group_by_dataset
+from labelmerge.loading.mixture import Mixture
 from labelmerge.merge.baselines import merged_bank
 from labelmerge.merge.columns import Columns, build_columns
 from labelmerge.merge.merges import taxonomy_of
-from labelmerge.methods.method import Method
-from labelmerge.methods.ssiw.teacher import refuse_other_teachers
+from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.processes import Ranks
+from labelmerge.shardset.datasets import DatasetShards, group_by_dataset
 from labelmerge.shardset.shardset import ShardSet, find_splits
 from labelmerge.train.config import TrainConfig
 
@@ -50,10 +49,12 @@ class Inputs:
         """The D datasets by name, in the order of `Batch.dataset_ids`."""
         return self.mixture.datasets
 
-    def part_of(self, parts: dict[str, str]) -> Tensor:
-        """Which dataset each loss is for: float [P, D] of 0 and 1, from each loss's annotation type."""
-        kinds = [source.annotation_type for source in self.mixture.sources]
-        return torch.tensor([[float(kind == wanted) for kind in kinds] for wanted in parts.values()])
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the learner is built for."""
+        columns = self.columns
+        may = tuple(tuple(columns.labels[row] for row in np.flatnonzero(column)) for column in columns.positive.T)
+        return Vocabulary(self.bank.dim, tuple(self.datasets), tuple(columns.texts), may)
 
 
 def read_inputs(
@@ -75,22 +76,26 @@ def read_inputs(
         ShardError, BankError: they can't be read, or do not fit together.
         ConfigError: the configuration does not fit them.
     """
+    settings = config.method_settings
+    needs = method.needs(settings)
     language = Bank.load(bank)
-    sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, method)
+    sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, needs)
+    labelled = [source for source in sources if source.annotation_type != "image"]
     table = Path(config.taxonomy) if config.taxonomy else None
     # The baselines' classes are the texts of their banks.
     taxonomy = taxonomy_of(config.merge, language, table)
     told = None if config.merge in ("text", "name", "naive") else taxonomy
-    vectors = merged_bank(language, config.merge, [source.dataset for source in sources], taxonomy)
+    vectors = merged_bank(language, config.merge, [source.dataset for source in labelled], taxonomy)
+    every = {key: 1 for source in labelled for key in source.space.keys}
     columns = build_columns(
         vectors,
         [source.space for source in sources],
-        None if config.labels == "all" else label_counts(sources),
+        every if config.labels == "all" else label_counts(sources),
         told,
     )
-    mixture = _mixture(sources, columns, config, ranks, defer)
+    mixture = _mixture(sources, columns, config, needs, ranks, defer)
+    method.check(settings, sources, vectors)
     sets = [shard_set for source in sources for shard_set in source.sets]
-    refuse_other_teachers(sets, vectors)
     record = {
         "bank": str(bank),
         "bank_version": vectors.version,
@@ -100,13 +105,12 @@ def read_inputs(
     return Inputs(mixture, vectors, columns, record)
 
 
-def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> list[Source]:
+def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> list[DatasetShards]:
     """The datasets to train on: those that some loss is for, evaluation sets only on request. Raises ConfigError."""
-    wanted = set(method.annotation_types(config).values())
     kept, reasons = [], []
     for source in group_by_dataset(sets):
-        if source.annotation_type not in wanted:
-            reason = f"no loss for {source.annotation_type} samples in losses = {list(config.losses)}"
+        if source.annotation_type not in needs.annotation_types:
+            reason = f"no loss for {source.annotation_type} samples in {needs.because or f'method {config.method}'}"
         elif any(shard_set.role == "eval" for shard_set in source.sets) and not config.eval_sets:
             reason = "it is an evaluation set (`--set eval_sets=true` trains on those too)"
         else:
@@ -120,7 +124,7 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, method: Method) -> l
     return kept
 
 
-def label_counts(sources: Sequence[Source]) -> dict[LabelKey, int]:
+def label_counts(sources: Sequence[DatasetShards]) -> dict[LabelKey, int]:
     """How many pixels and boxes of each label there are, together."""
     found: Counter[LabelKey] = Counter()
     for source in sources:
@@ -130,7 +134,9 @@ def label_counts(sources: Sequence[Source]) -> dict[LabelKey, int]:
     return dict(found)
 
 
-def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig, ranks: Ranks, defer: bool) -> Mixture:
+def _mixture(
+    sources: Sequence[DatasetShards], columns: Columns, config: TrainConfig, needs: Needs, ranks: Ranks, defer: bool
+) -> Mixture:
     share, remainder = divmod(config.batch_size, len(sources))
     if not config.weights and remainder:
         _log.info(
@@ -152,6 +158,8 @@ def _mixture(sources: Sequence[Source], columns: Columns, config: TrainConfig, r
         ),
         tables=columns.tables,
         weights=config.weights,
+        views=needs.views,
+        segments=needs.segments,
         cache_mb=config.cache_mb,
         rank=ranks.rank,
         world=ranks.world,

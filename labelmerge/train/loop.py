@@ -11,7 +11,8 @@ are seeded with them, and so is the learning rate. A run that was killed therefo
 if nothing had happened; on a CPU to the last bit.
 
 A step takes one batch, however many processes share it and in however many pieces each runs its part: losses are means
-over the pixels and boxes of the whole batch.
+over the pixels, boxes or segments of the whole batch, which are counted before the network runs. What the losses are is
+the method's affair (`labelmerge.methods.method`).
 """
 
 from __future__ import annotations
@@ -23,31 +24,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from labelmerge.errors import ConfigError
-from labelmerge.loading.mixture import Batch
-from labelmerge.methods.method import find_method
-from labelmerge.methods.ssiw.teacher import choose_teacher
+from labelmerge.methods.method import TrainingData, find_method
 from labelmerge.model.build import SegmentationModel
 from labelmerge.model.checkpoint import load_checkpoint, load_state, newest_checkpoint, save_checkpoint
 from labelmerge.model.ema import copy_of, update_average
-from labelmerge.model.temperature import Temperature
 from labelmerge.processes import Ranks
 from labelmerge.progress import Track, no_track
-from labelmerge.train.begin import begin
+from labelmerge.train.begin import begin, resume
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.faults import Place, clear_faults, refuse_no_number
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
-from labelmerge.train.processes import distribute, training_ranks
+from labelmerge.train.processes import distribute, refuse_other_views, refuse_too_many_pieces, training_ranks
 from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, last_loss, lock_run, mean_of
 
 T = TypeVar("T")
+
+_MIXING = -1  # instead of a rank, in seeds: what a method draws is the same in all processes
 
 _log = logging.getLogger(__name__)
 
@@ -130,44 +129,48 @@ def _train(
     start, checkpoint = 0, newest_checkpoint(out)
     if first:
         whole_config = claim_run(out, config, inputs.record, begun=checkpoint is not None)
-    _refuse_too_many_pieces(config, ranks)
+    refuse_too_many_pieces(config.batch_size, config.accumulate, ranks)
 
-    # ---- the model: new, fine-tuned, or as the newest checkpoint has it
+    # ---- the learner: new, fine-tuned, or as the newest checkpoint has it
     torch.manual_seed(config.seed)
     if checkpoint is None:
-        model, temperature, origin = begin(config, inputs.bank)
+        learner, origin = begin(config, method, inputs.vocabulary, inputs.bank.encoder)
     else:
         loaded = load_checkpoint(checkpoint)
-        start, model, temperature, origin = loaded.step, loaded.model, loaded.temperature, loaded.meta.get("init")
-    _refuse_other_views(ranks.gather((start, inputs.record["bank_version"], inputs.record["manifests"])), out)
+        start, (learner, origin) = loaded.step, resume(loaded, inputs.vocabulary)
+    refuse_other_views(ranks.gather((start, inputs.record["bank_version"], inputs.record["manifests"])), out)
     if checkpoint is not None and start >= config.steps:
         _log.info("the run is finished: %d of %d steps are done, nothing to do", start, config.steps)
         if first and not (out / CURVES).exists():
             draw_curves(out)
         return RunResult(out, start, last_loss(out), checkpoint, time.monotonic() - began, 0)
-    trained = _Trained(model, temperature).to(here).train()
+    learner.to(here).train()
+    networks = [part for part in learner.modules() if isinstance(part, SegmentationModel)]
     if config.channels_last:
-        trained.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, temperature, config)
-    average = copy_of(trained) if config.ema else None
+        learner.to(memory_format=torch.channels_last)
+        for network in networks:
+            network.memory_format = torch.channels_last
+    learner.prepare(TrainingData(inputs.bank, columns, inputs.mixture.sources, ranks, here, start))
+    optimizer = make_optimizer(learner, config)
+    average = copy_of(learner) if config.ema else None
     logged: list[list[float]] = []  # what `figures` gives of the steps since the last line of the log
     if checkpoint is not None:
         state = load_state(checkpoint)
         optimizer.load_state_dict(state["optimizer"])
         logged += state["logged"]
-        if average is not None:  # the checkpoint's model is the average
-            trained.load_state_dict(state["weights"])
+        if average is not None:  # the checkpoint's learner is the average
+            learner.load_state_dict(state["weights"])
         _log.info("going on from step %d (%s)", start, checkpoint)
     if config.compile:
-        model.compile(dynamic=False)  # one graph for each size of piece, at most two, and fast ones
-    network = distribute(trained, ranks, here)
+        for network in networks:
+            network.compile(dynamic=False)  # one graph for each size of piece, and fast ones
+    shared = distribute(learner, ranks, here)
     meta = {
         "bank_version": inputs.bank.version,
         "encoder": inputs.bank.encoder,
         "merge": config.merge,
         "manifests": inputs.record["manifests"],
-        "columns": list(columns.texts),
-        "column_labels": [[f"{dataset}:{index}" for dataset, index in keys] for keys in columns.keys],
+        **inputs.vocabulary.to_meta(),
         **({"init": origin} if origin else {}),
         **({"ema": config.ema} if config.ema else {}),
     }
@@ -176,18 +179,7 @@ def _train(
         len(datasets), sum(map(len, inputs.mixture.sources)), sum(map(len, columns.keys)), len(columns),
         f"{ranks.world} processes" if ranks.world > 1 else here,
     )  # fmt: skip
-
-    # ---- what stays the same in every step
-    label_vectors = torch.from_numpy(columns.vectors).to(here)  # [N, C]
-    own_labels = torch.from_numpy(columns.allowed).to(here)  # [D, N]
-    parts = method.annotation_types(config)
-    part_of = inputs.part_of(parts).to(here)  # [P, D]
-    mean = torch.tensor(model.mean, device=here).view(3, 1, 1)
-    std = torch.tensor(model.std, device=here).view(3, 1, 1)
-    image_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    teacher = choose_teacher(inputs.bank, here)
-    parameters = list(trained.parameters())
-    on_gpu = here.type == "cuda"
+    terms, parameters, on_gpu = learner.terms, list(learner.parameters()), here.type == "cuda"
 
     # ---- the steps
     log = RunLog(out, start, tensorboard=config.tensorboard) if first else None
@@ -200,44 +192,37 @@ def _train(
     bar = (track if first else no_track)(_waited_for(batches, waited), "training", config.steps - start)
     with clear_faults(config, place):
         place.step += 1
-        for batch in bar:
-            step = batch.step
+        for batches_of_step in bar:
+            step = batches_of_step[0].step
             torch.manual_seed(_seed_of(config.seed, step, ranks.rank))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * schedule_factor(step, config)
-            batch = batch.to(here)
+            draws = torch.Generator().manual_seed(_seed_of(config.seed, step, _MIXING))
+            sizes = [learner.mix(batch.to(here), draws) for batch in batches_of_step]  # one batch for each size of view
 
-            # A loss is a mean over its pixels or boxes in the whole batch, so they are counted before the model runs.
-            counts = method.counts(batch, len(datasets), config)  # [D]
+            # A loss is a mean over its units in the whole step, so they are counted before the network runs.
+            units = torch.stack([learner.units(batch) for batch in sizes]).sum(0)  # [T, D]
             if ranks.world > 1:
-                distributed.all_reduce(counts)
-            # For each dataset one over its loss's count; gradients become the mean over processes, hence `world`.
-            scale = ranks.world / (part_of.T @ (part_of @ counts.float())).clamp(min=1)  # [D]
+                distributed.all_reduce(units)
+            # One over each term's units; gradients become the mean over processes, hence `world`.
+            scale = ranks.world / units.sum(1, keepdim=True).float().clamp(min=1)  # [T, 1]
 
             optimizer.zero_grad(set_to_none=True)
-            sums = torch.zeros(len(datasets), device=here)
-            pieces = _pieces(batch, config.accumulate)
+            sums = torch.zeros(units.shape, device=here)
+            pieces = [piece for batch in sizes for piece in batch.pieces(config.accumulate)]
             for number, piece in enumerate(pieces, start=1):
-                images = (piece.images.float() / 255 - mean) / std  # [B, 3, S, S]
-                with _gradients_stay(network, number < len(pieces)):
+                with _gradients_stay(shared, number < len(pieces)):
                     with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu and config.bf16):
-                        embeddings, tau = network(images.contiguous(memory_format=image_format))  # [B, C, S/4, S/4]
-                    allowed = own_labels[piece.dataset_ids] if config.label_space == "dataset" else None  # [B, N]
-                    own = method.sums(
-                        piece, embeddings, label_vectors, tau, allowed, teacher, len(datasets), config
-                    )  # [D]
-                    # A piece may have nothing for any loss, or for none with a temperature. Its gradients are 0 then,
-                    # and not absent: other processes wait for them.
-                    if not own.requires_grad:
-                        own = own + embeddings.sum() * 0
-                    ((own * scale).sum() + tau * 0).backward()
+                        own = shared(piece)  # [T, D]
+                    (own * scale).sum().backward()
                 sums += own.detach()
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
             optimizer.step()
+            told_by_method = learner.after_step(step)
             if average is not None:
-                update_average(average, trained, config.ema, step)
-            unread.append(torch.cat([norm.detach().float().view(1), sums, counts.float()]))
-            met += batch.skipped
+                update_average(average, learner, config.ema, step)
+            unread.append(torch.cat([norm.detach().float().view(1), sums.flatten(), units.float().flatten()]))
+            met += [line for batch in sizes for line in batch.skipped]
 
             done = step + 1
             line_due = done % config.log_every == 0 or done == config.steps
@@ -245,7 +230,7 @@ def _train(
             if line_due or checkpoint_due:
                 told = ranks.gather((torch.stack(unread).cpu(), waited[0], met))
                 unread.clear()
-                rows = figures([rows for rows, _, _ in told], part_of.cpu()).tolist()
+                rows = figures([rows for rows, _, _ in told], len(terms)).tolist()
                 for place.step, row in enumerate(rows, start=done - len(rows) + 1):
                     refuse_no_number(row[0], row[1], out)
                 logged += rows
@@ -262,10 +247,11 @@ def _train(
                         {
                             "step": done,
                             "loss": final_loss,
-                            "parts": dict(zip(parts, means, strict=False)),
-                            "datasets": dict(zip(datasets, means[len(parts) :], strict=True)),
+                            "parts": dict(zip(terms, means, strict=False)),
+                            "datasets": dict(zip(datasets, means[len(terms) :], strict=True)),
                             "grad_norm": mean_norm,
-                            "temperature": temperature().item(),
+                            **learner.figures(),
+                            **{name: float(value) for name, value in told_by_method.items()},
                             "lr": config.lr * schedule_factor(step, config),
                             "images_per_second": (done - since) * config.batch_size / max(now - last_line, 1e-9),
                             "wait_share": max(wait for _, wait, _ in told) / max(now - last_line, 1e-9),
@@ -278,19 +264,19 @@ def _train(
             if checkpoint_due:
                 checkpoint = out / "checkpoints" / f"step-{done:06d}"
                 if first:
-                    kept = average or trained
+                    kept = average or learner
                     checkpoint = save_checkpoint(
                         out,
                         step=done,
-                        model=kept.model,
-                        temperature=kept.temperature,
+                        tensors=kept.state_dict(),
+                        model={"name": config.model, "embedding_dim": learner.model.embedding_dim},
                         state={
                             "optimizer": optimizer.state_dict(),
                             "logged": logged,
-                            **({"weights": trained.state_dict()} if average is not None else {}),
+                            **({"weights": learner.state_dict()} if average is not None else {}),
                         },
                         config=whole_config,
-                        meta=meta,
+                        meta={**kept.figures(), **meta},
                         bank_folder_writer=inputs.bank.save_copy,
                         keep=config.keep_checkpoints,
                     )
@@ -302,39 +288,6 @@ def _train(
         log.close()
         draw_curves(out)
     return RunResult(out, config.steps, final_loss, checkpoint, time.monotonic() - began, len(skipped))
-
-
-class _Trained(nn.Module):
-    """The model and the temperature as one module, so that processes share the gradients of both."""
-
-    def __init__(self, model: SegmentationModel, temperature: Temperature) -> None:
-        super().__init__()
-        self.model, self.temperature = model, temperature
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings [B, C, h, w] and τ."""
-        return self.model(images), self.temperature()
-
-
-def _refuse_too_many_pieces(config: TrainConfig, ranks: Ranks) -> None:
-    """Every process runs as many pieces as the others, none of them empty. Raises ConfigError."""
-    share = config.batch_size // ranks.world
-    if share < config.accumulate:
-        raise ConfigError(
-            f"the {share} samples of each process can't be run in {config.accumulate} pieces",
-            fix="Use a larger --batch-size, or a smaller --accumulate",
-        )
-
-
-def _refuse_other_views(seen: Sequence[Any], out: Path) -> None:
-    """Make sure that all processes see the same run, bank and shards. Raises ConfigError."""
-    for rank, theirs in enumerate(seen):
-        if theirs != seen[0]:
-            raise ConfigError(
-                f"process {rank} sees another checkpoint, bank or shards than process 0",
-                where=out,
-                fix="All machines must see the same files: put --out, --bank and --shards on a shared disk",
-            )
 
 
 def _waited_for(things: Iterable[T], waited: list[float]) -> Iterator[T]:
@@ -350,16 +303,8 @@ def _waited_for(things: Iterable[T], waited: list[float]) -> Iterator[T]:
         yield thing
 
 
-def _pieces(batch: Batch, count: int) -> list[Batch]:
-    """The batch in `count` nearly equal pieces."""
-    if count == 1:
-        return [batch]
-    size = len(batch.keys)
-    return [batch.part(size * i // count, size * (i + 1) // count) for i in range(count)]
-
-
 def _gradients_stay(network: nn.Module, more: bool) -> AbstractContextManager[None]:
-    """While `more` pieces of the batch come, gradients need not go to the other processes yet."""
+    """While `more` pieces of the step come, gradients need not go to the other processes yet."""
     return network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext()
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from labelmerge.model.build import SegmentationModel
-from labelmerge.model.temperature import Temperature
+from labelmerge.methods.method import Learner
 from labelmerge.train.config import TrainConfig
 
 
-def make_optimizer(model: SegmentationModel, temperature: Temperature, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(learner: Learner, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser that `config` asks for; each parameter group holds its highest learning rate as ``peak_lr``."""
-    groups = model.parameter_groups(config.lr, config.weight_decay, head_factor=config.head_lr_factor)
-    groups.append({"params": list(temperature.parameters()), "lr": config.temperature_lr, "weight_decay": 0.0})
+    groups = learner.parameter_groups(config.lr, config.weight_decay, config.head_lr_factor)
     for group in groups:
         group["peak_lr"] = group["lr"]
     # On a GPU all of a step in one kernel: a thousand small tensors keep the processor busy for milliseconds otherwise.
-    fused = next(model.parameters()).is_cuda or None
+    fused = next(learner.parameters()).is_cuda or None
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)

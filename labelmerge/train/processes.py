@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -16,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from labelmerge.device import choose_device
-from labelmerge.errors import LabelmergeError, UsageError
+from labelmerge.errors import ConfigError, LabelmergeError, UsageError
 from labelmerge.processes import Ranks, own_device
 
 _PATIENCE = timedelta(minutes=30)  # how long a process waits for the others: rank 0 writes checkpoints meanwhile
@@ -91,6 +93,27 @@ def refuse_one_gpu_for_all(device: str | None) -> None:
             f"every process of this machine would train on {device}",
             fix="Leave --device out: each takes a GPU of its own. CUDA_VISIBLE_DEVICES=2,3 chooses among them",
         )
+
+
+def refuse_too_many_pieces(batch_size: int, pieces: int, ranks: Ranks) -> None:
+    """Every process runs as many pieces as the others, none of them empty. Raises ConfigError."""
+    share = batch_size // ranks.world
+    if share < pieces:
+        raise ConfigError(
+            f"the {share} samples of each process can't be run in {pieces} pieces",
+            fix="Use a larger --batch-size, or a smaller --accumulate",
+        )
+
+
+def refuse_other_views(seen: Sequence[Any], out: Path) -> None:
+    """Make sure that all processes see the same run, bank and shards. Raises ConfigError."""
+    for rank, theirs in enumerate(seen):
+        if theirs != seen[0]:
+            raise ConfigError(
+                f"process {rank} sees another checkpoint, bank or shards than process 0",
+                where=out,
+                fix="All machines must see the same files: put --out, --bank and --shards on a shared disk",
+            )
 
 
 def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:

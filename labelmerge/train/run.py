@@ -25,6 +25,10 @@ _LOCK = ".lock"
 _MAX_CHANGES_SHOWN = 4
 _SMOOTH = 50  # longer curves are smoothed over this part of their points
 _COLOURS = 10
+# What every line of the log has, whatever the method adds.
+_COMMON = (
+    "step", "loss", "parts", "datasets", "grad_norm", "lr", "images_per_second", "wait_share", "skipped",
+)  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -184,23 +188,27 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def figures(told: Sequence[Tensor], part_of: Tensor) -> Tensor:
-    """What the log says about some steps, each a row: the loss, the gradient's norm, every part and every dataset.
+def figures(told: Sequence[Tensor], terms: int) -> Tensor:
+    """What the log says about some steps, each a row: the loss, the gradient's norm, every term and every dataset.
 
     Args:
-        told: what each process has of the S steps, [S, 1 + 2D]: the norm, its own sums, everybody's counts.
-        part_of: [P, D].
+        told: what each process has of the S steps, [S, 1 + 2·T·D]: the norm, its own sums, everybody's units.
+        terms: T.
 
     Returns:
-        float64 [S, 2 + P + D]; nan for a part or dataset that had nothing in a step.
+        float64 [S, 2 + T + D]; nan for a term or dataset that had nothing in a step. A dataset's figure is the sum of
+        its terms' means.
     """
-    datasets = part_of.shape[1]
-    part_of = part_of.double()
-    norm, counts = told[0][:, :1].double(), told[0][:, 1 + datasets :].double()
-    sums = torch.stack([rows[:, 1 : 1 + datasets].double() for rows in told]).sum(0)
-    parts, parts_count = sums @ part_of.T, counts @ part_of.T
-    loss = (parts / parts_count.clamp(min=1)).sum(1, keepdim=True)
-    return torch.cat([loss, norm, parts / parts_count, sums / counts], dim=1)
+    norm = told[0][:, :1].double()
+    sums, units = (
+        torch.stack([rows[:, 1:].double().chunk(2, 1)[half] for rows in told]).unflatten(-1, (terms, -1))
+        for half in (0, 1)
+    )  # [ranks, S, T, D]
+    total, units = sums.sum(0), units[0]
+    of_terms, counted = total.sum(2), units.sum(2)
+    loss = (of_terms / counted.clamp(min=1)).sum(1, keepdim=True)
+    of_datasets = (total / units.clamp(min=1)).sum(1).where(units.sum(1) > 0, torch.nan)
+    return torch.cat([loss, norm, of_terms / counted, of_datasets], dim=1)
 
 
 def mean_of(values: Sequence[float]) -> float:
@@ -241,16 +249,17 @@ def draw_curves(out: Path) -> None:
         axes.set_ylim(bottom=0)
         if axes.lines:
             axes.legend(frameon=False, fontsize=8, ncols=1 + len(axes.lines) // 8)
+    own = [key for key, value in lines[-1].items() if key not in _COMMON and not isinstance(value, Mapping)]
     curves = (
         ("lr", "learning rate"),
         ("images_per_second", "images/s"),
-        ("temperature", "τ"),
+        (own[0] if own else "grad_norm", {"temperature": "τ"}.get(own[0], own[0]) if own else "gradient"),
         ("wait_share", "data wait"),
     )
     for axes, (key, name) in zip((axes for row in small for axes in row), curves, strict=True):
         _plot(axes, lines, key, color="0.3", linewidth=1)
         axes.set_ylabel(name)
-        if key != "temperature":
+        if key not in own:
             axes.set_ylim(bottom=0)
         if key == "wait_share":
             axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -122,13 +122,14 @@ class Augment:
 
 def labelmerge(data: Path, workers: int, count: int, defer: bool = False) -> Iterator[Any]:
     from labelmerge.loading.augment import Augmentation
-    from labelmerge.loading.mixture import Mixture, group_by_dataset
+    from labelmerge.loading.mixture import Mixture
+    from labelmerge.shardset.datasets import group_by_dataset
     from labelmerge.shardset.shardset import ShardSet
 
     augmentation = Augmentation(crop=CROP, short_edge=SHORT_EDGE, scale=SCALE, colour=COLOUR)
     sources = group_by_dataset([ShardSet.open(data / "tars")])
     mixture = Mixture(sources, BATCH, 0, augmentation, cache_mb=0, defer=defer)
-    for batch in mixture.batches(0, count, workers=workers):
+    for (batch,) in mixture.batches(0, count, workers=workers):
         yield batch if defer else batch.to(torch.device("cpu"))
 
 

@@ -35,16 +35,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from labelmerge.errors import LabelmergeError
 from labelmerge.labels import IGNORE
-from labelmerge.loading.mixture import Batch, Mixture
+from labelmerge.loading.batch import Batch
+from labelmerge.loading.mixture import Mixture
 from labelmerge.losses import pixel_cosine_loss
-from labelmerge.methods.method import METHODS, find_method
+from labelmerge.methods.method import find_method
+from labelmerge.methods.ssiw.learner import SSIWLearner
 from labelmerge.model.build import build_model
 from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
@@ -92,7 +93,8 @@ def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool, p
     """What a training script looks like that has never heard of all this."""
     config, device = configuration(options), torch.device(options.device)
     inputs = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks())
-    batch = inputs.mixture.batch(0).to(device)
+    (made,) = inputs.mixture.batch(0)
+    batch = made.to(device)
     labels = torch.from_numpy(inputs.columns.vectors).to(device)
     model = build_model(config.model, labels.shape[1]).to(device).train()
     if config.channels_last:
@@ -128,22 +130,26 @@ def our_loop(options: argparse.Namespace, from_shards: bool, without_loss: bool)
     if not from_shards:
         Mixture.batches = one_batch  # type: ignore[assignment, method-assign]
     if without_loss:
-        METHODS["ssiw"] = dataclasses.replace(METHODS["ssiw"], sums=no_loss)
+        SSIWLearner.forward = no_loss  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as out:
         train([options.shards], options.bank, Path(out), config=configuration(options), device=options.device)
         line = read_log(Path(out))[-1]
     return Figures(line["images_per_second"], line["wait_share"], peak(torch.device(options.device)))
 
 
-def one_batch(mixture: Mixture, start: int, stop: int, *, pin_memory: bool = False, **_: object) -> Iterator[Batch]:
-    made = mixture.batch(start)
+def one_batch(
+    mixture: Mixture, start: int, stop: int, *, pin_memory: bool = False, **_: object
+) -> Iterator[list[Batch]]:
+    (made,) = mixture.batch(start)
     made = made.pin_memory() if pin_memory else made
     for step in range(start, stop):
-        yield dataclasses.replace(made, step=step)
+        yield [dataclasses.replace(made, step=step)]
 
 
-def no_loss(batch: Batch, embeddings: Tensor, labels: Tensor, *rest: Any) -> Tensor:
-    return embeddings.mean().float().expand(rest[-2])  # rest ends in the number of datasets and the configuration
+def no_loss(learner: SSIWLearner, batch: Batch) -> Tensor:
+    embeddings = learner.model(learner.model.normalise(batch.images))
+    nothing = embeddings.mean().float() + 0 * learner.temperature()
+    return nothing.expand(len(learner.terms), len(learner.vocabulary.datasets))
 
 
 def measure(options: argparse.Namespace, row: str, without_loss: bool, pieces: int) -> Figures | str:

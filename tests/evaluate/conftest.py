@@ -19,9 +19,11 @@ from PIL import Image
 from labelmerge.bank.bank import Bank
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
+from labelmerge.methods.method import Vocabulary
+from labelmerge.methods.ssiw.learner import SSIWLearner
+from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.model.build import build_model
 from labelmerge.model.checkpoint import save_checkpoint
-from labelmerge.model.temperature import Temperature
 from labelmerge.names import PROMPT_TEMPLATE, sentence
 
 DIM = 8
@@ -59,11 +61,12 @@ def make_bank(
 def make_run(folder: Path, bank: Bank | None, *, dim: int = DIM, config: Mapping[str, Any] | None = None) -> Path:
     """A run with one checkpoint of an untrained tiny model."""
     torch.manual_seed(0)
+    learner = SSIWLearner(SsiwSettings(temperature=0.1), Vocabulary(dim, (), (), ()), build_model("tiny", dim))
     save_checkpoint(
         folder,
         step=7,
-        model=build_model("tiny", dim),
-        temperature=Temperature(0.1),
+        tensors=learner.state_dict(),
+        model={"name": "tiny", "embedding_dim": dim},
         state={},
         config=config or {},
         meta={},

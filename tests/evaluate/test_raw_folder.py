@@ -15,6 +15,7 @@ from labelmerge.bank.bank import Bank
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, ShardError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
+from labelmerge.model.views import Views
 from labelmerge.sharding.shard import shard
 
 RECIPE = """
@@ -57,9 +58,11 @@ def world(tmp_path: Path, tools: Any) -> Path:
 
 def test_folder_and_shards_give_the_same(world: Path) -> None:
     recipe = str(world / "streets.toml")
-    raw = evaluate(world / "run", [], None, world / "raw.json", datasets=[(recipe, world / "data")], flip=True)
+    raw = evaluate(
+        world / "run", [], None, world / "raw.json", datasets=[(recipe, world / "data")], views=Views(flip=True)
+    )
     shard(load_recipe(recipe), world / "data", "val", world / "shards")
-    sharded = evaluate(world / "run", [world / "shards"], None, world / "r.json", flip=True)
+    sharded = evaluate(world / "run", [world / "shards"], None, world / "r.json", views=Views(flip=True))
     ours, theirs = raw.to_json()["sets"][0], sharded.to_json()["sets"][0]
     assert (ours["images"], theirs["images"]) == (3, 3)
     assert {skip["key"] for skip in ours["skipped_samples"]} >= {"images/val/1.png"}
@@ -105,7 +108,7 @@ def test_an_authentic_dataset(world: Path, fixtures: Path, tools: Any) -> None:
         world / "city",
         world / "r.json",
         datasets=[("cityscapes", fixtures / "cityscapes")],
-        short_edge=32,
+        views=Views(short_edge=32),
     )
     assert results.sets[0].images >= 1 and results.sets[0].confusion.shape == (19, 19)
 

@@ -24,11 +24,12 @@ from labelmerge.errors import (
     UsageError,
 )
 from labelmerge.evaluate.evaluate import evaluate
-from labelmerge.evaluate.inference import segment
 from labelmerge.evaluate.sets import choose_splits
-from labelmerge.evaluate.views import Views
 from labelmerge.labels import LabelSpace
+from labelmerge.methods.inference import CosinePredictor, segment
+from labelmerge.methods.restore import load_trained
 from labelmerge.model.checkpoint import load_checkpoint
+from labelmerge.model.views import Views
 
 STREETS = LabelSpace("streets", (0, 3, 7), ("road", "car", "sky"))
 ROOMS = LabelSpace.of("rooms", ["wall", "floor", "counter"])
@@ -57,7 +58,7 @@ def world(tmp_path: Path, tools: Any) -> Path:
     bank = tools.bank(labels_of(STREETS, ROOMS))
     bank.save(tmp_path / "bank")
     tools.run(tmp_path / "run", bank)
-    model = load_checkpoint(tmp_path / "run").model
+    model = load_trained(tmp_path / "run").learner.model
     for number, space in enumerate((STREETS, ROOMS)):
         samples = []
         for image in images(number):
@@ -82,7 +83,7 @@ def test_results_are_those_of_a_loop(world: Path) -> None:
     assert streets.metrics.pixel_accuracy == pytest.approx(1 - strip / labelled)
     assert streets.confusion.sum() == labelled
     bank = Bank.load(world / "bank")
-    model = load_checkpoint(world / "run").model
+    model = load_trained(world / "run").learner.model
     seen = [segment(model, image, bank.rows(STREETS.keys), tau=1) for image in images(0)]
     truth = np.concatenate([np.vstack([(s[:3] + 1) % 3, s[3:-4]]).ravel() for s in seen])
     found = np.concatenate([s[:-4].ravel() for s in seen])
@@ -93,7 +94,7 @@ def test_results_are_those_of_a_loop(world: Path) -> None:
 
 def test_the_file_says_everything(world: Path) -> None:
     results = evaluate(
-        world / "run", [world / "shards"], world / "bank", world / "r.json", short_edge=20, scales=(0.5, 1), flip=True
+        world / "run", [world / "shards"], world / "bank", world / "r.json", views=Views(20, (0.5, 1), flip=True)
     )
     data = json.loads((world / "r.json").read_text())
     assert data == results.to_json()
@@ -115,9 +116,9 @@ def test_the_file_says_everything(world: Path) -> None:
     with np.load(world / "r.confusion.npz") as matrices:
         np.testing.assert_array_equal(matrices["streets-val"], results.sets[1].confusion)
     # The views are really used.
-    checkpoint = load_checkpoint(world / "run")
+    model = load_trained(world / "run").learner.model
     vectors, views = bank.rows(ROOMS.keys), Views(20, (0.5, 1), True)
-    seen = [segment(checkpoint.model, image, vectors, tau=0.1, views=views) for image in images(1)]
+    seen = [segment(model, image, vectors, tau=0.1, views=views) for image in images(1)]
     np.testing.assert_array_equal(
         results.sets[0].metrics.predicted_pixels, np.bincount(np.concatenate([s.ravel() for s in seen]), minlength=3)
     )
@@ -127,7 +128,9 @@ def test_short_edge_is_by_default_the_runs(world: Path, tools: Any) -> None:
     tools.run(world / "other", None, config={"short_edge": 24})
     shown = evaluate(world / "other", [world / "shards/rooms"], world / "bank", world / "r.json").protocol
     assert shown["short_edge"] == 24
-    own = evaluate(world / "other", [world / "shards/rooms"], world / "bank", world / "r.json", short_edge=0).protocol
+    own = evaluate(
+        world / "other", [world / "shards/rooms"], world / "bank", world / "r.json", views=Views(short_edge=0)
+    ).protocol
     assert own["short_edge"] == 0
 
 
@@ -150,12 +153,14 @@ def test_corrupt_samples_are_counted(world: Path, tools: Any) -> None:
 
 
 def test_an_image_too_large_for_memory_is_one_sample(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_large(model: Any, image: npt.NDArray[np.uint8], *args: Any, **named: Any) -> Any:
+    plain = CosinePredictor.classes
+
+    def too_large(self: CosinePredictor, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         if image.shape[0] == SIZES[1][0]:
             raise SampleError("does not fit into the memory of cpu")
-        return segment(model, image, *args, **named)
+        return plain(self, image)
 
-    monkeypatch.setattr("labelmerge.evaluate.evaluate.segment", too_large)
+    monkeypatch.setattr(CosinePredictor, "classes", too_large)
     (result,) = evaluate(world / "run", [world / "shards/rooms"], world / "bank", world / "r.json").sets
     assert result.images == 2
     assert result.skipped == [("rooms-val-000000001", "does not fit into the memory of cpu")]
@@ -192,7 +197,7 @@ def test_without_a_bank_the_checkpoints_own_is_used(world: Path, tools: Any) -> 
 
 
 def test_the_report_reads_what_was_written(world: Path) -> None:
-    results = evaluate(world / "run", [world / "shards"], None, world / "r.json", window=12)
+    results = evaluate(world / "run", [world / "shards"], None, world / "r.json", views=Views(window=12))
     measured = read_results(world / "r.json")
     assert {name: entry.figures["miou"] for name, entry in measured.sets.items()} == {
         result.name: result.metrics.miou for result in results.sets
@@ -330,7 +335,7 @@ def test_faults_of_options(world: Path) -> None:
     with pytest.raises(UsageError, match="limit of 0"):
         evaluate(*args, world / "r.json", limit=0)
     with pytest.raises(UsageError, match="scales"):
-        evaluate(*args, world / "r.json", scales=(0,))
+        evaluate(*args, world / "r.json", views=Views(scales=(0,)))
     with pytest.raises(OutputError, match="a folder is where a file must go"):
         evaluate(*args, world / "shards")
 

@@ -36,12 +36,12 @@ PLAIN = Augmentation(crop=96, colour=0, blur=0, jpeg=0)
 HEIGHT, WIDTH = 180, 240
 
 WINDOWS = [
-    Window(0, 0, 96, 96, 0, 0, 96, 96, 96, False),
-    Window(31, 17, 127, 113, 0, 0, 96, 96, 96, True),
-    Window(100, 66, 148, 114, 0, 0, 96, 96, 96, True),
-    Window(0, 0, 240, 180, 5, 0, 75, 53, 96, False),
-    Window(0, 0, 240, 180, 5, 40, 75, 93, 96, True),
-    Window(17, 0, 222, 180, 0, 9, 96, 93, 96, False),
+    Window(0, 0, 96, 96, 0, 0, 96, 96, 96, 96, False),
+    Window(31, 17, 127, 113, 0, 0, 96, 96, 96, 96, True),
+    Window(100, 66, 148, 114, 0, 0, 96, 96, 96, 96, True),
+    Window(0, 0, 240, 180, 5, 0, 75, 53, 96, 96, False),
+    Window(0, 0, 240, 180, 5, 40, 75, 93, 96, 96, True),
+    Window(17, 0, 222, 180, 0, 9, 96, 93, 96, 96, False),
 ]
 
 
@@ -51,7 +51,7 @@ def encoded(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], **options
 
 
 def literal_image(image: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.uint8]:
-    view = Image.new("RGB", (window.crop, window.crop), (124, 116, 104))
+    view = Image.new("RGB", (window.width, window.height), (124, 116, 104))
     size = (window.x1 - window.x0, window.y1 - window.y0)
     cut = Image.fromarray(image).crop((window.left, window.top, window.right, window.bottom))
     view.paste(cut.resize(size, Image.Resampling.BILINEAR), (window.x0, window.y0))
@@ -65,7 +65,7 @@ def difference(out: Tensor, reference: npt.NDArray[np.uint8]) -> npt.NDArray[Any
 def pixel_under(window: Window, y: int, x: int) -> tuple[int, int] | None:
     """The image's pixel under the centre of pixel (y, x) of the view: the definition, one pixel at a time."""
     if window.mirrored:
-        x = window.crop - 1 - x
+        x = window.width - 1 - x
     if not (window.y0 <= y < window.y1 and window.x0 <= x < window.x1):
         return None
     down = (window.bottom - window.top) / (window.y1 - window.y0)
@@ -76,7 +76,7 @@ def pixel_under(window: Window, y: int, x: int) -> tuple[int, int] | None:
 def view_of(
     picture: Encoded | Decoded, settings: Augmentation, seed: int, ignore: int = 255
 ) -> tuple[npt.NDArray[np.uint8], View]:
-    out = torch.empty(3, settings.crop, settings.crop, dtype=torch.uint8)
+    out = torch.empty(3, *settings.size, dtype=torch.uint8)
     view = training_view(picture, NO_BOXES.boxes, settings, ignore, np.random.default_rng(seed), out)
     return out.numpy(), view
 
@@ -86,8 +86,8 @@ def test_masks_take_the_nearest_pixel_and_ignore_outside(window: Window) -> None
     mask = np.random.default_rng(0).integers(0, 200, (HEIGHT, WIDTH), dtype=np.uint8)
     view = crop_mask(mask, window, 255, (0, 0, WIDTH, HEIGHT))
     assert view.dtype == np.uint8 and view.shape == (96, 96)
-    for y in range(window.crop):
-        for x in range(window.crop):
+    for y in range(window.height):
+        for x in range(window.width):
             place = pixel_under(window, y, x)
             assert view[y, x] == (255 if place is None else mask[place])
     part = mask[window.top : window.bottom, window.left : window.right]
@@ -118,11 +118,11 @@ def test_boxes_cover_the_same_pixels_as_a_mask_of_them(window: Window) -> None:
         rows, columns = np.nonzero(crop_mask(mask, window, 0, (0, 0, WIDTH, HEIGHT)))
         seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(box, seen, atol=0.5 + 1e-4)  # a mask's edge lies on a pixel's edge
-        assert (box >= 0).all() and (box <= window.crop).all()
+        assert (box >= 0).all() and (box <= window.width).all()
 
 
 def test_boxes_that_are_mostly_cut_off_or_tiny_are_dropped() -> None:
-    window = Window(0, 0, 50, 50, 0, 0, 50, 50, 50, False)
+    window = Window(0, 0, 50, 50, 0, 0, 50, 50, 50, 50, False)
     boxes = np.array(
         [[10, 10, 30, 30], [45, 0, 85, 40], [30, 30, 70, 60], [60, 60, 90, 90], [5, 5, 8, 40], [10, 10, 10, 20]],
         dtype=np.float32,
@@ -163,7 +163,7 @@ def test_small_images_lie_anywhere_within_the_view(size: tuple[int, int]) -> Non
 def test_a_jpeg_decoded_smaller_is_close_to_one_decoded_whole(shrink: int) -> None:
     picture = encoded(photograph(900, 1200), np.zeros((900, 1200), dtype=np.uint8))
     side = 2 * shrink * 45  # a view of 45 pixels leaves the least to shrink afterwards for which this is chosen
-    window = Window(16 * shrink, 8 * shrink, 16 * shrink + side, 8 * shrink + side, 0, 0, 45, 45, 45, False, shrink)
+    window = Window(16 * shrink, 8 * shrink, 16 * shrink + side, 8 * shrink + side, 0, 0, 45, 45, 45, 45, False, shrink)
     out = torch.empty(3, 45, 45, dtype=torch.uint8)
     crop_image(picture, window, out)
     reference = literal_image(picture.picture().image, window)

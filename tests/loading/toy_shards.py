@@ -31,7 +31,10 @@ def png(array: npt.NDArray[Any]) -> bytes:
 
 @dataclass
 class Toy:
-    """A dataset of images with a left and a right half, each in its class's colour and a little noise."""
+    """A dataset of images with a left and a right half, each in its class's colour and a little noise.
+
+    With `segments`, the halves are segments 7 and 300, of which the second is a crowd.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -40,6 +43,7 @@ class Toy:
     size: tuple[int, int] = (40, 48)
     colours: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     embedding_dim: int | None = None
+    segments: bool = False
     corrupt: tuple[int, ...] = ()
     per_shard: int = 4
     split: str = "train"
@@ -78,10 +82,17 @@ class Toy:
                 [{**box, "group_of": False, "area": 1.0} for box in boxes] if self.kind == "box" else []
             ),
         }
+        if self.segments:
+            segments = [{"id": 7, "class_index": int(left), "iscrowd": False}]
+            segments += [{"id": 300, "class_index": int(right), "iscrowd": True}]
+            meta["segments"] = json.dumps(segments)
         members = {"json": json.dumps(meta).encode(), "png": png(image.clip(0, 255).astype(np.uint8))}
-        if self.kind != "box":
+        if self.kind in ("mask", "noisy_mask"):
             members["mask.png"] = png(mask)
-        elif self.embedding_dim:
+        if self.segments:
+            ids = np.where(np.arange(width) < middle, 7, 300).astype(np.uint16)
+            members["instances.png"] = png(np.broadcast_to(ids, self.size).copy())
+        if self.embedding_dim:
             out = io.BytesIO()
             np.save(out, rng.standard_normal((3, self.embedding_dim)).astype(np.float16))
             members["box_embeddings.npy"] = out.getvalue()
@@ -119,7 +130,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         "label_space": toy.space.to_json(),
         "shards": shards,
         "counts": {"found": len(samples), "written": len(samples), "skipped": 0},
-        "class_pixels": {} if toy.kind == "box" else counts,
+        "class_pixels": counts if toy.kind in ("mask", "noisy_mask") else {},
         "class_boxes": counts if toy.kind == "box" else {},
         **toy.changes,
     }

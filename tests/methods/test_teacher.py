@@ -13,8 +13,10 @@ from PIL import Image
 from labelmerge.encoders import encoders
 from labelmerge.errors import EncoderError, ShardError
 from labelmerge.loading.augment import Augmentation
-from labelmerge.loading.mixture import Batch, Mixture, group_by_dataset
+from labelmerge.loading.batch import Batch
+from labelmerge.loading.mixture import Mixture
 from labelmerge.methods.ssiw.teacher import choose_teacher, refuse_other_teachers
+from labelmerge.shardset.datasets import group_by_dataset
 from labelmerge.shardset.shardset import ShardSet
 
 from ..loading.toy_shards import Toy, toy_bank
@@ -42,7 +44,7 @@ class MeanColour:
 def batch_of(toy: Toy, folder: Path) -> Batch:
     sources = group_by_dataset([ShardSet.open(toy.write(folder))])
     augmentation = Augmentation(crop=40, scale=(1.0, 1.0), colour=0, blur=0, jpeg=0)
-    return Mixture(sources, 6, 0, augmentation).batch(0)
+    return Mixture(sources, 6, 0, augmentation).batch(0)[0]
 
 
 def test_without_an_image_tower_the_label_teaches_and_the_log_says_so(

@@ -15,8 +15,10 @@ from PIL import Image
 from labelmerge.bank.bank import Bank
 from labelmerge.colours import palette
 from labelmerge.errors import CheckpointError, SampleError, UsageError
-from labelmerge.evaluate.inference import segment
+from labelmerge.methods.inference import segment
+from labelmerge.methods.restore import load_trained
 from labelmerge.model.checkpoint import load_checkpoint
+from labelmerge.model.views import Views
 from labelmerge.predict.predict import predict, read_photo
 from labelmerge.predict.queries import LabelQuery
 
@@ -40,10 +42,11 @@ def trained(tmp_path: Path, tools: Any) -> Path:
 def test_outputs(trained: Path, tmp_path: Path) -> None:
     pixels = photo(tmp_path / "in/a.png")
     done = predict([tmp_path / "in/a.png"], trained, QUERIES, tmp_path / "out")
-    checkpoint = load_checkpoint(trained)
-    assert checkpoint.bank_folder is not None
-    bank = Bank.load(checkpoint.bank_folder)
-    expected = segment(checkpoint.model, pixels, bank.rows([("set", i) for i in range(3)]), tau=1)
+    model = load_trained(trained).learner.model
+    bank_folder = load_checkpoint(trained).bank_folder
+    assert bank_folder is not None
+    bank = Bank.load(bank_folder)
+    expected = segment(model, pixels, bank.rows([("set", i) for i in range(3)]), tau=1)
     assert (tmp_path / "out/a.png").read_bytes()[24] == 8  # bits per pixel
     with Image.open(tmp_path / "out/a.png") as mask:
         assert mask.mode == "P"
@@ -148,7 +151,7 @@ def test_every_kind_of_image(tmp_path: Path) -> None:
 
 def test_large_photos_have_overlays_of_a_viewable_size(trained: Path, tmp_path: Path) -> None:
     Image.new("RGB", (3000, 100)).save(tmp_path / "wide.png")
-    predict([tmp_path / "wide.png"], trained, QUERIES, tmp_path / "out", short_edge=20)
+    predict([tmp_path / "wide.png"], trained, QUERIES, tmp_path / "out", views=Views(short_edge=20))
     with Image.open(tmp_path / "out/wide.png") as mask, Image.open(tmp_path / "out/wide_overlay.jpg") as overlay:
         assert mask.size == (3000, 100) and overlay.width == 2000
 

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labelmerge.errors import SampleError
+from labelmerge.inspect.verify import verify
 from labelmerge.sharding.pictures.images import read_indices, resize_nearest
 from labelmerge.sharding.shard import shard
+from labelmerge.shardset.shardset import ShardSet
 
 from .listing import Listed, listed
 
@@ -277,3 +279,25 @@ def test_malformed_polygon_json_is_a_recorded_skip(own: Own, text: str, message:
     (own.root / "train/b.json").write_text(text)
     (path, reason) = next(iter(reasons(own).items()))
     assert path == "train/b.jpg" and reason.startswith("train/b.json: ") and message in reason
+
+
+# --- images alone -----------------------------------------------------------------------------------------------------
+
+
+def test_images_alone_become_samples_without_masks(
+    own: Own, read_samples: Callable[[Path], dict[str, dict[str, Any]]]
+) -> None:
+    own.write_recipe(
+        'name = "my_streets"\nannotation_type = "image"\nreader = "images"\ndescriptions = "my_streets.csv"\n'
+        '[layout]\nimages = "images/{split}/*.jpg"\n'
+    )
+    data = [own.image(f"images/train/{number}.jpg") for number in range(3)]
+    (own.root / "images/train/3.jpg").write_bytes(b"no image")
+    report = shard(own.recipe, own.root, "train", own.folder / "out")
+    assert [skip["path"] for skip in report.skipped] == ["images/train/3.jpg"]
+    found = read_samples(own.folder / "out/my_streets/train")
+    assert [sample["jpg"] for sample in found.values()] == data
+    assert all(set(sample) == {"jpg", "json"} and sample["json"]["present"] == [] for sample in found.values())
+    opened = ShardSet.open(own.folder / "out/my_streets/train")
+    assert (opened.annotation_type, opened.read(0).mask, opened.class_pixels) == ("image", None, {})
+    assert verify([own.folder / "out"]).problems == ()

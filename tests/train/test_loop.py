@@ -17,7 +17,8 @@ from torch import Tensor
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import BankError, ConfigError, LabelmergeError, OutputError, ShardError
-from labelmerge.methods.method import METHODS, Method
+from labelmerge.loading.batch import Batch
+from labelmerge.methods.ssiw.learner import SSIWLearner
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import RunResult, train
@@ -118,7 +119,7 @@ def interrupt_in_step_five(shards: Path, bank: Path, out: Path, config: TrainCon
         return sums
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setitem(METHODS, "ssiw", method_that(interrupt))
+        let_losses(patch, interrupt)
         train([shards], bank, out, config=config, device="cpu")
 
 
@@ -248,21 +249,21 @@ def test_corrupt_samples_are_counted(bank: Path, tmp_path: Path, caplog: pytest.
     assert caplog.text.count("streets-train-000000002") == 1
 
 
-def method_that(change: Callable[[int, Tensor], Tensor]) -> Method:
-    plain = METHODS["ssiw"]
+def let_losses(patch: pytest.MonkeyPatch, change: Callable[[int, Tensor], Tensor]) -> None:
+    """Let SSIW's losses go through `change`, which is told the step."""
+    plain = SSIWLearner.forward
 
-    def sums(batch: Any, *rest: Any) -> Tensor:
-        return change(batch.step, plain.sums(batch, *rest))
+    def forward(self: SSIWLearner, batch: Batch) -> Tensor:
+        return change(batch.step, plain(self, batch))
 
-    return dataclasses.replace(plain, sums=sums)
+    patch.setattr(SSIWLearner, "forward", forward)
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
     shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
-    bad = method_that(lambda step, sums: sums * (factor if step >= 3 else 1))
-    monkeypatch.setitem(METHODS, "ssiw", bad)
+    let_losses(monkeypatch, lambda step, sums: sums * (factor if step >= 3 else 1))
     with pytest.raises(LabelmergeError, match=r"no longer a number, at step 4; the newest good .* step-000003"):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
     assert load_checkpoint(tmp_path / "run").step == 3
@@ -282,7 +283,7 @@ def test_out_of_memory_is_one_clear_line(
     def run_out(step: int, sums: Tensor) -> Tensor:
         raise error
 
-    monkeypatch.setitem(METHODS, "ssiw", method_that(run_out))
+    let_losses(monkeypatch, run_out)
     with pytest.raises(
         LabelmergeError, match="out of memory with .* 3 and crop 32, at step 1; there is no checkpoint yet. Use --acc"
     ):
@@ -295,7 +296,7 @@ def test_other_faults_are_not_called_out_of_memory(
     def fail(step: int, sums: Tensor) -> Tensor:
         raise RuntimeError("a shape is wrong")
 
-    monkeypatch.setitem(METHODS, "ssiw", method_that(fail))
+    let_losses(monkeypatch, fail)
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
 
@@ -313,7 +314,7 @@ def test_batches_too_small_for_batch_norm_are_named(
         normalised: Tensor = torch.nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
         return sums + normalised.sum()
 
-    monkeypatch.setitem(METHODS, "ssiw", method_that(normalise))  # as in hrnet-w48 with one view of 32 pixels
+    let_losses(monkeypatch, normalise)  # as in hrnet-w48 with one view of 32 pixels
     with pytest.raises(ConfigError, match="batch norms of tiny have .* batch_size 3 and crop 32, at .* Use a larger"):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
 
@@ -324,7 +325,7 @@ def test_a_worker_that_dies_during_a_step_is_one_clear_line(
     def die(step: int, sums: Tensor) -> Tensor:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")
 
-    monkeypatch.setitem(METHODS, "ssiw", method_that(die))  # torch's signal handler raises it anywhere
+    let_losses(monkeypatch, die)  # torch's signal handler raises it anywhere
     with pytest.raises(LabelmergeError, match=r"a loading process died \(.*Terminated\), at step 1; .* Usually memory"):
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError
-from labelmerge.loading.mixture import Batch, Mixture
+from labelmerge.loading.batch import Batch
+from labelmerge.loading.mixture import Mixture
 from labelmerge.model.checkpoint import load_checkpoint, load_state
 from labelmerge.model.ema import copy_of, update_average
 from labelmerge.train.config import TrainConfig
@@ -202,7 +203,7 @@ def test_a_killed_loader_worker_ends_the_run_with_a_usable_checkpoint(
 ) -> None:
     batch, parent = Mixture.batch, os.getpid()
 
-    def fatal(self: Mixture, step: int) -> Batch:
+    def fatal(self: Mixture, step: int) -> list[Batch]:
         if step == 3 and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return batch(self, step)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from labelmerge.loading import augment
-from labelmerge.loading import mixture as mix
+from labelmerge.loading import batch as batches
 from labelmerge.loading.augment import Photometric
-from labelmerge.loading.mixture import Batch
+from labelmerge.loading.batch import Batch
 from labelmerge.losses import box
 from labelmerge.losses.bilinear import bilinear_matrix_on
 from labelmerge.methods.ssiw import losses as ssiw
-from labelmerge.methods.ssiw.losses import ssiw_counts, ssiw_sums
+from labelmerge.methods.ssiw.losses import Labels, ssiw_sums, ssiw_units
+from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.ssiw.teacher import label_teacher
-from labelmerge.train.config import TrainConfig
 
 from ..meta_device import Watch, prepare
 from ..meta_device import without_content as there
@@ -29,7 +29,7 @@ SIZE, DIM, LABELS = 32, 6, 5
 
 @pytest.fixture(autouse=True)
 def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    prepare(monkeypatch, augment, box, mix, ssiw)
+    prepare(monkeypatch, augment, batches, box, ssiw)
     yield
     bilinear_matrix_on.cache_clear()
 
@@ -52,23 +52,26 @@ def batch_of(datasets: list[int]) -> Batch:
         keys=[""] * count,
         skipped=[],
         unfinished=[Photometric()] * count,
+        places=list(range(count)),
+        whole=count,
     )
 
 
 @pytest.mark.parametrize("own_labels", [False, True])
 @pytest.mark.parametrize("datasets", [[0, 1, 2, 0, 1, 2], [0, 0], [2, 2, 1]])
 def test_a_steps_losses_wait_for_nothing(datasets: list[int], own_labels: bool) -> None:
-    batch, config = batch_of(datasets), TrainConfig()
+    batch = batch_of(datasets)
+    settings = SsiwSettings(label_space="dataset" if own_labels else "union")
     count = len(datasets)
-    allowed = torch.empty(count, LABELS, dtype=torch.bool, device="meta") if own_labels else None
 
     def step() -> Tensor:
         embeddings = torch.empty(count, DIM, SIZE // 4, SIZE // 4, device="meta", requires_grad=True)
-        labels = torch.empty(LABELS, DIM, device="meta")
+        vectors = torch.empty(LABELS, DIM, device="meta")
+        labels = Labels(vectors, torch.empty(len(KINDS), LABELS, dtype=torch.bool, device="meta"), vectors)
         tau = torch.empty((), device="meta", requires_grad=True)
-        counts = ssiw_counts(batch, len(KINDS), config)
-        sums = ssiw_sums(batch, embeddings, labels, tau, allowed, label_teacher, len(KINDS), config)
-        return torch.autograd.grad((sums / counts).sum(), embeddings)[0]
+        units = ssiw_units(batch, len(KINDS), settings)
+        sums = ssiw_sums(batch, embeddings, labels, tau, label_teacher, settings)
+        return torch.autograd.grad((sums / units).sum(), embeddings)[0]
 
     step()  # what stays the same is copied once
     with Watch() as watch:

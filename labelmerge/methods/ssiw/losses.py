@@ -1,31 +1,58 @@
 """The losses of SSIW (Yin et al., IJCV 2024, eq. 1–7), each on the samples whose annotations it is for.
 
-They are given as sums over pixels or boxes, and how many of those there are, for each dataset: a batch that is spread
-over processes, or over pieces of one process, then has the same mean as a batch in one piece.
+They are given as sums over pixels or boxes, and how many of those there are, for each loss and dataset: a batch that is
+spread over processes, or over pieces of one process, then has the same mean as a batch in one piece.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from labelmerge.device import at_once
 from labelmerge.labels import IGNORE
-from labelmerge.loading.mixture import Batch
-from labelmerge.losses import box_embedding_loss, pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.loading.batch import Batch
+from labelmerge.losses import LabelTable, box_embedding_loss, pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.merge.columns import Columns
+from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.ssiw.teacher import Teacher
-from labelmerge.train.config import TrainConfig
 
-_ANNOTATION_TYPES = {"hd": "mask", "ld": "noisy_mask", "wd": "box"}
-_KINDS = tuple(_ANNOTATION_TYPES.values())
+TERMS = {"hd": "mask", "ld": "noisy_mask", "wd": "box"}
+"""The losses, and the kind of samples that each is for."""
 
-
-def ssiw_annotation_types(config: TrainConfig) -> dict[str, str]:
-    """For each of ``config.losses``, the annotation type of the samples it is for."""
-    return {name: _ANNOTATION_TYPES[name] for name in config.losses}
+_KINDS = tuple(TERMS.values())
 
 
-def ssiw_counts(batch: Batch, datasets: int, config: TrainConfig) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The columns of a run as the losses read them, on the device.
+
+    Attributes:
+        vectors: float32 ``[N, C]``, of the columns.
+        own: bool ``[D, N]``, the columns of each dataset's own labels.
+        by_target: float32 ``[T, C]``, the vector of each value of a mask.
+        table: what each value of a mask may stand for; None where it is one column, the one of this number.
+    """
+
+    vectors: Tensor
+    own: Tensor
+    by_target: Tensor
+    table: LabelTable | None = None
+
+    @classmethod
+    def of(cls, columns: Columns, device: torch.device) -> Labels:
+        """The columns on a device. All columns that a label doesn't stand for compete with it fully."""
+        vectors, own = (torch.from_numpy(each).to(device) for each in (columns.vectors, columns.allowed))
+        if columns.single:
+            return cls(vectors, own, vectors)
+        positive = torch.from_numpy(columns.positive)
+        table = LabelTable(positive, torch.ones(positive.shape)).to(device)
+        return cls(vectors, own, torch.from_numpy(columns.label_vectors).to(device), table)
+
+
+def ssiw_units(batch: Batch, datasets: int, settings: SsiwSettings) -> Tensor:
     """How many pixels or boxes of each dataset the sums of `ssiw_sums` have.
 
     Args:
@@ -33,74 +60,81 @@ def ssiw_counts(batch: Batch, datasets: int, config: TrainConfig) -> Tensor:
         datasets: D.
 
     Returns:
-        int64 [D], on the device of the batch.
+        int64 ``[T, D]``, T as ``settings.losses``, on the device of the batch.
     """
-    labelled, kept = _pixels(batch.masks, config)  # [B]
-    facts = [(_KINDS.index(kind), len(boxes)) for kind, boxes in zip(batch.annotation_types, batch.boxes, strict=True)]
-    kinds, boxes = at_once(torch.tensor(facts), labelled.device).unbind(1)  # [B]
-    own = torch.stack([labelled, kept, boxes]).gather(0, kinds[None]).squeeze(0)  # [B]
-    return labelled.new_zeros(datasets).index_add_(0, batch.dataset_ids, own)
+    labelled, kept = _pixels(batch.masks, settings)  # [B]
+    row_of = {TERMS[name]: row for row, name in enumerate(settings.losses)}
+    facts = [
+        (_KINDS.index(kind), row_of[kind], len(boxes)) if kind in row_of else (len(_KINDS), 0, 0)
+        for kind, boxes in zip(batch.annotation_types, batch.boxes, strict=True)
+    ]
+    kinds, rows, boxes = at_once(torch.tensor(facts), labelled.device).unbind(1)  # [B]
+    nothing = torch.zeros_like(labelled)  # for samples that no loss is for
+    own = torch.stack([labelled, kept, boxes, nothing]).gather(0, kinds[None]).squeeze(0)  # [B]
+    units = labelled.new_zeros(len(settings.losses) * datasets)
+    return units.index_add_(0, rows * datasets + batch.dataset_ids, own).view(-1, datasets)
 
 
 def ssiw_sums(
     batch: Batch,
     embeddings: Tensor,
-    labels: Tensor,
+    labels: Labels,
     tau: Tensor,
-    allowed: Tensor | None,
     teacher: Teacher,
-    datasets: int,
-    config: TrainConfig,
+    settings: SsiwSettings,
 ) -> Tensor:
-    """The weighted losses of a batch, summed over each dataset's pixels or boxes.
+    """The weighted losses of a batch, each summed over each dataset's pixels or boxes.
 
     Args:
-        batch: masks and box classes hold columns, on the device of `embeddings`.
+        batch: masks and box classes hold what `labels` says, on the device of `embeddings`.
         embeddings: the model's output [B, C, h, w].
-        labels: the columns' vectors [N, C].
         tau: the temperature, a scalar.
-        allowed: bool [B, N], the columns that each sample's softmax runs over; None for all.
         teacher: gives the boxes' vectors.
-        datasets: D.
 
     Returns:
-        float [D]; 0 for a dataset that the batch has no pixel or box of.
+        float ``[T, D]``; 0 for a dataset that the batch has no pixel or box of.
     """
-    sums = labels.new_zeros(datasets)
-    groups = _groups(batch, config)
+    sums = {name: labels.vectors.new_zeros(len(labels.own)) for name in settings.losses}
+    groups = _groups(batch, settings)
     rows = [rows for _, rows in groups]
     maps, masks, ids = (_take(rows, each) for each in (embeddings, batch.masks, batch.dataset_ids))
     teachers: list[Tensor] = []  # asked when there are boxes
-    own_labels = [None] * len(groups) if allowed is None else _take(rows, allowed)
+    whole = settings.label_space != "dataset"
+    own_labels = [None] * len(groups) if whole else _take(rows, labels.own[batch.dataset_ids])  # each bool [B', N]
     for (name, some), v, mask, own_ids, own in zip(groups, maps, masks, ids, own_labels, strict=True):
         if name == "hd":
-            losses = pixel_cosine_loss(v, labels, mask, tau, IGNORE, allowed=own, reduction="none")  # [B', H, W]
-            sums = sums.index_add(0, own_ids, config.hd_weight * losses.flatten(1).sum(1))
+            losses = pixel_cosine_loss(
+                v, labels.vectors, mask, tau, IGNORE, allowed=own, table=labels.table, reduction="none"
+            )  # [B', H, W]
+            sums[name] = sums[name].index_add(0, own_ids, settings.hd_weight * losses.flatten(1).sum(1))
         elif name == "ld":
-            mean = trimmed_pixel_cosine_loss(v, labels, mask, tau, IGNORE, allowed=own, drop=config.drop)
-            sums = sums.index_add(0, own_ids[:1], config.ld_weight * mean[None] * _pixels(mask, config)[1].sum())
+            mean = trimmed_pixel_cosine_loss(
+                v, labels.vectors, mask, tau, IGNORE, allowed=own, table=labels.table, drop=settings.drop
+            )
+            weighted = settings.ld_weight * mean[None] * _pixels(mask, settings)[1].sum()
+            sums[name] = sums[name].index_add(0, own_ids[:1], weighted)
         elif count := sum(len(batch.boxes[i]) for i in some):  # not crowds alone, or views between the boxes
-            teachers = teachers or teacher(batch, labels)
+            teachers = teachers or teacher(batch, labels.by_target)
             boxes, wanted = [batch.boxes[i] for i in some], [teachers[i] for i in some]
             mean = box_embedding_loss(v, boxes, wanted, (batch.images.shape[2], batch.images.shape[3]))
-            sums = sums.index_add(0, own_ids[:1], config.wd_weight * mean[None] * count)
-    return sums
+            sums[name] = sums[name].index_add(0, own_ids[:1], settings.wd_weight * mean[None] * count)
+    return torch.stack(list(sums.values()))
 
 
-def _pixels(masks: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+def _pixels(masks: Tensor, settings: SsiwSettings) -> tuple[Tensor, Tensor]:
     """How many pixels of each image [B] are labelled, and how many of those L_LD keeps."""
     labelled = (masks != IGNORE).flatten(1).sum(1)
     # It drops a share of each image's own pixels, rounded down, as `trimmed_pixel_cosine_loss` does.
-    return labelled, labelled - (config.drop * labelled).long()
+    return labelled, labelled - (settings.drop * labelled).long()
 
 
-def _groups(batch: Batch, config: TrainConfig) -> list[tuple[str, list[int]]]:
+def _groups(batch: Batch, settings: SsiwSettings) -> list[tuple[str, list[int]]]:
     """The rows of the batch for each call of a loss, and that loss's name.
 
     L_LD and L_WD are means, so each dataset has a call of its own.
     """
     groups: dict[tuple[str, str], list[int]] = {}
-    losses = {annotation_type: name for name, annotation_type in ssiw_annotation_types(config).items()}
+    losses = {TERMS[name]: name for name in settings.losses}
     for i, (dataset, annotation_type) in enumerate(zip(batch.datasets, batch.annotation_types, strict=True)):
         if name := losses.get(annotation_type):
             groups.setdefault((name, "" if name == "hd" else dataset), []).append(i)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labelmerge.bank.bank import Bank, identity_key
 from labelmerge.errors import EncoderError, ShardError
-from labelmerge.loading.mixture import Batch
+from labelmerge.loading.batch import Batch
 from labelmerge.shardset.shardset import ShardSet
 
 Teacher = Callable[[Batch, Tensor], list[Tensor]]

@@ -41,4 +41,5 @@ READERS: Mapping[str, Reader] = _Readers(
     "hdf5_stack",
     "sun_toolbox",
     "hf_dataset",
+    "images",
 )

@@ -16,10 +16,10 @@ exists. Windows are shown to the model when a stripe first needs them, and forgo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelmerge.device import at_once, is_out_of_memory
-from labelmerge.errors import BankError, SampleError
-from labelmerge.evaluate.views import View, Views
+from labelmerge.device import at_once
+from labelmerge.errors import BankError
+from labelmerge.methods.predictor import Predictor
+from labelmerge.model.views import View, Views
 
 _STRIPE_ELEMENTS = 2**24  # labels x rows x width of one stripe: 64 MiB of float32, a few times over
 _BLOCK_ELEMENTS = 2**22  # channels x rows x width from which inner products are taken at once
@@ -44,11 +45,10 @@ class PixelModel(Protocol):
     """
 
     @property
-    def mean(self) -> Sequence[float]: ...
-    @property
-    def std(self) -> Sequence[float]: ...
-    @property
     def stride(self) -> int: ...
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images within 0..1, ``[…, 3, H, W]``, as the network wants them."""
+
     def __call__(self, images: Tensor, /) -> Tensor: ...
 
 
@@ -81,6 +81,31 @@ class LabelVectors:
         self.unit = (distinct / np.linalg.norm(distinct, axis=1, keepdims=True)).astype(np.float32)
 
 
+class CosinePredictor(Predictor):
+    """The label whose vector is nearest to a pixel's embedding, by the cosine."""
+
+    def __init__(
+        self, model: PixelModel, labels: LabelVectors, *, tau: float, views: Views, device: torch.device | str
+    ) -> None:
+        """`tau`: the learned temperature; matters only where several views are averaged."""
+        self.positions, self.predicted_as = labels.positions, labels.predicted_as
+        self.views, self.device = views, torch.device(device)
+        self._model, self._labels, self._tau = model, labels, tau
+
+    def scores(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """As `stripes`."""
+        return stripes(self._model, image, self._labels, tau=self._tau, views=self.views, device=self.device)
+
+    def protocol(self) -> Mapping[str, Any]:
+        """How cosines become labels."""
+        several = "largest mean of softmax(cosine / temperature) over the views"
+        return {
+            "windows": "cosines averaged where windows overlap; the last of each row and column ends at the border",
+            "decision": several if self.views.several else "largest cosine",
+            "temperature": self._tau,
+        }
+
+
 def segment(
     model: PixelModel,
     image: npt.NDArray[np.uint8],
@@ -90,7 +115,7 @@ def segment(
     views: Views | None = None,
     device: torch.device | str = "cpu",
 ) -> npt.NDArray[np.int64]:
-    """The label of every pixel: its position in `labels`.
+    """The label of every pixel of one image: its position in `labels`.
 
     Every view is the image resized (bilinear, antialiased) and normalised. Logits are sampled at the centres of the
     image's own pixels.
@@ -110,21 +135,7 @@ def segment(
         SampleError: the image is too large for the device's memory.
     """
     labels = labels if isinstance(labels, LabelVectors) else LabelVectors(labels)
-    views = views or Views()
-    try:
-        given = stripes(model, image, labels, tau=tau, views=views, device=device)
-        classes = torch.cat([scores.argmax(dim=0) for _, scores in given]).cpu()  # a GPU is waited for here alone
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        height, width = max(views.sizes(*image.shape[:2]))
-        raise SampleError(
-            f"at {width}x{height} pixels the image does not fit into the memory of {device}",
-            fix="Use a smaller --short-edge, scale or --window"
-            + (", or --device cpu" if torch.device(device).type != "cpu" else ""),
-        ) from error
-    positions: npt.NDArray[np.int64] = labels.positions[classes.numpy()]
-    return positions
+    return CosinePredictor(model, labels, tau=tau, views=views or Views(), device=device).classes(image)
 
 
 @torch.inference_mode()
@@ -152,8 +163,7 @@ def stripes(
     stripe = max(1, _STRIPE_ELEMENTS // (len(unit) * width))
     pixels = at_once(torch.from_numpy(image.copy()), device)  # torch wants an array that it may write to
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
-    mean, std = (at_once(torch.tensor(list(each)).view(3, 1, 1), device) for each in (model.mean, model.std))
-    shown = {size: (_resized(pixels, size) - mean) / std for size in views.sizes(height, width)}
+    shown = {size: model.normalise(_resized(pixels, size)) for size in views.sizes(height, width)}
     seen = [
         _Seen(model, shown[view.height, view.width], (height, width), view, unit, norms=views.several)
         for view in views.of(height, width)

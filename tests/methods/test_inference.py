@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelmerge.errors import BankError, SampleError, UsageError
-from labelmerge.evaluate import inference
-from labelmerge.evaluate.inference import LabelVectors, segment, stripes
-from labelmerge.evaluate.views import Views, window_starts
+from labelmerge.methods import inference
+from labelmerge.methods.inference import LabelVectors, segment, stripes
+from labelmerge.model.views import Views, window_starts
 
 from ..meta_device import Watch, prepare
 
@@ -28,6 +28,10 @@ class Tiny(nn.Module):
 
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
     stride = 4
+
+    def normalise(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (self.mean, self.std))
+        return (images - mean) / std
 
     def __init__(self, channels: int = 5) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labelmerge.errors import UsageError
@@ -39,10 +39,11 @@ class View:
 
 @dataclass(frozen=True)
 class Views:
-    """How every image is shown to the model.
+    """How every image is shown to the model: the one set of options of all that predicts.
 
     Attributes:
-        short_edge: pixels of the short edge at scale 1, up or down; 0 keeps the image's own size.
+        short_edge: pixels of the short edge at scale 1, up or down; 0 keeps the image's own size. None: what the run
+            was trained at; by itself, the image's own size.
         scales: factors on that size; more than one are averaged.
         flip: also every scale's mirror image.
         window: side of the square windows that slide over each view, pixels; 0: the whole view at once.
@@ -50,7 +51,7 @@ class Views:
         max_long_edge: no view is longer than this many pixels (extreme panoramas, little memory); 0: no limit.
     """
 
-    short_edge: int = 0
+    short_edge: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     window: int = 0
@@ -62,7 +63,7 @@ class Views:
             raise UsageError(
                 f"scales must be numbers above 0 and up to {_LARGEST_SCALE}, not {', '.join(map(str, self.scales))}"
             )
-        if min(self.short_edge, self.max_long_edge, self.window) < 0:
+        if min(self.short_edge or 0, self.max_long_edge, self.window) < 0:
             raise UsageError("an edge can't have fewer than 0 pixels")
         if not self.window and self.window_stride != Views.window_stride:
             raise UsageError("a window stride means nothing without a window", fix="Give --window too")
@@ -71,6 +72,10 @@ class Views:
                 f"a window stride of {self.window_stride:g} windows is not above 0 and up to 1",
                 fix="Larger ones would leave pixels out; 2/3 is usual",
             )
+
+    def at(self, short_edge: int) -> Views:
+        """The same at this short edge."""
+        return replace(self, short_edge=short_edge)
 
     @property
     def several(self) -> bool:
@@ -106,7 +111,7 @@ class Views:
             "crop": "sliding window" if self.window else "whole image",
             "window": self.window,
             "window_stride": self.window_stride if self.window else None,
-            "short_edge": self.short_edge,
+            "short_edge": self.short_edge or 0,
             "scales": list(self.scales),
             "flip": self.flip,
         }

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from labelmerge.plot.confusion import draw_confusion
+from labelmerge.evaluate.confusion import draw_confusion
 
 
 def picture(count: int, confusion: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labelmerge.colours import palette
-from labelmerge.plot.overlays import legend, overlay, panel, present, with_legend
+from labelmerge.predict.overlays import legend, overlay, panel, present, with_legend
 
 NAMES = ["road", "sky", "horse", "animal--ground-animal"]
 

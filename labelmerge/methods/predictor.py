@@ -1,0 +1,108 @@
+"""What a learner has learned, at work: images and labels in, a label for every pixel out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from labelmerge.device import is_out_of_memory
+from labelmerge.errors import SampleError, UsageError
+from labelmerge.labels import LabelKey
+from labelmerge.model.views import Views
+
+
+@dataclass(frozen=True, eq=False)
+class LabelList:
+    """The K labels to choose from.
+
+    Attributes:
+        names: what they are called.
+        texts: what their vectors were made from.
+        keys: the labels of datasets that they are; None for those that are no dataset's.
+        vectors: float32 ``[K, C]``.
+    """
+
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    keys: tuple[LabelKey | None, ...]
+    vectors: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentMap:
+    """An image in segments, things and stuff.
+
+    Attributes:
+        ids: int32 ``[H, W]``, 0 where there is none.
+        labels: int64 ``[N]``, the label of segments 1 … N, its position in the list.
+        scores: float32 ``[N]``, how sure each is, 0..1.
+    """
+
+    ids: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+
+class Predictor(ABC):
+    """Segments images with one list of labels, each image shown in the same way.
+
+    Attributes:
+        positions: int64 ``[U]``, the labels that `scores` has rows for, ascending: labels that can't be told apart
+            have one row, that of the first.
+        predicted_as: int64 ``[K]``, the label that is predicted for each label: itself, an earlier one that it can't
+            be told from, or -1 where it is never predicted.
+        views: how images are shown.
+        device: where.
+    """
+
+    positions: npt.NDArray[np.int64]
+    predicted_as: npt.NDArray[np.int64]
+    views: Views
+    device: torch.device
+
+    @abstractmethod
+    def scores(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """How well each label fits each pixel, one stripe of rows after the other.
+
+        Args:
+            image: ``[H, W, 3]`` RGB.
+
+        Yields:
+            The rows, and float32 ``[U, rows, W]``; the largest is predicted.
+        """
+
+    def classes(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """The label of every pixel: ``[H, W]`` positions in the list. Among equal scores the first label wins.
+
+        Raises:
+            SampleError: the image is too large for the device's memory.
+        """
+        try:
+            rows = [scores.argmax(dim=0) for _, scores in self.scores(image)]
+            chosen = torch.cat(rows).cpu()  # a GPU is waited for here alone
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = max(self.views.sizes(*image.shape[:2]))
+            raise SampleError(
+                f"at {width}x{height} pixels the image does not fit into the memory of {self.device}",
+                fix="Use a smaller --short-edge, scale or --window"
+                + (", or --device cpu" if self.device.type != "cpu" else ""),
+            ) from error
+        labels: npt.NDArray[np.int64] = self.positions[chosen.numpy()]
+        return labels
+
+    def segments(self, image: npt.NDArray[np.uint8]) -> SegmentMap:
+        """Things and stuff one by one. Raises UsageError where the method knows no segments."""
+        raise UsageError("this checkpoint's method gives every pixel a label, and knows no segments")
+
+    def protocol(self) -> Mapping[str, Any]:
+        """What of the decision belongs into results."""
+        return {}

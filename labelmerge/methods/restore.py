@@ -1,0 +1,111 @@
+"""A checkpoint → the learner that it holds, and what segments images with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from labelmerge.errors import CheckpointError, ConfigError, UsageError
+from labelmerge.methods.method import Learner, Vocabulary, find_method, settings_in
+from labelmerge.methods.predictor import LabelList, Predictor
+from labelmerge.model.build import SegmentationModel, build_model
+from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
+from labelmerge.model.views import Views
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A learner from a checkpoint, ready for use.
+
+    Attributes:
+        learner: on the device asked for, in eval mode.
+        checkpoint: where it is from.
+        device: where it is.
+    """
+
+    learner: Learner
+    checkpoint: Checkpoint
+    device: torch.device
+
+    def predictor(self, labels: LabelList, views: Views) -> Predictor:
+        """What segments images with these labels.
+
+        Args:
+            views: how images are shown; where its short edge is None, as in training.
+
+        Raises:
+            UsageError: the learner knows its own labels only, and these are others.
+            BankError, CheckpointError: the vectors, or the short edge of training, can't be used.
+        """
+        if views.short_edge is None:
+            views = views.at(self.checkpoint.short_edge)
+        if self.learner.can_name == "trained":
+            _refuse_new_words(labels, self.learner.vocabulary, self.checkpoint)
+        return self.learner.predictor(labels, views)
+
+
+def load_trained(path: Path, device: torch.device | str = "cpu") -> Trained:
+    """The learner of a run or checkpoint.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or this version doesn't know its method or model.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        learner = restore(checkpoint)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"can't be used by this version: {error.what}", where=checkpoint.folder, fix="Use the version that wrote it"
+        ) from error
+    device = torch.device(device)
+    return Trained(learner.to(device).eval(), checkpoint, device)
+
+
+def restore(checkpoint: Checkpoint, vocabulary: Vocabulary | None = None) -> Learner:
+    """The learner with a checkpoint's state, on the CPU.
+
+    Args:
+        vocabulary: None: the one that the checkpoint remembers.
+
+    Raises:
+        CheckpointError: the state isn't that of such a learner.
+        ConfigError: this version doesn't know the method or the model.
+    """
+    method = find_method(checkpoint.method)
+    settings = settings_in(checkpoint.config, checkpoint.method)
+    vocabulary = vocabulary or Vocabulary.from_meta(checkpoint.meta)
+    learner = method.build(settings, vocabulary, network_of(checkpoint))
+    try:
+        learner.load_state_dict(checkpoint.tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights do not fit the model {checkpoint.model_name!r}", where=checkpoint.folder
+        ) from error
+    return learner
+
+
+def network_of(checkpoint: Checkpoint) -> Callable[[int], SegmentationModel]:
+    """What makes a checkpoint's network anew."""
+    return lambda dim: build_model(checkpoint.model_name, dim)
+
+
+def _refuse_new_words(labels: LabelList, vocabulary: Vocabulary, checkpoint: Checkpoint) -> None:
+    known = {key for keys in vocabulary.labels for key in keys}
+    texts = set(vocabulary.texts)
+    new = [
+        name
+        for name, text, key in zip(labels.names, labels.texts, labels.keys, strict=True)
+        if key not in known and text not in texts
+    ]
+    if new:
+        shown = ", ".join(map(repr, new[:_SHOWN])) + (f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else "")
+        raise UsageError(
+            f"the method {checkpoint.method!r} knows only the labels that it was trained with, and not {shown}",
+            where=checkpoint.folder,
+            fix="Ask for labels of its columns (meta.json lists them), or train with --method ssiw",
+        )

@@ -1,0 +1,35 @@
+"""SSIW: labels by their sentences (Yin et al., IJCV 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from labelmerge.bank.bank import Bank
+from labelmerge.methods.method import Method, Needs, Vocabulary
+from labelmerge.methods.ssiw.learner import SSIWLearner
+from labelmerge.methods.ssiw.losses import TERMS
+from labelmerge.methods.ssiw.settings import SsiwSettings
+from labelmerge.methods.ssiw.teacher import refuse_other_teachers
+from labelmerge.model.build import SegmentationModel
+from labelmerge.shardset.datasets import DatasetShards
+
+
+class SSIW(Method):
+    """Pixels learn the vector of their label's sentence, boxes the image embedding of what they cut out."""
+
+    def needs(self, settings: SsiwSettings) -> Needs:
+        """Samples that some loss is for."""
+        return Needs(tuple(TERMS[name] for name in settings.losses), because=f"losses = {list(settings.losses)}")
+
+    def check(self, settings: SsiwSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
+        """Box embeddings in shards must be of the bank's own model. Raises ShardError."""
+        refuse_other_teachers([shard_set for source in sources for shard_set in source.sets], bank)
+
+    def build(
+        self, settings: SsiwSettings, vocabulary: Vocabulary, network: Callable[[int], SegmentationModel]
+    ) -> SSIWLearner:
+        """A network whose embeddings have the label vectors' dimension, and a temperature."""
+        return SSIWLearner(settings, vocabulary, network(vocabulary.dim))
+
+
+METHOD = SSIW()
