@@ -16,8 +16,10 @@ from labelmerge.demo.report import Chip, DatasetCard, PredictionRow, UnseenCard,
 from labelmerge.demo.results import MERGED, ROW_NAMES
 from labelmerge.demo.worlds import HELD_OUT, WORLDS, recipe_of, taxonomies, unseen_labels
 from labelmerge.labels import LabelKey
-from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
-from labelmerge.plot.overlays import overlay
+from labelmerge.methods.predictor import LabelList
+from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.model.views import Views
+from labelmerge.predict.overlays import overlay
 from labelmerge.progress import Track
 from labelmerge.shardset.shardset import Sample, ShardSet
 
@@ -33,7 +35,7 @@ class Viewer:
 
     def __init__(self, place: Workplace, banks: Banks, methods: Mapping[str, str]) -> None:
         self.sets = {dataset: ShardSet.open(place.shards / dataset / WORLDS[dataset].split) for dataset in HELD_OUT}
-        self.models = {key: load_checkpoint(place.run(method)) for key, method in methods.items()}
+        self.models = {key: load_trained(place.run(method)) for key, method in methods.items()}
         self.banks = {key: Bank.load(banks.of(method)) for key, method in methods.items()}
         self.positions = {
             dataset: data.space.lookup({index: n for n, index in enumerate(data.space.indices)}, -1)
@@ -46,25 +48,21 @@ class Viewer:
         return self.positions[dataset][sample.mask]
 
     def prediction(self, key: str, dataset: str, sample: Sample) -> Classes:
-        from labelmerge.evaluate.inference import segment
-
-        vectors = self.banks[key].rows(self.sets[dataset].space.keys)
-        model = self.models[key]
-        return segment(model.model, sample.image, vectors, tau=float(model.temperature().detach()))
+        labels = LabelList.of(self.sets[dataset].space, self.banks[key])
+        return self.models[key].predictor(labels, Views(short_edge=0)).classes(sample.image)
 
     def similarity(self, key: str, label: LabelKey, sample: Sample) -> Cosines:
         """The cosine of every pixel's embedding with one label, [H, W]."""
         return _cosine(self.models[key], sample.image, self.banks[key].rows([label])[0])
 
 
-def _cosine(checkpoint: Checkpoint, image: npt.NDArray[np.uint8], vector: Cosines) -> Cosines:
+def _cosine(trained: Trained, image: npt.NDArray[np.uint8], vector: Cosines) -> Cosines:
     import torch
 
-    model = checkpoint.model
+    model = trained.learner.model
     height, width = image.shape[:2]
     with torch.inference_mode():
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-        pixels = (pixels - torch.tensor(model.mean).view(1, 3, 1, 1)) / torch.tensor(model.std).view(1, 3, 1, 1)
+        pixels = model.normalise(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
         padded = torch.nn.functional.pad(pixels, (0, -width % model.stride, 0, -height % model.stride))
         embeddings = torch.nn.functional.normalize(model(padded), dim=1)
         cosines = torch.einsum("bchw,c->bhw", embeddings, torch.from_numpy(vector))[None]

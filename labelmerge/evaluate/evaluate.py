@@ -20,7 +20,6 @@ from labelmerge.errors import BankError, CheckpointError, OutputError, SampleErr
 from labelmerge.evaluate.record import Results, SetResult
 from labelmerge.evaluate.sets import EvalSet, Picture, open_sets
 from labelmerge.files import output_faults
-from labelmerge.labels import LabelSpace
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
@@ -81,7 +80,7 @@ def evaluate(
     here = choose_device(own_device(device))
     trained = load_trained(checkpoint, here)
     vectors = load_bank(bank, trained)
-    predictors = [trained.predictor(_labels_of(data.space, vectors), views) for data in sets]
+    predictors = [trained.predictor(LabelList.of(data.space, vectors), views) for data in sets]
     for data in sets:
         if f"{data.dataset}/{data.split}" in trained.checkpoint.meta.get("manifests", ()):
             _log.warning("%s %s: the model was trained on this split", data.dataset, data.split)
@@ -146,12 +145,6 @@ def load_bank(folder: Path | None, trained: Trained) -> Bank:
 
 def _identity(bank: Bank) -> str:
     return f"{bank.encoder} (weights {str(bank.identity.get('weights_sha256'))[:12]}, {bank.dim} dimensions)"
-
-
-def _labels_of(space: LabelSpace, bank: Bank) -> LabelList:
-    """All classes of a label space, each by its own row of the bank."""
-    texts = tuple(bank.texts[row] for row in bank.positions(space.keys))
-    return LabelList(space.names, texts, space.keys, bank.rows(space.keys))
 
 
 def _check_out(out: Path) -> None:

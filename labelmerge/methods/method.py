@@ -74,6 +74,11 @@ class Vocabulary:
             "column_labels": [[f"{dataset}:{index}" for dataset, index in keys] for keys in self.labels],
         }
 
+    def columns_of(self, key: LabelKey | None, text: str) -> tuple[int, ...]:
+        """The columns that a label may stand for, as a dataset's label or else by its text; () where there is none."""
+        found = tuple(column for column, keys in enumerate(self.labels) if key in keys)
+        return found or tuple(column for column, known in enumerate(self.texts) if known == text)
+
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Vocabulary:
         """The inverse of `to_meta`. Checkpoints from before there were methods have neither dimension nor datasets."""

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from labelmerge.bank.bank import Bank
 from labelmerge.device import is_out_of_memory
 from labelmerge.errors import SampleError, UsageError
-from labelmerge.labels import LabelKey
+from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.model.views import Views
 
 
@@ -33,6 +34,12 @@ class LabelList:
     texts: tuple[str, ...]
     keys: tuple[LabelKey | None, ...]
     vectors: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, space: LabelSpace, bank: Bank) -> LabelList:
+        """All classes of a label space, each by its own row of the bank. Raises BankError where it lacks some."""
+        texts = tuple(bank.texts[row] for row in bank.positions(space.keys))
+        return cls(space.names, texts, space.keys, bank.rows(space.keys))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,7 @@ from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.model.build import SegmentationModel, build_model
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
 from labelmerge.model.views import Views
-
-_SHOWN = 3
+from labelmerge.text import some
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,17 +94,15 @@ def network_of(checkpoint: Checkpoint) -> Callable[[int], SegmentationModel]:
 
 
 def _refuse_new_words(labels: LabelList, vocabulary: Vocabulary, checkpoint: Checkpoint) -> None:
-    known = {key for keys in vocabulary.labels for key in keys}
-    texts = set(vocabulary.texts)
     new = [
         name
         for name, text, key in zip(labels.names, labels.texts, labels.keys, strict=True)
-        if key not in known and text not in texts
+        if not vocabulary.columns_of(key, text)
     ]
     if new:
-        shown = ", ".join(map(repr, new[:_SHOWN])) + (f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else "")
         raise UsageError(
-            f"the method {checkpoint.method!r} knows only the labels that it was trained with, and not {shown}",
+            f"the method {checkpoint.method!r} knows only the labels that it was trained with, and not "
+            f"{some(map(repr, new))}",
             where=checkpoint.folder,
             fix="Ask for labels of its columns (meta.json lists them), or train with --method ssiw",
         )

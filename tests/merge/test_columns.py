@@ -7,8 +7,8 @@ import pytest
 
 from labelmerge.errors import BankError, ShardError
 from labelmerge.labels import IGNORE, LabelKey, LabelSpace
-from labelmerge.loading.mixture import Source, group_by_dataset
 from labelmerge.merge.columns import build_columns
+from labelmerge.shardset.datasets import DatasetShards, group_by_dataset
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.train.inputs import label_counts
 
@@ -16,11 +16,11 @@ from ..loading.toy_shards import Toy, toy_bank
 from ..train.conftest import TOYS
 
 
-def open_sources(shards: Path) -> list[Source]:
+def open_sources(shards: Path) -> list[DatasetShards]:
     return group_by_dataset([ShardSet.open(folder) for folder in sorted(shards.glob("*/*"))])
 
 
-def spaces(sources: list[Source]) -> tuple[list[LabelSpace], dict[LabelKey, int]]:
+def spaces(sources: list[DatasetShards]) -> tuple[list[LabelSpace], dict[LabelKey, int]]:
     return [source.space for source in sources], label_counts(sources)
 
 

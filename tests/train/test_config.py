@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 
 from labelmerge.errors import ConfigError, UsageError
-from labelmerge.methods.method import METHODS
+from labelmerge.methods.method import find_method
 from labelmerge.methods.settings import METHOD_SETTINGS
 from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.settings import setting
@@ -74,7 +74,7 @@ def test_defaults_are_allowed_and_names_are_unique() -> None:
     for group in settings_by_group().values():
         assert not [each.fault(each.read(each.default)) for each in group if each.fault(each.default)]
     assert len(set(NAMES)) == len(NAMES)
-    assert METHOD_SETTINGS.keys() == METHODS.keys()
+    assert all(find_method(name) for name in METHOD_SETTINGS)
 
 
 def test_runs_go_on_with_other_workers_and_not_with_other_losses() -> None:

@@ -79,7 +79,8 @@ class AveragesLearner(Learner):
 
 class AveragesPredictor(Predictor):
     def __init__(self, learner: AveragesLearner, labels: LabelList, views: Views) -> None:
-        columns = [learner.vocabulary.texts.index(text) for text in labels.texts]
+        asked = zip(labels.keys, labels.texts, strict=True)
+        columns = [learner.vocabulary.columns_of(key, text)[0] for key, text in asked]
         self.learner, self.columns, self.views, self.device = learner, columns, views, torch.device("cpu")
         self.positions = self.predicted_as = np.arange(len(columns))
 
