@@ -39,7 +39,7 @@ class Setting:
 
     Attributes:
         name: the key in files, and the field.
-        kind: int, float, bool, str, ``tuple[str, ...]`` or ``Mapping[str, int]``.
+        kind: int, float, bool, str, ``tuple[str, ...]``, ``Mapping[str, int]`` or ``Mapping[str, Mapping[str, Any]]``.
         default: what holds where nothing is said.
         help: what it does, in a sentence or two, for the command line and for docs/; backticks are allowed.
         group: the heading that it stands under; a declaration without one stands under that of the one before it.
@@ -219,7 +219,7 @@ def _values(declared: Setting) -> str:
     if get_origin(declared.kind) is tuple:
         return f"some of {choices}" if choices else "list of strings"
     if get_origin(declared.kind) is not None:
-        return "table of whole numbers"
+        return "table of whole numbers" if get_args(declared.kind) == (str, int) else "table of tables"
     if declared.is_number:
         return f"{'whole, ' if declared.kind is int else ''}{declared.bounds}"
     return choices or ("true, false" if declared.kind is bool else "path" if declared.path else "text")
@@ -247,5 +247,8 @@ def _read(value: Any, kind: Any) -> Any:
         return tuple(value)
     if get_origin(kind) is not None and get_args(kind) == (str, int) and isinstance(value, Mapping):
         return {str(name): _read(number, int) for name, number in value.items()}
-    many = "a list of strings" if get_origin(kind) is tuple else "a table of whole numbers"
+    tables = get_origin(kind) is not None and get_args(kind)[1:] == (Mapping[str, Any],)
+    if tables and isinstance(value, Mapping) and all(isinstance(table, Mapping) for table in value.values()):
+        return {str(name): dict(table) for name, table in value.items()}
+    many = "a list of strings" if get_origin(kind) is tuple else f"a table of {'tables' if tables else 'whole numbers'}"
     raise TypeError(_TYPE_NAMES.get(kind, many))

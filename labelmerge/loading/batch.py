@@ -115,7 +115,7 @@ class Batch:
         """The batch of samples `start` to `stop` - 1 alone, in the same memory."""
         rows = slice(start, stop)
         each = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*_WHOLE, "others")}
-        taken = {name: None if value is None else value[rows] for name, value in each.items()}
+        taken: dict[str, Any] = {name: None if value is None else value[rows] for name, value in each.items()}
         return replace(self, **taken, others=tuple(view.part(start, stop) for view in self.others))
 
     def pieces(self, count: int) -> list[Batch]:

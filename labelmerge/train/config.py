@@ -25,6 +25,7 @@ from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.merge.merges import MERGES
 from labelmerge.methods.settings import METHOD_SETTINGS
 from labelmerge.settings import Setting, grouped, parse, problems, refuse, setting, settings_of, summary, values_of
+from labelmerge.train.views import view_problems
 
 DEFAULT_PRESET = "tiny"
 _MOST_WORKERS = 1024  # more would sooner fill a machine's memory than help
@@ -129,6 +130,11 @@ class TrainConfig:
     colour: float = setting(0.3, "Brightness, contrast and saturation change by factors within 1 ± this.", maximum=1)
     blur: float = setting(0.1, "Probability of a Gaussian blur.", maximum=1)
     jpeg: float = setting(0.1, "Probability of JPEG artefacts.", maximum=1)
+    views: Mapping[str, Mapping[str, Any]] = setting(
+        {},
+        "Single datasets' views, where they are drawn otherwise: tables `[views.NAME]` of the settings above; `crop` "
+        "may be `[height, width]` there.",
+    )
 
     optimizer: str = setting("adamw", "The optimizer.", group="optimizer", choices=("adamw", "sgd"))
     lr: float = setting(1e-3, "Learning rate of the encoder after the warm-up.", metavar="RATE", flag=True)
@@ -190,6 +196,7 @@ class TrainConfig:
             wrong.append(f"accumulate {self.accumulate} makes more pieces than the batch has samples")
         if self.scale_min > self.scale_max:
             wrong.append(f"scale_min {self.scale_min} must not be above scale_max {self.scale_max}")
+        wrong += view_problems(self.views, settings_of(TrainConfig), self)
         refuse(wrong)
 
     def __getattr__(self, name: str) -> Any:

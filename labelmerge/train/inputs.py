@@ -14,7 +14,6 @@ import numpy as np
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError
 from labelmerge.labels import LabelKey
-from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.mixture import Mixture
 from labelmerge.merge.baselines import merged_bank
 from labelmerge.merge.columns import Columns, build_columns
@@ -24,6 +23,7 @@ from labelmerge.processes import Ranks
 from labelmerge.shardset.datasets import DatasetShards, group_by_dataset
 from labelmerge.shardset.shardset import ShardSet, find_splits
 from labelmerge.train.config import TrainConfig
+from labelmerge.train.views import augmentations
 
 _log = logging.getLogger(__name__)
 
@@ -143,19 +143,15 @@ def _mixture(
             "batch_size %d is not a multiple of the %d datasets: each has %d or %d samples in a batch, in rotation",
             config.batch_size, len(sources), share, share + 1,
         )  # fmt: skip
+    common, own, absent = augmentations(config, [source.dataset for source in sources])
+    for line in absent:
+        _log.warning("%s", line)
     return Mixture(
         sources,
         config.batch_size,
         config.seed,
-        Augmentation(
-            crop=config.crop,
-            short_edge=config.short_edge,
-            scale=(config.scale_min, config.scale_max),
-            flip=config.flip,
-            colour=config.colour,
-            blur=config.blur,
-            jpeg=config.jpeg,
-        ),
+        common,
+        own=own,
         tables=columns.tables,
         weights=config.weights,
         views=needs.views,

@@ -200,11 +200,9 @@ def figures(told: Sequence[Tensor], terms: int) -> Tensor:
         its terms' means.
     """
     norm = told[0][:, :1].double()
-    sums, units = (
-        torch.stack([rows[:, 1:].double().chunk(2, 1)[half] for rows in told]).unflatten(-1, (terms, -1))
-        for half in (0, 1)
-    )  # [ranks, S, T, D]
-    total, units = sums.sum(0), units[0]
+    steps = len(norm)
+    total = torch.stack([rows[:, 1:].double().chunk(2, 1)[0] for rows in told]).sum(0).view(steps, terms, -1)
+    units = told[0][:, 1:].double().chunk(2, 1)[1].reshape(steps, terms, -1)  # [S, T, D], as `total`
     of_terms, counted = total.sum(2), units.sum(2)
     loss = (of_terms / counted.clamp(min=1)).sum(1, keepdim=True)
     of_datasets = (total / units.clamp(min=1)).sum(1).where(units.sum(1) > 0, torch.nan)

@@ -130,7 +130,7 @@ def our_loop(options: argparse.Namespace, from_shards: bool, without_loss: bool)
     if not from_shards:
         Mixture.batches = one_batch  # type: ignore[assignment, method-assign]
     if without_loss:
-        SSIWLearner.forward = no_loss  # type: ignore[method-assign]
+        SSIWLearner.forward = no_loss  # type: ignore[assignment, method-assign]
     with tempfile.TemporaryDirectory() as out:
         train([options.shards], options.bank, Path(out), config=configuration(options), device=options.device)
         line = read_log(Path(out))[-1]
@@ -147,7 +147,7 @@ def one_batch(
 
 
 def no_loss(learner: SSIWLearner, batch: Batch) -> Tensor:
-    embeddings = learner.model(learner.model.normalise(batch.images))
+    embeddings: Tensor = learner.model(learner.model.normalise(batch.images))
     nothing = embeddings.mean().float() + 0 * learner.temperature()
     return nothing.expand(len(learner.terms), len(learner.vocabulary.datasets))
 

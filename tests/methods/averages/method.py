@@ -38,6 +38,7 @@ class AveragesLearner(Learner):
         self.head = nn.Conv2d(CHANNELS, len(vocabulary.texts), 1)
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(CHANNELS))
+        self.begun: Tensor
         self.register_buffer("begun", torch.zeros((), dtype=torch.int64))
         self.seen: list[Tensor] = []
 
@@ -66,7 +67,7 @@ class AveragesLearner(Learner):
         losses = cross_entropy(logits, batch.masks, ignore_index=IGNORE, reduction="none")
         each = torch.stack([losses.flatten(1).sum(1), 0.01 * features.square().mean((1, 2, 3))])
         sums = torch.zeros(2, len(self.vocabulary.datasets))
-        return sums.index_add(1, batch.dataset_ids, each) + part_in_step(self.head.weight, self.head.bias)
+        return sums.index_add(1, batch.dataset_ids, each) + part_in_step(*self.head.parameters())
 
     def after_step(self, step: int) -> Mapping[str, float | Tensor]:
         self.mean += self.speed * (torch.stack(self.seen).sum(0) - self.mean)
