@@ -28,10 +28,10 @@ from labelmerge.errors import ConfigError, SampleError, ShardError, did_you_mean
 from labelmerge.labels import IGNORE
 from labelmerge.loading.augment import Augmentation, View, training_view
 from labelmerge.loading.batch import Batch, Segments, empty
+from labelmerge.loading.datasets import DatasetShards
 from labelmerge.loading.workers import made_ahead
 from labelmerge.memory import keep_memory
 from labelmerge.shardset import shardset
-from labelmerge.shardset.datasets import DatasetShards
 from labelmerge.shardset.shardset import NO_BOXES, Boxes, Decoded, Encoded
 
 # How many neighbours are tried in place of a corrupt sample before the shards as a whole are called corrupt.

@@ -22,6 +22,7 @@ from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError, did_you_mean
 from labelmerge.labels import LabelKey
 from labelmerge.loading.batch import Batch
+from labelmerge.loading.datasets import DatasetShards
 from labelmerge.merge.columns import Columns
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.settings import METHOD_SETTINGS
@@ -29,7 +30,6 @@ from labelmerge.model.build import SegmentationModel
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
 from labelmerge.settings import parse, refuse, settings_of
-from labelmerge.shardset.datasets import DatasetShards
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol, TypeVar
 
-from labelmerge.shardset.pixels import Mask
+import numpy as np
+import numpy.typing as npt
 
 Counts = TypeVar("Counts")
 
@@ -15,7 +16,7 @@ class Truth(Protocol):
     @property
     def key(self) -> str: ...
     @property
-    def mask(self) -> Mask | None:
+    def mask(self) -> npt.NDArray[np.integer] | None:
         """``[H, W]`` class indices of the dataset's label space; None where the dataset has no masks."""
 
 

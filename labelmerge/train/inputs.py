@@ -14,13 +14,13 @@ import numpy as np
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError
 from labelmerge.labels import LabelKey
+from labelmerge.loading.datasets import DatasetShards, group_by_dataset
 from labelmerge.loading.mixture import Mixture
 from labelmerge.merge.baselines import merged_bank
 from labelmerge.merge.columns import Columns, build_columns
 from labelmerge.merge.merges import taxonomy_of
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.processes import Ranks
-from labelmerge.shardset.datasets import DatasetShards, group_by_dataset
 from labelmerge.shardset.shardset import ShardSet, find_splits
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.views import augmentations

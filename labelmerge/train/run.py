@@ -18,7 +18,7 @@ from torch import Tensor
 
 from labelmerge.errors import ConfigError
 from labelmerge.files import locked, output_faults, write_bytes, write_text
-from labelmerge.train.config import INCIDENTAL, TrainConfig
+from labelmerge.train.config import INCIDENTAL, TrainConfig, renamed
 
 CONFIG, LOG, CURVES, TENSORBOARD = "config.toml", "log.jsonl", "curves.png", "tensorboard"
 _LOCK = ".lock"
@@ -76,7 +76,7 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         ) from error
     # A setting that a run's version did not know yet had no effect on it: the default has none.
     known = TrainConfig(method=theirs.get("method", TrainConfig.method)).to_dict()
-    changes = _changes({**known, **theirs}, ours)
+    changes = _changes({**known, **renamed(theirs)}, ours)
     if changes:
         shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
         more = f"; and {len(changes) - _MAX_CHANGES_SHOWN} more" if len(changes) > _MAX_CHANGES_SHOWN else ""

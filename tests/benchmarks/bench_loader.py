@@ -122,8 +122,8 @@ class Augment:
 
 def labelmerge(data: Path, workers: int, count: int, defer: bool = False) -> Iterator[Any]:
     from labelmerge.loading.augment import Augmentation
+    from labelmerge.loading.datasets import group_by_dataset
     from labelmerge.loading.mixture import Mixture
-    from labelmerge.shardset.datasets import group_by_dataset
     from labelmerge.shardset.shardset import ShardSet
 
     augmentation = Augmentation(crop=CROP, short_edge=SHORT_EDGE, scale=SCALE, colour=COLOUR)

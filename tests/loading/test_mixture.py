@@ -14,8 +14,8 @@ from labelmerge.errors import ConfigError, LabelmergeError, ShardError
 from labelmerge.labels import IGNORE
 from labelmerge.loading.augment import Augmentation, Photometric
 from labelmerge.loading.batch import Batch
+from labelmerge.loading.datasets import group_by_dataset
 from labelmerge.loading.mixture import Mixture, schedule
-from labelmerge.shardset.datasets import group_by_dataset
 from labelmerge.shardset.shardset import Encoded, ShardSet
 
 from .toy_shards import Toy

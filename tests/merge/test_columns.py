@@ -7,8 +7,8 @@ import pytest
 
 from labelmerge.errors import BankError, ShardError
 from labelmerge.labels import IGNORE, LabelKey, LabelSpace
+from labelmerge.loading.datasets import DatasetShards, group_by_dataset
 from labelmerge.merge.columns import build_columns
-from labelmerge.shardset.datasets import DatasetShards, group_by_dataset
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.train.inputs import label_counts
 

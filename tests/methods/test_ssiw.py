@@ -13,12 +13,12 @@ from torch import Tensor
 from labelmerge.labels import IGNORE
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.batch import Batch
+from labelmerge.loading.datasets import group_by_dataset
 from labelmerge.loading.mixture import Mixture
 from labelmerge.losses import LabelTable, pixel_cosine_loss
 from labelmerge.methods.ssiw.losses import TERMS, Labels, ssiw_sums, ssiw_units
 from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.ssiw.teacher import label_teacher
-from labelmerge.shardset.datasets import group_by_dataset
 from labelmerge.shardset.shardset import ShardSet
 
 from ..train.conftest import TOYS

@@ -14,9 +14,9 @@ from labelmerge.encoders import encoders
 from labelmerge.errors import EncoderError, ShardError
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.batch import Batch
+from labelmerge.loading.datasets import group_by_dataset
 from labelmerge.loading.mixture import Mixture
 from labelmerge.methods.ssiw.teacher import choose_teacher, refuse_other_teachers
-from labelmerge.shardset.datasets import group_by_dataset
 from labelmerge.shardset.shardset import ShardSet
 
 from ..loading.toy_shards import Toy, toy_bank
@@ -121,7 +121,7 @@ def test_box_embeddings_of_another_model_are_refused(tmp_path: Path, teacher: An
     bank = replace(toy_bank([THINGS]), encoder="open_clip:X/y", identity={"model": "X", "weights_sha256": "abc"})
     if refused:
         with pytest.raises(ShardError, match="its box embeddings were made by open_clip:X"):
-            refuse_other_teachers([shards], bank)
+            refuse_other_teachers(group_by_dataset([shards]), bank)
     else:
-        refuse_other_teachers([shards], bank)
-    refuse_other_teachers([shards], replace(bank, encoder="offline"))  # labels teach: nobody reads them
+        refuse_other_teachers(group_by_dataset([shards]), bank)
+    refuse_other_teachers(group_by_dataset([shards]), replace(bank, encoder="offline"))  # labels teach, not they

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 import safetensors.torch
+import tomli_w
 import torch
 from torch import Tensor
 
@@ -164,6 +165,15 @@ def test_a_finished_run_is_left_as_it_is(
     assert dataclasses.replace(again, seconds=0.0) == dataclasses.replace(result, seconds=0.0)
     more_often = dataclasses.replace(config, log_every=1, workers=1)
     assert train([shards], bank, tmp_path / "run", config=more_often, device="cpu").steps == 2
+
+
+def test_a_run_goes_on_though_settings_have_other_names_now(shards: Path, bank: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=2)
+    out = train([shards], bank, tmp_path / "run", config=config, device="cpu").run
+    older = tomllib.loads((out / "config.toml").read_text()) | {"merge": "embedding", "mapping": ""}
+    del older["taxonomy"], older["views"]
+    (out / "config.toml").write_text(tomli_w.dumps(older))
+    assert train([shards], bank, out, config=config, device="cpu").steps == 2
 
 
 def test_two_processes_do_not_write_one_run(shards: Path, bank: Path, tmp_path: Path) -> None:

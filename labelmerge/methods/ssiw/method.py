@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from labelmerge.bank.bank import Bank
+from labelmerge.loading.datasets import DatasetShards
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.methods.ssiw.learner import SSIWLearner
 from labelmerge.methods.ssiw.losses import TERMS
 from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.ssiw.teacher import refuse_other_teachers
 from labelmerge.model.build import SegmentationModel
-from labelmerge.shardset.datasets import DatasetShards
 
 
 class SSIW(Method):
@@ -23,7 +23,7 @@ class SSIW(Method):
 
     def check(self, settings: SsiwSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
         """Box embeddings in shards must be of the bank's own model. Raises ShardError."""
-        refuse_other_teachers([shard_set for source in sources for shard_set in source.sets], bank)
+        refuse_other_teachers(sources, bank)
 
     def build(
         self, settings: SsiwSettings, vocabulary: Vocabulary, network: Callable[[int], SegmentationModel]

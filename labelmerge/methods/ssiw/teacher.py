@@ -13,7 +13,7 @@ from torch import Tensor
 from labelmerge.bank.bank import Bank, identity_key
 from labelmerge.errors import EncoderError, ShardError
 from labelmerge.loading.batch import Batch
-from labelmerge.shardset.shardset import ShardSet
+from labelmerge.loading.datasets import DatasetShards
 
 Teacher = Callable[[Batch, Tensor], list[Tensor]]
 """(batch, label vectors [N, C]) → for each image its boxes' unit teacher vectors [P, C], on the vectors' device."""
@@ -70,13 +70,13 @@ def choose_teacher(bank: Bank, device: torch.device) -> Teacher:
     return clip_teacher
 
 
-def refuse_other_teachers(shard_sets: Iterable[ShardSet], bank: Bank) -> None:
+def refuse_other_teachers(sources: Iterable[DatasetShards], bank: Bank) -> None:
     """Make sure that the box embeddings in shards were made by the bank's own model, where that is who teaches.
 
     Raises:
         ShardError: those of a split are of another model.
     """
-    for shards in shard_sets:
+    for shards in (shard_set for source in sources for shard_set in source.sets):
         teacher = shards.box_teacher
         if teacher is None or not bank.encoder.startswith("open_clip:"):
             continue
