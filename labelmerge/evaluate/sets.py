@@ -109,7 +109,7 @@ def open_sets(shards: Sequence[Path], datasets: Sequence[tuple[str, Path]], spli
     for each in kept:
         if first.setdefault(each.name, each) is not each:
             raise ShardError(
-                f"{each.dataset} {each.split} again, which is in {first[each.name].where} too",
+                f"{each.dataset} {each.split} is given twice: {first[each.name].where} holds it too",
                 where=each.where,
                 fix="Evaluate them one after the other",
             )

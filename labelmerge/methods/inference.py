@@ -262,7 +262,7 @@ class _Axis:
         before: int64, for each of them the embedding before its centre.
         share: float32, the weight of the embedding after it.
         after: int64, that embedding.
-        before_here, after_here: the same on the CPU, to be looked at without waiting for a GPU.
+        before_here, after_here: the same on the CPU, which can be read without waiting for a GPU.
     """
 
     covers: slice

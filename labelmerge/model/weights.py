@@ -86,5 +86,5 @@ def _read(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict):
-        raise ConfigError("holds no weights by name (a state dict)", where=path)
+        raise ConfigError("is not a state dict (weights by name)", where=path)
     return {key: value for key, value in content.items() if isinstance(value, Tensor)}

@@ -154,7 +154,7 @@ def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
     except FileNotFoundError:
         raise SampleError("no such file", where=path) from None
     except UnidentifiedImageError as error:
-        raise SampleError("is no image that can be read", where=path) from error
+        raise SampleError("can't be read as an image", where=path) from error
     except OSError as error:
         raise SampleError(f"can't be read ({error.strerror or error})", where=path) from error
     except Exception as error:  # decoders raise whatever they like at bytes that are not theirs

@@ -181,7 +181,7 @@ def _known(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQuery
 
 
 def _rows(name: str, bank: Bank, among: Sequence[int]) -> list[int]:
-    """The rows that a name means: those of that official name where it is one that no sentence has, else by prompt."""
+    """The rows that a name means: by official name where no sentence spells it so, else by how sentences spell it."""
     wanted = prompt_name(name)
     if name.casefold() != wanted:
         exact = [row for row in among if bank.names[row].casefold() == name.casefold()]
@@ -216,7 +216,7 @@ def _text(query: LabelQuery, bank: Bank) -> str:
 def _encode(queries: Sequence[LabelQuery], bank: Bank, encoder: str | None, device: str | None) -> list[ResolvedLabel]:
     if not bank.probe.size:
         raise BankError(
-            f"{queries[0].name!r} is new, but the label vectors of the checkpoint ({bank.encoder}) are no text's",
+            f"{queries[0].name!r} is new, but the label vectors of the checkpoint ({bank.encoder}) were not made from text",
             where=bank.folder,
             fix="Use labels that it was trained with",
         )

@@ -110,7 +110,7 @@ def refuse_other_views(seen: Sequence[Any], out: Path) -> None:
     for rank, theirs in enumerate(seen):
         if theirs != seen[0]:
             raise ConfigError(
-                f"process {rank} sees another checkpoint, bank or shards than process 0",
+                f"process {rank} sees a different checkpoint, bank or shards than process 0",
                 where=out,
                 fix="All machines must see the same files: put --out, --bank and --shards on a shared disk",
             )
@@ -144,12 +144,12 @@ def left_alone(error: Exception) -> LabelmergeError | None:
         return None
     if "NCCL" in str(error):
         return LabelmergeError(
-            f"the GPUs have lost each other, or another process has ended ({str(error).splitlines()[0]})",
-            fix="NCCL_DEBUG=WARN lets NCCL say why. The same command goes on from the newest checkpoint",
+            f"the GPUs lost contact with each other, or another process ended ({str(error).splitlines()[0]})",
+            fix="NCCL_DEBUG=WARN lets NCCL say why. The same command resumes from the newest checkpoint",
         )
     return LabelmergeError(
-        f"another process of this run has ended without a word ({str(error).splitlines()[0]})",
-        fix="Usually its machine's memory ran out. The same command goes on from the newest checkpoint",
+        f"another process of this run ended without saying why ({str(error).splitlines()[0]})",
+        fix="Usually its machine's memory ran out. The same command resumes from the newest checkpoint",
     )
 
 

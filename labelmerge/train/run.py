@@ -81,7 +81,7 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
         more = f"; and {len(changes) - _MAX_CHANGES_SHOWN} more" if len(changes) > _MAX_CHANGES_SHOWN else ""
         raise ConfigError(
-            f"another run is here, and can't go on with other settings or data: {shown}{more}",
+            f"another run is here, and it can't resume with other settings or data: {shown}{more}",
             where=out,
             fix="Use another --out, or what this run began with (its config.toml)",
         )
@@ -123,7 +123,7 @@ def read_log(out: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
     except ValueError as error:
         raise ConfigError(
-            f"a line is damaged ({error})", where=out / LOG, fix="Remove the file: training goes on without"
+            f"a line is damaged ({error})", where=out / LOG, fix="Remove the file; training resumes without it"
         ) from error
 
 

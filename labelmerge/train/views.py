@@ -59,7 +59,7 @@ def augmentations(config: Any, datasets: Sequence[str]) -> tuple[Augmentation, d
     for dataset in (name for name in datasets if name in config.views):
         table = dict(config.views[dataset])
         low, high = table.pop("scale_min", config.scale_min), table.pop("scale_max", config.scale_max)
-        crop = _sides(table.pop("crop", config.crop))
+        crop = _sides(table.pop("crop", config.crop)) or common.crop
         own[dataset] = replace(common, crop=crop, scale=(float(low), float(high)), **table)
     absent = [
         f"views.{name} is for a dataset that is not trained on ({did_you_mean(name, datasets).rstrip('.')})"

@@ -148,7 +148,7 @@ def one_batch(
 
 def no_loss(learner: SSIWLearner, batch: Batch) -> Tensor:
     embeddings: Tensor = learner.model(learner.model.normalise(batch.images))
-    nothing = embeddings.mean().float() + 0 * learner.temperature()
+    nothing: Tensor = embeddings.mean().float() + 0 * learner.temperature()
     return nothing.expand(len(learner.terms), len(learner.vocabulary.datasets))
 
 

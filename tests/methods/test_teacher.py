@@ -102,7 +102,7 @@ def test_embeddings_in_the_shards_come_first(tmp_path: Path, monkeypatch: pytest
 def test_an_image_tower_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "load_image_encoder", lambda *args: MeanColour("open_clip:other"))
     batch, bank = batch_of(THINGS, tmp_path), toy_bank([THINGS], encoder="open_clip:X/y")
-    with pytest.raises(EncoderError, match="not of the model that made the bank"):
+    with pytest.raises(EncoderError, match="another model than the one that made the bank"):
         choose_teacher(bank, CPU)(batch, torch.from_numpy(bank.vectors))
 
 

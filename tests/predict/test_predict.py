@@ -76,7 +76,7 @@ def test_same_stems_and_bad_images(trained: Path, tmp_path: Path, run: Callable[
     result = run("predict", *paths, "--checkpoint", trained, "--labels", "road, deer", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "Wrote a.png, A-2.png, a-3.png and 1 more with labels and overlays" in result.stdout
-    assert "4 of 8 images failed" in result.stderr and "bad.jpg: is no image that can be read" in result.stderr
+    assert "4 of 8 images failed" in result.stderr and "bad.jpg: can't be read as an image" in result.stderr
     masks = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert masks == ["A-2.png", "a-2-2.png", "a-3.png", "a.png"]
     assert json.loads((tmp_path / "out/a-3.json").read_text())["image"] == str(tmp_path / "three/a.png")

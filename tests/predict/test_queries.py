@@ -196,7 +196,7 @@ def test_faults(bank: Bank, encoder: FakeEncoder) -> None:
         assert message in str(raised.value)
     with pytest.raises(UsageError, match="given twice: 'road'"):
         resolve([LabelQuery("road"), LabelQuery("sky"), LabelQuery("road")], bank)
-    with pytest.raises(BankError, match="are no text's"):
+    with pytest.raises(BankError, match="were not made from text"):
         resolve([LabelQuery("sky")], replace(bank, probe=np.zeros(0, np.float32), encoder="one-hot", version=""))
     encoder.identity = {**bank.identity, "weights_sha256": "f" * 64}
     with pytest.raises(BankError, match="but the encoder is"):

@@ -131,7 +131,7 @@ def test_a_killed_process_ends_the_run_with_one_message(run: Any, shards: Path, 
     assert (first.returncode, second.returncode) == (1, -signal.SIGKILL)
     assert second.stdout == second.stderr == ""  # the first one speaks for both
     last = first.stderr.strip().splitlines()[-1]
-    assert last.startswith("Error: another process of this run has ended without a word")
+    assert last.startswith("Error: another process of this run ended without saying why")
     assert "at step 3; the newest good checkpoint is step-000002. " in last and "Traceback" not in first.stderr
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000002"]
 
@@ -174,7 +174,7 @@ def test_several_processes_are_not_sent_to_one_gpu(monkeypatch: pytest.MonkeyPat
 
 def test_gpus_that_lose_each_other_are_not_called_a_dead_process() -> None:
     told = left_alone(RuntimeError("NCCL error in: here.cpp:1, unhandled system error\nmore"))
-    assert told is not None and told.what.endswith("has ended (NCCL error in: here.cpp:1, unhandled system error)")
+    assert told is not None and told.what.endswith("process ended (NCCL error in: here.cpp:1, unhandled system error)")
     assert left_alone(RuntimeError("shapes do not fit")) is None
 
 

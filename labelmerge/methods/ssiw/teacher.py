@@ -99,7 +99,7 @@ def _same_encoder(encoder: object, bank: Bank) -> None:
     identity = getattr(encoder, "identity", {})
     if identity_key(identity) != identity_key(bank.identity):
         raise EncoderError(
-            "the image tower is not of the model that made the bank",
+            "the image tower belongs to another model than the one that made the bank",
             where=bank.encoder,
             fix="Use the weights that `embed` used, or embed again",
         )
