@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labelmerge.errors import did_you_mean
-from labelmerge.loading.augment import Augmentation
 from labelmerge.settings import Setting, parse
+
+if TYPE_CHECKING:
+    from labelmerge.loading.augment import Augmentation
 
 VIEW_SETTINGS = ("crop", "short_edge", "scale_min", "scale_max", "flip", "colour", "blur", "jpeg")
 """The settings of training that a table ``[views.DATASET]`` may hold for one dataset."""
@@ -46,6 +48,8 @@ def augmentations(config: Any, datasets: Sequence[str]) -> tuple[Augmentation, d
     Returns:
         The common way, the ways of single datasets of the run, and a line for each table of a dataset that isn't here.
     """
+    from labelmerge.loading.augment import Augmentation
+
     common = Augmentation(
         crop=config.crop,
         short_edge=config.short_edge,

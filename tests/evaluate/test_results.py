@@ -287,7 +287,7 @@ def empty_shards(world: Path, tools: Any) -> None:
         (other_encoder, BankError, r"made by offline \(weights ffff.* trained with offline \(weights 0000"),
         (other_dimension, BankError, r"have 5 dimensions, the checkpoint's pixel embeddings 8"),
         (lacking_label, BankError, "no vector for 1 labels: rooms 2"),
-        (the_same_twice, ShardError, "rooms val again"),
+        (the_same_twice, ShardError, "rooms val is given twice"),
         (empty_shards, ShardError, "no shards here"),
     ],
 )
