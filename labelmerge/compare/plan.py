@@ -211,7 +211,7 @@ def _plan_job(
         same[what] = variant.name
         if checkpoint is not None:
             claim_run(folder, config, inputs.record, begun=True)
-        elif (model := (config.model, config.pretrained, config.init, inputs.bank.dim)) not in begun:
+        elif (model := (config.method, config.model, config.pretrained, config.init, inputs.bank.dim)) not in begun:
             begin(config, method, inputs.vocabulary, inputs.bank.encoder)
             begun.add(model)
     if checkpoint is None or read_meta(checkpoint)["step"] < config.steps:
