@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labelmerge.merge.merges import MERGES
+from labelmerge.merge.choices import MERGES
 
 from . import options
 

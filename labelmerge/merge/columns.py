@@ -34,6 +34,8 @@ class Columns:
         positive: bool ``[L, N]``, the columns that each label may stand for, at least one.
         label_vectors: float32 ``[L, C]``, each label's own vector.
         single: whether every label stands for one column alone.
+        related: bool ``[L, N]``, the columns whose labels share a concept with the label: the same, its parts, its
+            wholes, and what overlaps it.
     """
 
     texts: tuple[str, ...]
@@ -45,6 +47,7 @@ class Columns:
     positive: Booleans
     label_vectors: npt.NDArray[np.float32]
     single: bool
+    related: Booleans
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -56,6 +59,7 @@ def build_columns(
     counts: Mapping[LabelKey, int] | None = None,
     taxonomy: Taxonomy | None = None,
     *,
+    relations: Taxonomy | None = None,
     rows: bool = False,
 ) -> Columns:
     """The columns for these training datasets.
@@ -71,6 +75,7 @@ def build_columns(
         counts: how much there is of each label in the shards. A label that never occurs is left out, because nothing
             would ever pull towards it. None takes every label.
         taxonomy: the sets of the labels.
+        relations: the concepts of the labels, where `taxonomy` doesn't say which columns are related.
         rows: tables give rows of `Columns.positive` also where every label has one column only.
 
     Raises:
@@ -115,7 +120,17 @@ def build_columns(
         positive=positive,
         label_vectors=label_vectors,
         single=single,
+        related=_related(keys, positive, relations),
     )
+
+
+def _related(keys: Sequence[LabelKey], positive: Booleans, relations: Taxonomy | None) -> Booleans:
+    if relations is None:
+        return positive
+    sets = relations.sets[[relations.rows[key] for key in keys]].astype(np.float32)
+    of_column = positive.T.astype(np.float32) @ sets > 0  # [N, concepts]
+    shared: Booleans = positive | (sets @ of_column.T.astype(np.float32) > 0)
+    return shared
 
 
 def _merged(sets: Booleans) -> Booleans:

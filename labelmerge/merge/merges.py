@@ -8,17 +8,12 @@ from pathlib import Path
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import TaxonomyError, UsageError, did_you_mean
 from labelmerge.merge.attachment import Encode, attach
+from labelmerge.merge.choices import MERGES
 from labelmerge.merge.clustering import calibrated_threshold, same_meaning
 from labelmerge.merge.concepts import distinct_concepts, sets_of
 from labelmerge.merge.taxonomy import Entry, Taxonomy, read_taxonomy
 from labelmerge.names import prompt_name
 from labelmerge.text import some
-
-MERGES = ("concepts", "text", "similar", "name", "naive", "table")
-"""The ways to merge, by name (`taxonomy_of`)."""
-
-ONE_HOT_MERGES = ("name", "naive", "table")
-"""Those whose classes have no meaning but their number: no new words can be asked for."""
 
 
 def taxonomy_of(merge: str, bank: Bank, file: Path | None = None, *, encode: Encode | None = None) -> Taxonomy:

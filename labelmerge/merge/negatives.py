@@ -7,33 +7,27 @@ column of other datasets alone need not count in full.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.merge.choices import Negatives
 from labelmerge.merge.columns import Columns
-
-Negatives = Literal["all", "own", "unrelated", "graded"]
-NEGATIVES: tuple[str, ...] = get_args(Negatives)
 
 # Of the cosines of labels that one dataset tells apart: what is as near as the nearest of them may be the same, and
 # what is as far as half of them is as surely something else as they are.
 _NEAR, _FAR = 0.999, 0.5
 
 
-def negatives(
-    columns: Columns, how: Negatives, *, strength: float = 1.0, related: npt.NDArray[np.bool_] | None = None
-) -> npt.NDArray[np.float32]:
+def negatives(columns: Columns, how: Negatives, *, strength: float = 1.0) -> npt.NDArray[np.float32]:
     """How strongly each column competes with each label, from 0 (neither right nor wrong) to 1 (as in a plain softmax).
 
     Args:
         columns: N columns and L labels.
         how: ``all``: every column in full, as in the paper; ``own``: the columns of the label's own dataset alone;
-            ``unrelated``: all but those in `related`; ``graded``: the columns of its own dataset in full, and each
+            ``unrelated``: all
+            but those of `Columns.related`; ``graded``: the columns of its own dataset in full, and each
             other by how far its meaning is from the label's, times `strength`.
         strength: the most that a column of other datasets alone may count, in ``graded`` and ``unrelated``.
-        related: bool ``[L, N]``, the columns that may be the label's, a part or a whole of it; for ``unrelated``.
 
     Returns:
         float32 ``[L, N]``; what stands where a label is the column's does not matter.
@@ -45,10 +39,8 @@ def negatives(
     if how == "own":
         return own.astype(np.float32)
     if how == "unrelated":
-        foreign = np.ones(own.shape) if related is None else ~related
-    else:
-        foreign = _distance(columns)
-    return np.where(own, 1.0, strength * foreign).astype(np.float32)
+        return np.where(columns.related, 0.0, np.where(own, 1.0, strength)).astype(np.float32)
+    return np.where(own, 1.0, strength * _distance(columns)).astype(np.float32)
 
 
 def _distance(columns: Columns) -> npt.NDArray[np.float64]:

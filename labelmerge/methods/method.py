@@ -41,12 +41,14 @@ class Needs:
         because: the setting that decides this, as the log names it.
         segments: batches hold instance maps and segments, where datasets have them.
         views: how many views of each sample there are.
+        label_targets: masks hold the labels' rows in `Columns.positive` also where each label is one column.
     """
 
     annotation_types: tuple[str, ...]
     because: str = ""
     segments: bool = False
     views: int = 1
+    label_targets: bool = False
 
 
 @dataclass(frozen=True)

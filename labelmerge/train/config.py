@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
-from labelmerge.merge.merges import MERGES
+from labelmerge.merge.choices import MERGES
 from labelmerge.methods.settings import METHOD_SETTINGS
 from labelmerge.settings import Setting, grouped, parse, problems, refuse, setting, settings_of, summary, values_of
 from labelmerge.train.views import view_problems
@@ -365,6 +365,9 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     now = {"taxonomy" if key == "mapping" else key: value for key, value in values.items()}
     if now.get("merge") == "embedding":
         now["merge"] = "concepts" if now.get("taxonomy") else "text"
+    if "label_space" in now:
+        space = now.pop("label_space")
+        now.setdefault("negatives", {"union": "all", "dataset": "own"}.get(space, space))
     return now
 
 

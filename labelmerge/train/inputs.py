@@ -18,7 +18,7 @@ from labelmerge.loading.datasets import DatasetShards, group_by_dataset
 from labelmerge.loading.mixture import Mixture
 from labelmerge.merge.baselines import merged_bank
 from labelmerge.merge.columns import Columns, build_columns
-from labelmerge.merge.merges import taxonomy_of
+from labelmerge.merge.merges import by_concepts, taxonomy_of
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.processes import Ranks
 from labelmerge.shardset.shardset import ShardSet, find_splits
@@ -92,6 +92,8 @@ def read_inputs(
         [source.space for source in sources],
         every if config.labels == "all" else label_counts(sources),
         told,
+        relations=taxonomy if told is not None else by_concepts(language),
+        rows=needs.label_targets,
     )
     mixture = _mixture(sources, columns, config, needs, ranks, defer)
     method.check(settings, sources, vectors)

@@ -10,7 +10,8 @@ from labelmerge.bank.bank import Bank
 from labelmerge.errors import BankError, TaxonomyError, UsageError
 from labelmerge.labels import LabelKey
 from labelmerge.merge.baselines import merged_bank, name_bank, one_hot_bank, shared_bank, table_bank
-from labelmerge.merge.merges import MERGES, taxonomy_of
+from labelmerge.merge.choices import MERGES
+from labelmerge.merge.merges import taxonomy_of
 from labelmerge.merge.taxonomy import Entry, Taxonomy
 
 

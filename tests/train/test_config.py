@@ -135,7 +135,7 @@ def test_each_method_has_its_own_settings(tmp_path: Path, monkeypatch: pytest.Mo
         ({"losses": [1]}, "losses must be a list of strings"),
         ({"weights": {"a": 0.5}}, "must be a whole number"),
         ({"steps": 0, "drop": 1.0}, "steps must be at least 1.*drop must be"),
-        ({"label_space": "onion"}, "label_space must be one of union, dataset"),
+        ({"negatives": "onion"}, "negatives must be one of all, own, unrelated, graded"),
         ({"losses": ["hd", "xx"]}, "losses must be some of hd, ld, wd"),
         ({"losses": []}, "losses must be some of"),
         ({"flip": 2.0}, "flip must be within 0 to 1"),

@@ -212,7 +212,7 @@ def test_a_run_that_saved_nothing_may_begin_again_otherwise(shards: Path, bank: 
 def test_the_softmax_may_run_over_the_samples_own_labels(shards: Path, bank: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=1, log_every=1)
     union = train([shards], bank, tmp_path / "union", config=config, device="cpu")
-    config = config.changed(label_space="dataset")
+    config = config.changed(negatives="own")
     own = train([shards], bank, tmp_path / "own", config=config, device="cpu")
     over_all, over_own = (log_lines(result.run)[0]["parts"] for result in (union, own))
     # Same weights and batch; fewer labels to choose from is a smaller loss. Boxes know no softmax.

@@ -61,7 +61,7 @@ def batch_of(datasets: list[int]) -> Batch:
 @pytest.mark.parametrize("datasets", [[0, 1, 2, 0, 1, 2], [0, 0], [2, 2, 1]])
 def test_a_steps_losses_wait_for_nothing(datasets: list[int], own_labels: bool) -> None:
     batch = batch_of(datasets)
-    settings = SsiwSettings(label_space="dataset" if own_labels else "union")
+    settings = SsiwSettings(negatives="own" if own_labels else "all")
     count = len(datasets)
 
     def step() -> Tensor:

@@ -31,7 +31,7 @@ class SSIWLearner(Learner):
 
     def prepare(self, data: TrainingData) -> None:
         """The columns' vectors, and who teaches boxes."""
-        self._labels = Labels.of(data.columns, data.device)
+        self._labels = Labels.of(data.columns, self.settings, data.device)
         self._teacher = choose_teacher(data.bank, data.device)
 
     def units(self, batch: Batch) -> Tensor:

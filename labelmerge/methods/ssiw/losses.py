@@ -7,6 +7,7 @@ spread over processes, or over pieces of one process, then has the same mean as 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from labelmerge.device import at_once
 from labelmerge.labels import IGNORE
 from labelmerge.loading.batch import Batch
 from labelmerge.losses import LabelTable, box_embedding_loss, pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.merge.choices import Negatives
 from labelmerge.merge.columns import Columns
+from labelmerge.merge.negatives import negatives
 from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.ssiw.teacher import Teacher
 
@@ -42,13 +45,14 @@ class Labels:
     table: LabelTable | None = None
 
     @classmethod
-    def of(cls, columns: Columns, device: torch.device) -> Labels:
-        """The columns on a device. All columns that a label doesn't stand for compete with it fully."""
+    def of(cls, columns: Columns, settings: SsiwSettings, device: torch.device) -> Labels:
+        """The columns on a device, and what competes with each label."""
         vectors, own = (torch.from_numpy(each).to(device) for each in (columns.vectors, columns.allowed))
-        if columns.single:
+        how = cast(Negatives, settings.negatives)
+        if columns.single and how in ("all", "own"):
             return cls(vectors, own, vectors)
-        positive = torch.from_numpy(columns.positive)
-        table = LabelTable(positive, torch.ones(positive.shape)).to(device)
+        weights = torch.from_numpy(negatives(columns, how, strength=settings.foreign_weight))
+        table = LabelTable(torch.from_numpy(columns.positive), weights).to(device)
         return cls(vectors, own, torch.from_numpy(columns.label_vectors).to(device), table)
 
 
@@ -99,7 +103,8 @@ def ssiw_sums(
     rows = [rows for _, rows in groups]
     maps, masks, ids = (_take(rows, each) for each in (embeddings, batch.masks, batch.dataset_ids))
     teachers: list[Tensor] = []  # asked when there are boxes
-    whole = settings.label_space != "dataset"
+    # The columns of the sample's dataset alone, where the table does not say so.
+    whole = settings.negatives != "own" or labels.table is not None
     own_labels = [None] * len(groups) if whole else _take(rows, labels.own[batch.dataset_ids])  # each bool [B', N]
     for (name, some), v, mask, own_ids, own in zip(groups, maps, masks, ids, own_labels, strict=True):
         if name == "hd":

@@ -19,7 +19,11 @@ class SSIW(Method):
 
     def needs(self, settings: SsiwSettings) -> Needs:
         """Samples that some loss is for."""
-        return Needs(tuple(TERMS[name] for name in settings.losses), because=f"losses = {list(settings.losses)}")
+        return Needs(
+            tuple(TERMS[name] for name in settings.losses),
+            because=f"losses = {list(settings.losses)}",
+            label_targets=settings.negatives in ("unrelated", "graded"),
+        )
 
     def check(self, settings: SsiwSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
         """Box embeddings in shards must be of the bank's own model. Raises ShardError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labelmerge.merge.choices import NEGATIVES
 from labelmerge.settings import problems, refuse, setting
 
 
@@ -30,11 +31,19 @@ class SsiwSettings:
         0.1, "Factor of L_WD in the sum; L_WD is a sum over the dimensions, and at 1 it drowns the others."
     )
     drop: float = setting(0.3, "Share of each image's pixel losses, the largest, that L_LD drops.", minimum=0, below=1)
-    label_space: str = setting(
-        "union",
-        "What the softmax runs over: all columns (`union`, as in the paper) or those of the sample's own dataset "
-        "(`dataset`).",
-        choices=("union", "dataset"),
+    negatives: str = setting(
+        "all",
+        "Which columns compete with a label: `all` in full (the paper); its `own` dataset's only; all but those "
+        "`unrelated` to it; or `graded`: its own dataset's in full, others by how far their meaning is.",
+        choices=NEGATIVES,
+        flag=True,
+    )
+    foreign_weight: float = setting(
+        1.0,
+        "The most that a column of other datasets alone counts among the competitors, where they are `unrelated` or "
+        "`graded`.",
+        minimum=0,
+        maximum=1,
         flag=True,
     )
     temperature: float = setting(0.07, "τ at the start; it is learned.", minimum=0.01, maximum=1)
