@@ -89,5 +89,5 @@ def test_labels_that_may_be_several_columns_have_a_smaller_loss(batch: Batch) ->
     positive[:, 0] = True
     more = ssiw_sums(batch, v, labels(LabelTable(positive, torch.ones(COLUMNS, COLUMNS))), TAU, label_teacher, settings)
     assert (more[one > 0] < one[one > 0]).all()
-    own = ssiw_sums(batch, v, labels(), TAU, label_teacher, dataclasses.replace(settings, label_space="dataset"))
+    own = ssiw_sums(batch, v, labels(), TAU, label_teacher, dataclasses.replace(settings, negatives="own"))
     assert (own[one > 0] < one[one > 0]).all()  # fewer labels to choose from
