@@ -3,11 +3,16 @@
     python tests/benchmarks/bench_loss.py [--batch B] [--channels C] [--size PIXELS] [--labels N] [--dtype bfloat16]
     python tests/benchmarks/bench_loss.py --device cuda --batch 16 --size 640 --labels 238 --dtype bfloat16
 
+Below the plain loss are those with a table of relations: "graded" has one column for each label, against which all
+others compete by some number in 0..1; in "sets" a fifth of the labels has four columns and one a tenth of all; "soft"
+shares each label among these. Two more columns give their time over that of the plain loss, timed in turn in one
+process, and their memory over its.
+
 Each row comes from a process of its own, after a warm-up on CUDA. Time is the processor's on a CPU (it may be shared
-with other work), the device's on CUDA, by events: the median of --repeat. Memory is the peak of what the loss adds to
-its inputs. The literal loss is given bfloat16 as a user would: under autocast. Where it fails for want of memory, or
-because a tensor of its size is more than torch's kernels take, it goes through the batch in 2, 4, … pieces, forward
-and backward each; a version that does not work at all is a row that says why.
+with other work), the least of --repeat; the device's on CUDA, by events, the median of --repeat. Memory is the peak of
+what the loss adds to its inputs. The literal loss is given bfloat16 as a user would: under autocast. Where it fails for
+want of memory, or because a tensor of its size is more than torch's kernels take, it goes through the batch in 2, 4, …
+pieces, forward and backward each; a version that does not work at all is a row that says why.
 
 On CUDA the last column compares with the memory-traffic floor: v is read forward and backward, its gradient written,
 and the targets read twice, at the speed of a copy on this device. The table is Markdown, as in docs/performance.md.
@@ -16,6 +21,7 @@ and the targets read twice, at the speed of a copy on this device. The table is 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import resource
 import runpy
@@ -27,15 +33,16 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelmerge.losses import pixel_cosine_loss
+from labelmerge.losses import LabelTable, pixel_cosine_loss
 
 Name = Literal["literal", "chunked", "fused"]
+Relations = Literal["plain", "graded", "sets", "soft"]
 
 LITERAL = Path(__file__).resolve().parents[1] / "losses" / "reference.py"
 
@@ -58,18 +65,45 @@ def cpu_milliseconds(work: Callable[[], object], repeat: int) -> float:
         start = time.process_time()
         work()
         times.append((time.process_time() - start) * 1e3)
-    return statistics.median(times)
+    return min(times)
 
 
-def measure(name: Name, options: argparse.Namespace, pieces: int) -> tuple[float, float, float] | str:
-    """(milliseconds, MiB, the loss) of the literal, the chunked or the fused loss; or why it does not work."""
+def forget_peak() -> None:
+    """Linux: what was used up to now, such as to make a table, does not hide what follows."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+class Found(NamedTuple):
+    ms: float
+    mib: float
+    loss: float
+    over_plain: float | None = None  # its milliseconds over those of the plain loss, timed in turn
+
+
+def table_of(relations: Relations, count: int, generator: torch.Generator) -> LabelTable | None:
+    """As the module's docstring says; None for the plain loss."""
+    if relations == "plain":
+        return None
+    positive, label = torch.eye(count, dtype=torch.bool), torch.arange(count)
+    if relations != "graded":
+        for step in (1, 2, 3):
+            positive[label[::5], (label[::5] + step) % count] = True
+        positive[0, : count // 10] = True
+    negative = torch.rand(count, count, generator=generator)
+    return LabelTable(positive, negative, positive / positive.sum(1, keepdim=True) if relations == "soft" else None)
+
+
+def measure(name: Name, relations: Relations, options: argparse.Namespace, pieces: int) -> Found | str:
+    """The literal, the chunked or the fused loss; or why it does not work."""
     try:
-        return _measure(name, options, pieces)
+        return _measure(name, relations, options, pieces)
     except (RuntimeError, ValueError) as error:  # a GPU's memory, torch's limits, Triton's compiler
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 
-def _measure(name: Name, options: argparse.Namespace, pieces: int) -> tuple[float, float, float]:
+def _measure(name: Name, relations: Relations, options: argparse.Namespace, pieces: int) -> Found:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     cuda = device.type == "cuda"
@@ -84,13 +118,15 @@ def _measure(name: Name, options: argparse.Namespace, pieces: int) -> tuple[floa
     targets = targets.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : options.size, : options.size]
     targets = targets.contiguous().to(device)
     tau = torch.tensor(0.07, device=device, requires_grad=True)
-    loss: Callable[..., Tensor]
+    plain: Callable[..., Tensor]
     if name == "literal":
-        loss = runpy.run_path(str(LITERAL))["pixel_loss"]
+        plain = loss = runpy.run_path(str(LITERAL))["pixel_loss"]
     else:
-        loss = partial(pixel_cosine_loss, kernel=name)
+        table = table_of(relations, options.labels, generator)
+        plain = partial(pixel_cosine_loss, kernel=name)
+        loss = partial(plain, table=None if table is None else table.to(device))
 
-    def once() -> Tensor:
+    def once(loss: Callable[..., Tensor] = loss) -> Tensor:
         total = torch.zeros((), device=device)
         for part, target in zip(v.chunk(pieces), targets.chunk(pieces), strict=True):
             part = part.detach().requires_grad_()
@@ -108,12 +144,19 @@ def _measure(name: Name, options: argparse.Namespace, pieces: int) -> tuple[floa
     if cuda:
         once()  # compiles, and makes cuBLAS's workspace
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        forget_peak()
     before = torch.cuda.memory_allocated(device) / 2**20 if cuda else peak()
     value = once().item()
     memory = peak() - before
     for _ in range(5 if cuda else 0):
         once()
-    return (cuda_milliseconds if cuda else cpu_milliseconds)(once, options.repeat), memory, value
+    milliseconds = cuda_milliseconds if cuda else cpu_milliseconds
+    if relations == "plain":
+        return Found(milliseconds(once, options.repeat), memory, value)
+    turns = [(milliseconds(once, 1), milliseconds(partial(once, plain), 1)) for _ in range(options.repeat)]
+    took, without = (statistics.median(each) if cuda else min(each) for each in zip(*turns, strict=True))
+    return Found(took, memory, value, took / without)
 
 
 def floor_milliseconds(options: argparse.Namespace) -> float:
@@ -131,17 +174,18 @@ def floor_milliseconds(options: argparse.Namespace) -> float:
     return traffic / speed
 
 
-def row(name: Name, options: argparse.Namespace) -> tuple[str, tuple[float, float, float] | str]:
+def row(name: Name, relations: Relations, options: argparse.Namespace) -> tuple[str, Found | str]:
     """What it is called in the table, and what was measured."""
     pieces = 1
     while True:
         try:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                found = process.submit(measure, name, options, pieces).result()
+                found = process.submit(measure, name, relations, options, pieces).result()
         except BrokenProcessPool:
             found = "its process was killed"
         if not isinstance(found, str) or name != "literal" or 2 * pieces > options.batch:
-            return name if pieces == 1 else f"{name}, in {pieces} pieces", found
+            title = name if relations == "plain" else f"{name}, {relations}"
+            return title if pieces == 1 else f"{title}, in {pieces} pieces", found
         print(f"{name} in {pieces} piece{'s' * (pieces > 1)}: {found}", flush=True)
         pieces *= 2
 
@@ -167,20 +211,27 @@ def main() -> None:
         f"{options.dtype}, {torch.cuda.get_device_name(options.device) if cuda else f'CPU, {options.threads} threads'}"
     )
     floor = floor_milliseconds(options) if cuda else None
-    literal = None
-    names: tuple[Name, ...] = ("literal", "chunked", "fused")
+    plain: dict[Name, Found] = {}
+    rows: list[tuple[Name, Relations]] = [("literal", "plain")]
+    names: tuple[Name, ...] = ("chunked", "fused") if cuda else ("chunked",)
+    kinds: tuple[Relations, ...] = ("plain", "graded", "sets", "soft")
+    rows += [(name, relations) for name in names for relations in kinds]
     lines = []
-    for each in names if cuda else names[:2]:
-        title, found = row(each, options)
+    for each, relations in rows:
+        title, found = row(each, relations, options)
         if isinstance(found, str):
             lines.append(f"| {title} | {found} |")
             continue
-        took, memory, value = found
-        literal = literal or (found if each == "literal" else None)
-        cells = [title, f"{took:.2f}", f"{memory:.0f}", f"{value:.6f}"]
-        cells += [f"{literal[0] / took:.1f}", f"{literal[1] / memory:.1f}"] if literal else ["", ""]
-        lines.append(" | ".join(["", *cells, *([f"{took / floor:.1f}"] if floor else []), ""]).strip())
-    heads = ["", "ms", "MiB", "loss", "times faster", "times smaller", *(["ms / floor"] if floor else [])]
+        if relations == "plain":
+            plain[each] = found
+        literal, own = plain.get("literal"), plain.get(each)
+        cells = [title, f"{found.ms:.2f}", f"{found.mib:.0f}", f"{found.loss:.6f}"]
+        cells += [f"{literal.ms / found.ms:.1f}", f"{literal.mib / found.mib:.1f}"] if literal else ["", ""]
+        cells += [f"{found.over_plain:.2f}"] if found.over_plain else [""]
+        cells += [f"{found.mib / own.mib:.2f}"] if own and relations != "plain" else [""]
+        lines.append(" | ".join(["", *cells, *([f"{found.ms / floor:.1f}"] if floor else []), ""]).strip())
+    heads = ["", "ms", "MiB", "loss", "times faster", "times smaller", "ms / plain", "MiB / plain"]
+    heads += ["ms / floor"] if floor else []
     print(" | ".join(["", *heads, ""]).strip(), "|---" * len(heads) + "|", *lines, sep="\n")
 
 

@@ -145,9 +145,9 @@ def odd_targets(table: LabelTable | None = None) -> dict[str, float]:
 
 
 def let_loops_count() -> None:
-    """Mend Triton's interpreter up to 3.6, which counts loops with arrays that NumPy 2.4 and later take for none.
+    """Mend the interpreter of Triton 3.6 for NumPy 2.4 and later.
 
-    There a scalar is an array of one element, and ``int`` of an array wants one of no dimension.
+    It counts a loop by ``int`` of arrays of one element, which NumPy has stopped converting.
     """
     interpreter: Any = importlib.import_module("triton.runtime.interpreter")
     patch = interpreter._patch_lang_tensor
