@@ -25,7 +25,8 @@ from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
-from labelmerge.tasks.semantic import Metrics, Semantic, SemanticCounts, harmonic_mean
+from labelmerge.tasks.semantic import Semantic, SemanticCounts, harmonic_mean
+from labelmerge.tasks.task import Task
 
 _AHEAD = 2  # images that are read while the model works
 
@@ -170,7 +171,8 @@ def _measure(
     data: EvalSet, predictor: Predictor, bank: Bank, limit: int | None, ranks: Ranks, track: Track
 ) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
-    space, task = data.space, Semantic(data.space)
+    space = data.space
+    task: Task[SemanticCounts] = Semantic(space)
     for k, meant in enumerate(predictor.predicted_as):
         if 0 <= meant != k and ranks.rank == 0:
             _log.warning(
@@ -210,7 +212,7 @@ def _measure(
         skipped=[*data.skipped, *skipped],
         ignored_pixels=total.ignored,
         confusion=total.confusion,
-        metrics=Metrics.of(total.confusion),
+        metrics=task.figures(total),
     )
 
 
@@ -231,10 +233,11 @@ def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Ca
                 future.cancel()
 
 
-def _count(task: Semantic, predictor: Predictor, picture: Picture) -> SemanticCounts:
+def _count(task: Task[SemanticCounts], predictor: Predictor, picture: Picture) -> SemanticCounts:
     """Segment one image and count what is right and wrong. Raises SampleError."""
     try:
-        prediction = predictor.classes(picture.image)
+        ask = predictor.classes if task.asks == "classes" else predictor.segments
+        prediction = ask(picture.image)
     except SampleError as error:
         raise SampleError(error.what, where=picture.key, fix=error.fix) from error
     return task.count(picture, prediction)

@@ -104,6 +104,10 @@ class Semantic:
         """Whether there was a labelled pixel."""
         return bool(counts.confusion.any())
 
+    def figures(self, counts: SemanticCounts) -> Metrics:
+        """The IoU of every class, and their means."""
+        return Metrics.of(counts.confusion)
+
 
 @dataclass(frozen=True)
 class Metrics:

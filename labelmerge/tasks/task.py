@@ -40,3 +40,6 @@ class Task(Protocol[Counts]):
 
     def measured(self, counts: Counts) -> bool:
         """Whether there was anything to measure."""
+
+    def figures(self, counts: Counts) -> Any:
+        """What the counts come to."""
