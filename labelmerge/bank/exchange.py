@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.bank.bank import IMPORTED, INDEX, WORD_TEMPLATE, Bank, Vectors, bank_lock, read_index
+from labelmerge.bank.bank import IMPORTED, WORD_TEMPLATE, Bank, Vectors
+from labelmerge.bank.store import INDEX, bank_lock, read_index
 from labelmerge.errors import BankError, UsageError
 from labelmerge.files import read_text, write_bytes, write_text
 from labelmerge.labels import LabelKey, LabelSpace

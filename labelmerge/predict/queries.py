@@ -216,7 +216,7 @@ def _text(query: LabelQuery, bank: Bank) -> str:
 def _encode(queries: Sequence[LabelQuery], bank: Bank, encoder: str | None, device: str | None) -> list[ResolvedLabel]:
     if not bank.probe.size:
         raise BankError(
-            f"{queries[0].name!r} is new, but the checkpoint's label vectors ({bank.encoder}) do not embed texts",
+            f"{queries[0].name!r} is new, but the checkpoint's vectors ({bank.encoder}) were not made from text",
             where=bank.folder,
             fix="Use labels that it was trained with",
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import labelmerge.bank.bank as bank_module
+import labelmerge.bank.store as bank_module
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import BankError, OutputError
 

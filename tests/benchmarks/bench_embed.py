@@ -27,7 +27,7 @@ import torch
 from labelmerge.catalog import load_descriptions
 from labelmerge.device import choose_device
 from labelmerge.embed.embed import find_datasets
-from labelmerge.encoders import encoders
+from labelmerge.encoders import shared
 from labelmerge.encoders.encoders import load_encoder
 from labelmerge.names import sentence
 
@@ -99,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    size = encoders._CPU_BATCH if device.type == "cpu" else encoders._GPU_BATCH
+    size = shared.CPU_BATCH if device.type == "cpu" else shared.GPU_BATCH
     print(f"{device}, {options.threads} threads, batches of {size}")
     print(f"{'encoder':24}{'texts':>7}{'encode/s':>10}{'direct/s':>10}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as folder:

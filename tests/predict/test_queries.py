@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from labelmerge.bank.bank import PROBE, WORD_TEMPLATE, Bank
+from labelmerge.bank.bank import WORD_TEMPLATE, Bank
+from labelmerge.bank.store import PROBE
 from labelmerge.encoders import encoders
 from labelmerge.errors import BankError, DescriptionsError, UsageError
 from labelmerge.names import sentence

@@ -1,0 +1,209 @@
+"""A bank on disk: the list of versions, the lock, and a version's file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelmerge.errors import BankError, OutputError
+from labelmerge.files import locked, output_faults, write_json
+
+if TYPE_CHECKING:
+    from labelmerge.bank.bank import Bank
+
+FORMAT = "labelmerge-bank/1"
+INDEX = "bank.json"
+LOCK = ".lock"
+PROBE = "sidewalk: An image of sidewalk. A paved path for people on foot beside a road."
+_ENTRY = {
+    **dict.fromkeys(("content_sha256", "file_sha256", "encoder", "prompt"), str),
+    **dict.fromkeys(("identity", "datasets"), dict),
+    **dict.fromkeys(("dim", "labels"), int),
+}
+_COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
+_PARTS = "parts"  # a column that only banks with several vectors for a label have
+_VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
+_ANEW = "Restore the file, or remove the folder and make the bank anew with `labelmerge embed`"
+
+
+@contextmanager
+def bank_lock(folder: Path) -> Iterator[None]:
+    """Be the only process that writes a bank's folder, which is made where there is none; others are waited for.
+
+    Who reads and then writes holds it all the while, so that two at once lose nothing. Readers need none: the index
+    appears by one rename, and names only files that are complete.
+
+    Raises:
+        OutputError: no permission, or something in the way.
+    """
+    with ExitStack() as held:
+        while True:
+            with output_faults(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(locked(folder / LOCK, "the bank", wait=True))
+                break
+            except OutputError as error:
+                # Whoever was waited for came to nothing, and took its empty folder away.
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+        try:
+            yield
+        finally:
+            held.close()
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing came of it
+
+
+def text_sha256(text: str) -> str:
+    """The SHA-256 of a text in UTF-8: 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """The versions of a bank folder, newest last, never empty. Raises BankError."""
+    path = folder / INDEX
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise BankError(f"has format {data['format']!r}, not {FORMAT!r}", where=path)
+        versions: list[dict[str, Any]] = data["versions"]
+        for entry in versions:
+            _number(entry["version"])
+            for key, kind in _ENTRY.items():
+                if not isinstance(entry[key], kind):
+                    raise TypeError(f"{key} is of another type")
+    except (FileNotFoundError, NotADirectoryError):
+        raise BankError(
+            "no bank here", where=folder, fix=f"`labelmerge embed DATASET… --out {folder}` makes one"
+        ) from None
+    except OSError as error:
+        raise BankError(f"can't be read ({error.strerror})", where=path) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BankError(f"damaged ({error})", where=path, fix=_ANEW) from error
+    if not versions:
+        raise BankError("lists no versions", where=path, fix=_ANEW)
+    return versions
+
+
+def find_version(versions: Sequence[dict[str, Any]], name: str, folder: Path) -> dict[str, Any]:
+    """The entry of a version, named in full or as ``v0002``. Raises BankError where there is none."""
+    found = [entry for entry in versions if name in (entry["version"], entry["version"].partition("-")[0])]
+    if not found:
+        known = ", ".join(entry["version"] for entry in versions)
+        raise BankError(f"no version {name!r}", where=folder, fix=f"It has {known}")
+    return found[0]
+
+
+def last_number(folder: Path) -> int:
+    """The highest number that a version of this folder ever had, also of those that are gone; 0 for a new folder."""
+    path = folder / INDEX
+    if not path.exists():
+        return 0
+    numbers = [_number(entry["version"]) for entry in read_index(folder)]
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("last_number", 0)
+    return max(*numbers, recorded if isinstance(recorded, int) else 0)
+
+
+def write_index(folder: Path, versions: Sequence[Mapping[str, Any]]) -> None:
+    """Make these the versions of a bank folder, newest last. Numbers are never given twice. Raises OutputError."""
+    number = max(last_number(folder), *(_number(entry["version"]) for entry in versions))
+    write_json(folder / INDEX, {"format": FORMAT, "last_number": number, "versions": versions})
+
+
+def version_name(number: int, content_hash: str) -> str:
+    return f"v{number:04d}-{content_hash[:8]}"
+
+
+def _number(version: str) -> int:
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise ValueError(f"{version!r} is not a version")
+    return int(match.group(1))
+
+
+def to_parquet(bank: Bank, version: str) -> bytes:
+    """A version's file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    flat = pa.array(bank.vectors.reshape(-1), pa.float32())
+    table = pa.table(
+        {
+            "dataset": pa.array([dataset for dataset, _ in bank.keys], pa.string()),
+            "index": pa.array([index for _, index in bank.keys], pa.int32()),
+            "name": pa.array(bank.names, pa.string()),
+            "text": pa.array(bank.texts, pa.string()),
+            "text_sha256": pa.array([text_sha256(text) for text in bank.texts], pa.string()),
+            "tokens": pa.array(bank.tokens, pa.int32()),
+            "truncated": pa.array(bank.truncated, pa.bool_()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, bank.dim),
+        }
+    )
+    if bank.parts is not None:
+        ends = np.cumsum([0, *(len(part) for part in bank.parts)])
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(bank.sentences()[0].reshape(-1), pa.float32()), bank.dim)
+        table = table.append_column(_PARTS, pa.ListArray.from_arrays(pa.array(ends, pa.int32()), rows))
+    about = {
+        "format": FORMAT,
+        "version": version,
+        "encoder": bank.encoder,
+        "identity": dict(bank.identity),
+        "prompt": bank.prompt,
+        "probe": {"text": PROBE, "vector": bank.probe.tolist()} if bank.probe.size else None,
+    }
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"labelmerge": json.dumps(about, ensure_ascii=False)}), out)
+    return out.getvalue()
+
+
+def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bank of a version is made of, by the names of `Bank`'s attributes. Raises BankError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / f"{entry['version']}.parquet"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BankError(f"can't be read ({error.strerror})", where=path, fix=_ANEW) from error
+    if hashlib.sha256(data).hexdigest() != entry["file_sha256"]:
+        raise BankError(f"damaged: its content is not what {INDEX} says", where=path, fix=_ANEW)
+    try:
+        # Without threads of its own: one that still runs when the interpreter ends aborts it, rarely.
+        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+        about = json.loads(table.schema.metadata[b"labelmerge"])
+        columns = {name: table[name].combine_chunks() for name in _COLUMNS}
+        dim = columns["embedding"].type.list_size
+        vectors = columns["embedding"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+        rows = {name: columns[name].to_pylist() for name in _COLUMNS if name != "embedding"}
+        parts = None
+        if _PARTS in table.column_names:
+            column = table[_PARTS].combine_chunks()
+            flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+            parts = np.split(flat, np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))[:-1])
+        return dict(
+            encoder=about["encoder"],
+            identity=about["identity"],
+            prompt=about["prompt"],
+            keys=list(zip(rows["dataset"], rows["index"], strict=True)),
+            names=rows["name"],
+            texts=rows["text"],
+            vectors=vectors,
+            tokens=rows["tokens"],
+            truncated=rows["truncated"],
+            probe=np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32),
+            version=str(entry["version"]),
+            folder=folder,
+            parts=parts,
+        )
+    except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error
