@@ -1,185 +1,27 @@
-"""Against a real HTTP server on the loopback interface that answers as the MediaWiki API does, faults included."""
+"""Descriptions from Wikipedia, against a real server on the loopback interface."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from click.testing import Result
 
-from labelmerge.catalog import Recipe, load_recipe
 from labelmerge.describe import wikipedia
-from labelmerge.describe.wikipedia import clean, opening, refresh_from_wikipedia
+from labelmerge.describe.wikipedia import refresh_from_wikipedia
 from labelmerge.descriptions import Description, read_descriptions, write_descriptions
 from labelmerge.errors import LabelmergeError, UsageError
 
-CAR = (
-    "A car, or an automobile ( AW-tə-moh-BEEL (listen)), is a motor vehicle with wheels. "
-    "Most definitions of cars say that they run primarily on roads, seat one to eight people, have four wheels, and "
-    "mainly transport people rather than cargo. There are around one billion cars in use worldwide."
-)
-
-
-@dataclass
-class Answer:
-    """What the server answers instead of the truth."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    delay: float = 0.0
-    drop: bool = False
-    truncate: bool = False
-
-
-@dataclass
-class Wiki:
-    """The articles of all languages, and the faults to show, one for each request that asks about a title, first."""
-
-    articles: dict[str, str | None] = field(default_factory=dict)  # title -> opening; None where the API sends none
-    redirects: dict[str, str] = field(default_factory=dict)  # title -> title, or title#section
-    disambiguations: set[str] = field(default_factory=set)
-    links: dict[tuple[str, str], str] = field(default_factory=dict)  # (title, language) -> title there
-    faults: dict[str, list[Answer]] = field(default_factory=dict)
-    requests: list[tuple[str, dict[str, str], str, float]] = field(default_factory=list)
-    connections: set[int] = field(default_factory=set)
-    parts: bool = False  # give half of the openings now, and the rest when asked to continue
-    url: str = ""
-
-    def asked(self) -> list[str]:
-        return [query["titles"] for _, query, _, _ in self.requests]
-
-    def answer(self, query: dict[str, str]) -> dict[str, Any]:
-        titles = query["titles"].split("|")
-        if len(titles) > 50:
-            return {"error": {"code": "toomanyvalues", "info": "Too many values supplied for parameter titles."}}
-        said: dict[str, list[dict[str, str]]] = {"normalized": [], "redirects": [], "interwiki": []}
-        pages: dict[str, dict[str, Any]] = {}
-        missing = 0
-        room = 10**6 if query.get("prop") == "info|pageprops|langlinks" else 20
-        resume = int(query.get("excontinue", 0))
-        if self.parts:
-            room = (len(titles) + 1) // 2
-        for number, asked in enumerate(titles):
-            title = asked.replace("_", " ")
-            title = title[:1].upper() + title[1:]
-            if title != asked:
-                said["normalized"].append({"from": asked, "to": title})
-            if title.startswith("De:"):
-                said["normalized"] = [step for step in said["normalized"] if step["from"] != asked]
-                said["interwiki"].append({"title": asked, "iw": "de"})
-                continue
-            if title in self.redirects:
-                to, _, section = self.redirects[title].partition("#")
-                step = {"from": title, "to": to} | ({"tofragment": section} if section else {})
-                if step not in said["redirects"]:
-                    said["redirects"].append(step)
-                title = to
-            if title not in self.articles:
-                missing -= 1
-                pages[str(missing)] = {"ns": 0, "title": title, "missing": ""}
-                continue
-            space = 14 if title.startswith("Category:") else 0
-            page: dict[str, Any] = {"pageid": 7 + number, "ns": space, "title": title, "lastrevid": 1234567}
-            page["fullurl"] = "https://en.wikipedia.org/wiki/" + title.replace(" ", "_")
-            if title in self.disambiguations:
-                page["pageprops"] = {"disambiguation": ""}
-            extract = self.articles[title]
-            if "extracts" in query["prop"] and extract is not None and resume <= number < resume + room:
-                page["extract"] = extract
-            language = query.get("lllang", "")
-            if (title, language) in self.links:
-                page["langlinks"] = [{"lang": language, "url": "https://x", "*": self.links[title, language]}]
-            pages[str(page["pageid"])] = page
-        whole = {key: value for key, value in said.items() if value} | ({"pages": pages} if pages else {})
-        if resume + room < len(titles):
-            return {"continue": {"excontinue": str(resume + room), "continue": "||"}, "query": whole}
-        return {"batchcomplete": "", "query": whole}
-
-
-def handler(wiki: Wiki) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            split = urlsplit(self.path)
-            query = {key: values[0] for key, values in parse_qs(split.query).items()}
-            wiki.requests.append((split.path, query, self.headers["User-Agent"], time.monotonic()))
-            wiki.connections.add(self.client_address[1])
-            titles = query.get("titles", "").split("|")
-            faults = next((wiki.faults[title] for title in titles if wiki.faults.get(title)), [])
-            answer = faults.pop(0) if faults else Answer(body=json.dumps(wiki.answer(query)).encode())
-            time.sleep(answer.delay)
-            if answer.drop:
-                self.connection.shutdown(socket.SHUT_RDWR)
-                self.close_connection = True
-                return
-            self.send_response(answer.status)
-            for key, value in answer.headers.items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", str(len(answer.body) + 100 * answer.truncate))
-            self.end_headers()
-            self.wfile.write(answer.body)
-            self.close_connection = answer.truncate
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    return Handler
-
-
-@pytest.fixture
-def wiki(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wiki]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    wiki = Wiki()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(wiki))
-    server.daemon_threads = True
-    server.handle_error = lambda *args: None  # type: ignore[method-assign]  # a client that hung up is no news
-    wiki.url = f"http://127.0.0.1:{server.server_address[1]}/{{language}}/api.php"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield wiki
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def words(text: str) -> int:
-    return len(text.split())
-
-
-def recipe(folder: Path, rows: list[Description], name: str = "mine") -> Recipe:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_descriptions(folder / f"{name}.csv", rows)
-    (folder / f"{name}.toml").write_text(
-        f'name = "{name}"\nannotation_type = "mask"\nreader = "index_png"\ndescriptions = "{name}.csv"\n[layout]\n'
-    )
-    return load_recipe(folder / f"{name}.toml")
-
-
-def titled(*titles: str) -> list[Description]:
-    return [Description(i, f"n{i}", f"Text {i}.", title, "curated") for i, title in enumerate(titles)]
-
-
-def refresh(wiki: Wiki, recipes: list[Recipe], out: Path, **more: Any) -> wikipedia.Refreshed:
-    settings: dict[str, Any] = {"max_tokens": 200, "retry_wait": 0.01, "timeout": 2.0, "contact": "me@example.org"}
-    return refresh_from_wikipedia(recipes, out, api_url=wiki.url, count_tokens=words, **{**settings, **more})
+from .wiki import CAR, Answer, Wiki, recipe, refresh, titled, words
 
 
 def test_a_row_gets_text_and_provenance(wiki: Wiki, tmp_path: Path) -> None:
@@ -348,78 +190,6 @@ def test_another_language(wiki: Wiki, tmp_path: Path) -> None:
     assert len(wiki.requests) == 1 and read_descriptions(out / "mine.csv")[0].description.startswith("A car")
 
 
-def test_busy_and_faulty_answers_are_asked_for_again(wiki: Wiki, tmp_path: Path) -> None:
-    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
-    lag = json.dumps({"error": {"code": "maxlag", "info": "Waiting for a server"}}).encode()
-    moved = {"Location": wiki.url.format(language="moved") + "?titles=Z&prop=extracts"}
-    wiki.articles |= {f"A {number:02}": "An A." for number in range(20)} | {"Z": CAR}
-    faults = [
-        Answer(429, headers={"Retry-After": "0"}),
-        Answer(503, headers={"Retry-After": soon}),
-        Answer(200, lag, {"Retry-After": "0"}),
-        Answer(200, lag),
-        Answer(502, b"<html>bad gateway</html>"),
-        Answer(200, b'{"query": {"pag', truncate=True),
-        Answer(200, b'{"query": {"pag'),
-        Answer(drop=True),
-        Answer(delay=0.6),
-        Answer(301, headers=moved),
-    ]
-    wiki.faults["Z"] = list(faults)
-    done = refresh(
-        wiki, [recipe(tmp_path, titled(*wiki.articles))], tmp_path / "out", retries=9, timeout=0.3, retry_wait=0.001
-    )
-    assert done.refreshed == 21
-    assert wiki.asked()[1:] == ["Z"] * (len(faults) + 1)
-    assert wiki.requests[-1][0] == "/moved/api.php"
-
-
-def test_retry_after_is_honoured_to_the_second(wiki: Wiki, tmp_path: Path) -> None:
-    wiki.articles["Car"] = CAR
-    wiki.faults["Car"] = [Answer(429, headers={"Retry-After": "1"})]
-    refresh(wiki, [recipe(tmp_path, titled("Car"))], tmp_path / "out")
-    first, second = (moment for *_, moment in wiki.requests)
-    assert second - first >= 1.0
-
-
-@pytest.mark.parametrize(
-    ("answer", "says", "asked"),
-    [
-        (Answer(500), "HTTP status 500", 3),
-        (Answer(429), "HTTP status 429", 3),
-        (Answer(429, headers={"Retry-After": "3600"}), "asks to come back in 3600 s", 1),
-        (Answer(403), "HTTP status 403", 1),
-        (Answer(200, b"<html>Please log in to this hotel</html>"), "did not answer with JSON", 1),
-        (Answer(200, b"[1, 2]"), "did not answer as the MediaWiki API does", 1),
-        (Answer(200, b'{"query": {"pages": [{"title": "B"}]}}'), "did not answer as the MediaWiki API does", 1),
-        (Answer(200, b'{"query": {"pages": {"1": "B"}}}'), "did not answer as the MediaWiki API does", 1),
-        (Answer(200, b'{"query": {}}'), "did not answer as the MediaWiki API does", 1),
-        (Answer(200, b'{"error": {"code": "x", "info": "No such action."}}'), "refused: No such action.", 1),
-    ],
-)
-def test_what_does_not_get_better_ends_the_run(
-    wiki: Wiki, tmp_path: Path, answer: Answer, says: str, asked: int
-) -> None:
-    wiki.faults["B"] = [answer] * 3
-    with pytest.raises(LabelmergeError) as caught:
-        refresh(wiki, [recipe(tmp_path, titled("B"))], tmp_path / "out", retries=2)
-    assert says in str(caught.value) and wiki.url.format(language="en") in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert wiki.asked() == ["B"] * asked
-    assert not (tmp_path / "out").exists(), "nothing half-written"
-
-
-def test_without_a_network_it_says_so_at_once(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/w/api.php"
-        start = time.monotonic()
-        with pytest.raises(LabelmergeError, match="can't be reached"):
-            refresh_from_wikipedia([recipe(tmp_path, titled("Car"))], tmp_path / "out", contact="me", api_url=url)
-    assert time.monotonic() - start < 1.0
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_second_run_refreshes_what_was_fetched_and_leaves_what_was_written_by_hand(
     wiki: Wiki, tmp_path: Path
 ) -> None:
@@ -491,48 +261,3 @@ def test_bad_arguments(wiki: Wiki, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="own descriptions file"):
         refresh(wiki, [mine], tmp_path)
     assert wiki.requests == []
-
-
-@pytest.mark.parametrize(
-    ("lead", "plain"),
-    [
-        ("A dog (Canis familiaris (or lupus)) barks.", "A dog barks."),
-        ("The train  (UK: /treɪn/ ; US: ) , [1] runs .\n", "The train, runs."),
-        ("A car /kɑːr/ is fast and/or slow at 3 km/h or mi/h.", "A car is fast and/or slow at 3 km/h or mi/h."),
-        ("First line\nand second (", "First line and second ("),
-        ("A thing ( ; ), ; really.", "A thing, really."),
-        ("The area x 2 {\\displaystyle x^{2}} is a square.", "The area x 2 is a square."),
-        ("A so\u00adfa\ufeff &amp; bed.", "A sofa & bed."),
-        ("猫（ねこ）は動物。", "猫は動物。"),
-        ("", ""),
-    ],
-)
-def test_brackets_and_pronunciations_go(lead: str, plain: str) -> None:
-    assert clean(lead) == plain
-
-
-@pytest.mark.parametrize(
-    ("limit", "taken"),
-    [
-        (1, ""),
-        (12, "It is used, e.g. by J. R. Smith, in the U.S. Army."),
-        (14, "It is used, e.g. by J. R. Smith, in the U.S. Army. Is it?"),
-        (99, "It is used, e.g. by J. R. Smith, in the U.S. Army. Is it? 3.5 km long."),
-    ],
-)
-def test_whole_sentences_only(limit: int, taken: str) -> None:
-    text = "It is used, e.g. by J. R. Smith, in the U.S. Army. Is it? 3.5 km long. And an unfinished"
-    assert opening(text, lambda part: words(part) <= limit) == taken
-
-
-@pytest.mark.parametrize(
-    ("text", "first"),
-    [
-        ("猫は動物である。小さい。", "猫は動物である。"),
-        ("Ein Pkw bzw. Auto fährt z. B. auf Straßen. Örtlich rollt es.", "Ein Pkw bzw. Auto fährt z. B. auf Straßen."),
-        ("Дом — это здание. Он стоит.", "Дом — это здание."),
-        ("It is ca. 3 m long, i.e. short, etc. and so on. Then.", "It is ca. 3 m long, i.e. short, etc. and so on."),
-    ],
-)
-def test_where_a_sentence_ends(text: str, first: str) -> None:
-    assert opening(text, lambda part: len(part) <= len(first)) == first

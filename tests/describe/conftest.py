@@ -1,0 +1,5 @@
+"""The server that all tests of fetching use."""
+
+from .wiki import wiki
+
+__all__ = ["wiki"]
