@@ -39,10 +39,10 @@ def command() -> None:
 @_datasets
 @options.out_file(_PICTURE)
 def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: Path) -> None:
-    """Draw how near the labels of all datasets lie to each other, similar ones side by side.
+    """Draw how close the labels of all datasets are to each other, with similar ones side by side.
 
-    Over each matrix stands its block-diagonality: 0 where labels of one block are no nearer to each other than to the
-    rest, 1 where they are the same. docs/merge.md has the formula.
+    Above each matrix stands its block-diagonality: 0 where the labels of a block are no closer to each other than to
+    the rest, 1 where they are identical. docs/merge.md has the formula.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
     for title, blocky in drawn.blocks:
         click.echo(f"{title}: block-diagonality {blocky:.3f}")
     if drawn.left_out:
-        click.echo(f"{options.counted(drawn.left_out, 'label')} left out, which the bank of words lacks: {words}")
+        click.echo(f"{options.counted(drawn.left_out, 'label')} left out because the bank of words lacks them: {words}")
     click.echo(f"Drew {options.counted(drawn.labels, 'label')}: {out}")
 
 
@@ -82,7 +82,7 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
     click.echo(f"Drew {labels} of {texts}, {drawn.named} of them by name: {out}")
 
 
-@command.command("neighbours", short_help="Tell what lies nearest to given labels.")
+@command.command("neighbours", short_help="List the labels nearest to given ones.")
 @options.bank()
 @click.option(
     "--label",
@@ -106,9 +106,9 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
 def neighbours(
     bank: Path, labels: tuple[str, ...], datasets: tuple[str, ...], count: int, out: Path | None, as_json: bool
 ) -> None:
-    """Tell which labels of other datasets are nearest to the given ones.
+    """List the labels of other datasets that are nearest to the given ones.
 
-    A name stands for all labels that are called so; where they mean different things, each meaning is told apart.
+    A name stands for every label called that; where they mean different things, each meaning is listed on its own.
 
     \b
     Example:

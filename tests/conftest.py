@@ -1,4 +1,4 @@
-"""What every test may use: the installed command, and the authentic samples where they are at hand."""
+"""What every test may use: the installed command, and the authentic samples where they are at hand. What is slow."""
 
 from __future__ import annotations
 
@@ -11,12 +11,55 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
 
+_SLOW = Path(__file__).parent / "slow.txt"
+_SLOW_SECONDS = 1.0
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # The same examples on every machine, so that what passes here passes there. Others: `--hypothesis-profile explore`.
 settings.register_profile("explore")
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--measure-slow",
+        action="store_true",
+        help=f"rewrite {_SLOW.name}: tests that took over {_SLOW_SECONDS:g} s, and those listed that were not run",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--measure-slow") and not hasattr(config, "workerinput"):  # the workers' reports come here too
+        config.pluginmanager.register(_Stopwatch())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in slow.txt: measured, in one place, so that no test is called slow by guess or by habit."""
+    slow = set(_SLOW.read_text().split())
+    for item in items:
+        if _function(item.nodeid) in slow:
+            item.add_marker("slow")
+
+
+def _function(nodeid: str) -> str:
+    return nodeid.partition("[")[0]
+
+
+class _Stopwatch:
+    """Adds up the seconds of each test with its fixtures; of one with parameters, those of its slowest."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        run = {_function(nodeid) for nodeid in self.seconds}
+        slow = {_function(nodeid) for nodeid, seconds in self.seconds.items() if seconds > _SLOW_SECONDS}
+        kept = set(_SLOW.read_text().split()) - run
+        _SLOW.write_text("".join(f"{name}\n" for name in sorted(slow | kept)))
 
 
 class Run(Protocol):

@@ -87,12 +87,12 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     """Runs with their results, in the order given.
 
     Args:
-        paths: run folders, and results.json files, each of which goes to the run that has its checkpoint, or else
-            stands for a run of its own. Results that lie in a run folder are found.
+        paths: run folders, and results.json files; each belongs to the run that has its checkpoint, or else
+            counts as a run of its own. Results that lie in a run folder are found.
 
     Raises:
-        CheckpointError: folders are no runs; all of them are named.
-        LabelmergeError: a file that was named is no results.json.
+        CheckpointError: some folders are not runs; the message names all of them.
+        LabelmergeError: a file is not a results.json.
     """
     unique = list({path.resolve(): path for path in paths}.values())
     wrong = [str(path) for path in unique if not path.is_file() and not (path / "config.toml").is_file()]
@@ -143,12 +143,12 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"can't be read as JSON ({error})", where=path) from error
     if not isinstance(content, dict):
-        raise CheckpointError("is not an object of JSON", where=path)
+        raise CheckpointError("is not a JSON object", where=path)
     return content
 
 
 def _read_log(path: Path) -> list[Mapping[str, Any]]:
-    """Its lines with a step and a loss; a run that goes on may be writing the last."""
+    """The lines that have a step and a loss; a run that is still going may be writing the last one."""
     if not path.is_file():
         return []
     lines: list[Mapping[str, Any]] = []
@@ -160,23 +160,23 @@ def _read_log(path: Path) -> list[Mapping[str, Any]]:
         except (ValueError, TypeError, KeyError):
             damaged += 1
     if damaged > 1:
-        _log.warning("%s: %d damaged lines are left out", path, damaged)
+        _log.warning("%s: %d damaged lines were skipped", path, damaged)
     return lines
 
 
 def _found(path: Path) -> Measured | None:
-    """A file of a run folder, where it is a results.json."""
+    """What a file of a run folder says, if it is a results.json."""
     try:
         if json.loads(path.read_text(encoding="utf-8")).get("format") != RESULTS_FORMAT:
             return None
         return read_results(path)
     except (OSError, ValueError, AttributeError, LabelmergeError) as error:
-        _log.warning("left out: %s (%s)", path, error)
+        _log.warning("skipped: %s (%s)", path, error)
         return None
 
 
 def read_results(path: Path) -> Measured:
-    """A results.json. Raises LabelmergeError where it is none."""
+    """Read a results.json. Raises LabelmergeError if it isn't one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

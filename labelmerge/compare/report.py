@@ -64,8 +64,8 @@ def report_runs(paths: Sequence[Path], out: Path) -> RunsReport:
         paths: run folders and results.json files (`labelmerge.compare.records.read_records`).
 
     Raises:
-        CheckpointError: folders are no runs; all of them are named.
-        LabelmergeError: a file that was named is no results.json.
+        CheckpointError: some folders are not runs; the message names all of them.
+        LabelmergeError: a file is not a results.json.
         OutputError: `out` can't be written.
     """
     runs = read_records(paths)
@@ -85,7 +85,7 @@ def report_runs(paths: Sequence[Path], out: Path) -> RunsReport:
 
 
 def incomparable(rows: Sequence[Row]) -> list[str]:
-    """Why figures of one column may not mean the same; nothing where they do."""
+    """Why the figures of a column may not be comparable; empty where they are."""
     known = [(name, m) for name, (_, m) in zip(row_names(rows), rows, strict=True) if m is not None]
     notes = []
     differ = [key for key in _PROTOCOL if len({show(measured.protocol.get(key)) for _, measured in known}) > 1]
@@ -95,7 +95,7 @@ def incomparable(rows: Sequence[Row]) -> list[str]:
             way = ", ".join(f"{key.replace('_', ' ')} {show(measured.protocol.get(key))}" for key in differ)
             ways.setdefault(way, []).append(name)
         said = [f"{' / '.join(names)}: {way}" for way, names in ways.items()]
-        notes.append(f"Not measured alike. {'; '.join(said)}.")
+        notes.append(f"Not measured in the same way. {'; '.join(said)}.")
     for name in set_names(rows):
         within = {measured.sets[name].data for _, measured in known if name in measured.sets}
         if len(within) > 1:

@@ -1,4 +1,4 @@
-"""The generative model of looks: a tree of concepts along which appearance is inherited, with chance at every level.
+"""The generative model of looks: a tree of concepts that pass their looks on, with random variation at every level.
 
 It knows no label and no text: labels are attached to concepts afterwards, in `taxonomies.toml`. A new seed gives a new
 world, in which each kind looks different from before, but like its relatives.
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 TEXTURES = ("smooth", "stripes", "spots", "bricks", "grain")
 SHAPE_TRAITS = 6
 
-# Standard deviation of what chance adds to the look of a broad kind, and to that of a leaf: a wolf differs from a dog
+# Standard deviation of the random variation of a broad kind's look, and of a leaf's: a wolf differs from a dog
 # less than canines differ from cattle.
 _CHANCE_KIND = {
     "hue": 16.0,
@@ -148,7 +148,7 @@ def leaves() -> tuple[str, ...]:
 
 
 def draw_looks(rng: np.random.Generator) -> dict[str, Look]:
-    """One world's looks, for every concept: the parent's look, or the given average, and what chance adds."""
+    """One world's looks, for every concept: the parent's look, or the given average, plus random variation."""
     looks: dict[str, Look] = {}
     for name, node in _tree().items():
         parent = node.get("parent")

@@ -27,7 +27,7 @@ def write_worlds(out: Path, images: int, seed: int, track: Track = no_track) -> 
     roots = {dataset: out / dataset for dataset in WORLDS}
     for root in roots.values():
         if root.exists():
-            raise OutputError("is there already", where=root, fix="Choose another folder, or remove it")
+            raise OutputError("already exists", where=root, fix="Choose another folder, or remove it")
     write_bytes(out / "village.toml", files("labelmerge.demo").joinpath("village.toml").read_bytes())
     write_bytes(out / "village.csv", files("labelmerge.demo").joinpath("village.csv").read_bytes())
     todo = ((dataset, sample) for dataset in WORLDS for sample in draw_samples(dataset, out, images, seed))

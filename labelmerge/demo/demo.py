@@ -28,7 +28,7 @@ def run_demo(
     size: Size = FULL,
     track: Track = no_track,
 ) -> dict[str, Any]:
-    """Run the whole demo and write its page; returns what is in demo.json.
+    """Run the whole demo and write its page; returns the content of demo.json.
 
     Args:
         out: a new folder, or that of an earlier demo, whose content is replaced.
@@ -38,7 +38,7 @@ def run_demo(
         track: progress of every stage.
 
     Raises:
-        OutputError: `out` holds anything but a demo, or can't be written.
+        OutputError: `out` holds something other than a demo, or can't be written.
     """
     claim(out)
     banks = Banks(out)
@@ -61,7 +61,7 @@ def claim(out: Path) -> None:
     with output_faults(out):
         if out.exists() and any(out.iterdir()):
             if not (out / MARKER).exists():
-                raise OutputError("holds something else than a demo", where=out, fix="Choose another --out")
+                raise OutputError("holds something other than a demo", where=out, fix="Choose another --out")
             for entry in out.iterdir():
                 if entry.name != MARKER:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -19,7 +19,7 @@ LEAST_PIXELS = 12  # annotators don't outline what is smaller than this
 
 
 class Layout(ABC):
-    """What all layouts share: where they write, and their own chance."""
+    """What all layouts share: where they write, and their own random numbers."""
 
     def __init__(self, root: Path, world: World, seed: int) -> None:
         self.root, self.world = root, world

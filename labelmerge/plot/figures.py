@@ -26,10 +26,12 @@ _METADATA: dict[str, dict[str, None]] = {
 
 
 def check_format(out: Path) -> None:
-    """Raise UsageError where `out` ends in none of `FORMATS`."""
+    """Raise UsageError unless `out` ends in one of `FORMATS`."""
     if out.suffix.lower() not in FORMATS:
         raise UsageError(
-            f"can't draw a {out.suffix or 'file without ending'}", where=out, fix=f"Use {', '.join(FORMATS)}"
+            f"can't draw {out.suffix + ' files' if out.suffix else 'without a file extension'}",
+            where=out,
+            fix=f"Use {', '.join(FORMATS)}",
         )
 
 
@@ -56,7 +58,7 @@ def dataset_legend(figure: Figure, styles: Mapping[str, Style]) -> None:
 
 
 def save_figure(figure: Figure, out: Path) -> None:
-    """Write the figure in the format that the file's ending says; raises OutputError."""
+    """Write the figure in the format of the file's extension; raises OutputError."""
     import matplotlib
 
     kind = out.suffix.lower()

@@ -21,7 +21,7 @@ _MARKS_SHOWN = 14
 def plot_neighbours(bank: Bank, found: Sequence[Neighbourhood], out: Path) -> None:
     """Draw neighbourhoods, one below the other: cosines as bars, and which datasets have each neighbour.
 
-    A dashed line is the bank's `calibrated_threshold`, from which on labels mean the same.
+    A dashed line marks the bank's `calibrated_threshold`: labels at or above it are taken to mean the same.
 
     Args:
         bank: whose neighbourhoods they are.
@@ -70,7 +70,7 @@ def plot_neighbours(bank: Bank, found: Sequence[Neighbourhood], out: Path) -> No
                 marks.scatter(number, place, s=46, marker=marker(style), color=style.colour)
             if len(datasets) > _MARKS_SHOWN:
                 marks.text(_MARKS_SHOWN, place, f"+{len(datasets) - _MARKS_SHOWN}", va="center", fontsize=8)
-    rows[-1][0].set_xlabel(f"cosine (dashed: labels mean the same from {limit:.2f} on)", fontsize=9)
+    rows[-1][0].set_xlabel(f"cosine (dashed: the threshold for the same meaning, {limit:.2f})", fontsize=9)
     dataset_legend(figure, {name: style for name, style in styles.items() if name in drawn})
     save_figure(figure, out)
 

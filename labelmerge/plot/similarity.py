@@ -125,7 +125,7 @@ def _shared(bank: Bank, words: Bank) -> Bank:
     keys = [key for key in bank.keys if key in words]
     if not keys:
         raise UsageError(
-            f"has none of the labels of {bank.folder or bank.version}",
+            f"has no label of {bank.folder or bank.version}",
             where=words.folder,
             fix=f"`labelmerge embed {' '.join(bank.datasets())} --words --out {words.folder or 'BANK'}` adds them",
         )

@@ -115,7 +115,7 @@ def test_results_from_elsewhere_find_their_run(runs: Sequence[Path], tmp_path: P
         ["naive, flipped", "naive"],
         ["stray", "naive"],
     ]
-    assert report.notes == ["Not measured alike. naive, results / stray: flip -; naive, flipped: flip true."]
+    assert report.notes == ["Not measured in the same way. naive, results / stray: flip -; naive, flipped: flip true."]
 
 
 def test_other_data_are_said(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path, caplog: pytest.LogCaptureFixt
     (tmp_path / "new/notes.json").write_text("[1]")
     report = report_runs([tmp_path / "new"], tmp_path / "out")
     assert texts(report.tables, "Results")[1] == ["new", "?", "?", "tiny", "-"]
-    assert report.curves is None and "left out" in caplog.text and "malformed" in caplog.text
+    assert report.curves is None and "skipped" in caplog.text and "malformed" in caplog.text
 
 
 def test_faults(runs: Sequence[Path], tmp_path: Path) -> None:

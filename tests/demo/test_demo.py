@@ -45,7 +45,7 @@ def test_a_folder_with_other_things_is_left_alone(run: Run, tmp_path: Path) -> N
     (tmp_path / "thesis.txt").write_text("mine")
     result = run("demo", "--out", tmp_path, "--quick")
     assert result.exit_code == 1
-    assert "something else than a demo" in result.stderr and "Traceback" not in result.stderr
+    assert "something other than a demo" in result.stderr and "Traceback" not in result.stderr
     assert (tmp_path / "thesis.txt").read_text() == "mine"
     with pytest.raises(OutputError):
         claim(tmp_path)

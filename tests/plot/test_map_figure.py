@@ -54,7 +54,7 @@ def test_one_label_is_a_map_too(bank: Bank, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_is_said(bank: Bank, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="can't draw a .gif"):
+    with pytest.raises(UsageError, match="can't draw .gif files"):
         plot_map(bank, tmp_path / "map.gif")
     with pytest.raises(BankError, match="no labels of 'c'"):
         plot_map(bank, tmp_path / "map.png", datasets=["c"])

@@ -59,9 +59,9 @@ def test_names_are_left_out_where_there_is_no_room(bank: Bank, tmp_path: Path) -
 
 
 def test_what_cannot_be_drawn_is_said(bank: Bank, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"can't draw a .bmp. Use .png, .svg, .pdf"):
+    with pytest.raises(UsageError, match=r"can't draw .bmp files. Use .png, .svg, .pdf"):
         plot_similarity(bank, tmp_path / "x.bmp")
-    with pytest.raises(UsageError, match="has none of the labels"):
+    with pytest.raises(UsageError, match="has no label of"):
         plot_similarity(bank.for_dataset("a"), tmp_path / "x.png", words=bank.for_dataset("b"))
     with pytest.raises(BankError, match="no labels of 'c'"):
         plot_similarity(bank, tmp_path / "x.png", datasets=["c"])
