@@ -19,7 +19,8 @@ from labelmerge.catalog import SPLITS, load_recipe
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError, ShardError, UsageError
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.pixels import Mask
-from labelmerge.shardset.shardset import ShardSet, find_splits
+from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.splits import find_splits
 
 _PREFERENCE = ("val", "test", "train")
 assert set(_PREFERENCE) == set(SPLITS)
@@ -126,7 +127,7 @@ def choose_splits(folders: Sequence[Path], split: str | None) -> list[Path]:
     """The split folders of shards to measure: of each dataset one, as `open_sets` says.
 
     Raises:
-        ShardError: as `labelmerge.shardset.shardset.find_splits`.
+        ShardError: as `labelmerge.shardset.splits.find_splits`.
     """
     found = find_splits(folders, split)
     if split is None:

@@ -20,12 +20,12 @@ from PIL import Image
 
 from labelmerge.errors import SampleError, ShardError, UsageError, did_you_mean
 from labelmerge.files import atomic_folder
-from labelmerge.inspect.schema import parse
-from labelmerge.inspect.verify import find_splits
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
-from labelmerge.sharding.pictures.images import decode, png_bytes
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, recipe_keys
+from labelmerge.shardset.meta import parse
+from labelmerge.shardset.pixels import decode_whole, png_bytes
+from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
 
 PANOPTIC, INSTANCES = "coco-panoptic", "coco-instances"
@@ -470,7 +470,7 @@ def _boxes(sample: _Sample, ids: Mapping[int, int]) -> Iterator[Record]:
 
 
 def _pixels(sample: _Sample, member: str) -> Array:
-    pixels: Array = np.asarray(decode(sample.members[member], Path(member)))
+    pixels: Array = np.asarray(decode_whole(sample.members[member], Path(member)))
     if pixels.shape != (sample.meta["height"], sample.meta["width"]) or pixels.dtype.kind != "u":
         raise ValueError(f"{member} is {pixels.dtype}{list(pixels.shape)}")
     return pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
@@ -19,48 +18,12 @@ from PIL import Image
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
-from labelmerge.sharding.pictures.images import decode
-from labelmerge.sharding.pictures.runs import histogram
-from labelmerge.shardset.manifest import Types, wrong_types
+from labelmerge.shardset.manifest import wrong_types
+from labelmerge.shardset.meta import BOX_TYPES, SEGMENT_TYPES, parse
+from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.run_lengths import histogram
 from labelmerge.shardset.tar import shown
 
-LISTS = ("present", "boxes", "segments")
-"""The fields of a sample's JSON that are JSON texts themselves."""
-
-SAMPLE_TYPES: Types = {
-    "key": str,
-    "dataset": str,
-    "split": str,
-    "annotation_type": str,
-    "label_space": str,
-    "height": int,
-    "width": int,
-    "original_height": int,
-    "original_width": int,
-    "source": dict,
-    "present": str,
-    "boxes": str,
-    "segments": str,
-}
-SOURCE_TYPES: Types = {"path": str, "native_id": str, "sha256": str}
-BOX_TYPES: Types = {
-    "bbox": list,
-    "class_index": int,
-    "iscrowd": bool,
-    "group_of": bool,
-    "depiction": bool,
-    "reflected": bool,
-    "area": (int, float),
-    "native_id": str,
-}
-SEGMENT_TYPES: Types = {
-    "id": int,
-    "class_index": int,
-    "category_id": int,
-    "iscrowd": bool,
-    "area": int,
-    "native_id": str,
-}
 _FORMATS = {"jpg": "JPEG", "png": "PNG"}
 _MASK_MODES = ("L", "I;16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -178,24 +141,6 @@ def check_sample(
     return str(meta["source"]["sha256"])
 
 
-def parse(data: bytes) -> dict[str, Any]:
-    """A sample's JSON, the lists in it parsed; raises ValueError where a field is missing or of another type."""
-    try:
-        meta = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"json can't be read ({error})") from error
-    if wrong := wrong_types(meta, SAMPLE_TYPES) or wrong_types(meta["source"], SOURCE_TYPES):
-        raise ValueError(f"json: {wrong}")
-    for name in LISTS:
-        try:
-            meta[name] = json.loads(meta[name])
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"json: {name} is no JSON text ({error})") from error
-        if not isinstance(meta[name], list):
-            raise ValueError(f"json: {name} is no list")
-    return dict(meta)
-
-
 def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, None, Array | None]:
     """The pixels of an image of (height, width), unless something is wrong with it. Size and kind are looked at before
     it is decoded: a small file can unfold to anything."""
@@ -218,7 +163,7 @@ def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, No
         yield f"{name} is no single-channel 8- or 16-bit PNG (mode {image.mode})"
         return None
     try:
-        return np.asarray(decode(data, Path(name)))
+        return np.asarray(decode_whole(data, Path(name)))
     except SampleError as error:
         yield f"{name} {error.what}"
         return None

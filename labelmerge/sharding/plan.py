@@ -132,9 +132,9 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
     if not chosen.get("instances", True):
         source = replace(source, layout={key: value for key, value in source.layout.items() if key != "instances"})
     if (mapping := chosen.get("mapping")) is not None:
-        from labelmerge.sharding.merged import read_merge
+        from labelmerge.sharding.merged import read_class_map
 
-        source = replace(source, merge=read_merge(mapping, source.space))
+        source = replace(source, class_map=read_class_map(mapping, source.space))
     with closing(_database(scratch / "tasks.sqlite")) as listed:
         found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))
         with _space(scratch), closing(_database(scratch / "scan.sqlite")) as tables:

@@ -21,7 +21,8 @@ from labelmerge.merge.columns import Columns, build_columns
 from labelmerge.merge.merges import by_concepts, taxonomy_of
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.processes import Ranks
-from labelmerge.shardset.shardset import ShardSet, find_splits
+from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.views import augmentations
 

@@ -159,8 +159,8 @@ BOX = {
         (with_json(key="other"), "json: key is 'other', not"),
         (with_json(label_space="0"), "json: label_space is '0', not"),
         (with_json(source={}), "json: 'path' is missing"),
-        (with_json(boxes="[{"), "json: boxes is no JSON text"),
-        (with_json(segments="{}"), "json: segments is no list"),
+        (with_json(boxes="[{"), "json: boxes is not a JSON text"),
+        (with_json(segments="{}"), "json: segments is not a list"),
         (with_json(present=[1]), "json: present is [1], but the annotation has [0, 1, 2]"),
         (with_json(boxes=[{}]), "json: boxes[0]: 'bbox' is missing"),
         (with_json(boxes=[BOX | {"class_index": 3}]), "json: boxes[0]: class 3 is not in the label space"),
@@ -296,9 +296,9 @@ def bomb(width: int, height: int) -> bytes:
         (member("pipe.jpg", tarfile.FIFOTYPE), "holds a pipe, 'pipe.jpg'"),
         (member("disk.jpg", tarfile.BLKTYPE), "holds a device, 'disk.jpg'"),
         (member("x.jpg", tarfile.XHDTYPE), "holds an extended header or sparse file, 'x.jpg'"),
-        (member("x.jpg", tarfile.XHDTYPE, 1 << 40), "it ends within 'x.jpg', which is to have 1099511627776 bytes"),
+        (member("x.jpg", tarfile.XHDTYPE, 1 << 40), "it ends within 'x.jpg', which should have 1099511627776 bytes"),
         (member("x.jpg", tarfile.GNUTYPE_SPARSE), "holds an extended header or sparse file, 'x.jpg'"),
-        (member("x.jpg", size=1 << 60), "it ends within 'x.jpg', which is to have 1152921504606846976 bytes"),
+        (member("x.jpg", size=1 << 60), "it ends within 'x.jpg', which should have 1152921504606846976 bytes"),
         (member("x.jpg", size=-5), "is not a whole tar"),
         (b"x" * 512, "is not a whole tar"),
     ],
@@ -532,7 +532,7 @@ def test_finish(run: Run, own: Own, tmp_path: Path) -> None:
     assert "2 of 4 shards are not done yet (000001, 000003). Run the missing parts" in early.stdout
     assert early.stdout.splitlines()[-1] == "Finished 0 of 1 unfinished split; 0 were finished before."
     shard(own.recipe, own.root, "train", out, samples_per_shard=1, part=(2, 2))
-    assert [problem.what for problem in verify([out]).problems] == ["no manifest: the run was not finished"]
+    assert [problem.what for problem in verify([out]).problems] == ["no manifest: the shards are not finished"]
     done = run("verify", "--finish", out)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [

@@ -15,7 +15,8 @@ import pytest
 from labelmerge.errors import LabelmergeError, OutputError, ShardError, UsageError
 from labelmerge.files import locked
 from labelmerge.inspect.verify import verify
-from labelmerge.sharding.shard import check, finish, shard
+from labelmerge.sharding.finish import finish
+from labelmerge.sharding.shard import check, shard
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own

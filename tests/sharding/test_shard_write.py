@@ -27,8 +27,9 @@ from PIL import Image
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, OutputError, SampleError, ShardError, UsageError
 from labelmerge.inspect.verify import verify
-from labelmerge.sharding.pictures.images import decode, image_member, open_image, png_bytes, read_indices
+from labelmerge.sharding.pictures.images import image_member, open_image, read_indices
 from labelmerge.sharding.shard import check, shard
+from labelmerge.shardset.pixels import decode_whole, png_bytes
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -221,7 +222,7 @@ def test_16_bits_in_the_other_byte_order_are_the_same_values(tmp_path: Path) -> 
     data = struct.pack(">2sHI", b"MM", 42, 32) + values.astype(">u2").tobytes()
     (tmp_path / "a.tif").write_bytes(data + struct.pack(">H", len(tags)) + directory + bytes(4))
     np.testing.assert_array_equal(read_indices(tmp_path / "a.tif"), values)
-    image = decode((tmp_path / "a.tif").read_bytes(), tmp_path / "a.tif")
+    image = decode_whole((tmp_path / "a.tif").read_bytes(), tmp_path / "a.tif")
     encoded, _ = image_member(b"", image, "png", values.shape, None)
     np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(encoded)))[..., 0], values >> 8)
 
@@ -306,7 +307,7 @@ def test_an_interrupted_run_goes_on(own: Own, tmp_path: Path, workers: int) -> N
     assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == []
     assert not (folder / "manifest.json").exists()
     finished = len(list(folder.glob("*.tar")))
-    assert verify([tmp_path]).problems[0].what == "no manifest: the run was not finished"
+    assert verify([tmp_path]).problems[0].what == "no manifest: the shards are not finished"
     report = shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=3)
     assert 1 <= report.kept <= finished and report.shards == 3
     shard(own.recipe, own.root, "train", tmp_path / "b", samples_per_shard=3)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import signal
 import subprocess
@@ -234,7 +235,8 @@ def test_datasets_without_a_loss_are_left_out(
 def test_evaluation_sets_are_trained_on_only_on_request(
     bank: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = {"recipe": {"name": "streets", "sha256": "", "text": 'role = "eval"'}}
+    text = 'role = "eval"'
+    recipe = {"recipe": {"name": "streets", "sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text}}
     folder = dataclasses.replace(TOYS[0], changes=recipe).write(tmp_path / "shards")
     config = dataclasses.replace(CONFIG, steps=1)
     with pytest.raises(ConfigError, match="streets is left out: it is an evaluation set"):

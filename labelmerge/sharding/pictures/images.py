@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import stat
-import struct
-import warnings
 import zlib
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from labelmerge.errors import SampleError
+from labelmerge.shardset.pixels import decode_whole, open_checked, png_bytes
 
 _INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 _DEFAULT_QUALITY = 95
-
-_FILTER_UP = 2
 
 MAX_FILE_BYTES = 1 << 30
 """No image or annotation of one image is as large; `verify` reads no larger samples either."""
@@ -41,11 +37,6 @@ def read_file(path: Path) -> bytes:
         raise SampleError(f"can't be read ({error.strerror})", where=path) from error
 
 
-def decode(data: bytes, where: Path) -> Image.Image:
-    """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
-    return _open(data, where, lambda image: image.load())
-
-
 def open_image(data: bytes, where: Path) -> Image.Image:
     """Open an image whose file is whole; pixels are decoded when they are asked for.
 
@@ -60,7 +51,7 @@ def open_image(data: bytes, where: Path) -> Image.Image:
         elif not whole(data):
             raise ValueError("truncated or damaged")
 
-    return _open(data, where, check)
+    return open_checked(data, where, check)
 
 
 def load(image: Image.Image, where: Path) -> None:
@@ -69,19 +60,6 @@ def load(image: Image.Image, where: Path) -> None:
         image.load()
     except Exception as error:
         raise SampleError("is not a readable image", where=where) from error
-
-
-def _open(data: bytes, where: Path, check: Callable[[Image.Image], object]) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is large: no matter
-            image = Image.open(BytesIO(data))
-        check(image)
-    except Image.DecompressionBombError as error:
-        raise SampleError("has more pixels than Pillow takes for safe", where=where) from error
-    except Exception as error:  # Pillow's decoders raise about anything on damaged files
-        raise SampleError("is not a readable image", where=where) from error
-    return image
 
 
 def _is_whole_jpeg(data: bytes) -> bool:
@@ -124,7 +102,7 @@ def read_indices(path: Path) -> Array:
 
 def indices(data: bytes, where: Path) -> Array:
     """As `read_indices`, of a picture that is no file of its own."""
-    image = decode(data, where)
+    image = decode_whole(data, where)
     if image.mode not in _INDEX_MODES:
         raise SampleError(f"is a colour picture ({image.mode}), not an index PNG", where=where)
     values: Array = np.asarray(image)
@@ -143,34 +121,6 @@ def packed_pixels(picture: Image.Image) -> npt.NDArray[np.uint32]:
     # As Pillow keeps them: taking the fourth byte out, or converting to RGBA, takes longer.
     stored = picture.tobytes("raw", "RGBX" if picture.mode == "RGB" else "RGBA")
     return np.frombuffer(stored, "<u4").reshape(picture.height, picture.width)
-
-
-def png_bytes(pixels: Array | Image.Image) -> bytes:
-    """Encode [H, W] uint8 or uint16 values, or an image, as a PNG."""
-    if not isinstance(pixels, Image.Image):
-        return _mask_png(pixels)
-    out = BytesIO()
-    pixels.save(out, "PNG")
-    return out.getvalue()
-
-
-def _mask_png(values: Array) -> bytes:
-    """A greyscale PNG of [H, W] uint8 or uint16 values (PNG specification, 5 and 9).
-
-    A row of a label mask is much like the row above: always storing the difference (the filter "Up") makes the files
-    of Pillow, which tries all filters on every row, three times faster to write and to read (docs/performance.md).
-    """
-    height, width = values.shape
-    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
-    rows = np.empty((height, stored.shape[1] + 1), dtype=np.uint8)
-    rows[:, 0] = _FILTER_UP
-    rows[0, 1:] = stored[0]
-    np.subtract(stored[1:], stored[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8 * values.dtype.itemsize, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, level=1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
 
 
 def image_member(

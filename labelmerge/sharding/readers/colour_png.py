@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding.pictures.images import decode, packed_pixels, read_file
-from labelmerge.sharding.pictures.runs import Runs, pixels
+from labelmerge.sharding.pictures.images import packed_pixels, read_file
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.readers.shared.classes import class_index
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.run_lengths import RunLengths, pixel_counts
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),
@@ -50,13 +51,13 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     path = source.root / item.annotation
     stored = packed(path)
     colours, classes = _colours(source)
-    runs = Runs(stored)
+    runs = RunLengths(stored)
     found = runs.of(stored)
     places = np.minimum(np.searchsorted(colours, found), len(colours) - 1)
     strange = colours[places] != found
     if strange.any() and not values.ignores_others(source):
         unknown, which = np.unique(found[strange], return_inverse=True)
-        counts = pixels(which, runs.lengths[strange])
+        counts = pixel_counts(which, runs.lengths[strange])
         listed = ", ".join(
             f"{value >> 16} {value >> 8 & 255} {value & 255} ({counts[place]} px)"
             for place, value in enumerate(unknown[:_SHOWN].tolist())
@@ -68,7 +69,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
 
 def packed(path: Path) -> npt.NDArray[np.uint32]:
     """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
-    picture = decode(read_file(path), path)
+    picture = decode_whole(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA", "P"):
         raise SampleError(f"is no colour picture (mode {picture.mode})", where=path)
     # Not straight to RGB: Pillow has doubts about palettes with transparency.

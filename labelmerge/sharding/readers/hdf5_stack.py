@@ -20,11 +20,12 @@ from PIL import Image
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.sharding.pictures import matlab
-from labelmerge.sharding.pictures.images import Array, png_bytes
+from labelmerge.sharding.pictures.images import Array
 from labelmerge.sharding.readers.mat import whole_numbers
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.source.layout import first_place
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.shardset.pixels import png_bytes
 
 if TYPE_CHECKING:
     import h5py

@@ -23,10 +23,10 @@ import numpy.typing as npt
 
 from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.sharding.pictures.runs import Runs, pixels
 from labelmerge.sharding.readers.shared.classes import class_index, folded
 from labelmerge.sharding.source.layout import first_place
 from labelmerge.sharding.source.source import Source
+from labelmerge.shardset.run_lengths import RunLengths, pixel_counts
 
 LAYOUT_KEYS = ("class_names", "table")
 IDS_KEYS = ("ignore", "offset", "map", "other")
@@ -47,11 +47,11 @@ def class_mask(raw: npt.NDArray[Any], source: Source, where: Path) -> npt.NDArra
         for value in (raw.min(), raw.max()):
             if not 0 <= value < _VALUES:
                 raise SampleError(f"mask value {value} is no 16-bit number", where=where)
-    runs = Runs(raw)
+    runs = RunLengths(raw)
     values = runs.of(raw)
     classes = value_table(source)[values]
     if (unknown := classes == _UNKNOWN).any():
-        counts = pixels(values[unknown], runs.lengths[unknown])
+        counts = pixel_counts(values[unknown], runs.lengths[unknown])
         listed = ", ".join(f"{value} ({count} px)" for value, count in list(counts.items())[:_SHOWN])
         raise SampleError(f"mask values unknown to the recipe: {listed}", where=where)
     return runs.paint(classes.astype(source.space.dtype))
