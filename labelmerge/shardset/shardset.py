@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from labelmerge.errors import ShardError
 from labelmerge.files import sha256_file
@@ -89,6 +90,16 @@ class ShardSet:
         if not len(shard_set):
             raise ShardError("no samples in these shards", where=folder)
         return shard_set
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """Which data these are, for a record of results."""
+        return {"kind": "shards", "folder": str(self.folder), "manifest_sha256": self.manifest_sha256}
+
+    @property
+    def skipped(self) -> Sequence[tuple[str, str]]:
+        """Nothing: what was unusable is not in the shards."""
+        return ()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

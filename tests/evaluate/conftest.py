@@ -97,7 +97,7 @@ def make_split(
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     recipe = f'name = "{dataset}"'
-    members = {"png", "json", *(["mask.png"] if any(mask for _, mask in samples) else [])}
+    kinds = {"png", "json", *(["mask.png"] if any(mask for _, mask in samples) else [])}
     manifest = {
         "format": "labelmerge-shards/2",
         "labelmerge": "0",
@@ -105,7 +105,7 @@ def make_split(
         "options": {},
         "box_teacher": None,
         "candidates": "",
-        "members": sorted(members),
+        "members": sorted(kinds),
         "counts": {"found": len(samples), "written": len(samples), "skipped": 0},
         "skipped": [],
         "notes": {},

@@ -121,7 +121,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         digest = hashlib.sha256(data).hexdigest()
         shards.append({"name": path.name, "samples": len(some), "bytes": len(data), "sha256": digest})
     counts = {str(index): 100 for index in range(len(toy.names))}
-    members = sorted({name for _, members in samples for name in members})
+    kinds = sorted({name for _, members in samples for name in members})
     manifest = {
         "format": "labelmerge-shards/2",
         "labelmerge": "0",
@@ -129,7 +129,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         "options": {},
         "box_teacher": None,
         "candidates": "",
-        "members": members,
+        "members": kinds,
         "skipped": [],
         "notes": {},
         "ignored_pixels": 0,
