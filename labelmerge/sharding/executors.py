@@ -231,7 +231,7 @@ def _run_ray(job: Job, tasks: Iterable[Task], workers: int | None) -> Iterator[S
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--executor ray needs Ray", fix="pip install 'labelmerge[ray]'") from error
+        raise UsageError("--executor ray needs Ray", fix="pip install 'labelmerge-seg[ray]'") from error
     ours = not ray.is_initialized()
     if ours:
         try:

@@ -547,7 +547,7 @@ def test_without_h5py_the_extra_is_named(
 ) -> None:
     nyu(tmp_path / "nyu", *stack)
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(LabelmergeError, match=r"needs h5py. pip install 'labelmerge\[matlab\]'"):
+    with pytest.raises(LabelmergeError, match=r"needs h5py. pip install 'labelmerge-seg\[matlab\]'"):
         listed(load_recipe("nyuv2"), tmp_path / "nyu", "train")
 
 

@@ -116,6 +116,15 @@ def indices(data: bytes, where: Path) -> Array:
     return values
 
 
+def packed_colours(path: Path) -> npt.NDArray[np.uint32]:
+    """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
+    picture = decode_whole(read_file(path), path)
+    if picture.mode not in ("RGB", "RGBA", "P"):
+        raise SampleError(f"is no colour picture (mode {picture.mode})", where=path)
+    # Not straight to RGB: Pillow has doubts about palettes with transparency.
+    return packed_pixels(picture if picture.mode == "RGB" else picture.convert("RGBA")).byteswap() >> np.uint32(8)
+
+
 def packed_pixels(picture: Image.Image) -> npt.NDArray[np.uint32]:
     """[H, W] pixels of an RGB or RGBA picture: red + (green << 8) + (blue << 16), and anything in the highest byte."""
     # As Pillow keeps them: taking the fourth byte out, or converting to RGBA, takes longer.

@@ -211,7 +211,7 @@ def open_hdf5(path: Path, fault: type[LabelmergeError] = SampleError) -> Iterato
         import h5py
     except ImportError as error:
         raise LabelmergeError(
-            "reading MATLAB 7.3 files needs h5py", where=path, fix="pip install 'labelmerge[matlab]'"
+            "reading MATLAB 7.3 files needs h5py", where=path, fix="pip install 'labelmerge-seg[matlab]'"
         ) from error
     try:
         with h5py.File(path, "r") as file:

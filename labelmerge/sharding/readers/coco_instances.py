@@ -12,10 +12,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from labelmerge.sharding.readers.coco_boxes import name_parts
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.instance_masks import candidates, object_id, packed, painted
-from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, on_disk
+from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, name_parts, on_disk
 from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
 from labelmerge.sharding.source.layout import find, first_place
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source

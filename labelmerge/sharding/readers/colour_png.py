@@ -12,19 +12,17 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding.pictures.images import packed_pixels, read_file
+from labelmerge.sharding.pictures.images import packed_colours
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.readers.shared.classes import class_index
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
-from labelmerge.shardset.pixels import decode_whole
 from labelmerge.shardset.run_lengths import RunLengths, pixel_counts
 
 KEYS = Keys(
@@ -49,7 +47,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Look up the colour of every pixel; raises SampleError."""
     path = source.root / item.annotation
-    stored = packed(path)
+    stored = packed_colours(path)
     colours, classes = _colours(source)
     runs = RunLengths(stored)
     found = runs.of(stored)
@@ -65,15 +63,6 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         more = f", … {len(unknown)} in all" if len(unknown) > _SHOWN else ""
         raise SampleError(f"colours unknown to the recipe: {listed}{more}", where=path)
     return Annotation(mask=runs.paint(np.where(strange, source.space.ignore_index, classes[places])))
-
-
-def packed(path: Path) -> npt.NDArray[np.uint32]:
-    """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
-    picture = decode_whole(read_file(path), path)
-    if picture.mode not in ("RGB", "RGBA", "P"):
-        raise SampleError(f"is no colour picture (mode {picture.mode})", where=path)
-    # Not straight to RGB: Pillow has doubts about palettes with transparency.
-    return packed_pixels(picture if picture.mode == "RGB" else picture.convert("RGBA")).byteswap() >> np.uint32(8)
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,6 @@ from PIL import Image
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.sharding.pictures import matlab
 from labelmerge.sharding.pictures.images import Array
-from labelmerge.sharding.readers.mat import whole_numbers
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.source.layout import first_place
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
@@ -76,7 +75,7 @@ def image(source: Source, item: Item) -> bytes:
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The labels of one image; raises SampleError."""
     where, labels = source.root / item.path, _entry(source, item, "labels_key")  # [W, H]
-    mask = whole_numbers(labels.T, _key(source, "labels_key"), where)
+    mask = values.whole_numbers(labels.T, _key(source, "labels_key"), where)
     return Annotation(mask=values.class_mask(mask, source, where))
 
 
@@ -124,7 +123,7 @@ def _numbers(source: Source, count: int) -> list[int]:
     if not isinstance(numbers, np.ndarray) or not numbers.size:
         raise LayoutError(f"its {source.word!r} is no list of numbers", where=path)
     try:
-        flat = whole_numbers(numbers.reshape(1, -1), source.word, path)
+        flat = values.whole_numbers(numbers.reshape(1, -1), source.word, path)
     except SampleError as error:
         raise LayoutError(error.what, where=path) from error
     return [int(number) for number in np.unique(flat)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from labelmerge.errors import LayoutError, SampleError
 from labelmerge.sharding.pictures.images import packed_pixels, read_file
-from labelmerge.sharding.readers.coco_boxes import check_size
+from labelmerge.sharding.readers.shared.boxes import check_size
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.listed import Images, on_disk, stored, unlisted, with_entries
 from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole

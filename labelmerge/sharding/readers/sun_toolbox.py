@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError
 from labelmerge.sharding.pictures import matlab
-from labelmerge.sharding.readers.mat import whole_numbers
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.source.layout import first_place, inside
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
@@ -87,7 +86,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
                 where=path,
             )
         labels = found[()].T
-    return Annotation(mask=values.class_mask(whole_numbers(labels, _LABELS, path), source, path))
+    return Annotation(mask=values.class_mask(values.whole_numbers(labels, _LABELS, path), source, path))
 
 
 def _references(file: h5py.File, path: Path, fault: type[LabelmergeError] = SampleError) -> h5py.Dataset:

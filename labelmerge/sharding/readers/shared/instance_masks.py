@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import LayoutError, SampleError
-from labelmerge.sharding.readers.coco_boxes import FAR, check_size, clipped
+from labelmerge.sharding.readers.shared.boxes import FAR, check_size, clipped
 from labelmerge.sharding.readers.shared.listed import of_unknown_images, unlisted, with_entries
 from labelmerge.sharding.readers.shared.painting import Canvas
 from labelmerge.sharding.readers.shared.tables import Record, native_id

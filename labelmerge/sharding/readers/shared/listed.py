@@ -10,9 +10,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import LayoutError
+from labelmerge.errors import LayoutError, RecipeError
 from labelmerge.sharding.readers.shared.tables import Record, Rows, entries, native_id, whole
 from labelmerge.sharding.source.layout import inside
+from labelmerge.sharding.source.source import Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -151,3 +152,11 @@ def unlisted(scratch: sqlite3.Connection) -> int:
     query = "SELECT count(*) FROM files WHERE path NOT IN (SELECT path FROM image)"
     (count,) = scratch.execute(query).fetchone()
     return int(count)
+
+
+def name_parts(source: Source) -> int | None:
+    """The option of that name: how many last parts of a listed name count; None: all. Raises RecipeError."""
+    parts = source.options.get("name_parts")
+    if parts is not None and (type(parts) is not int or parts < 1):
+        raise RecipeError(f"options.name_parts is {parts!r}: it must be 1 or more", where=source.recipe.path)
+    return parts

@@ -192,3 +192,16 @@ def _through_table(source: Source, by_number: npt.NDArray[np.int32]) -> npt.NDAr
     except (ValueError, TypeError, csv.Error) as error:
         raise LayoutError(f"is no table of numbers ({error})", where=path) from error
     return table
+
+
+def whole_numbers(labels: object, name: str, where: Path) -> npt.NDArray[np.uint16]:
+    """An array of labels as [H, W] uint16; MATLAB may keep whole numbers as floats. Raises SampleError."""
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not labels.size or labels.dtype.kind not in "uif":
+        kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise SampleError(f"{name!r} is no picture of labels, [height, width], but {kind}", where=where)
+    if not (labels.min() >= 0 and labels.max() < _VALUES):  # not-a-numbers fail this, too
+        raise SampleError(f"{name!r} holds labels that are no 16-bit numbers", where=where)
+    numbers: npt.NDArray[np.uint16] = labels.astype(np.uint16)
+    if labels.dtype.kind == "f" and (numbers != labels).any():
+        raise SampleError(f"{name!r} holds labels that are no whole numbers", where=where)
+    return numbers
