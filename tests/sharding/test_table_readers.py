@@ -18,7 +18,7 @@ from PIL import Image
 
 from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.sharding.readers.coco_boxes import clipped
+from labelmerge.sharding.readers.shared.boxes import clipped
 from labelmerge.sharding.shard import shard
 
 from .listing import Listed, listed
