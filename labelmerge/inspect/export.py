@@ -75,7 +75,7 @@ def export(
     without a label are 0. Instances: the things among the segments, as RLE; or else the boxes.
 
     Category ids are the dataset's own where the segments carry one for each class that occurs; then other classes,
-    whose ids nobody knows, are no categories. Else they are class index + 1.
+    whose ids are not known, are not categories. Else they are class index + 1.
 
     Args:
         folder: a split, or a dataset.

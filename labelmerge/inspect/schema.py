@@ -44,7 +44,7 @@ class Expected:
     space: LabelSpace
 
     def number(self, key: str) -> int | None:
-        """The number in a sample's key; None where it is no key of this split."""
+        """The number in a sample's key; None where it is not a key of this split."""
         head = f"{self.dataset}-{self.split}-"
         digits = key.removeprefix(head)
         return int(digits) if key.startswith(head) and re.fullmatch("[0-9]{9}", digits) else None
@@ -136,7 +136,7 @@ def check_sample(
     if meta["present"] != sorted(present):
         yield f"json: present is {shown(meta['present'])}, but the annotation has {shown(sorted(present))}"
     if not _SHA256.fullmatch(meta["source"]["sha256"]):
-        yield "json: source: sha256 is no SHA-256"
+        yield "json: source: sha256 is not a SHA-256"
         return None
     return str(meta["source"]["sha256"])
 
@@ -160,7 +160,7 @@ def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, No
         yield f"{name} is {image.width}x{image.height}, but the json says {size[1]}x{size[0]}"
         return None
     if name not in _FORMATS and image.mode not in _MASK_MODES:
-        yield f"{name} is no single-channel 8- or 16-bit PNG (mode {image.mode})"
+        yield f"{name} is not a single-channel 8- or 16-bit PNG (mode {image.mode})"
         return None
     try:
         return np.asarray(decode_whole(data, Path(name)))
@@ -180,7 +180,7 @@ def _check_boxes(meta: Mapping[str, Any], space: LabelSpace, counts: Counts) -> 
             continue
         x0, y0, x1, y1 = corners
         if not (-_BORDER <= x0 < x1 <= meta["width"] + _BORDER and -_BORDER <= y0 < y1 <= meta["height"] + _BORDER):
-            yield f"json: boxes[{number}]: {shown(corners)} is no box inside the image"
+            yield f"json: boxes[{number}]: {shown(corners)} is not a box inside the image"
         if box["class_index"] not in space:
             yield f"json: boxes[{number}]: class {box['class_index']} is not in the label space"
         else:
@@ -214,7 +214,7 @@ def _check_embeddings(data: bytes, boxes: int, counts: Counts) -> Iterator[str]:
             raise ValueError("not version 1.0 of the format")
         shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # NumPy evaluates the header as Python
-        yield f"{name} is no NumPy file ({shown(str(error))})"
+        yield f"{name} is not a NumPy file ({shown(str(error))})"
         return
     if dtype != np.dtype("<f2") or columns_first or len(shape) != 2:
         yield f"{name} is {dtype}{list(shape)}, not float16 [boxes, D]"

@@ -26,7 +26,7 @@ class SplitStats:
     Attributes:
         folder, dataset, split, annotation_type, role: which, and what it is for.
         samples, shards, bytes: what there is.
-        skipped: how many candidates were skipped, by reason; paths and numbers in reasons are replaced by "…".
+        skipped: how many images were skipped, by reason; paths and numbers in reasons are replaced by "…".
         notes: what else was odd, counted.
         pixels: of all images.
         smallest, largest: extremes of (height, width), one by one.

@@ -238,7 +238,7 @@ def _check(key: str, members: dict[str, bytes], expected: Expected, checked: _Ch
             break
     number = expected.number(key)
     if number is None:
-        checked.report(key, "the key is none of this split")
+        checked.report(key, "the key is not one of this split")
         return
     if checked.last is not None and number <= checked.last:
         checked.report(key, "the key occurs twice, or samples are out of order")

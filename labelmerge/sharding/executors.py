@@ -84,7 +84,7 @@ EXECUTORS = ("local", "ray")
 def make_shards(
     job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "local"
 ) -> Iterator[ShardRecord | None]:
-    """Make shards. Yields None for every candidate that is done with, and each shard when it is in place.
+    """Make shards. Yields None after every item, and the record of each shard when it is in place.
 
     Args:
         job: what to make.

@@ -16,6 +16,7 @@ from labelmerge.sharding.resume import WHOLE, Request, read_request, records, sw
 from labelmerge.shardset.croissant import write_croissant
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, read_manifest
 from labelmerge.shardset.splits import find_splits
+from labelmerge.text import counted, some
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def finish(folder: Path) -> ShardReport:
 def complete(folder: Path, begun: Request, made: dict[int, ShardRecord]) -> ShardReport:
     """`made`: the shards, by number, that are known to be whole: none is read again."""
     if missing := [number for number in range(begun.tasks) if number not in made]:
-        first = ", ".join(f"{number:06d}" for number in missing[:5]) + (", …" if len(missing) > 5 else "")
+        first = some(f"{number:06d}" for number in missing)
         raise ShardError(
-            f"{len(missing)} of {begun.tasks} shards are not done yet ({first})",
+            f"{len(missing):,} of {counted(begun.tasks, 'shard')} are not done yet ({first})",
             where=folder,
             fix="Run the missing parts, `labelmerge shard … --part I/N`, or the same command without --part",
         )

@@ -1,4 +1,4 @@
-"""One candidate becomes the members of one sample."""
+"""One item becomes the members of one sample."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def member_names(source: Source, options: Options) -> list[str]:
 
 
 def make_sample(source: Source, item: Item, key: str, options: Options, tally: Tally) -> MadeSample:
-    """Read one candidate, and make a sample of it.
+    """Read one item, and make a sample of it.
 
     Args:
         source: where the item comes from.
-        item: the candidate.
+        item: which.
         key: the sample's key.
         options: size and image format.
         tally: gets this sample's counts.

@@ -17,6 +17,7 @@ from labelmerge.sharding.make import Sizes, member_names
 from labelmerge.sharding.plan import Plan
 from labelmerge.sharding.resume import WHOLE
 from labelmerge.shardset.manifest import FORMAT
+from labelmerge.text import counted, some
 
 _MAX_REASONS_SHOWN = 3
 
@@ -28,7 +29,7 @@ class ShardReport:
     Attributes:
         folder: where the shards and their manifest are; None for a check.
         variant: which of the recipe's layouts was found; None for the recipe's own.
-        found, written: candidates, and those of them that became samples.
+        found, written: images, and those of them that became samples.
         skipped: [{"path", "reason"}], all of them.
         notes: what else was odd, counted.
         image_format: ``jpg`` or ``png``.
@@ -133,7 +134,7 @@ def _command(plan: Plan) -> str:
 
 
 def full_manifest(skeleton: dict[str, Any], shards: list[ShardRecord]) -> dict[str, Any]:
-    """The skeleton with what became of the candidates."""
+    """The skeleton with what became of the items."""
     shards = sorted(shards, key=lambda made: made.number)
     pixels: Counter[int] = sum((made.class_pixels for made in shards), Counter())
     boxes: Counter[int] = sum((made.class_boxes for made in shards), Counter())
@@ -165,13 +166,13 @@ def full_manifest(skeleton: dict[str, Any], shards: list[ShardRecord]) -> dict[s
 
 def refuse_bad(manifest: dict[str, Any], max_skip_ratio: float | None, root: Path) -> None:
     counts = manifest["counts"]
-    first = "; ".join(f"{skip['path']}: {skip['reason']}" for skip in manifest["skipped"][:_MAX_REASONS_SHOWN])
-    first += "; …" if counts["skipped"] > _MAX_REASONS_SHOWN else ""
+    skipped = (f"{skip['path']}: {skip['reason']}" for skip in manifest["skipped"])
+    first = some(skipped, _MAX_REASONS_SHOWN, separator="; ")
     if counts["written"] == 0:
-        raise LayoutError(f"none of {counts['found']} candidates is usable ({first})", where=root)
+        raise LayoutError(f"none of the images can be used ({counts['found']:,} found: {first})", where=root)
     if max_skip_ratio is not None and counts["skipped"] > max_skip_ratio * counts["found"]:
-        share = f"{counts['skipped']} of {counts['found']} candidates"
-        raise ShardError(f"{share} are unusable, more than --max-skip-ratio allows ({first})", where=root)
+        share = f"{counts['skipped']:,} of {counted(counts['found'], 'image')}"
+        raise ShardError(f"{share} can't be used, more than --max-skip-ratio allows ({first})", where=root)
 
 
 def report_of(manifest: dict[str, Any], folder: Path | None, kept: int, seconds: float = 0.0) -> ShardReport:

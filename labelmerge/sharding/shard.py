@@ -56,9 +56,9 @@ def shard(
         executor: ``local`` or ``ray``.
         part: (I, N): only every N-th shard, from the I-th on. Processes with the other parts may run at the same time,
             on other machines that share `out`; when all are done, `finish` writes the manifest.
-        max_skip_ratio: fail, without a manifest, where a larger share of the candidates is unusable.
+        max_skip_ratio: fail, without a manifest, where a larger share of the images is unusable.
         device: of the teacher of boxes; None: a GPU if there is one.
-        track: progress over candidates.
+        track: progress over images.
         chosen: what else there is to choose, see `plan.Options`. Images that aren't in the format already are encoded
             anew and counted in the notes as `reencoded_images`.
 

@@ -28,7 +28,7 @@ class Sample:
         image: uint8 ``[H, W, 3]``, RGB.
         mask: uint8 or uint16 ``[H, W]``, class indices of the dataset's own label space; None in a box dataset.
         instances: uint16 ``[H, W]``, the segment ids that ``meta["segments"]`` describes; None where there are none or
-            nobody asked for them.
+            they were not asked for.
         boxes: float32 ``[P, 4]``, x0, y0, x1, y1 in pixels.
         box_classes: int64 ``[P]``, class indices of the dataset's own label space.
         iscrowd: bool ``[P]``, boxes that hold many things not told apart (COCO's word).
@@ -264,7 +264,7 @@ class Encoded:
         except SampleError as error:
             raise SampleError(error.what, where=self.where) from error
         except UnidentifiedImageError as error:  # whose own words hold an address in memory, new each time
-            what = "can't be decoded (an image or mask is none that Pillow knows)"
+            what = "can't be decoded (an image or mask is in no format that Pillow knows)"
             raise SampleError(what, where=self.where) from error
         # Decoders raise whatever they like at bytes that are not theirs; a json that lacks something raises the rest.
         except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:

@@ -152,7 +152,7 @@ def read_samples(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of a shard in their order: key, and content of the members by name.
 
-    Members with one key that follow each other are a sample, as in WebDataset. Members that are no plain files, or
+    Members with one key that follow each other are a sample, as in WebDataset. Members that are not plain files, or
     whose names aren't KEY.MEMBER without folders, are reported and left out. After damage nothing more is read.
 
     Args:

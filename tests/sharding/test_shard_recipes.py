@@ -68,7 +68,7 @@ def test_a_missing_root_and_a_wrong_layout_say_what_is_expected(own: Own, tmp_pa
         ('reader = "index_png"', 'reader = "coco_boxes"', "gives box, not mask; unknown key layout.masks"),
         ("masks =", "mask =", "unknown key layout.mask .*; layout.masks is missing"),
         ("{stem}", "{name}", r"unknown placeholder \{name\}"),
-        ("[255]", "[-1]", "-1 is no mask value"),
+        ("[255]", "[-1]", "-1 is not a mask value"),
         ("ignore = [255]", "offset = 0.5", "offset is 0.5: it must be a whole number"),
         ("ignore = [255]", "other = 7", "other is 7: it must be 'error' or 'ignore'"),
         ("ignore = [255]", "map = {1 = 'lane'}", "has no class 'lane'"),

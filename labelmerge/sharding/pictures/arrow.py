@@ -57,7 +57,7 @@ class _Parquet:
             raise LayoutError(
                 f"has a row group of {largest >> 30} GiB, which is read into memory whole",
                 where=path,
-                fix="Write it anew with smaller row groups, or with save_to_disk",
+                fix="Write it again with smaller row groups, or with save_to_disk",
             )
         self.schema = self._file.schema_arrow
         self._batches: Iterator[pa.RecordBatch] = iter(())

@@ -25,11 +25,11 @@ Array = npt.NDArray[Any]
 
 
 def read_file(path: Path) -> bytes:
-    """A file's content; raises SampleError, also where it is no plain file, or one that would fill memory."""
+    """A file's content; raises SampleError, also where it is not a plain file, or would fill the memory."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-            raise SampleError("is no plain file", where=path)
+            raise SampleError("is not a plain file", where=path)
         if found.st_size > MAX_FILE_BYTES:
             raise SampleError(f"has {found.st_size} bytes: nothing of more than {MAX_FILE_BYTES} is read", where=path)
         return path.read_bytes()
@@ -101,7 +101,7 @@ def read_indices(path: Path) -> Array:
 
 
 def indices(data: bytes, where: Path) -> Array:
-    """As `read_indices`, of a picture that is no file of its own."""
+    """As `read_indices`, for a picture that is not a file of its own."""
     image = decode_whole(data, where)
     if image.mode not in _INDEX_MODES:
         raise SampleError(f"is a colour picture ({image.mode}), not an index PNG", where=where)
@@ -120,7 +120,7 @@ def packed_colours(path: Path) -> npt.NDArray[np.uint32]:
     """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
     picture = decode_whole(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA", "P"):
-        raise SampleError(f"is no colour picture (mode {picture.mode})", where=path)
+        raise SampleError(f"is not a colour picture (mode {picture.mode})", where=path)
     # Not straight to RGB: Pillow has doubts about palettes with transparency.
     return packed_pixels(picture if picture.mode == "RGB" else picture.convert("RGBA")).byteswap() >> np.uint32(8)
 
@@ -135,7 +135,7 @@ def packed_pixels(picture: Image.Image) -> npt.NDArray[np.uint32]:
 def image_member(
     data: bytes, image: Image.Image, image_format: str, size: tuple[int, int], quality: int | None
 ) -> tuple[bytes, bool]:
-    """The bytes of a sample's image member, and whether they were encoded anew.
+    """The bytes of a sample's image member, and whether they had to be encoded again.
 
     The original bytes pass through where they already are what is asked for: 8-bit RGB or greyscale in the right file
     format and size. Otherwise a PNG is made without loss, a JPEG at 4:4:4.

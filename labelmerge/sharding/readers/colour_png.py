@@ -83,5 +83,5 @@ def _packed(colour: object, source: Source) -> int:
     match = _COLOUR.fullmatch(colour) if isinstance(colour, str) else None
     red, green, blue = map(int, match.groups()) if match else (256, 256, 256)
     if max(red, green, blue) > 255:
-        raise RecipeError(f'ids: {colour!r} is no colour such as "128 64 128"', where=source.recipe.path)
+        raise RecipeError(f'ids: {colour!r} is not a colour such as "128 64 128"', where=source.recipe.path)
     return red << 16 | green << 8 | blue

@@ -121,7 +121,7 @@ def _numbers(source: Source, count: int) -> list[int]:
     path = source.root / first_place(source, "list", "list of images")
     numbers = matlab.load(path, source.word, fault=LayoutError)
     if not isinstance(numbers, np.ndarray) or not numbers.size:
-        raise LayoutError(f"its {source.word!r} is no list of numbers", where=path)
+        raise LayoutError(f"its {source.word!r} is not a list of numbers", where=path)
     try:
         flat = values.whole_numbers(numbers.reshape(1, -1), source.word, path)
     except SampleError as error:

@@ -48,6 +48,7 @@ from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.readers.shared.classes import class_index, folded
 from labelmerge.sharding.source.layout import find, inside, places, see
 from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
+from labelmerge.text import some
 
 _WHERE = ("hub", "config", "revision")
 _COLUMNS = ("image_column", "mask_column", "boxes_column", "classes_column")
@@ -67,7 +68,7 @@ _SHOWN = 12
 
 
 class _Columns(NamedTuple):
-    """The columns that a recipe names; "" for those that its annotation type has not."""
+    """The columns that a recipe names; "" for those that its annotation type does not use."""
 
     image: str
     mask: str
@@ -160,12 +161,12 @@ def _saved(source: Source, folder: str) -> list[str]:
             folder = f"{folder}/{source.word}"
         if not (source.root / folder / "state.json").is_file():
             raise LayoutError(
-                "is no folder that save_to_disk made", where=path, fix='For Parquet files, add "/*.parquet"'
+                "is not a folder that save_to_disk made", where=path, fix='For Parquet files, add "/*.parquet"'
             )
         state = json.loads((source.root / folder / "state.json").read_text(encoding="utf-8"))
         files = [inside(folder, entry["filename"], parts=1) for entry in state["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LayoutError(f"is no folder that save_to_disk made ({first_line(error)})", where=path) from error
+        raise LayoutError(f"is not a folder that save_to_disk made ({first_line(error)})", where=path) from error
     return [file for file in files if file is not None]
 
 
@@ -265,7 +266,7 @@ def _labels(value: Any, source: Source, item: Item) -> Array:
     try:
         return values.whole_numbers(np.array(value), _columns(source).mask, where)
     except (ValueError, TypeError, OverflowError) as error:
-        raise SampleError(f"its mask is no picture of labels ({first_line(error)})", where=where) from error
+        raise SampleError(f"its mask is not a picture of labels ({first_line(error)})", where=where) from error
 
 
 def _boxes(boxes: Any, classes: Any, source: Source, item: Item, size: tuple[int, int]) -> Annotation:
@@ -325,7 +326,7 @@ def _classes(source: Source, path: Path) -> dict[int | str, int]:
     if unknown and not values.ignores_others(source):
         raise LayoutError(
             f"{len(unknown)} of the {len(names)} classes that its column {column!r} names are none of "
-            f"{space.name}'s: {', '.join(map(repr, unknown[:3]))}{', …' if len(unknown) > 3 else ''}",
+            f"{space.name}'s: {some(map(repr, unknown), 3)}",
             where=path,
             fix="ids.map, ids.ignore or ids.other may say what they are",
         )

@@ -58,7 +58,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 
     for listed, entries in with_entries(scratch, "annotations"):
         if len(entries) > 1:
-            raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is that of another one, too")
+            raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is another one's too")
         number, mask, segments = entries[0] if entries else (0, None, [])
         if unknown := [category for _, category, _ in segments if category not in classes]:
             raise _malformed(path, number, f"the file lists no category {unknown[0]!r}")
@@ -96,7 +96,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         raise SampleError(f"the JSON lists {len(listed)} segments, more than {_MAX_SEGMENTS}", where=path)
     picture = decode_whole(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA"):
-        raise SampleError(f"is no RGB panoptic PNG (mode {picture.mode})", where=path)
+        raise SampleError(f"is not an RGB panoptic PNG (mode {picture.mode})", where=path)
     if (picture.height, picture.width) != size:
         raise SampleError(f"is {picture.width}x{picture.height}, but its image is {size[1]}x{size[0]}", where=path)
     pixels = packed_pixels(picture)

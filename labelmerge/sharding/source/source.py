@@ -90,7 +90,7 @@ class Box:
         bbox: x0, y0, x1, y1 in pixels of the image, inside it.
         class_index: in the label space.
         area: in pixels.
-        iscrowd: it stands for several things that nobody told apart (COCO, Objects365).
+        iscrowd: it stands for several things that are not told apart (COCO, Objects365).
         group_of: likewise (Open Images).
         depiction: a picture or model of the thing (Objects365's `isfake`, Open Images' `IsDepiction`).
         reflected: a mirror image (Objects365's `isreflected`).
@@ -207,10 +207,10 @@ class Reader(Protocol):
         """How to get an item's image as the bytes of a PNG or JPEG (may raise SampleError); None: a file."""
 
     def scan(self, source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
-        """List the candidates, cheaply, sorted by image path; then whatever else is worth a record.
+        """List the items, cheaply, sorted by image path; then whatever else is worth a record.
 
-        Annotation files may have any size, memory has not: what must be sorted or joined goes into tables of `scratch`,
-        an empty database on disk that lives as long as the scan.
+        Annotation files may be larger than memory: what must be sorted or joined goes into tables of `scratch`, an
+        empty database on disk that lives as long as the scan.
 
         Raises LayoutError or RecipeError.
         """

@@ -27,7 +27,7 @@ class Listed:
         path: under the root; only the listed name where that leads out of its folder.
         id: in the annotation file.
         size: height and width, as listed.
-        problem: why it can't be a candidate, or None.
+        problem: why it can't be an item, or None.
     """
 
     rank: int
@@ -80,13 +80,13 @@ class Images:
             query = "SELECT id, max(rowid) AS last FROM listed GROUP BY id HAVING count(*) > 1 ORDER BY last"
             number, row = self._scratch.execute(query).fetchone()
             raise LayoutError(
-                f"images {row} is malformed (its id {number!r} is that of another one, too)", where=where
+                f"images {row} is malformed (its id {number!r} is another one's too)", where=where
             ) from None
         self._scratch.execute("DROP TABLE listed")
 
 
 def stored(path: str) -> bytes:
-    """A path as the tables hold it: any text, also such as is no Unicode, in the order that Python sorts it."""
+    """A path as the tables hold it: any text, also what is not valid Unicode, in the order in which Python sorts it."""
     try:
         return path.encode("utf-8", "surrogateescape")  # as a name on disk
     except UnicodeEncodeError:

@@ -16,7 +16,7 @@ from labelmerge.shardset.run_lengths import RunLengths
 _MAX_SEGMENTS = int(np.iinfo(np.uint16).max)
 
 # Of a stored value: the dataset's own number of the class (None where it has none), and whether the value stands for
-# a region of that class in which nobody told objects apart; None where the value is no object.
+# a region of that class in which objects are not told apart; None where the value is not an object.
 Meaning = tuple[int | None, bool] | None
 
 
