@@ -8,9 +8,11 @@ is believed unchecked.
 from __future__ import annotations
 
 import hashlib
+import sys
 import tarfile
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -57,10 +59,8 @@ class ShardWriter:
     """
 
     def __init__(self, stream: Writable) -> None:
-        from webdataset.writer import TarWriter
-
         self._hashing = _Hashing(stream)
-        self._tar = TarWriter(self._hashing, user="", group="", mode=0o644, mtime=0, encoder=False)
+        self._tar = _tar_writer()(self._hashing, user="", group="", mode=0o644, mtime=0, encoder=False)
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append a sample.
@@ -96,6 +96,25 @@ class ShardWriter:
     @property
     def sha256(self) -> str:
         return self._hashing.digest.hexdigest()
+
+
+@lru_cache
+def _tar_writer() -> Any:
+    """webdataset's TarWriter.
+
+    The package imports torch where there is one, for its loaders: seconds and 200 MB in each process that makes shards.
+    Here it is imported as where there is none, which it provides for; whoever imports it next gets all of it.
+    """
+    loaded = {name for name in sys.modules if name.partition(".")[0] in ("torch", "webdataset")}
+    if not loaded:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # as the import system has it: not to be found
+    try:
+        from webdataset.writer import TarWriter
+    finally:
+        if not loaded:
+            for name in [name for name in sys.modules if name.partition(".")[0] in ("torch", "webdataset")]:
+                del sys.modules[name]
+    return TarWriter
 
 
 class _Hashing:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -52,6 +54,19 @@ def test_a_shard_is_what_tarfile_makes_of_it_without_time_and_owner(members: lis
     data, digest, size = written(samples)
     assert data == by_tarfile(samples)
     assert (digest, size) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_writing_imports_no_torch_and_leaves_webdataset_whole() -> None:
+    code = (
+        "import io, sys\n"
+        "from labelmerge.shardset.tar import ShardWriter\n"
+        "with ShardWriter(io.BytesIO()) as writer:\n"
+        "    writer.write('a', {'json': b'{}'})\n"
+        "assert 'torch' not in sys.modules\n"
+        "import torch, webdataset\n"
+        "assert issubclass(webdataset.WebDataset, torch.utils.data.IterableDataset)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 def test_a_key_that_is_too_long_for_a_tar_is_refused() -> None:
