@@ -43,7 +43,7 @@ class Job:
 
 @dataclass
 class ShardRecord:
-    """What became of one task; `samples` may be 0, and then there is no file.
+    """What became of one task. Where `samples` is 0 there is no file.
 
     Attributes:
         number, name: the task's number and the file's name.
@@ -91,7 +91,7 @@ def make_shards(
         tasks: taken one by one, only as fast as they are worked off.
         workers: how many at a time. None: with Ray as many as the cluster has CPUs, else 1.
         executor: ``local``: processes of this machine (1: this one); ``ray``: the cluster that `RAY_ADDRESS` names, or
-            else one that is started here for the run. All its machines must see the dataset and the shards' folder.
+            else one that is started here and ended afterwards. All its machines must see the dataset and the shards' folder.
 
     Raises:
         OutputError: a shard can't be written.
@@ -154,13 +154,13 @@ class _Empty(Exception):
 
 
 def _refuse_if_gone(source: Source, error: SampleError) -> None:
-    """Raises LayoutError where not one file is gone, but its whole folder: a disk that was pulled out, a network share
-    that went away. All that follows would be skipped, and the run look finished."""
+    """Raises LayoutError where not only a file but its whole folder is gone: a disk was unplugged, a network share went
+    away. Everything after it would be skipped, and the shards would look finished."""
     if isinstance(error.where, Path) and READERS[source.reader].image is None:
         folder = error.where.parent
         if not os.path.isdir(folder):
             raise LayoutError(
-                "was there when the run began, and is gone",
+                "was there at the start, and is gone",
                 where=folder,
                 fix="Bring it back and run the same command again: finished shards are kept",
             ) from error

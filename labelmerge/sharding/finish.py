@@ -1,4 +1,4 @@
-"""The end of a run: the manifest, from the records of its shards; and of runs that were done in parts."""
+"""The end of `labelmerge shard`: the manifest, from the records of all shards, whoever made them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def finish(folder: Path) -> ShardReport:
         folder: the split's, ``<out>/<dataset>/<split>``.
 
     Raises:
-        ShardError: no run was begun there, or parts of it are missing; or too much was skipped.
+        ShardError: nothing was begun there, or parts are missing; or too much was skipped.
         OutputError: a process is still writing there; no space, no permission.
     """
     if (folder / MANIFEST).is_file():
@@ -68,7 +68,17 @@ def finish(folder: Path) -> ShardReport:
 
 
 def complete(folder: Path, begun: Request, made: dict[int, ShardRecord]) -> ShardReport:
-    """`made`: the shards, by number, that are known to be whole: none is read again."""
+    """Write the manifest of a split, if all of its shards are made.
+
+    Args:
+        folder: the split's.
+        begun: what was asked for.
+        made: the records, by number, of the shards that are known to be whole: none is read again.
+
+    Raises:
+        ShardError: shards are missing, or too much was skipped.
+        LayoutError: no image could be used.
+    """
     if missing := [number for number in range(begun.tasks) if number not in made]:
         first = some(f"{number:06d}" for number in missing)
         raise ShardError(

@@ -1,4 +1,4 @@
-"""What became of a run of `labelmerge shard`: the manifest, and a report of it."""
+"""What became of the items: the manifest, and a report of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that has not ended leaves in its folder, so that the same command can go on from there.
+"""What an unfinished `labelmerge shard` leaves in its folder, so that the same command can go on from there.
 
 `.unfinished/run.json` says what was asked for, and a file beside it what became of each shard. While a process works,
 the hidden folder `.<split>-work` beside the split's holds its locks, and lists that are too long for memory.
@@ -76,10 +76,10 @@ def working_folder(folder: Path, part: tuple[int, int]) -> Iterator[Path]:
 
 
 def finished_manifest(folder: Path, wanted: Request) -> dict[str, Any] | None:
-    """The manifest of the same run, if it is complete and its shards are whole.
+    """The manifest, if the same was asked for before, it is there, and its shards are whole.
 
     Raises:
-        ShardError: the folder holds the shards of another run, or a manifest that can't be read.
+        ShardError: the folder holds shards made from other files or options, or a manifest that can't be read.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -108,7 +108,7 @@ def begin(folder: Path, wanted: Request, ours: range, alone: bool) -> dict[int, 
 
     Args:
         folder: the split's.
-        wanted: the run.
+        wanted: what is asked for.
         ours: numbers of the shards to make.
         alone: whether no other part can be under way.
 
@@ -116,7 +116,7 @@ def begin(folder: Path, wanted: Request, ours: range, alone: bool) -> dict[int, 
         Those of `ours`, by number, that an earlier run of the same command has finished.
 
     Raises:
-        ShardError: the folder holds what another run made.
+        ShardError: the folder holds what was made from other files or options.
     """
     there: dict[int, ShardRecord] = {}
     state = folder / UNFINISHED
@@ -140,10 +140,10 @@ def begin(folder: Path, wanted: Request, ours: range, alone: bool) -> dict[int, 
 
 
 def read_request(folder: Path) -> Request:
-    """What the run in a split's folder was asked for. Raises ShardError."""
+    """What was asked for in a split's folder. Raises ShardError."""
     path = folder / UNFINISHED / _RUN
     if not path.is_file():
-        raise ShardError("no run was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
+        raise ShardError("nothing was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -230,7 +230,7 @@ def _refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -
     }
     changes += [f"{what} changed since" for name, what in other.items() if theirs[name] != ours[name]]
     raise ShardError(
-        f"holds shards of another run ({'; '.join(changes)})",
+        f"holds shards made from other files or options ({'; '.join(changes)})",
         where=folder,
         fix=_OTHER_OUT,
     )

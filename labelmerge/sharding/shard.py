@@ -64,7 +64,7 @@ def shard(
 
     Raises:
         LayoutError, RecipeError, UsageError: the dataset isn't there, or isn't as the recipe says.
-        ShardError: the folder holds shards of another run, or too much was skipped.
+        ShardError: the folder holds shards made from other files or options, or too much was skipped.
         OutputError: no space, no permission.
     """
     start = time.monotonic()

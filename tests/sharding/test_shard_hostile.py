@@ -189,7 +189,7 @@ def test_a_disk_that_goes_away_ends_the_run(own: Own, tmp_path: Path, folder: st
                 os.rename(own.root / folder, away)
             yield thing
 
-    with pytest.raises(LayoutError, match="was there when the run began, and is gone"):
+    with pytest.raises(LayoutError, match="was there at the start, and is gone"):
         shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=2, track=pulled_out)
     os.rename(away, own.root / folder)
     report = shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=2)

@@ -353,7 +353,7 @@ def test_a_finished_run_is_not_repeated_but_a_damaged_one_is(own: Own, tmp_path:
 def test_other_options_or_another_dataset_are_not_mixed_in(own: Own, tmp_path: Path) -> None:
     own.pairs(4)
     shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2)
-    with pytest.raises(ShardError, match=r"another run .limit was None, now 2.. Remove the folder"):
+    with pytest.raises(ShardError, match=r"other files or options .limit was None, now 2.. Remove the folder"):
         shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2, limit=2)
     with pytest.raises(Interrupted):
         shard(own.recipe, own.root, "train", tmp_path / "b", samples_per_shard=2, track=stop_after(3))
