@@ -91,7 +91,8 @@ def make_shards(
         tasks: taken one by one, only as fast as they are worked off.
         workers: how many at a time. None: with Ray as many as the cluster has CPUs, else 1.
         executor: ``local``: processes of this machine (1: this one); ``ray``: the cluster that `RAY_ADDRESS` names, or
-            else one that is started here and ended afterwards. All its machines must see the dataset and the shards' folder.
+            else one that is started here and ended afterwards. All its machines must see the dataset and the folder
+            of the shards.
 
     Raises:
         OutputError: a shard can't be written.
