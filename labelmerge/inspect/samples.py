@@ -102,7 +102,7 @@ class ExportSplit:
                 damaged(key, f"members missing: {', '.join(missing)}")
             digits = key.removeprefix(f"{self.dataset}-{self.name}-")
             if not digits.isdecimal():
-                damaged(key, "the key is not one of this split")
+                damaged(key, "the key does not belong to this split")
             try:
                 meta = parse(found["json"])
             except ValueError as error:

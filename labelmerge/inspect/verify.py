@@ -119,7 +119,7 @@ class _Split:
         self._complete = self._complete and checked.complete
         if checked.first is not None and checked.last is not None:
             if checked.first <= self._last:
-                yield Problem(str(path), "its samples do not come after those of the shard before")
+                yield Problem(str(path), "its samples do not follow those of the shard before")
             self._last = max(self._last, checked.last)
 
     def check(self) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _check_shard(task: _Task, stopped: Callable[[], bool] = lambda: False) -> _C
         if path.stat().st_size != entry["bytes"]:
             checked.report("", f"has {path.stat().st_size} bytes, but the manifest says {entry['bytes']}")
         elif sha256_file(path) != entry["sha256"]:
-            checked.report("", "its content is not what the manifest's sha256 says")
+            checked.report("", "its content does not match the manifest's sha256")
         for key, members in read_samples(path, checked.report):
             if stopped():
                 raise _Stopped
@@ -238,7 +238,7 @@ def _check(key: str, members: dict[str, bytes], expected: Expected, checked: _Ch
             break
     number = expected.number(key)
     if number is None:
-        checked.report(key, "the key is not one of this split")
+        checked.report(key, "the key does not belong to this split")
         return
     if checked.last is not None and number <= checked.last:
         checked.report(key, "the key occurs twice, or samples are out of order")

@@ -118,7 +118,7 @@ def manifest_problem(manifest: dict[str, Any]) -> str | None:
     if len({entry["name"] for entry in manifest["shards"]}) < len(manifest["shards"]):
         return "shards: a name occurs twice"
     if hashlib.sha256(manifest["recipe"]["text"].encode()).hexdigest() != manifest["recipe"]["sha256"]:
-        return "recipe: the text is not what its sha256 says"
+        return "recipe: the text does not match its sha256"
     try:
         recipe = tomllib.loads(manifest["recipe"]["text"])
     except tomllib.TOMLDecodeError as error:

@@ -45,7 +45,7 @@ WORDS = {
     "a negative size": "streets-train-000000.tar has a negative size",
     "a member's path": "'members' is not a list of names",
     "a split's path": "'split' must be lower case letters",
-    "another recipe": "the text is not what its sha256 says",
+    "another recipe": "the text does not match its sha256",
     "other classes": "hash",
 }
 

@@ -43,7 +43,7 @@ def test_a_flipped_byte(folder: Path) -> None:
     data = bytearray(path.read_bytes())
     data[700] ^= 1
     path.write_bytes(data)
-    assert "my_streets-train-000001.tar: its content is not what the manifest's sha256 says" in faults(folder)
+    assert "my_streets-train-000001.tar: its content does not match the manifest's sha256" in faults(folder)
 
 
 def test_a_missing_and_an_extra_shard(folder: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_faulty_sample(folder: Path, change: Callable[[dict[str, bytes]], dict
         ({"counts": {"found": 4, "written": "4", "skipped": 0}}, "counts: 'written' is a str"),
         ({"skipped": [{}]}, "skipped: 'path' is missing"),
         ({"notes": None}, "'notes' is a NoneType"),
-        ({"recipe": {"name": "my_streets", "sha256": "0", "text": ""}}, "recipe: the text is not what its sha256 says"),
+        ({"recipe": {"name": "my_streets", "sha256": "0", "text": ""}}, "recipe: the text does not match its sha256"),
     ],
 )
 def test_a_faulty_manifest(folder: Path, change: dict[str, Any], fault: str) -> None:
@@ -189,7 +189,7 @@ def test_shards_in_the_wrong_order(folder: Path) -> None:
         content = tar.read_bytes()
         entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     path.write_text(json.dumps(manifest))
-    assert faults(folder) == ["my_streets-train-000001.tar: its samples do not come after those of the shard before"]
+    assert faults(folder) == ["my_streets-train-000001.tar: its samples do not follow those of the shard before"]
 
 
 def npy(array: Any) -> bytes:

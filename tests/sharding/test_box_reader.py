@@ -247,7 +247,7 @@ def test_a_clipped_box_is_the_part_inside_the_image(x: float, y: float, width: f
         ({"categories": CATEGORIES, "images": [IMAGE]}, "lists no annotations"),
         (
             {"categories": CATEGORIES, "images": [IMAGE, IMAGE], "annotations": [BOX]},
-            "images 2 is malformed .its id 1 is another one's",
+            "images 2 is malformed .its id 1 is not unique",
         ),
         ({"categories": CATEGORIES, "images": [{**IMAGE, "id": []}]}, "images 1 is malformed"),
         ({"categories": [{"id": 3, "name": "road"}, {"id": 3, "name": "car"}]}, "categories 2 is malformed .its id 3"),

@@ -243,7 +243,7 @@ def test_what_the_hub_has_not_is_one_clear_line(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(LayoutError) as caught:
         listed(recipe(tmp_path / "recipe", f'hub = "who/what"\n{MASK_LAYOUT}'), tmp_path, "train")
     assert str(caught.value) == (
-        "who/what: can't be had from the hub (Unknown split 'train'. Should be one of ['test'].)"
+        "who/what: can't be loaded from the hub (Unknown split 'train'. Should be one of ['test'].)"
     )
 
 

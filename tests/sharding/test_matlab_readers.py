@@ -255,7 +255,7 @@ def test_recipes_that_say_too_little_are_refused(context: Path, tmp_path: Path) 
     for old, new, message in (
         ('key = "LabelMap"', "key = 3", "options.key must name the array of labels"),
         ('key = "LabelMap"', 'key = "L"\nnames_key = 4', "options.names_key must name the list"),
-        ('key = "LabelMap"', 'key = "L"\nnames_key = "n"', "ids.other and options.names_key exclude each other"),
+        ('key = "LabelMap"', 'key = "L"\nnames_key = "n"', "ids.other and options.names_key can't both be given"),
     ):
         (tmp_path / "own.toml").write_text(text.replace(old, new))
         with pytest.raises(RecipeError, match=message):

@@ -152,12 +152,12 @@ def test_open_images_boxes_are_clipped_and_the_first_of_two_files_is_read(own: O
         (
             "train-annotations-object-segmentation.csv",
             HEADER + f"a.png,0a,{DOG},1,x,1,0,1,1,\n",
-            "no row is usable: in 1 of them, a number is none",
+            "no row can be used: 1 of them have a number",
         ),
         (
             "train-annotations-object-segmentation.csv",
             HEADER + f"a.png,0a,{DOG},1,nan,1,0,1,1,\n",
-            "no row is usable: in 1 of them, a number is none",
+            "no row can be used: 1 of them have a number",
         ),
     ],
 )

@@ -240,7 +240,7 @@ def test_colours_agree_with_a_look_at_every_pixel(new_own: Callable[[], Own], pa
         ('"255 0 0"', '"256 0 0"', "'256 0 0' is not a colour"),
         ('"car"', '"lorry"', "has no class 'lorry'"),
         ("[ids]", '[ids]\nother = "skip"', "ids.other is 'skip'"),
-        ('ignore = ["0 0 0"]\nmap = {"255 0 0" = "car", " 0 255  1 " = 2}', "", "ids.map names no colour"),
+        ('ignore = ["0 0 0"]\nmap = {"255 0 0" = "car", " 0 255  1 " = 2}', "", "ids.map must name colours"),
         ("[ids]", 'stems = {train = "a*", dev = "b*"}\n[ids]', "layout.stems must be a table of patterns, by split"),
     ],
 )

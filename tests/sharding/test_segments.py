@@ -133,7 +133,7 @@ def test_a_file_may_say_what_values_are_called(file: str, text: str, own: Own) -
             "codes.txt: lists 2 classes, 1 of which my_streets does not have: 'tree'. Compare with my_",
         ),
         ('["nothing"]', "[3]", RecipeError, "3 is not a name, which layout.class_names asks for"),
-        ("map =", "offset = 1\nmap =", RecipeError, "ids.offset and layout.class_names exclude each other"),
+        ("map =", "offset = 1\nmap =", RecipeError, "ids.offset and layout.class_names can't both be given"),
         ('"car"', '"tram"', RecipeError, "has no class 'tram'"),
         ("codes.", "names.", LayoutError, "no list of class names: expected names.txt or names.json"),
         ("class_names", 'table = "codes.txt"\nclass_names', RecipeError, "options.table_columns must name two columns"),

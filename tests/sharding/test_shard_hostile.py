@@ -44,7 +44,7 @@ def test_files_that_would_fill_memory_are_skipped(own: Own) -> None:
     huge(own.root / "images/train/001.jpg")
     huge(own.root / "masks/train/002.png")
     report = check(own.recipe, own.root, "train")
-    reason = f"has {60 << 30} bytes: nothing of more than {MAX_FILE_BYTES} is read"
+    reason = f"has {60 << 30} bytes, more than the {MAX_FILE_BYTES} that are read"
     assert report.skipped == (
         {"path": "images/train/001.jpg", "reason": reason},
         {"path": "images/train/002.jpg", "reason": f"masks/train/002.png: {reason}"},

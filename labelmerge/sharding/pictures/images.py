@@ -31,7 +31,7 @@ def read_file(path: Path) -> bytes:
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
             raise SampleError("is not a plain file", where=path)
         if found.st_size > MAX_FILE_BYTES:
-            raise SampleError(f"has {found.st_size} bytes: nothing of more than {MAX_FILE_BYTES} is read", where=path)
+            raise SampleError(f"has {found.st_size} bytes, more than the {MAX_FILE_BYTES} that are read", where=path)
         return path.read_bytes()
     except OSError as error:
         raise SampleError(f"can't be read ({error.strerror})", where=path) from error

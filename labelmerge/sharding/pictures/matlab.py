@@ -116,7 +116,7 @@ class _Stream:
         if first >> 16:  # the short form: size, type and up to four bytes in one word
             kind, size, start, end = first & 0xFFFF, first >> 16, self._at + 4, self._at + 8
             if size > 4:
-                raise _Damaged("is a damaged MATLAB file (a short element that is long)")
+                raise _Damaged("is a damaged MATLAB file (a short element of more than 4 bytes)")
         else:
             kind = first
             (size,) = struct.unpack_from(self.order + "I", self._data, self._at + 4)

@@ -74,7 +74,7 @@ def _colours(source: Source) -> tuple[npt.NDArray[np.uint32], npt.NDArray[Any]]:
     meanings = {_packed(colour, source): class_index(space, target, where) for colour, target in targets.items()}
     meanings |= {_packed(colour, source): space.ignore_index for colour in source.ids.get("ignore", [])}
     if not meanings:
-        raise RecipeError("ids.map names no colour", where=where)
+        raise RecipeError("ids.map must name colours", where=where)
     colours = sorted(meanings)
     return np.array(colours, dtype=np.uint32), np.array([meanings[colour] for colour in colours], dtype=space.dtype)
 

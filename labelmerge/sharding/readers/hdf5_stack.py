@@ -56,7 +56,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         if labels.shape != (count, *shape) or labels.dtype.kind not in "uif":
             raise LayoutError(f"its labels are {_say(labels)}, not {[count, *shape]}, as its images are", where=path)
         if shape[0] * shape[1] > _MAX_PIXELS:
-            raise LayoutError(f"its images are {shape[0]}x{shape[1]}: no camera makes such", where=path)
+            raise LayoutError(f"its images are {shape[0]}x{shape[1]}: too large for photographs", where=path)
         together = _together(images)
     for number in _numbers(source, count):
         name = f"{place}#{number:04d}"

@@ -129,7 +129,7 @@ def _local_files(source: Source) -> list[str]:
     if "images" not in source.layout:
         raise RecipeError("layout.images or layout.hub must say where the dataset is", where=source.recipe.path)
     if strange := [key for key in _WHERE if key in source.layout]:
-        raise RecipeError(f"layout.{strange[0]} and layout.images exclude each other", where=source.recipe.path)
+        raise RecipeError(f"layout.{strange[0]} and layout.images can't both be given", where=source.recipe.path)
     found: dict[str, None] = {}
     for base in source.bases:
         for pattern in places(source, "images"):
@@ -174,7 +174,7 @@ def _hub_files(source: Source) -> list[str]:
     """The Arrow files that `datasets` makes under the root of a dataset on the hub. Raises LabelmergeError."""
     name, config, revision = (source.layout.get(key) for key in _WHERE)
     if "images" in source.layout:
-        raise RecipeError("layout.hub and layout.images exclude each other", where=source.recipe.path)
+        raise RecipeError("layout.hub and layout.images can't both be given", where=source.recipe.path)
     if not all(value is None or isinstance(value, str) for value in (name, config, revision)):
         raise RecipeError("layout.hub, config and revision must be names", where=source.recipe.path)
     import datasets
@@ -195,7 +195,7 @@ def _hub_files(source: Source) -> list[str]:
         root = os.path.realpath(source.root)
         files = [os.path.relpath(os.path.realpath(entry["filename"]), root) for entry in found.cache_files]
     except Exception as error:  # whatever the hub, the network and the dataset's own files can do wrong
-        raise LayoutError(f"can't be had from the hub ({first_line(error)})", where=name) from error
+        raise LayoutError(f"can't be loaded from the hub ({first_line(error)})", where=name) from error
     return [file.replace(os.sep, "/") for file in files]
 
 
@@ -219,7 +219,9 @@ def _columns(source: Source) -> _Columns:
         if key in layout and not isinstance(layout[key], str):
             raise RecipeError(f"layout.{key} must be the name of a column", where=where)
         if key in layout and key not in ("image_column", *needed):
-            raise RecipeError(f"layout.{key} is not for {source.recipe.annotation_type}", where=where)
+            raise RecipeError(
+                f"layout.{key} does not go with the annotation type {source.recipe.annotation_type}", where=where
+            )
         if key in needed and key not in layout:
             raise RecipeError(f"layout.{key} is missing", where=where)
     return _Columns(layout.get("image_column", "image"), *(layout.get(key, "") for key in _COLUMNS[1:]))

@@ -196,7 +196,10 @@ def _load_masks(source: Source, scratch: sqlite3.Connection, notes: Counter[str]
             rows.add(stored(name), stored(image), classes[label], *numbers[:4], box)
     rows.close()
     if not added and notes["malformed_rows"]:
-        raise LayoutError(f"no row is usable: in {notes['malformed_rows']} of them, a number is none", where=path)
+        raise LayoutError(
+            f"no row can be used: {notes['malformed_rows']} of them have a number that can't be read",
+            where=path,
+        )
 
 
 def _load_flagged_boxes(source: Source, scratch: sqlite3.Connection, notes: Counter[str]) -> None:

@@ -49,7 +49,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     elif not isinstance(names_key, str) or not names_key:
         raise RecipeError("options.names_key must name the list of labels", where=source.recipe.path)
     elif pointless := [name for name in ("ignore", "offset", "other") if name in source.ids]:
-        raise RecipeError(f"ids.{pointless[0]} and options.names_key exclude each other", where=source.recipe.path)
+        raise RecipeError(f"ids.{pointless[0]} and options.names_key can't both be given", where=source.recipe.path)
     else:
         _classes(source)
     return pair(source, "masks")

@@ -58,7 +58,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 
     for listed, entries in with_entries(scratch, "annotations"):
         if len(entries) > 1:
-            raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is another one's too")
+            raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is not unique")
         number, mask, segments = entries[0] if entries else (0, None, [])
         if unknown := [category for _, category, _ in segments if category not in classes]:
             raise _malformed(path, number, f"the file lists no category {unknown[0]!r}")

@@ -41,7 +41,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         def add_video(record: Record) -> None:
             video = native_id(record, "id")
             if video in videos:
-                raise ValueError(f"its id {video!r} is another one's too")
+                raise ValueError(f"its id {video!r} is not unique")
             videos.add(video)
             for frame, name in list(enumerate(record["file_names"]))[::every]:
                 frames({**record, "id": f"{video}/{frame}", "file_name": name})

@@ -79,9 +79,7 @@ class Images:
         except sqlite3.IntegrityError:
             query = "SELECT id, max(rowid) AS last FROM listed GROUP BY id HAVING count(*) > 1 ORDER BY last"
             number, row = self._scratch.execute(query).fetchone()
-            raise LayoutError(
-                f"images {row} is malformed (its id {number!r} is another one's too)", where=where
-            ) from None
+            raise LayoutError(f"images {row} is malformed (its id {number!r} is not unique)", where=where) from None
         self._scratch.execute("DROP TABLE listed")
 
 

@@ -97,7 +97,7 @@ class _Json:
             else:
                 self.value()
         if self._next():
-            raise ValueError("something follows the end")
+            raise ValueError("there is more after its end")
 
     def records(self) -> Iterator[Any]:
         """The values of the list that begins here."""
@@ -187,7 +187,7 @@ class NameById:
     def __call__(self, record: Record) -> None:
         number = native_id(record, "id")
         if number in self.names:
-            raise ValueError(f"its id {number!r} is another one's too")
+            raise ValueError(f"its id {number!r} is not unique")
         if len(self.names) == self._MAX:
             raise ValueError(f"there are more than {self._MAX}")
         self.names[number] = str(record["name"])

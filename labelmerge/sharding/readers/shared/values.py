@@ -85,7 +85,7 @@ def _by_number(source: Source) -> npt.NDArray[np.int32]:
     ids, space, where = source.ids, source.space, source.recipe.path
     table = _empty(source)
     if "map" in ids and "offset" in ids:
-        raise RecipeError("ids.map and ids.offset exclude each other", where=where)
+        raise RecipeError("ids.map and ids.offset can't both be given", where=where)
     if "map" in ids:
         for value, target in ids["map"].items():
             table[_value(value, source)] = class_index(space, target, where)
@@ -114,7 +114,7 @@ def _value(value: object, source: Source) -> int:
 def _by_name(source: Source) -> npt.NDArray[np.int32]:
     ids, space, where = source.ids, source.space, source.recipe.path
     if "offset" in ids:
-        raise RecipeError("ids.offset and layout.class_names exclude each other", where=where)
+        raise RecipeError("ids.offset and layout.class_names can't both be given", where=where)
     meanings = dict(zip(map(folded, space.names), space.indices, strict=True))
     for name, target in ids.get("map", {}).items():
         meanings[folded(name)] = class_index(space, target, where)
