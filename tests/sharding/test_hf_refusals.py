@@ -55,7 +55,7 @@ def test_columns_that_are_not_there(layout: str, kind: str, more: str, message: 
             'images = "*.parquet"\nhub = "a/b"\nmask_column = "m"',
             "mask",
             "",
-            "layout.hub and layout.images can't both be given",
+            "hub and layout.images can't both be given",
         ),
         (
             'images = "*.parquet"\nconfig = "a"\nmask_column = "m"',

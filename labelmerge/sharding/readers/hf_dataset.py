@@ -219,9 +219,7 @@ def _columns(source: Source) -> _Columns:
         if key in layout and not isinstance(layout[key], str):
             raise RecipeError(f"layout.{key} must be the name of a column", where=where)
         if key in layout and key not in ("image_column", *needed):
-            raise RecipeError(
-                f"layout.{key} does not go with the annotation type {source.recipe.annotation_type}", where=where
-            )
+            raise RecipeError(f"layout.{key} does not go with {source.recipe.annotation_type} annotations", where=where)
         if key in needed and key not in layout:
             raise RecipeError(f"layout.{key} is missing", where=where)
     return _Columns(layout.get("image_column", "image"), *(layout.get(key, "") for key in _COLUMNS[1:]))
