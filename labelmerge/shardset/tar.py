@@ -8,6 +8,8 @@ is believed unchecked.
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
 import sys
 import tarfile
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -40,6 +42,10 @@ _KINDS = {
     tarfile.FIFOTYPE: "a pipe",
 }
 _MAX_SHOWN = 80
+_MEMBER_NAME = re.compile(r"[^./\\:]+\.[^/\\:]+")
+# All of a header but its checksum, which is as if there were blanks.
+_SUMMED = struct.Struct("148s8x356s")
+_BLANKS = 8 * ord(" ")
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -256,16 +262,16 @@ def _ours(block: bytes) -> tuple[str, int] | None:
     if not (size.isdigit() and checksum.isdigit() and name.isascii()):
         return None
     try:
-        if int(checksum, 8) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
+        before, after = _SUMMED.unpack(block)
+        if int(checksum, 8) != sum(before.rstrip(b"\0")) + sum(after.rstrip(b"\0")) + _BLANKS:
             return None
         return name.decode(), int(size, 8)
-    except ValueError:  # an 8 or a 9
+    except (ValueError, struct.error):  # an 8 or a 9; half a header
         return None
 
 
 def _is_member_name(name: str) -> bool:
-    key, _, member = name.partition(".")
-    return bool(key and member) and name.isprintable() and not set(name) & set("/\\:")
+    return _MEMBER_NAME.fullmatch(name) is not None and name.isprintable()
 
 
 def shown(value: object) -> str:

@@ -113,8 +113,9 @@ def test_shards_that_tarfile_wrote_are_read_too(tmp_path: Path, form: int) -> No
         (lambda data: data[:124] + b"99999999999" + data[135:], "is not a whole tar (bad checksum at byte 0)"),
         (lambda data: data.replace(b"x-000000002", b"../../etc-2")[:], "bad checksum"),
         (lambda data: b"", "is not a whole tar (empty header at byte 0)"),
+        (lambda data: data[:400], "is not a whole tar (truncated header at byte 0)"),
     ],
-    ids=["no-tar", "damaged", "cut", "size", "size-digits", "name", "empty"],
+    ids=["no-tar", "damaged", "cut", "size", "size-digits", "name", "empty", "half-a-header"],
 )
 def test_damage_is_reported_and_never_indexed(tmp_path: Path, change: object, what: str) -> None:
     assert callable(change)
