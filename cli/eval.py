@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from labelmerge.catalog import load_recipe
 from labelmerge.errors import UsageError
 
 from . import options
@@ -54,6 +55,7 @@ def command(
     roots: tuple[Path, ...],
     bank: Path | None,
     out: Path,
+    split: str | None,
     per_class: bool,
     as_json: bool,
     **chosen: Any,
@@ -75,13 +77,15 @@ def command(
         raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")
     from labelmerge.evaluate.evaluate import evaluate
     from labelmerge.processes import is_first
+    from labelmerge.sharding.raw import open_raw
 
     results = evaluate(
         checkpoint,
         shards,
         bank,
         out,
-        datasets=list(zip(names, roots, strict=True)),
+        datasets=[open_raw(load_recipe(name), root, split) for name, root in zip(names, roots, strict=True)],
+        split=split,
         views=options.chosen_views(chosen),
         track=options.track,
         **{name: value for name, value in chosen.items() if value is not None},

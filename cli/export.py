@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from labelmerge.text import some
+
 from . import options
 
 _MAX_THINGS_SHOWN = 8
@@ -52,10 +54,10 @@ def command(folder: Path, format: str, out: Path, no_images: bool, things: Path 
 def _text(report: Any) -> str:
     lines = []
     if report.guessed:
-        shown = ", ".join(report.things[:_MAX_THINGS_SHOWN]) + (", …" if len(report.things) > _MAX_THINGS_SHOWN else "")
+        shown = some(report.things, _MAX_THINGS_SHOWN) or "none"
         classes = options.counted(len(report.things), "class", "classes")
         has, kind = ("has", "is a thing") if len(report.things) == 1 else ("have", "are things")
-        lines.append(f"{classes} {has} several segments in an image, so {kind}: {shown or 'none'}")
+        lines.append(f"{classes} {has} several segments in an image, so {kind}: {shown}")
     annotations = options.counted(report.annotations, "segment" if report.format == "coco-panoptic" else "annotation")
     categories = options.counted(report.categories, "category", "categories")
     counts = f"{annotations} of {options.counted(report.images, 'image')}, {categories}"

@@ -56,7 +56,7 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     type=click.Choice(["jpg", "png"]),
     help="By default JPEG where all images are JPEG and keep their size, else PNG, which loses nothing.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEGs that have to be encoded anew. [95]")
+@click.option("--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEGs that must be encoded again. [95]")
 @click.option(
     "--mapping",
     type=options.existing_file,

@@ -65,7 +65,7 @@ def _overlap(overlap: Any) -> str:
 
 
 def _finish(folders: tuple[Path, ...], as_json: bool) -> None:
-    from labelmerge.inspect.verify import finish_all
+    from labelmerge.sharding.finish import finish_all
 
     report = finish_all(folders, options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.unfinished]

@@ -48,13 +48,23 @@ def test_every_data_file_is_covered_by_package_data() -> None:
 
 
 def test_only_labelmerge_stands_at_the_top_of_site_packages() -> None:
-    tops = {path.parts[0] for path in files("labelmerge") or []}
+    tops = {path.parts[0] for path in files(_PROJECT["project"]["name"]) or []}
     tops = {top for top in tops if not top.startswith("__editable__") and not top.endswith(".dist-info")}
     assert tops - {"..", "__pycache__"} <= {"labelmerge"}
 
 
 def test_versions_agree() -> None:
-    assert version("labelmerge") == labelmerge.__version__ == _PROJECT["project"]["version"]
+    assert version(_PROJECT["project"]["name"]) == labelmerge.__version__ == _PROJECT["project"]["version"]
+
+
+def test_no_text_advises_to_install_another_projects_package() -> None:
+    """On PyPI, `labelmerge` is somebody else's."""
+    texts = [path for pattern in ("**/*.py", "**/*.md", "**/*.toml", "Makefile") for path in _ROOT.glob(pattern)]
+    assert len(texts) > 100
+    for path in texts:
+        if ".venv" not in path.parts and path.resolve() != Path(__file__).resolve():
+            found = re.findall(r"pip3? install [^`\n]*?\blabelmerge\b(?!-seg|/)", path.read_text(encoding="utf-8"))
+            assert not found, path
 
 
 def test_the_library_never_imports_the_command_line() -> None:

@@ -21,7 +21,8 @@ from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
 from labelmerge.predict.overlays import overlay
 from labelmerge.progress import Track
-from labelmerge.shardset.shardset import Sample, ShardSet
+from labelmerge.shardset.sample import Sample
+from labelmerge.shardset.shardset import ShardSet
 
 Classes = npt.NDArray[np.int64]
 Cosines = npt.NDArray[np.float32]

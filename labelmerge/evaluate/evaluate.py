@@ -18,13 +18,14 @@ from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
 from labelmerge.evaluate.record import Results, SetResult
-from labelmerge.evaluate.sets import EvalSet, Picture, open_sets
+from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.files import output_faults
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
+from labelmerge.shardset.samples import LabelledImage, Samples
 from labelmerge.tasks.semantic import Semantic, SemanticCounts, harmonic_mean
 from labelmerge.tasks.task import Task
 
@@ -41,7 +42,7 @@ def evaluate(
     bank: Path | None,
     out: Path,
     *,
-    datasets: Sequence[tuple[str, Path]] = (),
+    datasets: Sequence[Samples] = (),
     views: Views = _AS_TRAINED,
     split: str | None = None,
     device: str | None = None,
@@ -62,7 +63,7 @@ def evaluate(
         bank: holds the labels of these datasets; made by the encoder that the checkpoint was trained with. None: the
             one that the checkpoint carries.
         out: results.json; the confusion matrices go beside it, as ``<stem>.confusion.npz`` and one picture each.
-        datasets: names or recipes of datasets, and the folders that they were unpacked into.
+        datasets: other splits, already open: `labelmerge.sharding.raw.open_raw` opens a dataset as it was unpacked.
         views: how images are shown to the model.
         split: which split of a dataset to take; by default `val`, where there is none `test`, then `train`. A split
             folder that is given itself is always taken.
@@ -216,11 +217,11 @@ def _measure(
     )
 
 
-def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Callable[[], Picture]]]:
+def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Callable[[], LabelledImage]]]:
     """Each number with a function that returns its sample, or raises: a thread reads on while the model works."""
     with ThreadPoolExecutor(1) as reader:
         remaining = iter(numbers)
-        waiting: list[tuple[int, Future[Picture]]] = []
+        waiting: list[tuple[int, Future[LabelledImage]]] = []
         try:
             while True:
                 waiting += [(n, reader.submit(data.read, n)) for n in islice(remaining, _AHEAD - len(waiting))]
@@ -233,7 +234,7 @@ def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Ca
                 future.cancel()
 
 
-def _count(task: Task[SemanticCounts], predictor: Predictor, picture: Picture) -> SemanticCounts:
+def _count(task: Task[SemanticCounts], predictor: Predictor, picture: LabelledImage) -> SemanticCounts:
     """Segment one image and count what is right and wrong. Raises SampleError."""
     try:
         ask = predictor.classes if task.asks == "classes" else predictor.segments
@@ -280,7 +281,7 @@ def _command(
     shards: Sequence[Path],
     bank: Path | None,
     out: Path,
-    datasets: Sequence[tuple[str, Path]],
+    datasets: Sequence[Samples],
     views: Views,
     split: str | None,
     limit: int | None,
@@ -288,8 +289,8 @@ def _command(
     """The command that does it again."""
     words: list[object] = ["labelmerge", "eval", "--checkpoint", checkpoint]
     words += ["--shards", *shards] if shards else []
-    for dataset, root in datasets:
-        words += ["--dataset", dataset, "--root", root]
+    for data in datasets:
+        words += ["--dataset", data.source["recipe"], "--root", data.source["root"]]
     words += ["--bank", bank] if bank is not None else []
     words += ["--out", out, "--short-edge", views.short_edge or 0, "--scales", ",".join(f"{s:g}" for s in views.scales)]
     words += ["--flip"] if views.flip else []

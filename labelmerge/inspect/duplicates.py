@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, groupby
@@ -120,8 +120,3 @@ def _kind(first: Images, second: Images) -> str:
     if first is second:
         return WITHIN
     return LEAK if first.trained_on and not second.trained_on else SHARED
-
-
-def count_kinds(overlaps: Sequence[Overlap]) -> Counter[str]:
-    """Images by kind of overlap."""
-    return sum((Counter({overlap.kind: overlap.images}) for overlap in overlaps), Counter())

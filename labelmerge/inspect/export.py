@@ -8,34 +8,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from labelmerge.errors import SampleError, ShardError, UsageError, did_you_mean
+from labelmerge.errors import ShardError, UsageError, did_you_mean
 from labelmerge.files import atomic_folder
-from labelmerge.inspect.schema import parse
-from labelmerge.inspect.verify import find_splits
+from labelmerge.inspect.samples import Array, ExportSample, ExportSplit, Record, faults, member_pixels, open_splits
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
-from labelmerge.sharding.pictures.images import decode, png_bytes
-from labelmerge.shardset.manifest import MANIFEST, read_manifest, recipe_keys
-from labelmerge.shardset.tar import read_samples
+from labelmerge.shardset.manifest import recipe_keys
+from labelmerge.shardset.pixels import png_bytes
 
 PANOPTIC, INSTANCES = "coco-panoptic", "coco-instances"
 FORMATS = (PANOPTIC, INSTANCES)
-
-# Readers of annotations that know no stuff.
-_ONLY_OBJECTS = ("coco_instances", "video_instances")
-
-Array = npt.NDArray[Any]
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ def export(
     without a label are 0. Instances: the things among the segments, as RLE; or else the boxes.
 
     Category ids are the dataset's own where the segments carry one for each class that occurs; then other classes,
-    whose ids nobody knows, are no categories. Else they are class index + 1.
+    whose ids are not known, are not categories. Else they are class index + 1.
 
     Args:
         folder: a split, or a dataset.
@@ -103,7 +93,7 @@ def export(
     """
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", fix=did_you_mean(format, FORMATS))
-    splits = _splits(folder)
+    splits = open_splits(folder)
     for split in splits:
         _refuse_format(split, format)
     seen = _look(splits)
@@ -151,111 +141,7 @@ def export(
 # --- shards in --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Sample:
-    key: str
-    number: int
-    meta: Record
-    members: Mapping[str, bytes]
-    where: str
-
-
-@dataclass(frozen=True)
-class _Split:
-    folder: Path
-    manifest: Mapping[str, Any]
-    space: LabelSpace
-
-    @property
-    def name(self) -> str:
-        return str(self.manifest["split"])
-
-    @property
-    def dataset(self) -> str:
-        return str(self.manifest["dataset"])
-
-    @property
-    def samples(self) -> int:
-        return int(self.manifest["counts"]["written"])
-
-    @property
-    def has_segments(self) -> bool:
-        return "instances.png" in self.manifest["members"]
-
-    @property
-    def things(self) -> list[Any] | None:
-        """The names or indices of the classes that are things, as far as the recipe tells; None where it does not."""
-        recipe = recipe_keys(self.manifest)
-        try:
-            variants = [one for one in recipe.get("variants", []) if one["name"] == self.manifest["variant"]]
-            recipe |= variants[0] if variants else {}
-            if recipe["reader"] in _ONLY_OBJECTS:
-                return list(self.space.indices)
-            things = recipe.get("options", {}).get("things")
-            return None if things is None else list(things)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ShardError(f"its recipe is malformed ({error!r})", where=self.folder / MANIFEST) from error
-
-    @cached_property
-    def image(self) -> str:
-        """The name of the image member, which is also its suffix."""
-        return "jpg" if "jpg" in self.manifest["members"] else "png"
-
-    def read(self, *members: str) -> Iterator[_Sample]:
-        """The samples, with these members and the JSON parsed. Raises ShardError."""
-        for entry in self.manifest["shards"]:
-            path = self.folder / entry["name"]
-
-            def damaged(key: str, what: str, path: Path = path) -> NoReturn:
-                raise ShardError(
-                    what, where=f"{path}:{key}" if key else path, fix="`labelmerge verify` shows all faults"
-                )
-
-            if not path.is_file():
-                damaged("", "is missing")
-            try:
-                yield from self._samples(path, members, damaged)
-            except OSError as error:
-                damaged("", f"can't be read ({error.strerror})")
-
-    def _samples(
-        self, path: Path, members: tuple[str, ...], damaged: Callable[[str, str], NoReturn]
-    ) -> Iterator[_Sample]:
-        for key, found in read_samples(path, damaged, ("json", *members)):
-            if missing := [name for name in ("json", *members) if name not in found]:
-                damaged(key, f"members missing: {', '.join(missing)}")
-            digits = key.removeprefix(f"{self.dataset}-{self.name}-")
-            if not digits.isdecimal():
-                damaged(key, "the key is none of this split")
-            try:
-                meta = parse(found["json"])
-            except ValueError as error:
-                damaged(key, str(error))
-            yield _Sample(key, int(digits), meta, found, f"{path}:{key}")
-
-
-def _splits(folder: Path) -> list[_Split]:
-    splits = [_Split(path, *read_manifest(path)) for path in find_splits([folder])]
-    first = splits[0]
-    for split in splits[1:]:
-        if split.dataset != first.dataset:
-            raise ShardError(
-                f"holds several datasets ({first.dataset}, {split.dataset}, …)",
-                where=folder,
-                fix="Export one at a time",
-            )
-        if split.space.hash != first.space.hash or split.has_segments != first.has_segments:
-            raise ShardError(
-                f"its splits {first.name} and {split.name} differ in their classes or members",
-                where=folder,
-                fix="Export one at a time",
-            )
-    if twice := [name for name, count in Counter(split.name for split in splits).items() if count > 1]:
-        raise ShardError(f"holds the {twice[0]} split several times", where=folder, fix="Export one at a time")
-    return splits
-
-
-def _refuse_format(split: _Split, format: str) -> None:
+def _refuse_format(split: ExportSplit, format: str) -> None:
     if format == PANOPTIC and "mask.png" not in split.manifest["members"]:
         raise ShardError("has boxes, but no masks", where=split.folder, fix=f"Use --format {INSTANCES}")
     boxes = split.manifest["annotation_type"] == "box" or split.manifest["class_boxes"]
@@ -273,12 +159,12 @@ class _Seen:
     ids: dict[int, int]
 
 
-def _look(splits: Sequence[_Split]) -> _Seen:
+def _look(splits: Sequence[ExportSplit]) -> _Seen:
     things: set[int] = set()
     pairs: set[tuple[int, int]] = set()
     for split in splits if splits[0].has_segments else ():
         for sample in split.read():
-            with _faults(sample):
+            with faults(sample):
                 segments = sample.meta["segments"]
                 per_class = Counter(segment["class_index"] for segment in segments)
                 things |= {index for index, count in per_class.items() if count > 1}
@@ -286,22 +172,6 @@ def _look(splits: Sequence[_Split]) -> _Seen:
                 pairs |= {(segment["class_index"], segment["category_id"]) for segment in segments}
     one_to_one = len({index for index, _ in pairs}) == len({number for _, number in pairs}) == len(pairs)
     return _Seen(things, dict(pairs) if one_to_one else {})
-
-
-class _faults:
-    """Turns what hostile or damaged content makes Python raise into a ShardError that names the sample."""
-
-    def __init__(self, sample: _Sample) -> None:
-        self._where = sample.where
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError, IndexError, OverflowError, SampleError)):
-            what = error.what if isinstance(error, SampleError) else repr(error)
-            raise ShardError(
-                f"is damaged ({what})", where=self._where, fix="`labelmerge verify` shows all faults"
-            ) from error
 
 
 def _indices(space: LabelSpace, names: Iterable[Any]) -> set[int]:
@@ -312,7 +182,7 @@ def _indices(space: LabelSpace, names: Iterable[Any]) -> set[int]:
     return {name if name in space else space.indices[space.names.index(name)] for name in names}
 
 
-def _category_ids(splits: Sequence[_Split], native: Mapping[int, int]) -> Mapping[int, int]:
+def _category_ids(splits: Sequence[ExportSplit], native: Mapping[int, int]) -> Mapping[int, int]:
     """Category id by class index: the dataset's own for all classes that there are, or index + 1."""
     occurring = {int(index) for split in splits for index, count in split.manifest["class_pixels"].items() if count}
     return native if native and occurring <= native.keys() else {index: index + 1 for index in splits[0].space.indices}
@@ -322,7 +192,7 @@ def _category_ids(splits: Sequence[_Split], native: Mapping[int, int]) -> Mappin
 
 
 def _written(
-    splits: Sequence[_Split],
+    splits: Sequence[ExportSplit],
     format: str,
     into: Path,
     images: bool,
@@ -344,12 +214,12 @@ def _written(
             stream.write(f'{{"info": {_text(_info(split))}, "categories": {_text(categories)},\n"images": [')
             empty = True
             for sample in split.read():
-                with _faults(sample):
+                with faults(sample):
                     empty = _write_list(stream, [_image(split, sample)], empty)
             stream.write('],\n"annotations": [')
             empty = True
             for sample in split.read(*members, *((split.image,) if images else ())):
-                with _faults(sample):
+                with faults(sample):
                     if format == PANOPTIC:
                         annotation, picture = _panoptic(split, sample, ids)
                         (pictures / f"{sample.key}.png").write_bytes(picture)
@@ -369,7 +239,7 @@ def _written(
             stream.write("]}\n")
 
 
-def _info(split: _Split) -> Record:
+def _info(split: ExportSplit) -> Record:
     recipe = recipe_keys(split.manifest)
     return {
         "description": f"{recipe.get('title') or split.dataset}, {split.name} split, exported from labelmerge's shards",
@@ -378,7 +248,7 @@ def _info(split: _Split) -> Record:
     }
 
 
-def _image(split: _Split, sample: _Sample) -> Record:
+def _image(split: ExportSplit, sample: ExportSample) -> Record:
     return {
         "id": sample.number,
         "file_name": f"{sample.key}.{split.image}",
@@ -389,15 +259,15 @@ def _image(split: _Split, sample: _Sample) -> Record:
     }
 
 
-def _panoptic(split: _Split, sample: _Sample, ids: Mapping[int, int]) -> tuple[Record, bytes]:
+def _panoptic(split: ExportSplit, sample: ExportSample, ids: Mapping[int, int]) -> tuple[Record, bytes]:
     """The annotation of one image and its PNG."""
-    mask = _pixels(sample, "mask.png")
+    mask = member_pixels(sample, "mask.png")
     listed = {segment["id"]: segment for segment in sample.meta["segments"]}
     numbers = np.zeros_like(mask, dtype=np.uint32)
     if split.has_segments:
         known = np.zeros(1 << 16, dtype=np.uint32)
         known[list(listed)] = list(listed)
-        numbers = known[_pixels(sample, "instances.png")]
+        numbers = known[member_pixels(sample, "instances.png")]
     free = numbers == 0
     number_of = np.zeros(1 << 16, dtype=np.uint32)
     pixels = np.bincount(mask[free], minlength=1 << 16)
@@ -437,11 +307,11 @@ def _regions(numbers: Array) -> Iterator[tuple[int, int, list[int]]]:
             yield value, end - start, [x0, y0, x1 - x0 + 1, y1 - y0 + 1]
 
 
-def _segments(sample: _Sample, ids: Mapping[int, int]) -> Iterator[Record]:
+def _segments(sample: ExportSample, ids: Mapping[int, int]) -> Iterator[Record]:
     """The things of one image, as RLE."""
     from pycocotools import mask as rle
 
-    numbers = np.asfortranarray(_pixels(sample, "instances.png"))
+    numbers = np.asfortranarray(member_pixels(sample, "instances.png"))
     boxes = {value: (area, bbox) for value, area, bbox in _regions(numbers)}
     for segment in sample.meta["segments"]:
         if segment["class_index"] in ids:
@@ -456,7 +326,7 @@ def _segments(sample: _Sample, ids: Mapping[int, int]) -> Iterator[Record]:
             }
 
 
-def _boxes(sample: _Sample, ids: Mapping[int, int]) -> Iterator[Record]:
+def _boxes(sample: ExportSample, ids: Mapping[int, int]) -> Iterator[Record]:
     for box in sample.meta["boxes"]:
         x0, y0, x1, y1 = box["bbox"]
         yield {
@@ -467,13 +337,6 @@ def _boxes(sample: _Sample, ids: Mapping[int, int]) -> Iterator[Record]:
             "isfake": int(box["depiction"]),
             "isreflected": int(box["reflected"]),
         }
-
-
-def _pixels(sample: _Sample, member: str) -> Array:
-    pixels: Array = np.asarray(decode(sample.members[member], Path(member)))
-    if pixels.shape != (sample.meta["height"], sample.meta["width"]) or pixels.dtype.kind != "u":
-        raise ValueError(f"{member} is {pixels.dtype}{list(pixels.shape)}")
-    return pixels
 
 
 def _text(value: object) -> str:

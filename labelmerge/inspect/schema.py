@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
@@ -19,48 +18,12 @@ from PIL import Image
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
-from labelmerge.sharding.pictures.images import decode
-from labelmerge.sharding.pictures.runs import histogram
-from labelmerge.shardset.manifest import Types, wrong_types
+from labelmerge.shardset.manifest import wrong_types
+from labelmerge.shardset.meta import BOX_TYPES, SEGMENT_TYPES, parse
+from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.run_lengths import histogram
 from labelmerge.shardset.tar import shown
 
-LISTS = ("present", "boxes", "segments")
-"""The fields of a sample's JSON that are JSON texts themselves."""
-
-SAMPLE_TYPES: Types = {
-    "key": str,
-    "dataset": str,
-    "split": str,
-    "annotation_type": str,
-    "label_space": str,
-    "height": int,
-    "width": int,
-    "original_height": int,
-    "original_width": int,
-    "source": dict,
-    "present": str,
-    "boxes": str,
-    "segments": str,
-}
-SOURCE_TYPES: Types = {"path": str, "native_id": str, "sha256": str}
-BOX_TYPES: Types = {
-    "bbox": list,
-    "class_index": int,
-    "iscrowd": bool,
-    "group_of": bool,
-    "depiction": bool,
-    "reflected": bool,
-    "area": (int, float),
-    "native_id": str,
-}
-SEGMENT_TYPES: Types = {
-    "id": int,
-    "class_index": int,
-    "category_id": int,
-    "iscrowd": bool,
-    "area": int,
-    "native_id": str,
-}
 _FORMATS = {"jpg": "JPEG", "png": "PNG"}
 _MASK_MODES = ("L", "I;16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +44,7 @@ class Expected:
     space: LabelSpace
 
     def number(self, key: str) -> int | None:
-        """The number in a sample's key; None where it is no key of this split."""
+        """The number in a sample's key; None where it is not a key of this split."""
         head = f"{self.dataset}-{self.split}-"
         digits = key.removeprefix(head)
         return int(digits) if key.startswith(head) and re.fullmatch("[0-9]{9}", digits) else None
@@ -173,27 +136,9 @@ def check_sample(
     if meta["present"] != sorted(present):
         yield f"json: present is {shown(meta['present'])}, but the annotation has {shown(sorted(present))}"
     if not _SHA256.fullmatch(meta["source"]["sha256"]):
-        yield "json: source: sha256 is no SHA-256"
+        yield "json: source: sha256 is not a SHA-256"
         return None
     return str(meta["source"]["sha256"])
-
-
-def parse(data: bytes) -> dict[str, Any]:
-    """A sample's JSON, the lists in it parsed; raises ValueError where a field is missing or of another type."""
-    try:
-        meta = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"json can't be read ({error})") from error
-    if wrong := wrong_types(meta, SAMPLE_TYPES) or wrong_types(meta["source"], SOURCE_TYPES):
-        raise ValueError(f"json: {wrong}")
-    for name in LISTS:
-        try:
-            meta[name] = json.loads(meta[name])
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"json: {name} is no JSON text ({error})") from error
-        if not isinstance(meta[name], list):
-            raise ValueError(f"json: {name} is no list")
-    return dict(meta)
 
 
 def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, None, Array | None]:
@@ -215,10 +160,10 @@ def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, No
         yield f"{name} is {image.width}x{image.height}, but the json says {size[1]}x{size[0]}"
         return None
     if name not in _FORMATS and image.mode not in _MASK_MODES:
-        yield f"{name} is no single-channel 8- or 16-bit PNG (mode {image.mode})"
+        yield f"{name} is not a single-channel 8- or 16-bit PNG (mode {image.mode})"
         return None
     try:
-        return np.asarray(decode(data, Path(name)))
+        return np.asarray(decode_whole(data, Path(name)))
     except SampleError as error:
         yield f"{name} {error.what}"
         return None
@@ -235,7 +180,7 @@ def _check_boxes(meta: Mapping[str, Any], space: LabelSpace, counts: Counts) -> 
             continue
         x0, y0, x1, y1 = corners
         if not (-_BORDER <= x0 < x1 <= meta["width"] + _BORDER and -_BORDER <= y0 < y1 <= meta["height"] + _BORDER):
-            yield f"json: boxes[{number}]: {shown(corners)} is no box inside the image"
+            yield f"json: boxes[{number}]: {shown(corners)} is not a box inside the image"
         if box["class_index"] not in space:
             yield f"json: boxes[{number}]: class {box['class_index']} is not in the label space"
         else:
@@ -269,7 +214,7 @@ def _check_embeddings(data: bytes, boxes: int, counts: Counts) -> Iterator[str]:
             raise ValueError("not version 1.0 of the format")
         shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # NumPy evaluates the header as Python
-        yield f"{name} is no NumPy file ({shown(str(error))})"
+        yield f"{name} is not a NumPy file ({shown(str(error))})"
         return
     if dtype != np.dtype("<f2") or columns_first or len(shape) != 2:
         yield f"{name} is {dtype}{list(shape)}, not float16 [boxes, D]"

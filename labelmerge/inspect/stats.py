@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.errors import ShardError
-from labelmerge.inspect.verify import find_splits
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
+from labelmerge.shardset.splits import find_splits
 from labelmerge.text import aligned
 
 # What differs from one file to the next in a reason for skipping: paths and numbers.
@@ -26,7 +26,7 @@ class SplitStats:
     Attributes:
         folder, dataset, split, annotation_type, role: which, and what it is for.
         samples, shards, bytes: what there is.
-        skipped: how many candidates were skipped, by reason; paths and numbers in reasons are replaced by "…".
+        skipped: how many images were skipped, by reason; paths and numbers in reasons are replaced by "…".
         notes: what else was odd, counted.
         pixels: of all images.
         smallest, largest: extremes of (height, width), one by one.
@@ -112,7 +112,7 @@ def stats(folders: Sequence[Path]) -> tuple[list[SplitStats], list[Path]]:
         ShardError: there are no shards, or a manifest is damaged.
     """
     finished, unfinished = [], []
-    for folder in find_splits(folders):
+    for folder in find_splits(folders, unfinished=True):
         if (folder / MANIFEST).is_file():
             finished.append(_of(folder))
         else:

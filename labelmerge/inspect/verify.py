@@ -8,20 +8,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from labelmerge.errors import LayoutError, ShardError, UsageError
+from labelmerge.errors import ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.inspect.duplicates import Found, Images, Overlap
 from labelmerge.inspect.schema import Counts, Expected, check_sample
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
-from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, read_manifest, role
+from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
+from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
 from labelmerge.workers import interrupts_held_back, stopping, worker_pool
-
-if TYPE_CHECKING:
-    from labelmerge.sharding.shard import ShardReport
 
 _MAX_PROBLEMS_PER_SHARD = 100
 
@@ -48,24 +46,6 @@ class VerifyReport:
         return asdict(self)
 
 
-def find_splits(folders: Sequence[Path]) -> list[Path]:
-    """The folders with a manifest, or an unfinished one, at or below `folders`; sorted, each once.
-
-    Raises:
-        ShardError: one of `folders` doesn't exist or has no shards in it.
-    """
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise ShardError("no such folder", where=folder)
-        here = {path.parent for name in (MANIFEST, UNFINISHED, "*.tar") for path in folder.rglob(name)}
-        if not here:
-            raise ShardError("no shards here", where=folder, fix="Give a folder that `labelmerge shard` wrote")
-        for split in here:
-            found.setdefault(split.resolve(), split)
-    return sorted(found.values())
-
-
 def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track) -> VerifyReport:
     """Check every shard under `folders` against its manifest and every sample against the schema.
 
@@ -80,7 +60,7 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
     """
     if workers < 1:
         raise UsageError(f"workers is {workers}: it must be 1 or more")
-    folders = find_splits(folders)
+    folders = find_splits(folders, unfinished=True)
     problems: list[Problem] = []
     splits: list[_Split] = []
     tasks: list[_Task] = []
@@ -139,7 +119,7 @@ class _Split:
         self._complete = self._complete and checked.complete
         if checked.first is not None and checked.last is not None:
             if checked.first <= self._last:
-                yield Problem(str(path), "its samples do not come after those of the shard before")
+                yield Problem(str(path), "its samples do not follow those of the shard before")
             self._last = max(self._last, checked.last)
 
     def check(self) -> Iterator[str]:
@@ -233,7 +213,7 @@ def _check_shard(task: _Task, stopped: Callable[[], bool] = lambda: False) -> _C
         if path.stat().st_size != entry["bytes"]:
             checked.report("", f"has {path.stat().st_size} bytes, but the manifest says {entry['bytes']}")
         elif sha256_file(path) != entry["sha256"]:
-            checked.report("", "its content is not what the manifest's sha256 says")
+            checked.report("", "its content does not match the manifest's sha256")
         for key, members in read_samples(path, checked.report):
             if stopped():
                 raise _Stopped
@@ -258,7 +238,7 @@ def _check(key: str, members: dict[str, bytes], expected: Expected, checked: _Ch
             break
     number = expected.number(key)
     if number is None:
-        checked.report(key, "the key is none of this split")
+        checked.report(key, "the key does not belong to this split")
         return
     if checked.last is not None and number <= checked.last:
         checked.report(key, "the key occurs twice, or samples are out of order")
@@ -285,53 +265,3 @@ def _run(tasks: Sequence[_Task], workers: int) -> Generator[_Checked, None, None
 
 def _work(task: _Task) -> _Checked:
     return _check_shard(task, stopping)
-
-
-# --- finishing --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FinishReport:
-    """What `finish_all` did.
-
-    Attributes:
-        finished: the splits that have a manifest now, and had none before.
-        unfinished: the splits that can't be finished yet, and why.
-        already: how many splits were finished before.
-    """
-
-    finished: tuple[ShardReport, ...]
-    unfinished: tuple[Problem, ...]
-    already: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "finished": [report.to_json() for report in self.finished],
-            "unfinished": [asdict(problem) for problem in self.unfinished],
-            "already": self.already,
-        }
-
-
-def finish_all(folders: Sequence[Path], track: Track = no_track) -> FinishReport:
-    """Make the manifest of every split under `folders` that has none, from what its parts have recorded.
-
-    Args:
-        folders: splits, datasets, or folders of datasets.
-        track: progress over splits.
-
-    Raises:
-        ShardError: there are no shards at all. Splits whose parts aren't all done are in the report.
-        OutputError: no space, no permission; a process is still writing there.
-    """
-    from labelmerge.sharding.shard import finish
-
-    splits = find_splits(folders)
-    todo = [folder for folder in splits if (folder / UNFINISHED).is_dir() or not (folder / MANIFEST).is_file()]
-    finished, unfinished = [], []
-    for folder in track(todo, "finishing splits", len(todo)):
-        try:
-            finished.append(finish(folder))
-        except (ShardError, LayoutError) as error:
-            what = f"{error.what}. {error.fix}" if error.fix else error.what
-            unfinished.append(Problem(str(error.where or folder), what))
-    return FinishReport(tuple(finished), tuple(unfinished), len(splits) - len(todo))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.shardset import Encoded, ShardSet
+from labelmerge.shardset.sample import Encoded
+from labelmerge.shardset.shardset import ShardSet
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from labelmerge.loading.batch import Batch, Segments, empty
 from labelmerge.loading.datasets import DatasetShards
 from labelmerge.loading.workers import made_ahead
 from labelmerge.memory import keep_memory
-from labelmerge.shardset import shardset
-from labelmerge.shardset.shardset import NO_BOXES, Boxes, Decoded, Encoded
+from labelmerge.shardset.sample import NO_BOXES, Boxes, Decoded, Encoded
+from labelmerge.shardset.sample import Segments as SampleSegments
 
 # How many neighbours are tried in place of a corrupt sample before the shards as a whole are called corrupt.
 _REPLACEMENTS = 64
@@ -283,7 +283,7 @@ class Mixture:
             labelled=source.annotation_type != "image",
         )
 
-    def _segments(self, dataset: int, known: shardset.Segments | None, view: View) -> Segments | None:
+    def _segments(self, dataset: int, known: SampleSegments | None, view: View) -> Segments | None:
         """What of a sample's segments is left in a view."""
         if known is None or view.instances is None:
             return None
@@ -334,7 +334,7 @@ class _Read:
     key: str
     picture: Encoded | Decoded
     boxes: Boxes
-    segments: shardset.Segments | None
+    segments: SampleSegments | None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -51,6 +54,12 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of which labels may stand for which columns, 64 hexadecimal digits."""
+        sets = [[*key, np.flatnonzero(own).tolist()] for key, own in zip(self.labels, self.positive, strict=True)]
+        return hashlib.sha256(json.dumps(sets).encode()).hexdigest()
 
 
 def build_columns(

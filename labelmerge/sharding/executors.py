@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -13,16 +11,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
 from labelmerge.files import atomic_file
 from labelmerge.memory import keep_memory
-from labelmerge.sharding.make import Made, Tally, make_sample
+from labelmerge.sharding.make import MadeSample, Tally, make_sample
 from labelmerge.sharding.plan import Options, Task
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.source import Source
 from labelmerge.sharding.teacher import Waiting, load_teacher
+from labelmerge.shardset.tar import ShardWriter, Writable
 from labelmerge.workers import interrupts_held_back, stopping, worker_pool
 
 
@@ -43,8 +42,8 @@ class Job:
 
 
 @dataclass
-class Shard:
-    """What became of one task; `samples` may be 0, and then there is no file.
+class ShardRecord:
+    """What became of one task. Where `samples` is 0 there is no file.
 
     Attributes:
         number, name: the task's number and the file's name.
@@ -71,7 +70,7 @@ class Shard:
         return dict(vars(self))
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Shard:
+    def from_json(cls, data: dict[str, Any]) -> ShardRecord:
         """The inverse of `to_json`, after a trip through a JSON file (where all keys are strings)."""
         pixels, boxes = (
             Counter({int(k): v for k, v in data[name].items()}) for name in ("class_pixels", "class_boxes")
@@ -82,15 +81,18 @@ class Shard:
 EXECUTORS = ("local", "ray")
 
 
-def run(job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "local") -> Iterator[Shard | None]:
-    """Make shards. Yields None for every candidate that is done with, and each shard when it is in place.
+def make_shards(
+    job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "local"
+) -> Iterator[ShardRecord | None]:
+    """Make shards. Yields None after every item, and the record of each shard when it is in place.
 
     Args:
         job: what to make.
         tasks: taken one by one, only as fast as they are worked off.
         workers: how many at a time. None: with Ray as many as the cluster has CPUs, else 1.
         executor: ``local``: processes of this machine (1: this one); ``ray``: the cluster that `RAY_ADDRESS` names, or
-            else one that is started here for the run. All its machines must see the dataset and the shards' folder.
+            else one that is started here and ended afterwards. All its machines must see the dataset and the folder
+            of the shards.
 
     Raises:
         OutputError: a shard can't be written.
@@ -108,19 +110,18 @@ def run(job: Job, tasks: Iterable[Task], workers: int | None, executor: str = "l
         yield from _run_pool(job, tasks, workers)
 
 
-def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
-    """Make one shard; yields after every candidate."""
+def make_shard(job: Job, task: Task) -> Generator[None, None, ShardRecord]:
+    """Make one shard; yields after every item, and returns the record of the shard."""
     keep_memory()
     dataset, split = job.source.recipe.name, job.source.split
-    shard = Shard(task.number, f"{dataset}-{split}-{task.number:06d}.tar")
+    shard = ShardRecord(task.number, f"{dataset}-{split}-{task.number:06d}.tar")
     tally = Tally(shard.class_pixels, shard.class_boxes, notes=shard.notes)
     teacher = None if job.options.box_teacher is None else load_teacher(job.options.box_teacher, job.device)
-    target: AbstractContextManager[_Writable] = (
+    target: AbstractContextManager[Writable] = (
         nullcontext(_Nowhere()) if job.folder is None else atomic_file(job.folder / shard.name)
     )
     try:
-        with target as stream:
-            hashing = _Hashing(stream)
+        with target as stream, ShardWriter(stream) as writer:
             waiting = Waiting(teacher)
             for number, item in task.items:
                 key = f"{dataset}-{split}-{number:09d}"
@@ -130,19 +131,23 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, Shard]:
                     _refuse_if_gone(job.source, error)
                     shard.skipped.append({"path": item.path, "reason": _reason(error, job.source.root, item.path)})
                 else:
-                    _write(hashing, waiting.add(sample))
+                    _write(writer, waiting.add(sample))
                     shard.samples += 1
                 yield
             if shard.samples == 0:
                 raise _Empty
-            _write(hashing, waiting.rest())
-            hashing.write(bytes(2 * tarfile.BLOCKSIZE))  # two empty blocks end a tar, and zeros fill its last record
-            hashing.write(bytes(-hashing.bytes % tarfile.RECORDSIZE))
+            _write(writer, waiting.rest())
+            writer.close()
+            shard.bytes, shard.sha256 = writer.bytes, writer.sha256
     except _Empty:
         return shard
-    shard.bytes, shard.sha256 = hashing.bytes, hashing.digest.hexdigest()
     shard.ignored_pixels, shard.sizes, shard.sources = tally.ignored_pixels, tally.sizes.to_json(), tally.sources
     return shard
+
+
+def _write(writer: ShardWriter, samples: Iterable[MadeSample]) -> None:
+    for sample in samples:
+        writer.write(sample.key, sample.members)
 
 
 class _Empty(Exception):
@@ -150,13 +155,13 @@ class _Empty(Exception):
 
 
 def _refuse_if_gone(source: Source, error: SampleError) -> None:
-    """Raises LayoutError where not one file is gone, but its whole folder: a disk that was pulled out, a network share
-    that went away. All that follows would be skipped, and the run look finished."""
+    """Raises LayoutError where not only a file but its whole folder is gone: a disk was unplugged, a network share went
+    away. Everything after it would be skipped, and the shards would look finished."""
     if isinstance(error.where, Path) and READERS[source.reader].image is None:
         folder = error.where.parent
         if not os.path.isdir(folder):
             raise LayoutError(
-                "was there when the run began, and is gone",
+                "was there at the start, and is gone",
                 where=folder,
                 fix="Bring it back and run the same command again: finished shards are kept",
             ) from error
@@ -168,39 +173,9 @@ def _reason(error: SampleError, root: Path, path: str) -> str:
     return error.what if where in (None, path) else f"{where}: {error.what}"
 
 
-def _write(tar: _Hashing, samples: Iterable[Made]) -> None:
-    """Append samples to a tar: a header and whole blocks for each member. `TarFile` writes many small pieces."""
-    for sample in samples:
-        for name, data in sorted(sample.members.items()):
-            header = tarfile.TarInfo(f"{sample.key}.{name}")  # no time, no owner: the same samples give the same bytes
-            header.size = len(data)
-            header.mode = 0o644
-            tar.write(header.tobuf(tarfile.USTAR_FORMAT))
-            tar.write(data)
-            tar.write(bytes(-len(data) % tarfile.BLOCKSIZE))
-
-
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
 class _Nowhere:
     def write(self, data: bytes, /) -> int:
         return len(data)
-
-
-class _Hashing:
-    """Hashes and counts what goes through."""
-
-    def __init__(self, stream: _Writable | IO[bytes]) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: bytes, /) -> int:
-        self.digest.update(data)
-        self.bytes += len(data)
-        return self._stream.write(data)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -213,10 +188,10 @@ class _Stopped(Exception):
 _job: Job
 
 
-def _run_pool(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[Shard | None]:
+def _run_pool(job: Job, tasks: Iterable[Task], workers: int) -> Iterator[ShardRecord | None]:
     fix = "Run the same command again with fewer --workers: finished shards are kept"
     with worker_pool(workers, fix, _start_worker, job) as pool:
-        sizes: dict[Future[Shard], int] = {}
+        sizes: dict[Future[ShardRecord], int] = {}
         waiting = iter(tasks)
         while True:
             # One task more than there are workers, so that none has to wait, and memory need not hold them all.
@@ -237,7 +212,7 @@ def _start_worker(job: Job) -> None:
     _job = job
 
 
-def _work(task: Task) -> Shard:
+def _work(task: Task) -> ShardRecord:
     making = make_shard(_job, task)
     try:
         while True:
@@ -246,18 +221,18 @@ def _work(task: Task) -> Shard:
                 raise _Stopped
             next(making)
     except StopIteration as done:
-        shard: Shard = done.value
+        shard: ShardRecord = done.value
         return shard
 
 
 # --- a cluster --------------------------------------------------------------------------------------------------------
 
 
-def _run_ray(job: Job, tasks: Iterable[Task], workers: int | None) -> Iterator[Shard | None]:
+def _run_ray(job: Job, tasks: Iterable[Task], workers: int | None) -> Iterator[ShardRecord | None]:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--executor ray needs Ray", fix="pip install 'labelmerge[ray]'") from error
+        raise UsageError("--executor ray needs Ray", fix="pip install 'labelmerge-seg[ray]'") from error
     ours = not ray.is_initialized()
     if ours:
         try:
@@ -285,12 +260,12 @@ def _run_ray(job: Job, tasks: Iterable[Task], workers: int | None) -> Iterator[S
             if not sizes:
                 return
             done, _ = ray.wait(list(sizes))
-            made = ray.get(done[0])
-            if isinstance(made, LabelmergeError):
-                raise made
-            _refuse_invisible(job, made)
+            record = ray.get(done[0])
+            if isinstance(record, LabelmergeError):
+                raise record
+            _refuse_invisible(job, record)
             yield from repeat(None, sizes.pop(done[0]))
-            yield made
+            yield record
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0]
         raise LabelmergeError(
@@ -301,23 +276,23 @@ def _run_ray(job: Job, tasks: Iterable[Task], workers: int | None) -> Iterator[S
             ray.shutdown()
 
 
-def _work_remotely(job: Job, task: Task) -> Shard | LabelmergeError:
+def _work_remotely(job: Job, task: Task) -> ShardRecord | LabelmergeError:
     """Errors travel as values: Ray would wrap them."""
     making = make_shard(job, task)
     try:
         while True:
             next(making)
     except StopIteration as done:
-        shard: Shard = done.value
+        shard: ShardRecord = done.value
         return shard
     except LabelmergeError as error:
         return error
 
 
-def _refuse_invisible(job: Job, made: Shard) -> None:
-    if job.folder is not None and made.samples and not (job.folder / made.name).is_file():
+def _refuse_invisible(job: Job, record: ShardRecord) -> None:
+    if job.folder is not None and record.samples and not (job.folder / record.name).is_file():
         raise OutputError(
-            f"a Ray worker wrote {made.name}, but it is not here",
+            f"a Ray worker wrote {record.name}, but it is not here",
             where=job.folder,
             fix="Give an --out on a file system that all machines of the cluster share",
         )

@@ -1,9 +1,8 @@
-"""One candidate becomes the members of one sample."""
+"""One item becomes the members of one sample."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,16 +16,17 @@ from labelmerge.sharding.pictures.images import (
     load,
     open_image,
     passes_through,
-    png_bytes,
     read_file,
     resize_nearest,
     shrunk,
     to_rgb,
 )
-from labelmerge.sharding.pictures.runs import histogram
 from labelmerge.sharding.plan import Options
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.source import Annotation, Item, Source
+from labelmerge.shardset.meta import meta_bytes
+from labelmerge.shardset.pixels import png_bytes
+from labelmerge.shardset.run_lengths import histogram
 
 _SOURCE_DIGITS = 32
 
@@ -69,7 +69,7 @@ class Tally:
 
 
 @dataclass
-class Made:
+class MadeSample:
     """One sample: its key, its members by name, and, where a teacher wants them, its boxes cut out of the image."""
 
     key: str
@@ -89,12 +89,12 @@ def member_names(source: Source, options: Options) -> list[str]:
     return sorted(names)
 
 
-def make_sample(source: Source, item: Item, key: str, options: Options, tally: Tally) -> Made:
-    """Read one candidate, and make a sample of it.
+def make_sample(source: Source, item: Item, key: str, options: Options, tally: Tally) -> MadeSample:
+    """Read one item, and make a sample of it.
 
     Args:
         source: where the item comes from.
-        item: the candidate.
+        item: which.
         key: the sample's key.
         options: size and image format.
         tally: gets this sample's counts.
@@ -114,8 +114,8 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
             raise SampleError(
                 f"the image is {original[1]}x{original[0]}, but its {what} is {width}x{height}", where=path
             )
-    if source.merge is not None:
-        annotation = source.merge.apply(annotation, source.space)
+    if source.class_map is not None:
+        annotation = source.class_map.apply(annotation, source.space)
     size = shrunk(original, options.short_edge)
     if options.box_teacher is not None or not passes_through(image, data, options.image_format, size):
         load(image, path)
@@ -152,16 +152,14 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         "original_height": original[0],
         "original_width": original[1],
         "source": {"path": item.path, "native_id": item.native_id, "sha256": hashlib.sha256(data).hexdigest()},
-        # Lists go in as text: readers that take a field's type from the first samples (Hugging Face's datasets) can't
-        # see one in an empty list.
-        "present": _text(sorted(present)),
-        "boxes": _text(_boxes(annotation, original, size)),
-        "segments": _text(_segments(annotation, areas)),
+        "present": sorted(present),
+        "boxes": _boxes(annotation, original, size),
+        "segments": _segments(annotation, areas),
     }
-    members["json"] = _text(meta).encode()
+    members["json"] = meta_bytes(meta)
     tally.sizes.add(Sizes(size[0] * size[1], size, size))
     tally.sources.append(meta["source"]["sha256"][:_SOURCE_DIGITS])
-    return Made(key, members, [] if options.box_teacher is None else _cut_out(image, annotation))
+    return MadeSample(key, members, [] if options.box_teacher is None else _cut_out(image, annotation))
 
 
 def _cut_out(image: Image.Image, annotation: Annotation) -> list[Image.Image]:
@@ -169,10 +167,6 @@ def _cut_out(image: Image.Image, annotation: Annotation) -> list[Image.Image]:
     rgb = to_rgb(image) if annotation.boxes else image
     corners = (box.bbox for box in annotation.boxes)
     return [rgb.crop((math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))) for x0, y0, x1, y1 in corners]
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _boxes(annotation: Annotation, original: tuple[int, int], size: tuple[int, int]) -> list[dict[str, Any]]:

@@ -6,45 +6,16 @@ For tools that want one label space and nothing of meaning. labelmerge's own tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labelmerge.errors import RecipeError, TaxonomyError
 from labelmerge.labels import LabelSpace
 from labelmerge.merge.taxonomy import read_taxonomy
-from labelmerge.sharding.source.source import Annotation
+from labelmerge.sharding.source.source import ClassMap
 from labelmerge.text import some
 
 
-@dataclass(frozen=True)
-class Merge:
-    """Which group each class of a dataset belongs to.
-
-    Attributes:
-        space: the groups that the dataset has: their numbers are places in the whole table, so that a group has the
-            same number in every dataset's shards.
-        group_of: the group's number, by class index.
-    """
-
-    space: LabelSpace
-    group_of: Mapping[int, int]
-
-    def apply(self, annotation: Annotation, space: LabelSpace) -> Annotation:
-        """The same annotation with groups for the classes of `space`."""
-        mask = annotation.mask
-        if mask is not None:
-            table = space.lookup(self.group_of, self.space.ignore_index).astype(self.space.dtype)
-            mask = table[mask]
-        return replace(
-            annotation,
-            mask=mask,
-            boxes=tuple(replace(box, class_index=self.group_of[box.class_index]) for box in annotation.boxes),
-            segments=tuple(replace(part, class_index=self.group_of[part.class_index]) for part in annotation.segments),
-        )
-
-
-def read_merge(path: Path, space: LabelSpace) -> Merge:
+def read_class_map(path: Path, space: LabelSpace) -> ClassMap:
     """Read a taxonomy for one dataset; its rows of other datasets only count concepts.
 
     Args:
@@ -77,4 +48,4 @@ def read_merge(path: Path, space: LabelSpace) -> Merge:
         merged = LabelSpace(space.name, tuple(used), tuple(taxonomy.concepts[number] for number in used))
     except RecipeError as error:
         raise TaxonomyError(error.what, where=path) from error
-    return Merge(merged, group_of)
+    return ClassMap(merged, group_of)

@@ -25,6 +25,7 @@ from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import see
 from labelmerge.sharding.source.locate import open_source
 from labelmerge.sharding.source.source import Item, Note, Skip, Source
+from labelmerge.text import some
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _MAX_REASONS_SHOWN = 3
@@ -38,9 +39,9 @@ class Options:
         image_format: ``jpg`` or ``png``.
         short_edge: pixels; larger images are shrunk so that their short edge is this long. None: sizes as they are.
         quality: of JPEGs that have to be encoded, 1 to 100; None: 95.
-        samples_per_shard: candidates that go into one shard.
-        limit: only so many candidates, the first; None: all.
-        box_teacher: the ``open_clip:…`` spec of a model that embeds every box's image; None: nobody does.
+        samples_per_shard: items that go into one shard.
+        limit: only the first so many items; None: all.
+        box_teacher: the ``open_clip:…`` spec of a model that embeds every box's image; None: no embeddings.
         mapping: a table of which classes are one group; the shards then have groups for classes (see `merged`).
         instances: whether samples have an instances mask where the dataset tells objects apart.
     """
@@ -75,7 +76,7 @@ class Chosen(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to be: its number, and its candidates with their numbers."""
+    """A shard to be made: its number, and its items with theirs."""
 
     number: int
     items: tuple[tuple[int, Item], ...]
@@ -87,8 +88,8 @@ class Plan:
 
     Attributes:
         source, options: what was asked for.
-        sizes: for every task, how many candidates it has.
-        skips, notes: what the reader found besides candidates.
+        sizes: for every task, how many items it has.
+        skips, notes: what the reader found besides items.
         candidates: hash of all that the reader found.
     """
 
@@ -102,21 +103,21 @@ class Plan:
 
     @property
     def samples(self) -> int:
-        """How many candidates have an annotation."""
+        """How many items there are."""
         return sum(self.sizes)
 
     def task(self, number: int) -> Task:
-        """One shard's candidates, read back from disk."""
+        """One shard's items, read back from disk."""
         (data,) = self._listed.execute("SELECT items FROM tasks WHERE number = ?", (number,)).fetchone()
         return Task(number, pickle.loads(data))
 
 
 @contextmanager
 def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: Unpack[Chosen]) -> Iterator[Plan]:
-    """List a split's candidates and deal them out to shards.
+    """List a split's items and deal them out to shards.
 
-    A sample's number is its place in the sorted list of all candidates, so that one that has to be skipped, now or
-    later, moves no other.
+    A sample's number is its place in the sorted list of everything that the reader finds, so that an image that has to
+    be skipped, now or later, changes no other's number.
 
     Args:
         recipe, root, split: the dataset.
@@ -132,9 +133,9 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
     if not chosen.get("instances", True):
         source = replace(source, layout={key: value for key, value in source.layout.items() if key != "instances"})
     if (mapping := chosen.get("mapping")) is not None:
-        from labelmerge.sharding.merged import read_merge
+        from labelmerge.sharding.merged import read_class_map
 
-        source = replace(source, merge=read_merge(mapping, source.space))
+        source = replace(source, class_map=read_class_map(mapping, source.space))
     with closing(_database(scratch / "tasks.sqlite")) as listed:
         found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))
         with _space(scratch), closing(_database(scratch / "scan.sqlite")) as tables:
@@ -212,7 +213,7 @@ def _space(scratch: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise OutputError(
-            f"can't keep the list of candidates ({error})", where=scratch, fix="Free some space and run again"
+            f"can't keep the list of images ({error})", where=scratch, fix="Free some space and run again"
         ) from error
     finally:
         if before is None:
@@ -261,8 +262,7 @@ def _nothing(source: Source, skips: list[Skip]) -> str:
     what = f"nothing to shard in {source.recipe.name}'s {source.split} split"
     if not skips:
         return f"{what}: no images found"
-    reasons = "; ".join(f"{skip.path}: {skip.reason}" for skip in skips[:_MAX_REASONS_SHOWN])
-    reasons += "; …" if len(skips) > _MAX_REASONS_SHOWN else ""
+    reasons = some((f"{skip.path}: {skip.reason}" for skip in skips), _MAX_REASONS_SHOWN, separator="; ")
     found = "the only file found is unusable" if len(skips) == 1 else f"{len(skips)} files found, all unusable"
     return f"{what}: {found} ({reasons})"
 

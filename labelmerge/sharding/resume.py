@@ -1,4 +1,4 @@
-"""What a run that has not ended leaves in its folder, so that the same command can go on from there.
+"""What an unfinished `labelmerge shard` leaves in its folder, so that the same command can go on from there.
 
 `.unfinished/run.json` says what was asked for, and a file beside it what became of each shard. While a process works,
 the hidden folder `.<split>-work` beside the split's holds its locks, and lists that are too long for memory.
@@ -17,21 +17,21 @@ from typing import Any
 
 from labelmerge.errors import ShardError
 from labelmerge.files import locked, output_faults, sha256_file, write_json
-from labelmerge.sharding.executors import Shard
+from labelmerge.sharding.executors import ShardRecord
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, Types, manifest_problem, read_manifest, wrong_types
 
 WHOLE = (1, 1)
 """The part of a run that is all of it."""
 
 _RUN = "run.json"
-_RUN_TYPES: Types = {"tasks": int, "max_skip_ratio": (int, float, type(None)), "manifest": dict}
+_REQUEST_TYPES: Types = {"tasks": int, "max_skip_ratio": (int, float, type(None)), "manifest": dict}
 _OTHER_OUT = "Remove the folder, or choose another --out"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
+class Request:
     """What was asked for.
 
     Attributes:
@@ -75,11 +75,11 @@ def working_folder(folder: Path, part: tuple[int, int]) -> Iterator[Path]:
                 made.rmdir()
 
 
-def finished_manifest(folder: Path, wanted: Run) -> dict[str, Any] | None:
-    """The manifest of the same run, if it is complete and its shards are whole.
+def finished_manifest(folder: Path, wanted: Request) -> dict[str, Any] | None:
+    """The manifest, if the same was asked for before, it is there, and its shards are whole.
 
     Raises:
-        ShardError: the folder holds the shards of another run, or a manifest that can't be read.
+        ShardError: the folder holds shards made from other files or options, or a manifest that can't be read.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -97,18 +97,18 @@ def finished_manifest(folder: Path, wanted: Run) -> dict[str, Any] | None:
         sweep(folder)
         return manifest
     _log.warning("%s: a shard is damaged or gone: all are made again", folder)
-    _write_run(folder, wanted)
+    _write_request(folder, wanted)
     with output_faults(folder):
         path.unlink()
     return None
 
 
-def begin(folder: Path, wanted: Run, ours: range, alone: bool) -> dict[int, Shard]:
+def begin(folder: Path, wanted: Request, ours: range, alone: bool) -> dict[int, ShardRecord]:
     """Prepare a split's folder for a run, or for a part of it.
 
     Args:
         folder: the split's.
-        wanted: the run.
+        wanted: what is asked for.
         ours: numbers of the shards to make.
         alone: whether no other part can be under way.
 
@@ -116,21 +116,21 @@ def begin(folder: Path, wanted: Run, ours: range, alone: bool) -> dict[int, Shar
         Those of `ours`, by number, that an earlier run of the same command has finished.
 
     Raises:
-        ShardError: the folder holds what another run made.
+        ShardError: the folder holds what was made from other files or options.
     """
-    there: dict[int, Shard] = {}
+    there: dict[int, ShardRecord] = {}
     state = folder / UNFINISHED
     begun = (state / _RUN).is_file()
     if begun and alone and not any(state.glob("[0-9]*.json")) and not any(folder.glob("*.tar")):
         begun = False  # but nothing was made: whatever was asked for then can't be mixed with this
     if begun:
-        _refuse_other(folder, read_run(folder).manifest, wanted.manifest)
+        _refuse_other(folder, read_request(folder).manifest, wanted.manifest)
         there = records(folder, ours)
     elif any(folder.glob("*.tar")):
         raise ShardError(
             "holds tar files that no manifest describes", where=folder, fix="Remove them, or choose another --out"
         )
-    _write_run(folder, wanted)
+    _write_request(folder, wanted)
     with output_faults(folder):
         for leftover in [path for path in folder.glob(".*.tar.*.tmp") if _task_of(path) in ours]:
             leftover.unlink(missing_ok=True)
@@ -139,32 +139,32 @@ def begin(folder: Path, wanted: Run, ours: range, alone: bool) -> dict[int, Shar
     return there
 
 
-def read_run(folder: Path) -> Run:
-    """What the run in a split's folder was asked for. Raises ShardError."""
+def read_request(folder: Path) -> Request:
+    """What was asked for in a split's folder. Raises ShardError."""
     path = folder / UNFINISHED / _RUN
     if not path.is_file():
-        raise ShardError("no run was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
+        raise ShardError("nothing was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
-    if wrong := wrong_types(begun, _RUN_TYPES) or manifest_problem(begun["manifest"]):
+    if wrong := wrong_types(begun, _REQUEST_TYPES) or manifest_problem(begun["manifest"]):
         raise ShardError(f"is damaged ({wrong})", where=path, fix=_OTHER_OUT)
-    return Run(begun["tasks"], begun["max_skip_ratio"], begun["manifest"])
+    return Request(begun["tasks"], begun["max_skip_ratio"], begun["manifest"])
 
 
-def write_record(folder: Path, made: Shard) -> None:
+def write_record(folder: Path, made: ShardRecord) -> None:
     """Note down a shard that is in place. Raises OutputError."""
     write_json(folder / UNFINISHED / f"{made.number:06d}.json", made.to_json())
 
 
-def records(folder: Path, numbers: range) -> dict[int, Shard]:
+def records(folder: Path, numbers: range) -> dict[int, ShardRecord]:
     """The shards among `numbers` that are finished and whole."""
     there = {}
     for path in sorted((folder / UNFINISHED).glob("[0-9]*.json")):
         if int(path.stem) in numbers:
             try:
-                made = Shard.from_json(json.loads(path.read_text(encoding="utf-8")))
+                made = ShardRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
                 if made.samples == 0 or _is_whole(folder, made.to_json()):
                     there[made.number] = made
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -181,7 +181,7 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(folder / UNFINISHED)
 
 
-def _write_run(folder: Path, wanted: Run) -> None:
+def _write_request(folder: Path, wanted: Request) -> None:
     write_json(folder / UNFINISHED / _RUN, asdict(wanted))
 
 
@@ -230,7 +230,7 @@ def _refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -
     }
     changes += [f"{what} changed since" for name, what in other.items() if theirs[name] != ours[name]]
     raise ShardError(
-        f"holds shards of another run ({'; '.join(changes)})",
+        f"holds shards made from other files or options ({'; '.join(changes)})",
         where=folder,
         fix=_OTHER_OUT,
     )

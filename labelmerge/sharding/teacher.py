@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelmerge.sharding.make import Made
+from labelmerge.sharding.make import MadeSample
 
 if TYPE_CHECKING:
     from labelmerge.encoders.encoders import ImageEncoder
@@ -38,11 +38,11 @@ class Waiting:
 
     def __init__(self, teacher: ImageEncoder | None) -> None:
         self._teacher = teacher
-        self._samples: list[Made] = []
+        self._samples: list[MadeSample] = []
         self._cutouts = 0
         self._pixels = 0
 
-    def add(self, sample: Made) -> list[Made]:
+    def add(self, sample: MadeSample) -> list[MadeSample]:
         """Take a sample; the samples that need to wait no longer, complete and in order."""
         self._samples.append(sample)
         self._cutouts += len(sample.cutouts)
@@ -51,7 +51,7 @@ class Waiting:
             return self.rest()
         return []
 
-    def rest(self) -> list[Made]:
+    def rest(self) -> list[MadeSample]:
         """All that wait, complete and in order."""
         done, self._samples, self._cutouts, self._pixels = self._samples, [], 0, 0
         if self._teacher is not None and done:

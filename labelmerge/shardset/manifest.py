@@ -1,4 +1,4 @@
-"""The manifest of a split's shards: what says that a folder is finished, and what is in it."""
+"""The manifest of a split's shards, which says that the folder is finished and what is in it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ShardError(
-            "no manifest: the run was not finished",
+            "no manifest: the shards are not finished",
             where=folder,
             fix="Run its `labelmerge shard …` again; after runs with --part, `labelmerge verify --finish`",
         )
@@ -88,7 +88,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
 
 
 def manifest_problem(manifest: dict[str, Any]) -> str | None:
-    """What of a manifest is missing or makes no sense; None where nothing does."""
+    """What is missing from a manifest or makes no sense in it; None where nothing is wrong."""
     if wrong := wrong_types(manifest, _TYPES):
         return wrong
     if not all(isinstance(name, str) and _MEMBER_NAME.fullmatch(name) for name in manifest["members"]):
@@ -112,11 +112,13 @@ def manifest_problem(manifest: dict[str, Any]) -> str | None:
         return "sizes: 'min' and 'max' must be [height, width]"
     for entry in manifest["shards"]:
         if not _SHARD_NAME.fullmatch(entry["name"]):
-            return f"shards: {entry['name']!r} is no name of a shard"
+            return f"shards: {entry['name']!r} is not the name of a shard"
+        if not _is_count(entry["samples"]) or not _is_count(entry["bytes"]):
+            return f"shards: {entry['name']} has a negative size"
     if len({entry["name"] for entry in manifest["shards"]}) < len(manifest["shards"]):
         return "shards: a name occurs twice"
     if hashlib.sha256(manifest["recipe"]["text"].encode()).hexdigest() != manifest["recipe"]["sha256"]:
-        return "recipe: the text is not what its sha256 says"
+        return "recipe: the text does not match its sha256"
     try:
         recipe = tomllib.loads(manifest["recipe"]["text"])
     except tomllib.TOMLDecodeError as error:
@@ -142,7 +144,7 @@ def role(manifest: Mapping[str, Any]) -> str:
 
 
 def wrong_types(record: object, types: Types) -> str | None:
-    """What of a JSON object lacks a key or has another type there; None where nothing does."""
+    """Which key a JSON object lacks, or has a value of another type under; None where nothing is wrong."""
     if not isinstance(record, dict):
         return "not an object"
     for key, wanted in types.items():

@@ -1,4 +1,4 @@
-"""Pictures out of compressed files, and no more of them than a view shows.
+"""The pictures of a sample, encoded and decoded, and no more of them than a view shows.
 
 A JPEG or PNG is decoded from the top, so the rows below a view cost nothing if the decoder does not know of them:
 `first_rows` tells it so in the file's header. What is decoded is then equal to the last bit. A view that shrinks a JPEG
@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,7 @@ from zlib_ng import zlib_ng
 
 from labelmerge.errors import SampleError
 
+Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Region = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""
@@ -45,6 +50,25 @@ _TAIL = 64  # where a whole JPEG's end is; some files have a few bytes more
 def open_image(data: bytes) -> Image.Image:
     """The picture in a file, not decoded yet: its size and mode are known from the header."""
     return Image.open(io.BytesIO(data))
+
+
+def decode_whole(data: bytes, where: Path) -> Image.Image:
+    """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
+    return open_checked(data, where, lambda image: image.load())
+
+
+def open_checked(data: bytes, where: Path, check: Callable[[Image.Image], object]) -> Image.Image:
+    """Open the image in a file, and have it checked. Raises SampleError, also where `check` raises anything."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large image is no fault
+            image = Image.open(io.BytesIO(data))
+        check(image)
+    except Image.DecompressionBombError as error:
+        raise SampleError("has more pixels than Pillow takes for safe", where=where) from error
+    except Exception as error:  # Pillow's decoders raise about anything on damaged files
+        raise SampleError("is not a readable image", where=where) from error
+    return image
 
 
 def image_region(data: bytes, region: Region, shrink: int = 1) -> npt.NDArray[np.uint8]:
@@ -192,3 +216,31 @@ def _shorter_jpeg(data: bytes, rows: int) -> bytes:
             return b"".join((data[: frame + 5], struct.pack(">H", rows + _MARGIN), memoryview(data)[frame + 7 :]))
         place += 2 + struct.unpack_from(">H", data, place + 2)[0]
     return data
+
+
+def png_bytes(pixels: Array | Image.Image) -> bytes:
+    """Encode [H, W] uint8 or uint16 values, or an image, as a PNG."""
+    if not isinstance(pixels, Image.Image):
+        return _grey_png(pixels)
+    out = io.BytesIO()
+    pixels.save(out, "PNG")
+    return out.getvalue()
+
+
+def _grey_png(values: Array) -> bytes:
+    """A greyscale PNG of [H, W] uint8 or uint16 values (PNG specification, 5 and 9).
+
+    A row of a label mask is much like the row above: always storing the difference (the filter "Up") makes the files
+    of Pillow, which tries all filters on every row, three times faster to write and to read (docs/performance.md).
+    """
+    height, width = values.shape
+    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    rows = np.empty((height, stored.shape[1] + 1), dtype=np.uint8)
+    rows[:, 0] = _FILTER_UP
+    rows[0, 1:] = stored[0]
+    np.subtract(stored[1:], stored[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8 * values.dtype.itemsize, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, level=1)), (b"IEND", b""))
+    return _PNG + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )

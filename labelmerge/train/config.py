@@ -199,13 +199,6 @@ class TrainConfig:
         wrong += view_problems(self.views, settings_of(TrainConfig), self)
         refuse(wrong)
 
-    def __getattr__(self, name: str) -> Any:
-        """A setting of the method, for code that has not been told which method it serves."""
-        method_settings = self.__dict__.get("method_settings")
-        if method_settings is None or name not in {each.name for each in settings_of(type(method_settings))}:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(method_settings, name)
-
     @staticmethod
     def from_dict(values: Mapping[str, Any], where: Path | str | None = None) -> TrainConfig:
         """The configuration of flat keys, as `to_dict` gives them; what is missing has its default.

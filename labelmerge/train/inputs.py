@@ -21,7 +21,8 @@ from labelmerge.merge.columns import Columns, build_columns
 from labelmerge.merge.merges import by_concepts, taxonomy_of
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.processes import Ranks
-from labelmerge.shardset.shardset import ShardSet, find_splits
+from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.views import augmentations
 
@@ -101,6 +102,7 @@ def read_inputs(
     record = {
         "bank": str(bank),
         "bank_version": vectors.version,
+        "columns": columns.hash,
         "shards": [str(shard_set.folder) for shard_set in sets],
         "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
     }

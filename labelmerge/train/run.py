@@ -51,7 +51,7 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
 
     Args:
         inputs: what the run is trained on: ``bank`` and ``shards`` (paths, which may change when a run goes on),
-            ``bank_version`` and ``manifests`` {dataset/split: sha256}, which may not.
+            ``bank_version``, ``columns`` (a hash) and ``manifests`` {dataset/split: sha256}, which may not.
         begun: whether there is a checkpoint. Without one nothing is lost, and the folder may become another run's.
 
     Returns:
@@ -76,7 +76,10 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         ) from error
     # A setting that a run's version did not know yet had no effect on it: the default has none.
     known = TrainConfig(method=theirs.get("method", TrainConfig.method)).to_dict()
-    changes = _changes({**known, **renamed(theirs)}, ours)
+    theirs = {**known, **renamed(theirs)}
+    # Runs from before there were taxonomies have a column for each text, which the bank's version tells.
+    theirs["inputs"] = {"columns": ours["inputs"].get("columns"), **theirs.get("inputs", {})}
+    changes = _changes(theirs, ours)
     if changes:
         shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
         more = f"; and {len(changes) - _MAX_CHANGES_SHOWN} more" if len(changes) > _MAX_CHANGES_SHOWN else ""
@@ -103,6 +106,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: value for key, value in settings.items() if key != "inputs" and key not in INCIDENTAL},
         "the bank": inputs.get("bank_version"),
+        "the columns": inputs.get("columns"),
         **{f"the manifest of {name}": digest for name, digest in inputs.get("manifests", {}).items()},
     }
 

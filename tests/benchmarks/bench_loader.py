@@ -210,7 +210,7 @@ CONTESTANTS: dict[str, tuple[Callable[[Path, int, int], Iterable[Any]], str | No
 def write_inputs(data: Path, count: int) -> float:
     """`count` samples in every format that is installed, from `DISTINCT` pictures; returns bits per pixel of JPEG."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from labelmerge.sharding.pictures.images import png_bytes
+    from labelmerge.shardset.pixels import png_bytes
     from tests.loading.pictures import jpeg, label_mask, photograph
     from tests.loading.toy_shards import Toy, write_split
 

@@ -1,4 +1,4 @@
-"""Masks as PNG: `labelmerge.sharding.pictures.images.png_bytes` beside Pillow, to write and to read.
+"""Masks as PNG: `labelmerge.shardset.pixels.png_bytes` beside Pillow, to write and to read.
 
     python tests/benchmarks/bench_masks.py [--masks labelIds.png …]
 
@@ -18,7 +18,8 @@ import numpy as np
 from bench_shard import regions  # type: ignore[import-not-found]  # the script beside this one
 from PIL import Image
 
-from labelmerge.sharding.pictures.images import Array, png_bytes, read_indices
+from labelmerge.sharding.pictures.images import Array, read_indices
+from labelmerge.shardset.pixels import png_bytes
 
 ROUNDS = 7
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scores import Bools, Floats, average_precision, best_f1, f1
 
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.catalog import load_descriptions, load_recipe
@@ -29,8 +30,6 @@ from labelmerge.merge.merges import by_similarity
 from labelmerge.merge.report import merge_report
 from labelmerge.names import PROMPT_TEMPLATE, prompt_name, sentence, word
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float32]
 
 PAIRS = Path(__file__).with_name("word_pairs.csv")
@@ -85,35 +84,6 @@ def read_pairs(path: Path = PAIRS) -> list[Pair]:
             )
             for row in csv.DictReader(stream)
         ]
-
-
-# --- metrics ---
-
-
-def counts_above(scores: Floats, positive: Bools, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """For every distinct score, highest first: the score, and the weight of the positives and of all at or above it."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    hits, all_ = np.cumsum((weights * positive)[order]), np.cumsum(weights[order])
-    return scores[order][last], hits[last], all_[last]
-
-
-def average_precision(scores: Floats, positive: Bools, weights: Floats) -> float:
-    """The mean precision at the score of each positive; equal scores are one threshold."""
-    _, hits, all_ = counts_above(scores, positive, weights)
-    return float(np.sum(np.diff(hits, prepend=0) * hits / np.maximum(all_, 1e-12)) / hits[-1])
-
-
-def best_f1(scores: Floats, positive: Bools, weights: Floats) -> tuple[float, float]:
-    """The highest F1 that a threshold can reach, and that threshold."""
-    thresholds, hits, all_ = counts_above(scores, positive, weights)
-    values = 2 * hits / (all_ + hits[-1])
-    return float(values.max()), float(thresholds[np.argmax(values)])
-
-
-def f1(chosen: Bools, positive: Bools, weights: Floats) -> float:
-    """2 · hits / (chosen + positive)."""
-    return float(2 * np.sum(weights * (chosen & positive)) / np.sum(weights * (chosen.astype(int) + positive)))
 
 
 def nearest_is_same(query: Vector, labels: Mapping[LabelKey, Vector], dataset: str, same: set[LabelKey]) -> float:

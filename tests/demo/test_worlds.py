@@ -27,7 +27,8 @@ from labelmerge.demo.worlds import (
 from labelmerge.errors import OutputError
 from labelmerge.names import prompt_name
 from labelmerge.sharding.shard import shard
-from labelmerge.shardset.shardset import Sample, ShardSet
+from labelmerge.shardset.sample import Sample
+from labelmerge.shardset.shardset import ShardSet
 
 IMAGES = 6
 SEED = 3

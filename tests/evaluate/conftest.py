@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -95,12 +96,26 @@ def make_split(
                 info = tarfile.TarInfo(f"{dataset}-{split}-{number:09d}.{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+    recipe = f'name = "{dataset}"'
+    kinds = {"png", "json", *(["mask.png"] if any(mask for _, mask in samples) else [])}
     manifest = {
         "format": "labelmerge-shards/2",
+        "labelmerge": "0",
+        "variant": None,
+        "options": {},
+        "box_teacher": None,
+        "candidates": "",
+        "members": sorted(kinds),
+        "counts": {"found": len(samples), "written": len(samples), "skipped": 0},
+        "skipped": [],
+        "notes": {},
+        "ignored_pixels": 0,
+        "sizes": {"pixels": 0, "min": [0, 0], "max": [0, 0]},
+        "reproduce": "",
         "dataset": dataset,
         "split": split,
         "annotation_type": annotation_type,
-        "recipe": {"name": dataset, "sha256": "", "text": f'name = "{dataset}"'},
+        "recipe": {"name": dataset, "sha256": hashlib.sha256(recipe.encode()).hexdigest(), "text": recipe},
         "label_space": space.to_json(),
         "class_pixels": {"0": 1} if labelled else {},
         "class_boxes": {},

@@ -16,6 +16,7 @@ from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, ShardError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.model.views import Views
+from labelmerge.sharding.raw import RawSplit, open_raw
 from labelmerge.sharding.shard import shard
 
 RECIPE = """
@@ -56,11 +57,13 @@ def world(tmp_path: Path, tools: Any) -> Path:
     return tmp_path
 
 
+def opened(world: Path) -> RawSplit:
+    return open_raw(load_recipe(world / "streets.toml"), world / "data")
+
+
 def test_folder_and_shards_give_the_same(world: Path) -> None:
     recipe = str(world / "streets.toml")
-    raw = evaluate(
-        world / "run", [], None, world / "raw.json", datasets=[(recipe, world / "data")], views=Views(flip=True)
-    )
+    raw = evaluate(world / "run", [], None, world / "raw.json", datasets=[opened(world)], views=Views(flip=True))
     shard(load_recipe(recipe), world / "data", "val", world / "shards")
     sharded = evaluate(world / "run", [world / "shards"], None, world / "r.json", views=Views(flip=True))
     ours, theirs = raw.to_json()["sets"][0], sharded.to_json()["sets"][0]
@@ -80,7 +83,13 @@ def test_a_split_that_is_taken_for_want_of_another_is_said(world: Path, caplog: 
     for kind in ("images", "masks"):
         (world / "data" / kind / "val").rename(world / "data" / kind / "test")
     with caplog.at_level("INFO", logger="labelmerge"):
-        evaluate(world / "run", [], None, world / "r.json", datasets=[(str(world / "streets.toml"), world / "data")])
+        evaluate(
+            world / "run",
+            [],
+            None,
+            world / "r.json",
+            datasets=[opened(world)],
+        )
     assert "streets test is measured, because val can't be: " in caplog.text
 
 
@@ -94,7 +103,12 @@ def test_limit_counts_candidates(world: Path) -> None:
     shutil.copytree(world / "data/images/val", world / "data/masks/val")  # colour pictures are no masks
     with pytest.raises(ShardError, match="none of 2 images .*2 can't be used"):
         evaluate(
-            world / "run", [], None, world / "r.json", datasets=[(str(world / "streets.toml"), world / "data")], limit=2
+            world / "run",
+            [],
+            None,
+            world / "r.json",
+            datasets=[opened(world)],
+            limit=2,
         )
 
 
@@ -107,7 +121,7 @@ def test_an_authentic_dataset(world: Path, fixtures: Path, tools: Any) -> None:
         [],
         world / "city",
         world / "r.json",
-        datasets=[("cityscapes", fixtures / "cityscapes")],
+        datasets=[open_raw(load_recipe("cityscapes"), fixtures / "cityscapes")],
         views=Views(short_edge=32),
     )
     assert results.sets[0].images >= 1 and results.sets[0].confusion.shape == (19, 19)
@@ -117,7 +131,8 @@ def test_faults(world: Path, tools: Any) -> None:
     recipe = str(world / "streets.toml")
 
     def measure(dataset: str, root: Path, split: str | None = None, **more: Any) -> None:
-        evaluate(world / "run", [], None, world / "r.json", datasets=[(dataset, root)], split=split, **more)
+        raw = open_raw(load_recipe(dataset), root, split)
+        evaluate(world / "run", [], None, world / "r.json", datasets=[raw], split=split, **more)
 
     with pytest.raises(UsageError, match="unknown dataset 'citiscapes'. Did you mean cityscapes"):
         measure("citiscapes", world)
@@ -128,13 +143,18 @@ def test_faults(world: Path, tools: Any) -> None:
     with pytest.raises(LayoutError, match="not laid out as streets: expected images at images/train"):
         measure(recipe, world / "data", "train")
     (world / "boxes.toml").write_text(BOXES)
+    (world / "data/annotations").mkdir()
+    image = {"id": 1, "file_name": "0.png", "height": 16, "width": 20}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}
+    listed = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "car"}]}
+    (world / "data/annotations/val.json").write_text(json.dumps(listed))
     with pytest.raises(ShardError, match="has boxes but no masks"):
         measure(str(world / "boxes.toml"), world / "data")
     with pytest.raises(UsageError, match="nothing to measure on"):
         evaluate(world / "run", [], None, world / "r.json")
     shard(load_recipe(recipe), world / "data", "val", world / "shards")
     with pytest.raises(ShardError, match="streets val is given twice: .* holds it too"):
-        evaluate(world / "run", [world / "shards"], None, world / "r.json", datasets=[(recipe, world / "data")])
+        evaluate(world / "run", [world / "shards"], None, world / "r.json", datasets=[opened(world)])
     assert not (world / "r.json").exists()
 
 

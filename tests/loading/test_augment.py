@@ -26,7 +26,7 @@ from labelmerge.loading.augment import (
     draw_window,
     training_view,
 )
-from labelmerge.shardset.shardset import NO_BOXES, Decoded, Encoded
+from labelmerge.shardset.sample import NO_BOXES, Decoded, Encoded
 
 from .pictures import jpeg, photograph
 from .toy_shards import Toy, png

@@ -16,7 +16,8 @@ from labelmerge.loading.augment import Augmentation, Photometric
 from labelmerge.loading.batch import Batch
 from labelmerge.loading.datasets import group_by_dataset
 from labelmerge.loading.mixture import Mixture, schedule
-from labelmerge.shardset.shardset import Encoded, ShardSet
+from labelmerge.shardset.sample import Encoded
+from labelmerge.shardset.shardset import ShardSet
 
 from .toy_shards import Toy
 

@@ -121,12 +121,24 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         digest = hashlib.sha256(data).hexdigest()
         shards.append({"name": path.name, "samples": len(some), "bytes": len(data), "sha256": digest})
     counts = {str(index): 100 for index in range(len(toy.names))}
+    kinds = sorted({name for _, members in samples for name in members})
     manifest = {
         "format": "labelmerge-shards/2",
+        "labelmerge": "0",
+        "variant": None,
+        "options": {},
+        "box_teacher": None,
+        "candidates": "",
+        "members": kinds,
+        "skipped": [],
+        "notes": {},
+        "ignored_pixels": 0,
+        "sizes": {"pixels": 0, "min": [0, 0], "max": [0, 0]},
+        "reproduce": "",
         "dataset": toy.name,
         "split": toy.split,
         "annotation_type": toy.kind,
-        "recipe": {"name": toy.name, "sha256": "", "text": ""},
+        "recipe": {"name": toy.name, "sha256": hashlib.sha256(b"").hexdigest(), "text": ""},
         "label_space": toy.space.to_json(),
         "shards": shards,
         "counts": {"found": len(samples), "written": len(samples), "skipped": 0},

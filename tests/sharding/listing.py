@@ -23,7 +23,7 @@ class Listed:
 
     @property
     def item(self) -> Item:
-        """The only candidate."""
+        """The only item."""
         (item,) = self.items
         return item
 

@@ -80,7 +80,7 @@ def test_a_truncated_file_is_one_clear_error_wherever_it_ends(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (DOCUMENT + "}", "something follows the end"),
+        (DOCUMENT + "}", "there is more after its end"),
         ("[" * 100_000, "is nested too deeply"),
         ('{"images": [' + '{"a":' * 100_000, "is nested too deeply"),
         ('{"images": [1 2]}', "',' or ']' is missing; after images 1"),
@@ -122,7 +122,7 @@ def test_ids_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in odd:
         with pytest.raises(LayoutError, match="categories 1 is malformed"):
             names([{"id": number, "name": "a"}])
-    with pytest.raises(LayoutError, match="categories 2 is malformed .its id 1 is that of another one"):
+    with pytest.raises(LayoutError, match="categories 2 is malformed .its id 1 is not unique"):
         names([{"id": 1, "name": "a"}, {"id": True, "name": "b"}])
     monkeypatch.setattr(NameById, "_MAX", 3)
     with pytest.raises(LayoutError, match="categories 4 is malformed .there are more than 3"):

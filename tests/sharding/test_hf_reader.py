@@ -1,8 +1,7 @@
-"""Hugging Face datasets, written by `datasets` itself, against the rows that went into them."""
+"""Masks and boxes in the columns of a `datasets` dataset, on disk and from the hub."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -11,86 +10,23 @@ from typing import Any
 import datasets
 import httpx
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from labelmerge.catalog import Recipe, load_recipe
-from labelmerge.errors import LabelmergeError, LayoutError, RecipeError, SampleError
+from labelmerge.errors import LayoutError, SampleError
 from labelmerge.inspect.verify import verify
 from labelmerge.sharding.readers import hf_dataset
 from labelmerge.sharding.shard import shard
 
+from .hub_rows import CLASSES, IGNORE, MASK_FEATURES, MASK_LAYOUT, SIZE, Rows, encoded, mask_rows, recipe, save
 from .listing import listed
 
-Array = npt.NDArray[Any]
 Samples = Callable[[Path], dict[str, dict[str, Any]]]
-
-SIZE = (12, 16)
-CLASSES = ["road", "car", "sky"]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _quiet() -> None:
     datasets.disable_progress_bars()
-
-
-def encoded(pixels: Array, kind: str) -> bytes:
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, kind)
-    return out.getvalue()
-
-
-def recipe(folder: Path, layout: str, kind: str = "mask", more: str = "") -> Recipe:
-    """A recipe of one's own, `[layout]` and what else there is."""
-    folder.mkdir(exist_ok=True)
-    rows = "".join(f"{index},{name}\n" for index, name in enumerate(CLASSES))
-    (folder / "own.csv").write_text(f"index,name\n{rows}")
-    text = f'name = "own"\nannotation_type = "{kind}"\nreader = "hf_dataset"\ndescriptions = "own.csv"\n'
-    (folder / "own.toml").write_text(f"{text}[layout]\n{layout}\n{more}\n")
-    return load_recipe(folder / "own.toml")
-
-
-Rows = list[dict[str, Any]]
-
-
-def mask_rows(count: int, seed: int = 0) -> Rows:
-    random = np.random.default_rng(seed)
-    rows = []
-    for number in range(count):
-        pixels = random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-        mask = random.choice(np.array([0, 1, 2, 255], np.uint8), SIZE)
-        image = {"bytes": encoded(pixels, "JPEG"), "path": f"{number}.jpg"}
-        rows.append({"id": number, "photo": image, "seg": {"bytes": encoded(mask, "PNG"), "path": None}})
-    return rows
-
-
-MASK_FEATURES = datasets.Features({"id": datasets.Value("int64"), "photo": datasets.Image(), "seg": datasets.Image()})
-MASK_LAYOUT = 'image_column = "photo"\nmask_column = "seg"'
-IGNORE = "[ids]\nignore = [255]"
-
-
-def save(rows: Rows, features: Any, root: Path, form: str) -> str:
-    """Write rows as the split `train` in one of the forms on disk; what `layout.images` is for it."""
-    table = datasets.Dataset.from_list(rows, features=features)
-    if form == "folder":
-        table.save_to_disk(root / "own_data", num_shards=2)
-        return 'images = "own_data"'
-    if form == "folders":
-        datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(root / "own_data")
-        return 'images = "own_data"'
-    if form == "parquet":
-        half = len(rows) // 2
-        for number, part in enumerate((table.select(range(half)), table.select(range(half, len(rows))))):
-            part.to_parquet(root / f"train-{number:05d}-of-00002.parquet", batch_size=2)
-        return 'images = "{split}-*.parquet"'
-    with pa.ipc.new_file(root / "train.arrow", table.data.schema) as writer:
-        writer.write_table(table.data.table)
-    return 'images = "{split}.arrow"'
 
 
 @pytest.mark.parametrize("form", ["folder", "folders", "parquet", "arrow"])
@@ -142,9 +78,6 @@ def test_array_and_binary_columns(tmp_path: Path) -> None:
         for item, mask in zip(plan.items, masks, strict=True):
             assert hf_dataset.image(plan.source, item) == image
             np.testing.assert_array_equal(plan.read(item).mask, mask)
-
-
-# --- boxes ------------------------------------------------------------------------------------------------------------
 
 
 def box_rows(kind: str) -> Rows:
@@ -278,109 +211,6 @@ def test_boxes_that_are_no_numbers_are_dropped(tmp_path: Path) -> None:
     assert [box.bbox for box in annotation.boxes] == [(0, 0, 16, 2)] and annotation.notes == {"zero_size_boxes": 1}
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("layout", "kind", "more", "message"),
-    [
-        ('mask_column = "seg"', "mask", "", r"has no column 'image'; its columns are id \(int64\), photo \(struct<"),
-        (MASK_LAYOUT.replace("seg", "id"), "mask", "", "has a column 'id' that holds no mask, but int64; its columns"),
-        ('image_column = "id"\nmask_column = "seg"', "mask", "", "a column 'id' that holds no image, but int64"),
-        ('image_column = "photo"\nboxes_column = "seg.bytes"\nclasses_column = "id"', "box", "", "holds no boxes"),
-        ('image_column = "photo"\nboxes_column = "seg.x"\nclasses_column = "id"', "box", "", "has no column 'seg.x'"),
-    ],
-)
-def test_columns_that_are_not_there(layout: str, kind: str, more: str, message: str, tmp_path: Path) -> None:
-    images = save(mask_rows(2), MASK_FEATURES, tmp_path, "parquet")
-    with pytest.raises(LayoutError, match=message):
-        listed(recipe(tmp_path / "recipe", f"{images}\n{layout}", kind, more), tmp_path, "train")
-
-
-@pytest.mark.parametrize(
-    ("layout", "kind", "more", "message"),
-    [
-        ('images = "*.parquet"', "mask", "", "layout.mask_column is missing"),
-        ('images = "*.parquet"\nboxes_column = "b"', "box", "", "layout.classes_column is missing"),
-        ('images = "*.parquet"\nmask_column = ["a"]', "mask", "", "layout.mask_column must be the name of a column"),
-        ('images = "*.parquet"\nmask_column = "a"\nboxes_column = "b"', "mask", "", "boxes_column is not for mask"),
-        ('images = "*.parquet"\nhub = "a/b"\nmask_column = "m"', "mask", "", "layout.hub and layout.images exclude"),
-        (
-            'images = "*.parquet"\nconfig = "a"\nmask_column = "m"',
-            "mask",
-            "",
-            "layout.config and layout.images exclude",
-        ),
-        ('images = "*.parquet"\nboxes_column = "b"\nclasses_column = "c"', "box", "[ids]\nother = 3", "ids.other is 3"),
-        ('mask_column = "m"', "mask", "", "layout.images or layout.hub must say where the dataset is"),
-        ('hub = ["a"]\nmask_column = "m"', "mask", "", "layout.hub, config and revision must be names"),
-        (
-            'images = "*.parquet"\nmask_column = "m"',
-            "mask",
-            '[options]\nbox_format = "yx"',
-            "box_format must be 'xywh' or",
-        ),
-    ],
-)
-def test_recipes_that_make_no_sense(layout: str, kind: str, more: str, message: str, tmp_path: Path) -> None:
-    save(mask_rows(2), MASK_FEATURES, tmp_path, "parquet")
-    with pytest.raises(RecipeError, match=message):
-        listed(recipe(tmp_path / "recipe", layout, kind, more), tmp_path, "train")
-
-
-def test_other_files_and_folders(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "a.csv").touch()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken/state.json").write_text('{"_data_files": [{"filename": 3}]}')
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    for images, message in (
-        ("empty", "is no folder that save_to_disk made. For Parquet files, add"),
-        ("*.csv", "is neither a Parquet nor an Arrow file"),
-        ("broken", "is no folder that save_to_disk made"),
-        ("*.parquet", "can't be read"),
-    ):
-        with pytest.raises(LayoutError, match=message):
-            listed(recipe(tmp_path / "recipe", f'images = "{images}"\nmask_column = "m"'), tmp_path, "train")
-
-
-@pytest.mark.parametrize(
-    ("photo", "reason"),
-    [
-        ({"bytes": None, "path": "inside/a.jpg"}, None),
-        ({"bytes": None, "path": "{root}/inside/a.jpg"}, None),
-        ({"bytes": None, "path": "../secret.jpg"}, "its image is stored elsewhere, outside the root: ../secret.jpg"),
-        ({"bytes": None, "path": "/etc/hostname"}, "its image is stored elsewhere, outside the root: /etc/hostname"),
-        ({"bytes": None, "path": "inside/b.jpg"}, "inside/b.jpg: can't be read (No such file or directory)"),
-        ({"bytes": b"no image", "path": "a.jpg"}, "is not a readable image"),
-        (None, "holds no image"),
-    ],
-)
-def test_images_by_path_stay_inside_the_root(photo: Any, reason: str | None, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    (root / "inside").mkdir(parents=True)
-    good, bad = mask_rows(2)
-    (root / "inside/a.jpg").write_bytes(good["photo"]["bytes"])
-    (tmp_path / "secret.jpg").write_bytes(good["photo"]["bytes"])
-    if photo and photo["path"]:
-        photo = {**photo, "path": photo["path"].format(root=root)}
-    images = save([good, {**bad, "photo": photo}], MASK_FEATURES, root, "arrow")
-    report = shard(
-        recipe(tmp_path / "recipe", f"{images}\n{MASK_LAYOUT}", more=IGNORE), root, "train", tmp_path / "out"
-    )
-    assert [skip["reason"] for skip in report.skipped] == ([] if reason is None else [reason])
-
-
-def test_row_groups_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hf_dataset, "_MAX_ROW_GROUP", 1000)
-    own = recipe(tmp_path / "recipe", f"{save(mask_rows(4), MASK_FEATURES, tmp_path, 'parquet')}\n{MASK_LAYOUT}")
-    with pytest.raises(LayoutError, match="has a row group of .* Write it anew with smaller row groups"):
-        listed(own, tmp_path, "train")
-
-
-# --- the hub ----------------------------------------------------------------------------------------------------------
-
-
 def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub itself is stood in for by Parquet files; the Arrow files under the root are made by `datasets`."""
     rows = mask_rows(5)
@@ -413,7 +243,7 @@ def test_what_the_hub_has_not_is_one_clear_line(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(LayoutError) as caught:
         listed(recipe(tmp_path / "recipe", f'hub = "who/what"\n{MASK_LAYOUT}'), tmp_path, "train")
     assert str(caught.value) == (
-        "who/what: can't be had from the hub (Unknown split 'train'. Should be one of ['test'].)"
+        "who/what: can't be loaded from the hub (Unknown split 'train'. Should be one of ['test'].)"
     )
 
 
@@ -429,36 +259,3 @@ def test_an_unreachable_hub_is_one_clear_line(tmp_path: Path, monkeypatch: pytes
         "who/what: the hub can't be reached (Name or service not known). Without a connection, fetch the dataset's "
         "Parquet files elsewhere, and name them as layout.images"
     )
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(LabelmergeError, match=r"needs the package datasets. pip install 'labelmerge\[hub\]'"):
-        listed(own, tmp_path, "train")
-
-
-# --- damage -----------------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    st.sampled_from(["train.arrow", "train.parquet"]),
-    st.lists(st.tuples(st.integers(0, 9000), st.integers(0, 255)), min_size=1, max_size=4),
-    st.integers(0, 3000),
-)
-def test_any_damage_gives_samples_or_clear_errors(
-    tmp_path_factory: pytest.TempPathFactory, name: str, flips: list[tuple[int, int]], cut: int
-) -> None:
-    root = tmp_path_factory.mktemp("damaged")
-    table = datasets.Dataset.from_list(mask_rows(3), features=MASK_FEATURES)
-    if name.endswith("parquet"):
-        table.to_parquet(root / name)
-    else:
-        save(mask_rows(3), MASK_FEATURES, root, "arrow")
-    data = bytearray((root / name).read_bytes())
-    for place, value in flips:
-        data[-1 - place % len(data)] = value
-    (root / name).write_bytes(data[: len(data) - cut] if cut < 500 else data)
-    own = recipe(root / "recipe", f'images = "{name}"\n{MASK_LAYOUT}', more=IGNORE)
-    try:
-        report = shard(own, root, "train", root / "out")
-        assert report.found == len(report.skipped) + report.written
-    except LabelmergeError as error:
-        assert "\n" not in str(error)

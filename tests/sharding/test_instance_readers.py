@@ -364,7 +364,7 @@ def test_malformed_videos(own: Own) -> None:
             listed(recipe, own.root, "train")
 
     video, thing = data["videos"][0], data["annotations"][0]
-    refused("videos 2 is malformed .its id 1 is that of another one", videos=[video, video])
+    refused("videos 2 is malformed .its id 1 is not unique", videos=[video, video])
     refused("videos 1 has no 'file_names'", videos=[{"id": 1}])
     refused("annotations 1 is malformed .it has 4 segmentations, but 1 bboxes", annotations=[{**thing, "bboxes": [1]}])
     refused("none of its annotations", annotations=[{**thing, "video_id": 9}])

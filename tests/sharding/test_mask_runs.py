@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-import labelmerge.sharding.pictures.runs
+import labelmerge.shardset.run_lengths
 from labelmerge.sharding.pictures.images import packed_pixels
-from labelmerge.sharding.pictures.runs import Runs, histogram, pixels
 from labelmerge.sharding.readers import (
     READERS,
     ade20k_seg,
@@ -34,6 +33,7 @@ from labelmerge.sharding.readers import (
     video_instances,
 )
 from labelmerge.sharding.source.source import Reader
+from labelmerge.shardset.run_lengths import RunLengths, histogram, pixel_counts
 
 Array = npt.NDArray[Any]
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6))
@@ -45,7 +45,7 @@ PAIRS = SHAPES.flatmap(
 @given(PAIRS, st.booleans())
 def test_runs_give_their_pictures_back(pair: tuple[Array, Array], turned: bool) -> None:
     first, second = (picture.T if turned else picture for picture in pair)
-    runs = Runs(first, second)
+    runs = RunLengths(first, second)
     for picture in (first, second):
         painted = runs.paint(runs.of(picture))
         assert painted.dtype == picture.dtype
@@ -56,13 +56,13 @@ def test_runs_give_their_pictures_back(pair: tuple[Array, Array], turned: bool) 
 
 @given(PAIRS)
 def test_histogram_counts_pixels(pair: tuple[Array, Array]) -> None:
-    with mock.patch.object(labelmerge.sharding.pictures.runs, "_PIXELS_AT_A_TIME", 5):
+    with mock.patch.object(labelmerge.shardset.run_lengths, "_PIXELS_AT_A_TIME", 5):
         for picture in pair:
             assert histogram(picture) == Counter(picture.ravel().tolist())
 
 
 def test_runs_may_be_longer_than_32_bits() -> None:
-    assert pixels(np.array([0, 1, 0]), np.array([1 << 40, 1, 1])) == {0: (1 << 40) + 1, 1: 1}
+    assert pixel_counts(np.array([0, 1, 0]), np.array([1 << 40, 1, 1])) == {0: (1 << 40) + 1, 1: 1}
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

@@ -44,7 +44,7 @@ def test_files_that_would_fill_memory_are_skipped(own: Own) -> None:
     huge(own.root / "images/train/001.jpg")
     huge(own.root / "masks/train/002.png")
     report = check(own.recipe, own.root, "train")
-    reason = f"has {60 << 30} bytes: nothing of more than {MAX_FILE_BYTES} is read"
+    reason = f"has {60 << 30} bytes, more than the {MAX_FILE_BYTES} that are read"
     assert report.skipped == (
         {"path": "images/train/001.jpg", "reason": reason},
         {"path": "images/train/002.jpg", "reason": f"masks/train/002.png: {reason}"},
@@ -66,7 +66,7 @@ def test_a_huge_polygon_file_is_not_parsed(own: Own) -> None:
 def test_pipes_are_not_waited_for(own: Own) -> None:
     pipe = own.root / "pipe.png"
     os.mkfifo(pipe)
-    with pytest.raises(SampleError, match="is no plain file"):
+    with pytest.raises(SampleError, match="is not a plain file"):
         read_file(pipe)
     (own.root / "annotations/panoptic_val2017").mkdir(parents=True)
     (own.root / "val2017").mkdir()
@@ -88,7 +88,7 @@ def test_no_space_for_the_first_byte_of_the_list(own: Own, tmp_path: Path, monke
         return sqlite3.connect(path, factory=Full)
 
     monkeypatch.setattr(plan, "_database", database)
-    with pytest.raises(OutputError, match="can't keep the list of candidates"):
+    with pytest.raises(OutputError, match="can't keep the list of images"):
         shard(own.recipe, own.root, "train", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -189,7 +189,7 @@ def test_a_disk_that_goes_away_ends_the_run(own: Own, tmp_path: Path, folder: st
                 os.rename(own.root / folder, away)
             yield thing
 
-    with pytest.raises(LayoutError, match="was there when the run began, and is gone"):
+    with pytest.raises(LayoutError, match="was there at the start, and is gone"):
         shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=2, track=pulled_out)
     os.rename(away, own.root / folder)
     report = shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=2)
@@ -216,7 +216,7 @@ def test_a_finished_run_with_too_many_skips_is_not_good_enough_later(own: Own, t
     own.pairs(2)
     (own.root / "masks/train/001.png").unlink()
     shard(own.recipe, own.root, "train", tmp_path)
-    with pytest.raises(ShardError, match="1 of 2 candidates are unusable, more than --max-skip-ratio allows"):
+    with pytest.raises(ShardError, match="1 of 2 images can't be used, more than --max-skip-ratio allows"):
         shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.1)
     assert shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.5).kept == 1
 

@@ -14,9 +14,9 @@ from labelmerge.catalog import load_label_space
 from labelmerge.errors import ShardError, TaxonomyError
 from labelmerge.inspect.verify import verify
 from labelmerge.labels import LabelSpace
-from labelmerge.sharding.merged import Merge, read_merge
+from labelmerge.sharding.merged import read_class_map
 from labelmerge.sharding.shard import shard
-from labelmerge.sharding.source.source import Annotation, Box, Segment
+from labelmerge.sharding.source.source import Annotation, Box, ClassMap, Segment
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -60,7 +60,7 @@ def test_masks_have_groups_with_the_same_numbers_everywhere(
 
 def test_boxes_segments_and_wide_masks() -> None:
     groups = tuple(range(300))
-    merge = Merge(LabelSpace("my_streets", groups, tuple(map(str, groups))), {0: 299, 1: 0, 2: 5})
+    merge = ClassMap(LabelSpace("my_streets", groups, tuple(map(str, groups))), {0: 299, 1: 0, 2: 5})
     before = Annotation(
         mask=np.array([[0, 1, 2, 255]], np.uint8),
         boxes=(Box((0, 0, 1, 1), 2, 1.0),),
@@ -85,7 +85,7 @@ def test_a_table_that_does_not_fit(own: Own, table: Path, tmp_path: Path, text: 
     own.pairs(1)
     table.write_text(text)
     with pytest.raises(TaxonomyError, match=message):
-        read_merge(table, load_label_space(own.recipe))
+        read_class_map(table, load_label_space(own.recipe))
     with pytest.raises(TaxonomyError, match=message):
         shard(own.recipe, own.root, "train", tmp_path / "out", mapping=table)
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,8 @@ import pytest
 from labelmerge.errors import LabelmergeError, OutputError, ShardError, UsageError
 from labelmerge.files import locked
 from labelmerge.inspect.verify import verify
-from labelmerge.sharding.shard import check, finish, shard
+from labelmerge.sharding.finish import finish
+from labelmerge.sharding.shard import check, shard
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -51,7 +52,7 @@ def test_parts_make_the_same_folder_as_one_run(own: Own, tmp_path: Path) -> None
 def test_an_unfinished_part_is_named_and_a_whole_run_completes_it(own: Own, tmp_path: Path) -> None:
     own.pairs(6)
     folder = tmp_path / "my_streets/train"
-    with pytest.raises(ShardError, match="no run was begun here"):
+    with pytest.raises(ShardError, match="nothing was begun here"):
         finish(folder)
     shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2, part=(1, 2))
     with pytest.raises(ShardError, match=r"1 of 3 shards are not done yet \(000001\)"):

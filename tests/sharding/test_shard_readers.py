@@ -264,11 +264,11 @@ def inside_triangle(x: float, y: float, triangle: tuple[Corner, Corner, Corner])
         ('{"imgHeight": "12", "imgWidth": 16, "objects": []}', "polygons are for 16x'12', but"),
         (
             '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": "car", "polygon": [[0, 0], [9, 9], [NaN, 5]]}]}',
-            "a vertex is no point within",
+            "a vertex is not within",
         ),
         (
             '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": "car", "polygon": [[0, 0], [9, 9], [1e9, 5]]}]}',
-            "a vertex is no point within",
+            "a vertex is not within",
         ),
         ("[" * 20000 + "]" * 20000, "is not polygon JSON"),
     ],

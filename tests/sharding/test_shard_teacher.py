@@ -16,7 +16,7 @@ from labelmerge.encoders import encoders
 from labelmerge.errors import UsageError
 from labelmerge.inspect.verify import verify
 from labelmerge.sharding import teacher as teachers
-from labelmerge.sharding.make import Made
+from labelmerge.sharding.make import MadeSample
 from labelmerge.sharding.shard import shard
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ def test_waiting_samples_keep_their_order_and_do_not_fill_memory(monkeypatch: py
     monkeypatch.setattr(teachers, "_CUTOUTS", 4)
     tower = MeanColour()
     waiting = teachers.Waiting(tower)
-    out: list[Made] = []
+    out: list[MadeSample] = []
     for number in range(9):
         cutouts = [Image.new("RGB", (2, 2), (1 + number, 1, 1))] * (number % 3)
-        out += waiting.add(Made(str(number), {}, cutouts))
+        out += waiting.add(MadeSample(str(number), {}, cutouts))
     out += waiting.rest()
     assert [made.key for made in out] == list("012345678")
     assert [len(np.load(BytesIO(made.members["box_embeddings.npy"]))) for made in out] == [0, 1, 2] * 3

@@ -27,8 +27,9 @@ from PIL import Image
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import LayoutError, OutputError, SampleError, ShardError, UsageError
 from labelmerge.inspect.verify import verify
-from labelmerge.sharding.pictures.images import decode, image_member, open_image, png_bytes, read_indices
+from labelmerge.sharding.pictures.images import image_member, open_image, read_indices
 from labelmerge.sharding.shard import check, shard
+from labelmerge.shardset.pixels import decode_whole, png_bytes
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -128,7 +129,7 @@ def test_nothing_usable_is_an_error(own: Own, tmp_path: Path) -> None:
         shard(own.recipe, own.root, "train", tmp_path)
     assert not any(tmp_path.iterdir())
     own.mask("masks/train/a.png", size=(3, 3))
-    with pytest.raises(LayoutError, match="none of 1 candidates is usable"):
+    with pytest.raises(LayoutError, match="none of the images can be used .1 found"):
         shard(own.recipe, own.root, "train", tmp_path)
     assert not list(tmp_path.rglob("manifest.json"))
 
@@ -136,7 +137,7 @@ def test_nothing_usable_is_an_error(own: Own, tmp_path: Path) -> None:
 def test_too_many_skips_fail_before_the_manifest(own: Own, tmp_path: Path) -> None:
     own.pairs(4)
     (own.root / "masks/train/000.png").unlink()
-    with pytest.raises(ShardError, match="1 of 4 candidates are unusable"):
+    with pytest.raises(ShardError, match="1 of 4 images can't be used"):
         shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.2)
     assert not list(tmp_path.rglob("manifest.json"))
     assert shard(own.recipe, own.root, "train", tmp_path, max_skip_ratio=0.25).kept == 1
@@ -221,7 +222,7 @@ def test_16_bits_in_the_other_byte_order_are_the_same_values(tmp_path: Path) -> 
     data = struct.pack(">2sHI", b"MM", 42, 32) + values.astype(">u2").tobytes()
     (tmp_path / "a.tif").write_bytes(data + struct.pack(">H", len(tags)) + directory + bytes(4))
     np.testing.assert_array_equal(read_indices(tmp_path / "a.tif"), values)
-    image = decode((tmp_path / "a.tif").read_bytes(), tmp_path / "a.tif")
+    image = decode_whole((tmp_path / "a.tif").read_bytes(), tmp_path / "a.tif")
     encoded, _ = image_member(b"", image, "png", values.shape, None)
     np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(encoded)))[..., 0], values >> 8)
 
@@ -306,7 +307,7 @@ def test_an_interrupted_run_goes_on(own: Own, tmp_path: Path, workers: int) -> N
     assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == []
     assert not (folder / "manifest.json").exists()
     finished = len(list(folder.glob("*.tar")))
-    assert verify([tmp_path]).problems[0].what == "no manifest: the run was not finished"
+    assert verify([tmp_path]).problems[0].what == "no manifest: the shards are not finished"
     report = shard(own.recipe, own.root, "train", tmp_path / "a", samples_per_shard=3)
     assert 1 <= report.kept <= finished and report.shards == 3
     shard(own.recipe, own.root, "train", tmp_path / "b", samples_per_shard=3)
@@ -352,7 +353,7 @@ def test_a_finished_run_is_not_repeated_but_a_damaged_one_is(own: Own, tmp_path:
 def test_other_options_or_another_dataset_are_not_mixed_in(own: Own, tmp_path: Path) -> None:
     own.pairs(4)
     shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2)
-    with pytest.raises(ShardError, match=r"another run .limit was None, now 2.. Remove the folder"):
+    with pytest.raises(ShardError, match=r"other files or options .limit was None, now 2.. Remove the folder"):
         shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2, limit=2)
     with pytest.raises(Interrupted):
         shard(own.recipe, own.root, "train", tmp_path / "b", samples_per_shard=2, track=stop_after(3))
@@ -385,28 +386,3 @@ def test_check_writes_nothing_and_says_it_all(own: Own, tmp_path: Path) -> None:
     report = shard(own.recipe, own.root, "train", tmp_path)
     assert trial.folder is None
     assert (trial.found, trial.written, trial.skipped, trial.bytes) == (4, 2, report.skipped, report.bytes)
-
-
-# --- others -----------------------------------------------------------------------------------------------------------
-
-
-def test_hugging_face_datasets_opens_the_folder(own: Own, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    masks = own.pairs(3)
-    report = shard(own.recipe, own.root, "train", tmp_path / "out", samples_per_shard=2)
-    opened = datasets.load_dataset(
-        "webdataset", data_files={"train": f"{report.folder}/*.tar"}, split="train", cache_dir=str(tmp_path / "cache")
-    )
-    assert opened.num_rows == 3
-    assert json.loads(opened[1]["json"]["present"]) == [0, 1, 2]
-    np.testing.assert_array_equal(np.asarray(opened[1]["mask.png"]), masks[1])
-
-
-# webdataset leaves the tar for the garbage collector to close.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_the_shards(own: Own, tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
-    own.pairs(3)
-    report = shard(own.recipe, own.root, "train", tmp_path)
-    stream = webdataset.WebDataset(str(next(report.folder.glob("*.tar"))), shardshuffle=False)  # type: ignore[union-attr]
-    assert [set(sample) >= {"jpg", "mask.png", "json"} for sample in stream] == [True] * 3

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from labelmerge.catalog import load_recipe
-from labelmerge.inspect import schema
 from labelmerge.sharding.shard import shard
 from labelmerge.shardset.croissant import CROISSANT
 from labelmerge.shardset.manifest import MANIFEST
+from labelmerge.shardset.meta import BOX_TYPES, SAMPLE_TYPES, SEGMENT_TYPES, SOURCE_TYPES
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -70,7 +70,7 @@ def test_commands_and_the_way_back(run: Run, here: Path, own: Own) -> None:
 
 
 def test_every_field_and_file_is_named() -> None:
-    for types in (schema.SAMPLE_TYPES, schema.SOURCE_TYPES, schema.BOX_TYPES, schema.SEGMENT_TYPES):
+    for types in (SAMPLE_TYPES, SOURCE_TYPES, BOX_TYPES, SEGMENT_TYPES):
         for name in types:
             assert f"`{name}`" in PAGE, name
     assert MANIFEST in PAGE and CROISSANT in PAGE

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from labelmerge.errors import SampleError
-from labelmerge.sharding.pictures.images import png_bytes
 from labelmerge.shardset.pixels import (
     _differences_added,
     decode_image,
@@ -19,6 +18,7 @@ from labelmerge.shardset.pixels import (
     first_rows,
     image_region,
     open_image,
+    png_bytes,
 )
 
 from ..loading.pictures import jpeg, label_mask, photograph

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import signal
 import subprocess
@@ -68,7 +69,7 @@ def test_a_run_has_all_it_takes_to_use_it_and_to_run_it_again(shards: Path, bank
         assert set(line["parts"]) == {"hd", "ld", "wd"} and all(value > 0 for value in line["parts"].values())
         assert line["loss"] == pytest.approx(sum(line["parts"].values()), rel=1e-5)
     assert result.final_loss == lines[-1]["loss"]
-    assert lines[-1]["temperature"] != pytest.approx(CONFIG.temperature, abs=1e-6)  # it is learned
+    assert lines[-1]["temperature"] != pytest.approx(CONFIG.method_settings.temperature, abs=1e-6)  # it is learned
 
     config = tomllib.loads((result.run / "config.toml").read_text())
     assert config["steps"] == 6 and config["inputs"]["bank_version"] == Bank.load(bank).version
@@ -234,7 +235,8 @@ def test_datasets_without_a_loss_are_left_out(
 def test_evaluation_sets_are_trained_on_only_on_request(
     bank: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = {"recipe": {"name": "streets", "sha256": "", "text": 'role = "eval"'}}
+    text = 'role = "eval"'
+    recipe = {"recipe": {"name": "streets", "sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text}}
     folder = dataclasses.replace(TOYS[0], changes=recipe).write(tmp_path / "shards")
     config = dataclasses.replace(CONFIG, steps=1)
     with pytest.raises(ConfigError, match="streets is left out: it is an evaluation set"):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import stat
-import struct
-import warnings
 import zlib
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from labelmerge.errors import SampleError
+from labelmerge.shardset.pixels import decode_whole, open_checked, png_bytes
 
 _INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 _DEFAULT_QUALITY = 95
-
-_FILTER_UP = 2
 
 MAX_FILE_BYTES = 1 << 30
 """No image or annotation of one image is as large; `verify` reads no larger samples either."""
@@ -29,21 +25,16 @@ Array = npt.NDArray[Any]
 
 
 def read_file(path: Path) -> bytes:
-    """A file's content; raises SampleError, also where it is no plain file, or one that would fill memory."""
+    """A file's content; raises SampleError, also where it is not a plain file, or would fill the memory."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-            raise SampleError("is no plain file", where=path)
+            raise SampleError("is not a plain file", where=path)
         if found.st_size > MAX_FILE_BYTES:
-            raise SampleError(f"has {found.st_size} bytes: nothing of more than {MAX_FILE_BYTES} is read", where=path)
+            raise SampleError(f"has {found.st_size} bytes, more than the {MAX_FILE_BYTES} that are read", where=path)
         return path.read_bytes()
     except OSError as error:
         raise SampleError(f"can't be read ({error.strerror})", where=path) from error
-
-
-def decode(data: bytes, where: Path) -> Image.Image:
-    """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
-    return _open(data, where, lambda image: image.load())
 
 
 def open_image(data: bytes, where: Path) -> Image.Image:
@@ -60,7 +51,7 @@ def open_image(data: bytes, where: Path) -> Image.Image:
         elif not whole(data):
             raise ValueError("truncated or damaged")
 
-    return _open(data, where, check)
+    return open_checked(data, where, check)
 
 
 def load(image: Image.Image, where: Path) -> None:
@@ -69,19 +60,6 @@ def load(image: Image.Image, where: Path) -> None:
         image.load()
     except Exception as error:
         raise SampleError("is not a readable image", where=where) from error
-
-
-def _open(data: bytes, where: Path, check: Callable[[Image.Image], object]) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is large: no matter
-            image = Image.open(BytesIO(data))
-        check(image)
-    except Image.DecompressionBombError as error:
-        raise SampleError("has more pixels than Pillow takes for safe", where=where) from error
-    except Exception as error:  # Pillow's decoders raise about anything on damaged files
-        raise SampleError("is not a readable image", where=where) from error
-    return image
 
 
 def _is_whole_jpeg(data: bytes) -> bool:
@@ -123,8 +101,8 @@ def read_indices(path: Path) -> Array:
 
 
 def indices(data: bytes, where: Path) -> Array:
-    """As `read_indices`, of a picture that is no file of its own."""
-    image = decode(data, where)
+    """As `read_indices`, for a picture that is not a file of its own."""
+    image = decode_whole(data, where)
     if image.mode not in _INDEX_MODES:
         raise SampleError(f"is a colour picture ({image.mode}), not an index PNG", where=where)
     values: Array = np.asarray(image)
@@ -138,6 +116,15 @@ def indices(data: bytes, where: Path) -> Array:
     return values
 
 
+def packed_colours(path: Path) -> npt.NDArray[np.uint32]:
+    """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
+    picture = decode_whole(read_file(path), path)
+    if picture.mode not in ("RGB", "RGBA", "P"):
+        raise SampleError(f"is not a colour picture (mode {picture.mode})", where=path)
+    # Not straight to RGB: Pillow has doubts about palettes with transparency.
+    return packed_pixels(picture if picture.mode == "RGB" else picture.convert("RGBA")).byteswap() >> np.uint32(8)
+
+
 def packed_pixels(picture: Image.Image) -> npt.NDArray[np.uint32]:
     """[H, W] pixels of an RGB or RGBA picture: red + (green << 8) + (blue << 16), and anything in the highest byte."""
     # As Pillow keeps them: taking the fourth byte out, or converting to RGBA, takes longer.
@@ -145,38 +132,10 @@ def packed_pixels(picture: Image.Image) -> npt.NDArray[np.uint32]:
     return np.frombuffer(stored, "<u4").reshape(picture.height, picture.width)
 
 
-def png_bytes(pixels: Array | Image.Image) -> bytes:
-    """Encode [H, W] uint8 or uint16 values, or an image, as a PNG."""
-    if not isinstance(pixels, Image.Image):
-        return _mask_png(pixels)
-    out = BytesIO()
-    pixels.save(out, "PNG")
-    return out.getvalue()
-
-
-def _mask_png(values: Array) -> bytes:
-    """A greyscale PNG of [H, W] uint8 or uint16 values (PNG specification, 5 and 9).
-
-    A row of a label mask is much like the row above: always storing the difference (the filter "Up") makes the files
-    of Pillow, which tries all filters on every row, three times faster to write and to read (docs/performance.md).
-    """
-    height, width = values.shape
-    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
-    rows = np.empty((height, stored.shape[1] + 1), dtype=np.uint8)
-    rows[:, 0] = _FILTER_UP
-    rows[0, 1:] = stored[0]
-    np.subtract(stored[1:], stored[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8 * values.dtype.itemsize, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, level=1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-
-
 def image_member(
     data: bytes, image: Image.Image, image_format: str, size: tuple[int, int], quality: int | None
 ) -> tuple[bytes, bool]:
-    """The bytes of a sample's image member, and whether they were encoded anew.
+    """The bytes of a sample's image member, and whether they had to be encoded again.
 
     The original bytes pass through where they already are what is asked for: 8-bit RGB or greyscale in the right file
     format and size. Otherwise a PNG is made without loss, a JPEG at 4:4:4.

@@ -77,7 +77,7 @@ def _variable(data: bytes, name: str, fields: Sequence[str]) -> Array | str | li
         raise _Damaged("is a MATLAB 7.3 file, which is HDF5: expected one of version 5 to 7 (save it with -v7)")
     order = {b"IM": "<", b"MI": ">"}.get(data[126:_HEADER])
     if order is None:
-        raise _Damaged("is no MATLAB file of version 5 to 7")
+        raise _Damaged("is not a MATLAB file of version 5 to 7")
     names = []
     stream = _Stream(data, order, _HEADER)
     while not stream.at_end():
@@ -116,7 +116,7 @@ class _Stream:
         if first >> 16:  # the short form: size, type and up to four bytes in one word
             kind, size, start, end = first & 0xFFFF, first >> 16, self._at + 4, self._at + 8
             if size > 4:
-                raise _Damaged("is a damaged MATLAB file (a short element that is long)")
+                raise _Damaged("is a damaged MATLAB file (a short element of more than 4 bytes)")
         else:
             kind = first
             (size,) = struct.unpack_from(self.order + "I", self._data, self._at + 4)
@@ -131,7 +131,7 @@ class _Stream:
         """The next element as a list of numbers."""
         kind, data = self.element()
         if kind not in _NUMBERS:
-            raise _Damaged(f"is a damaged MATLAB file (type {kind} is no number)")
+            raise _Damaged(f"is a damaged MATLAB file (type {kind} is not a number)")
         dtype = np.dtype(self.order + _NUMBERS[kind])
         if len(data) % dtype.itemsize:
             raise _Damaged("is a damaged MATLAB file (half a number)")
@@ -162,7 +162,7 @@ def _matrix(
             field = which[number % len(which)]
             inner_kind, inner_body = stream.element()
             if inner_kind != _MATRIX:
-                raise _Damaged(f"is a damaged MATLAB file (type {inner_kind} is no array)")
+                raise _Damaged(f"is a damaged MATLAB file (type {inner_kind} is not an array)")
             if not field or not fields or field in fields:
                 yield field, _matrix(inner_body, order, fields, depth=depth + 1)[1]
 
@@ -183,7 +183,7 @@ def _matrix(
     if kind == _CHAR:
         code, text = stream.element()
         if code not in _TEXT:
-            raise _Damaged(f"is a damaged MATLAB file (type {code} is no text)")
+            raise _Damaged(f"is a damaged MATLAB file (type {code} is not text)")
         endian = {"<": "-le", ">": "-be"}[order] if _TEXT[code] in ("utf-16", "utf-32") else ""
         return name, bytes(text).decode(_TEXT[code] + endian) if shape[0] <= 1 and len(shape) == 2 else None
     if kind in _NUMERIC and not (int(flags[0]) >> 8) & _COMPLEX:
@@ -195,7 +195,7 @@ def _matrix(
 
 
 def texts(value: Value) -> list[str]:
-    """A cell array of texts; what is no text becomes ""."""
+    """A cell array of texts; anything else in it becomes ""."""
     return [entry if isinstance(entry, str) else "" for entry in value] if isinstance(value, list) else []
 
 
@@ -211,7 +211,7 @@ def open_hdf5(path: Path, fault: type[LabelmergeError] = SampleError) -> Iterato
         import h5py
     except ImportError as error:
         raise LabelmergeError(
-            "reading MATLAB 7.3 files needs h5py", where=path, fix="pip install 'labelmerge[matlab]'"
+            "reading MATLAB 7.3 files needs h5py", where=path, fix="pip install 'labelmerge-seg[matlab]'"
         ) from error
     try:
         with h5py.File(path, "r") as file:
@@ -236,7 +236,7 @@ def checked(found: object, name: str, where: Path, fault: type[LabelmergeError] 
     import h5py
 
     if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
-        raise fault(f"its {name!r} is no array, or one whose numbers lie in other files", where=where)
+        raise fault(f"its {name!r} is not an array, or its numbers lie in other files", where=where)
     if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > MAX_BYTES:
         raise fault(f"its {name!r} is stored in pieces of more than {MAX_BYTES >> 20} MiB", where=where)
     return found

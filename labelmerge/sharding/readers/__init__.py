@@ -1,4 +1,4 @@
-"""One file per annotation format: a reader lists the candidates of a source and decodes one annotation at a time."""
+"""One file per annotation format: a reader lists the items of a source and decodes one annotation at a time."""
 
 from __future__ import annotations
 

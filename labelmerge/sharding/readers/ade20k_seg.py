@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from labelmerge.sharding.readers.colour_png import packed
+from labelmerge.sharding.pictures.images import packed_colours
 from labelmerge.sharding.readers.shared import segments, values
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
@@ -36,7 +36,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Decode one picture; raises SampleError."""
     path = source.root / item.annotation
-    stored = packed(path)
+    stored = packed_colours(path)
     number = (stored >> 16) // 10 << 8 | stored >> 8 & 255
     mask = values.class_mask(number.astype(np.uint16), source, path)
     return segments.annotation(source, mask, number << 8 | stored & 255, _meaning, (), path)

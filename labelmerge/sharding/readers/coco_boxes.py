@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from labelmerge.errors import LayoutError, RecipeError, SampleError
+from labelmerge.errors import LayoutError
+from labelmerge.sharding.readers.shared.boxes import check_size, clipped
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.listed import (
     IMAGE_SUFFIXES,
     Images,
+    name_parts,
     of_unknown_images,
     on_disk,
     unlisted,
@@ -30,14 +32,13 @@ from labelmerge.sharding.readers.shared.listed import (
 )
 from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists
 from labelmerge.sharding.source.layout import find, first_place
-from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
+from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source
 
 KEYS = Keys(types=("box",), layout=("images", "annotations"), options=("name_parts",))
 label_space = None
 image = None
 
 _CROWD, _DEPICTION, _REFLECTED = 1, 2, 4
-FAR = 1e6  # pixels; no picture is so large
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
@@ -75,14 +76,6 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         ("boxes_of_unknown_categories", unknown_categories),
     )
     yield from (Note(what, count) for what, count in counts if count)
-
-
-def name_parts(source: Source) -> int | None:
-    """The option of that name; raises RecipeError."""
-    parts = source.options.get("name_parts")
-    if parts is not None and (type(parts) is not int or parts < 1):
-        raise RecipeError(f"options.name_parts is {parts!r}: it must be 1 or more", where=source.recipe.path)
-    return parts
 
 
 def _packed(record: Record) -> tuple[Any, ...]:
@@ -123,21 +116,3 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             )
         )
     return Annotation(boxes=tuple(boxes), notes=notes)
-
-
-def clipped(bbox: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | str:
-    """The corners of a box [x, y, width, height] inside an image of (height, width); or what to count it as."""
-    if not all(abs(value) <= FAR for value in bbox):  # nor is NaN
-        return "absurd_boxes"
-    x, y, width, height = bbox
-    corners = clip((x, y, x + width, y + height), size)
-    return "zero_size_boxes" if corners is None else corners
-
-
-def check_size(source: Source, item: Item, listed: tuple[int, int], size: tuple[int, int]) -> None:
-    """Raises SampleError where the size that a JSON lists is not the image's."""
-    if listed != size:
-        raise SampleError(
-            f"the JSON says {listed[1]}x{listed[0]}, but the image is {size[1]}x{size[0]}",
-            where=source.root / item.path,
-        )

@@ -12,10 +12,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from labelmerge.sharding.readers.coco_boxes import name_parts
 from labelmerge.sharding.readers.shared.classes import match_categories
-from labelmerge.sharding.readers.shared.instance_masks import candidates, object_id, packed, painted
-from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, on_disk
+from labelmerge.sharding.readers.shared.instance_masks import items_of, object_id, packed, painted
+from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, name_parts, on_disk
 from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
 from labelmerge.sharding.source.layout import find, first_place
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
@@ -51,7 +50,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         found = (match.path for match in find(source.root, f"{folder}/**/*"))
         on_disk(scratch, "files", (name for name in found if name.lower().endswith(IMAGE_SUFFIXES)))
 
-    yield from candidates(scratch, classes, path, skipped="no annotation in the JSON")
+    yield from items_of(scratch, classes, path, skipped="no annotation in the JSON")
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

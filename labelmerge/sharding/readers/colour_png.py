@@ -12,19 +12,18 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding.pictures.images import decode, packed_pixels, read_file
-from labelmerge.sharding.pictures.runs import Runs, pixels
+from labelmerge.sharding.pictures.images import packed_colours
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.readers.shared.classes import class_index
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.shardset.run_lengths import RunLengths, pixel_counts
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),
@@ -48,15 +47,15 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Look up the colour of every pixel; raises SampleError."""
     path = source.root / item.annotation
-    stored = packed(path)
+    stored = packed_colours(path)
     colours, classes = _colours(source)
-    runs = Runs(stored)
+    runs = RunLengths(stored)
     found = runs.of(stored)
     places = np.minimum(np.searchsorted(colours, found), len(colours) - 1)
     strange = colours[places] != found
     if strange.any() and not values.ignores_others(source):
         unknown, which = np.unique(found[strange], return_inverse=True)
-        counts = pixels(which, runs.lengths[strange])
+        counts = pixel_counts(which, runs.lengths[strange])
         listed = ", ".join(
             f"{value >> 16} {value >> 8 & 255} {value & 255} ({counts[place]} px)"
             for place, value in enumerate(unknown[:_SHOWN].tolist())
@@ -64,15 +63,6 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         more = f", … {len(unknown)} in all" if len(unknown) > _SHOWN else ""
         raise SampleError(f"colours unknown to the recipe: {listed}{more}", where=path)
     return Annotation(mask=runs.paint(np.where(strange, source.space.ignore_index, classes[places])))
-
-
-def packed(path: Path) -> npt.NDArray[np.uint32]:
-    """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
-    picture = decode(read_file(path), path)
-    if picture.mode not in ("RGB", "RGBA", "P"):
-        raise SampleError(f"is no colour picture (mode {picture.mode})", where=path)
-    # Not straight to RGB: Pillow has doubts about palettes with transparency.
-    return packed_pixels(picture if picture.mode == "RGB" else picture.convert("RGBA")).byteswap() >> np.uint32(8)
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +74,7 @@ def _colours(source: Source) -> tuple[npt.NDArray[np.uint32], npt.NDArray[Any]]:
     meanings = {_packed(colour, source): class_index(space, target, where) for colour, target in targets.items()}
     meanings |= {_packed(colour, source): space.ignore_index for colour in source.ids.get("ignore", [])}
     if not meanings:
-        raise RecipeError("ids.map names no colour", where=where)
+        raise RecipeError("ids.map must name colours", where=where)
     colours = sorted(meanings)
     return np.array(colours, dtype=np.uint32), np.array([meanings[colour] for colour in colours], dtype=space.dtype)
 
@@ -93,5 +83,5 @@ def _packed(colour: object, source: Source) -> int:
     match = _COLOUR.fullmatch(colour) if isinstance(colour, str) else None
     red, green, blue = map(int, match.groups()) if match else (256, 256, 256)
     if max(red, green, blue) > 255:
-        raise RecipeError(f'ids: {colour!r} is no colour such as "128 64 128"', where=source.recipe.path)
+        raise RecipeError(f'ids: {colour!r} is not a colour such as "128 64 128"', where=source.recipe.path)
     return red << 16 | green << 8 | blue

@@ -20,11 +20,11 @@ from PIL import Image
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
 from labelmerge.sharding.pictures import matlab
-from labelmerge.sharding.pictures.images import Array, png_bytes
-from labelmerge.sharding.readers.mat import whole_numbers
+from labelmerge.sharding.pictures.images import Array
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.source.layout import first_place
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
+from labelmerge.shardset.pixels import png_bytes
 
 if TYPE_CHECKING:
     import h5py
@@ -56,7 +56,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         if labels.shape != (count, *shape) or labels.dtype.kind not in "uif":
             raise LayoutError(f"its labels are {_say(labels)}, not {[count, *shape]}, as its images are", where=path)
         if shape[0] * shape[1] > _MAX_PIXELS:
-            raise LayoutError(f"its images are {shape[0]}x{shape[1]}: no camera makes such", where=path)
+            raise LayoutError(f"its images are {shape[0]}x{shape[1]}: too large for photographs", where=path)
         together = _together(images)
     for number in _numbers(source, count):
         name = f"{place}#{number:04d}"
@@ -75,7 +75,7 @@ def image(source: Source, item: Item) -> bytes:
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The labels of one image; raises SampleError."""
     where, labels = source.root / item.path, _entry(source, item, "labels_key")  # [W, H]
-    mask = whole_numbers(labels.T, _key(source, "labels_key"), where)
+    mask = values.whole_numbers(labels.T, _key(source, "labels_key"), where)
     return Annotation(mask=values.class_mask(mask, source, where))
 
 
@@ -121,9 +121,9 @@ def _numbers(source: Source, count: int) -> list[int]:
     path = source.root / first_place(source, "list", "list of images")
     numbers = matlab.load(path, source.word, fault=LayoutError)
     if not isinstance(numbers, np.ndarray) or not numbers.size:
-        raise LayoutError(f"its {source.word!r} is no list of numbers", where=path)
+        raise LayoutError(f"its {source.word!r} is not a list of numbers", where=path)
     try:
-        flat = whole_numbers(numbers.reshape(1, -1), source.word, path)
+        flat = values.whole_numbers(numbers.reshape(1, -1), source.word, path)
     except SampleError as error:
         raise LayoutError(error.what, where=path) from error
     return [int(number) for number in np.unique(flat)]

@@ -7,7 +7,7 @@ A second picture may number the objects: `layout.instances`, with `options.insta
 
 - ``class*1000+n``: Cityscapes and IDD, where a value below 1000 is a class alone;
 - ``class*256+n``: Mapillary, and KITTI, whose n = 0 is a class alone;
-- ``n``: VOC, a number within the image; 0 and 255 are no object.
+- ``n``: VOC, a number within the image; 0 and 255 are not objects.
 
 A region that has a class alone is a segment of "stuff", or a crowd where its class is among `options.things`.
 """

@@ -176,7 +176,7 @@ def _load_masks(source: Source, scratch: sqlite3.Connection, notes: Counter[str]
     least = source.options.get("min_predicted_iou")
     if least is not None and (type(least) not in (int, float) or not 0 <= least <= 1):
         raise RecipeError(f"options.min_predicted_iou is {least!r}: it must be 0 to 1", where=source.recipe.path)
-    # Where nobody asks for PredictedIoU, the column need not be there: any other takes its place.
+    # Where PredictedIoU is not asked for, its column may be missing: any other takes its place.
     iou_column = "BoxID" if least is None else "PredictedIoU"
     columns = ["MaskPath", "ImageID", "LabelName", *(f"Box{corner}" for corner in _CORNERS), "BoxID", iou_column]
     rows = Rows(scratch, "mask", ("name", "image", "label", "x0", "y0", "x1", "y1", "box"))
@@ -196,7 +196,10 @@ def _load_masks(source: Source, scratch: sqlite3.Connection, notes: Counter[str]
             rows.add(stored(name), stored(image), classes[label], *numbers[:4], box)
     rows.close()
     if not added and notes["malformed_rows"]:
-        raise LayoutError(f"no row is usable: in {notes['malformed_rows']} of them, a number is none", where=path)
+        raise LayoutError(
+            f"no row can be used: {notes['malformed_rows']} of them have a number that can't be read",
+            where=path,
+        )
 
 
 def _load_flagged_boxes(source: Source, scratch: sqlite3.Connection, notes: Counter[str]) -> None:

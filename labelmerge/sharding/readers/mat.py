@@ -15,13 +15,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from labelmerge.errors import RecipeError, SampleError
 from labelmerge.sharding.pictures import matlab
-from labelmerge.sharding.pictures.images import Array
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.readers.shared.classes import class_index, folded
 from labelmerge.sharding.source.layout import pair
@@ -37,7 +35,6 @@ KEYS = Keys(
 label_space = None
 image = None
 
-_MAX_VALUE = np.iinfo(np.uint16).max
 _SEPARATORS = re.compile(r"[\s_-]+")
 _MAX_NAME = 40  # characters of a name that the notes show
 
@@ -52,7 +49,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     elif not isinstance(names_key, str) or not names_key:
         raise RecipeError("options.names_key must name the list of labels", where=source.recipe.path)
     elif pointless := [name for name in ("ignore", "offset", "other") if name in source.ids]:
-        raise RecipeError(f"ids.{pointless[0]} and options.names_key exclude each other", where=source.recipe.path)
+        raise RecipeError(f"ids.{pointless[0]} and options.names_key can't both be given", where=source.recipe.path)
     else:
         _classes(source)
     return pair(source, "masks")
@@ -61,7 +58,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Decode one file; raises SampleError."""
     path = source.root / item.annotation
-    labels = whole_numbers(matlab.load(path, source.options["key"]), source.options["key"], path)
+    labels = values.whole_numbers(matlab.load(path, source.options["key"]), source.options["key"], path)
     if "names_key" not in source.options:
         return Annotation(mask=values.class_mask(labels, source, path))
     names = matlab.texts(matlab.load(path, source.options["names_key"]))
@@ -74,19 +71,6 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         if number and indices[number] == ignore and _plain(names[number - 1]) not in classes:
             unknown[f"label {_plain(names[number - 1])[:_MAX_NAME]!r} is no class"] += 1
     return Annotation(mask=np.array(indices, dtype=source.space.dtype)[labels], notes=unknown)
-
-
-def whole_numbers(labels: object, name: str, where: Path) -> Array:
-    """An array of labels as [H, W] uint16; MATLAB may keep whole numbers as floats. Raises SampleError."""
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not labels.size or labels.dtype.kind not in "uif":
-        kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise SampleError(f"{name!r} is no picture of labels, [height, width], but {kind}", where=where)
-    if not (labels.min() >= 0 and labels.max() <= _MAX_VALUE):  # not-a-numbers fail this, too
-        raise SampleError(f"{name!r} holds labels that are no 16-bit numbers", where=where)
-    numbers: Array = labels.astype(np.uint16)
-    if labels.dtype.kind == "f" and (numbers != labels).any():
-        raise SampleError(f"{name!r} holds labels that are no whole numbers", where=where)
-    return numbers
 
 
 def _plain(name: str) -> str:

@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from labelmerge.errors import LayoutError, SampleError
-from labelmerge.sharding.pictures.images import decode, packed_pixels, read_file
-from labelmerge.sharding.pictures.runs import Runs
-from labelmerge.sharding.readers.coco_boxes import check_size
+from labelmerge.sharding.pictures.images import packed_pixels, read_file
+from labelmerge.sharding.readers.shared.boxes import check_size
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.listed import Images, on_disk, stored, unlisted, with_entries
 from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
 from labelmerge.sharding.source.layout import find, first_place, inside
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Segment, Skip, Source
+from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.run_lengths import RunLengths
 
 KEYS = Keys(types=("mask",), layout=("images", "annotations", "masks"), ids=("ignore", "map"), instances=True)
 label_space = None
@@ -57,7 +58,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
 
     for listed, entries in with_entries(scratch, "annotations"):
         if len(entries) > 1:
-            raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is that of another one, too")
+            raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is not unique")
         number, mask, segments = entries[0] if entries else (0, None, [])
         if unknown := [category for _, category, _ in segments if category not in classes]:
             raise _malformed(path, number, f"the file lists no category {unknown[0]!r}")
@@ -93,13 +94,13 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     check_size(source, item, listed_size, size)
     if len(listed) > _MAX_SEGMENTS:
         raise SampleError(f"the JSON lists {len(listed)} segments, more than {_MAX_SEGMENTS}", where=path)
-    picture = decode(read_file(path), path)
+    picture = decode_whole(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA"):
-        raise SampleError(f"is no RGB panoptic PNG (mode {picture.mode})", where=path)
+        raise SampleError(f"is not an RGB panoptic PNG (mode {picture.mode})", where=path)
     if (picture.height, picture.width) != size:
         raise SampleError(f"is {picture.width}x{picture.height}, but its image is {size[1]}x{size[0]}", where=path)
     pixels = packed_pixels(picture)
-    runs = Runs(pixels)
+    runs = RunLengths(pixels)
     stored_ids, place_of_run = np.unique(runs.of(pixels) & 0xFFFFFF, return_inverse=True)
     classes = np.full(len(stored_ids), source.space.ignore_index, dtype=source.space.dtype)
     numbers = np.zeros(len(stored_ids), dtype=np.uint16)

@@ -38,7 +38,7 @@ image = None
 _MIN_POINTS = 3
 _FAR = 1_000_000  # pixels from the image's corner
 _MAX_BYTES = 1 << 26  # of a file; that of _MAX_VERTICES and all they are called is a tenth of it
-_MAX_VERTICES = 100_000  # of a file; nobody draws a tenth of it, and painting a scribble of them takes 15 seconds
+_MAX_VERTICES = 100_000  # of a file; real ones have a tenth at most, and painting a scribble of as many takes 15 s
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
@@ -86,9 +86,9 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
 
 def _vertices(polygon: list[Any]) -> list[tuple[float, float]]:
     points = [(float(x), float(y)) for x, y in polygon]
-    # Not-a-numbers fail this, too. Pillow would take them, and overflow.
+    # Not-a-numbers fail this too. Pillow would take them, and overflow.
     if not all(abs(x) <= _FAR and abs(y) <= _FAR for x, y in points):
-        raise ValueError(f"a vertex is no point within {_FAR} pixels")
+        raise ValueError(f"a vertex is not within {_FAR} pixels of the image")
     return points
 
 
@@ -109,7 +109,7 @@ def _values(source: Source) -> dict[str, int]:
         values[label] = class_index(source.space, target, source.recipe.path)
     for label in (*source.ids.get("ignore", []), *source.ids.get("skip", [])):
         if not isinstance(label, str):
-            raise RecipeError(f"ids: {label!r} is no label", where=source.recipe.path)
+            raise RecipeError(f"ids: {label!r} is not a label", where=source.recipe.path)
     for label in source.ids.get("ignore", []):
         values[label] = source.space.ignore_index
     return values

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError
 from labelmerge.sharding.pictures import matlab
-from labelmerge.sharding.readers.mat import whole_numbers
 from labelmerge.sharding.readers.shared import values
 from labelmerge.sharding.source.layout import first_place, inside
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
@@ -47,7 +46,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     records = matlab.load(frames, _FRAMES, (_PATH,), LayoutError)
     paths = [record[_PATH] for record in records if isinstance(record, dict)] if isinstance(records, list) else []
     if not paths or not all(isinstance(path, str) for path in paths):
-        raise LayoutError(f"its {_FRAMES!r} is no list of frames, each with its {_PATH!r}", where=frames)
+        raise LayoutError(f"its {_FRAMES!r} is not a list of frames, each with its {_PATH!r}", where=frames)
     with matlab.open_hdf5(source.root / labels, LayoutError) as file:
         count = _references(file, source.root / labels, LayoutError).size
     if count != len(paths):
@@ -87,7 +86,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
                 where=path,
             )
         labels = found[()].T
-    return Annotation(mask=values.class_mask(whole_numbers(labels, _LABELS, path), source, path))
+    return Annotation(mask=values.class_mask(values.whole_numbers(labels, _LABELS, path), source, path))
 
 
 def _references(file: h5py.File, path: Path, fault: type[LabelmergeError] = SampleError) -> h5py.Dataset:
@@ -99,7 +98,7 @@ def _references(file: h5py.File, path: Path, fault: type[LabelmergeError] = Samp
         raise fault(f"has no {_STRUCTS!r}", where=path)
     found = matlab.dataset(group, _LABELS, path, fault)
     if found.ndim != 2 or 1 not in found.shape or found.dtype != h5py.ref_dtype:
-        raise fault(f"its {_LABELS!r} is no list of references", where=path)
+        raise fault(f"its {_LABELS!r} is not a list of references", where=path)
     return found
 
 

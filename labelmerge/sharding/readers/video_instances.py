@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from labelmerge.errors import RecipeError
 from labelmerge.sharding.readers.shared.classes import match_categories
-from labelmerge.sharding.readers.shared.instance_masks import candidates, object_id, packed, painted
+from labelmerge.sharding.readers.shared.instance_masks import items_of, object_id, packed, painted
 from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, on_disk
 from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
 from labelmerge.sharding.source.layout import find, first_place
@@ -41,7 +41,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         def add_video(record: Record) -> None:
             video = native_id(record, "id")
             if video in videos:
-                raise ValueError(f"its id {video!r} is that of another one, too")
+                raise ValueError(f"its id {video!r} is not unique")
             videos.add(video)
             for frame, name in list(enumerate(record["file_names"]))[::every]:
                 frames({**record, "id": f"{video}/{frame}", "file_name": name})
@@ -67,7 +67,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         found = (match.path for match in find(source.root, f"{folder}/**/*"))
         on_disk(scratch, "files", (name for name in found if name.lower().endswith(IMAGE_SUFFIXES)))
 
-    yield from candidates(scratch, classes, path, skipped="no object in this frame")
+    yield from items_of(scratch, classes, path, skipped="no object in this frame")
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

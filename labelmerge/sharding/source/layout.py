@@ -34,7 +34,7 @@ class Match:
 def fill(pattern: str, fields: Mapping[str, str | int]) -> str:
     """Replace the placeholders of a layout pattern: ``{split}``, ``{stem}``, ``{1}``, ``{number:06d}``, ….
 
-    A placeholder without a value among `fields` stays; one that nobody knows is a RecipeError.
+    A placeholder without a value among `fields` stays; an unknown one is a RecipeError.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -275,7 +275,7 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
             yield Item(path, found)
     for entry in sorted(unseen or ()):
         yield Skip(entry, f"named in {list_path}, but there is no such image")
-    # Where one folder serves several splits, the other splits' annotations are no orphans.
+    # Where one folder serves several splits, the other splits' annotations are not orphans.
     if listed is None and not stems and "number_offset" not in source.layout:
         bases = {path: base for path in annotations - used for base in source.bases if path.startswith(base)}
         for path in sorted(bases):

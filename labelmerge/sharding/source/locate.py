@@ -14,6 +14,7 @@ from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import entries, exists, fill, pattern_problem, see, strings
 from labelmerge.sharding.source.source import Source
+from labelmerge.text import some
 
 _log = logging.getLogger(__name__)
 
@@ -134,8 +135,7 @@ def _expected(recipe: Recipe, root: Path, split: str) -> str:
     images = ", or ".join(dict.fromkeys(reversed(wanted)))
     folders = f", here or in {' or '.join(recipe.folders)}" if recipe.folders else ""
     names = sorted(entry.name + "/" * os.path.isdir(entry.path) for entry in entries(str(root)))
-    more = ", …" if len(names) > _MAX_ENTRIES_SHOWN else ""
-    have = f"found {', '.join(names[:_MAX_ENTRIES_SHOWN])}{more}" if names else "the folder is empty"
+    have = f"found {some(names, _MAX_ENTRIES_SHOWN)}" if names else "the folder is empty"
     return f"not laid out as {recipe.name}: expected images at {images}{folders}; {have}"
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmerge.catalog import Recipe
 from labelmerge.labels import LabelSpace
-
-if TYPE_CHECKING:
-    from labelmerge.sharding.merged import Merge
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +29,7 @@ class Source:
         bases: folders under the root ("" or ending in "/") at which the layout was found.
         layout, ids, options: the recipe's tables, the variant's in their place where it has some.
         space: the classes; the reader may have narrowed the recipe's.
-        merge: the groups that take their places in the shards, if a user's mapping says so.
+        class_map: the groups that take the classes' places in the shards, if the user gave a mapping.
     """
 
     recipe: Recipe
@@ -46,12 +43,12 @@ class Source:
     ids: Mapping[str, Any]
     options: Mapping[str, Any]
     space: LabelSpace
-    merge: Merge | None = None
+    class_map: ClassMap | None = None
 
     @property
     def shard_space(self) -> LabelSpace:
         """The classes as the shards have them."""
-        return self.space if self.merge is None else self.merge.space
+        return self.space if self.class_map is None else self.class_map.space
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Box:
         bbox: x0, y0, x1, y1 in pixels of the image, inside it.
         class_index: in the label space.
         area: in pixels.
-        iscrowd: it stands for several things that nobody told apart (COCO, Objects365).
+        iscrowd: it stands for several things that are not told apart (COCO, Objects365).
         group_of: likewise (Open Images).
         depiction: a picture or model of the thing (Objects365's `isfake`, Open Images' `IsDepiction`).
         reflected: a mirror image (Objects365's `isreflected`).
@@ -150,6 +147,33 @@ class Annotation:
 
 
 @dataclass(frozen=True)
+class ClassMap:
+    """The groups that take the place of a dataset's classes in its shards (see `sharding.merged`).
+
+    Attributes:
+        space: the groups that the dataset has: their numbers are places in the whole table, so that a group has the
+            same number in every dataset's shards.
+        group_of: the group's number, by class index.
+    """
+
+    space: LabelSpace
+    group_of: Mapping[int, int]
+
+    def apply(self, annotation: Annotation, space: LabelSpace) -> Annotation:
+        """The same annotation with groups for the classes of `space`."""
+        mask = annotation.mask
+        if mask is not None:
+            table = space.lookup(self.group_of, self.space.ignore_index).astype(self.space.dtype)
+            mask = table[mask]
+        return replace(
+            annotation,
+            mask=mask,
+            boxes=tuple(replace(box, class_index=self.group_of[box.class_index]) for box in annotation.boxes),
+            segments=tuple(replace(part, class_index=self.group_of[part.class_index]) for part in annotation.segments),
+        )
+
+
+@dataclass(frozen=True)
 class Keys:
     """What a reader serves, and the keys it knows in the tables of a recipe.
 
@@ -183,10 +207,10 @@ class Reader(Protocol):
         """How to get an item's image as the bytes of a PNG or JPEG (may raise SampleError); None: a file."""
 
     def scan(self, source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
-        """List the candidates, cheaply, sorted by image path; then whatever else is worth a record.
+        """List the items, cheaply, sorted by image path; then whatever else is worth a record.
 
-        Annotation files may have any size, memory has not: what must be sorted or joined goes into tables of `scratch`,
-        an empty database on disk that lives as long as the scan.
+        Annotation files may be larger than memory: what must be sorted or joined goes into tables of `scratch`, an
+        empty database on disk that lives as long as the scan.
 
         Raises LayoutError or RecipeError.
         """

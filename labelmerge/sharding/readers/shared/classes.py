@@ -10,6 +10,7 @@ from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, did_you_mean
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.source.source import Source
+from labelmerge.text import some
 
 
 def class_index(space: LabelSpace, target: object, where: Path) -> int:
@@ -44,7 +45,7 @@ def match_categories(source: Source, categories: Mapping[Any, str], where: Path)
 
     Raises:
         LayoutError: the file is of another dataset; names the recipe that fits, if one does.
-        RecipeError: `ids.map` names a class that there is not.
+        RecipeError: `ids.map` names a class that does not exist.
     """
     index_of = _by_folded_name(source.space)
     for name, target in source.ids.get("map", {}).items():
@@ -55,8 +56,8 @@ def match_categories(source: Source, categories: Mapping[Any, str], where: Path)
     if unknown:
         fitting = _fitting_recipe(source, categories)
         raise LayoutError(
-            f"{len(unknown)} of its {len(categories)} categories are no classes of {source.space.name}: "
-            f"{', '.join(map(repr, unknown[:3]))}{', …' if len(unknown) > 3 else ''}",
+            f"{len(unknown)} of its {len(categories)} categories are not classes of {source.space.name}: "
+            f"{some(map(repr, unknown), 3)}",
             where=where,
             fix=f"This is {fitting}: use that name" if fitting else f"Compare with {source.recipe.descriptions.name}",
         )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import LayoutError, SampleError
-from labelmerge.sharding.readers.coco_boxes import FAR, check_size, clipped
+from labelmerge.sharding.readers.shared.boxes import FAR, check_size, clipped
 from labelmerge.sharding.readers.shared.listed import of_unknown_images, unlisted, with_entries
 from labelmerge.sharding.readers.shared.painting import Canvas
 from labelmerge.sharding.readers.shared.tables import Record, native_id
@@ -40,7 +40,7 @@ def object_id(record: Record, otherwise: int) -> int | str:
     return native_id(record, "id") if "id" in record else otherwise
 
 
-def candidates(
+def items_of(
     scratch: sqlite3.Connection, classes: Mapping[int | str, int], path: Path, skipped: str
 ) -> Iterator[Item | Skip | Note]:
     """The images of `Images`, each with its objects from the table `objects`.
@@ -74,7 +74,7 @@ def candidates(
 
 
 def painted(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
-    """One class mask, instances and boxes of a candidate's objects, for an image of this (height, width).
+    """One class mask, instances and boxes of an item's objects, for an image of this (height, width).
 
     Raises:
         SampleError: the image has another size than listed, there are more objects than 16 bits can number, or none
@@ -116,7 +116,7 @@ def painted(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
 
 
 def _corners(bbox: Any, covered: Mask) -> tuple[float, float, float, float]:
-    """The box that the JSON gives, or the one around the mask where it gives none that makes sense."""
+    """The box that the JSON gives, or, where it gives none that makes sense, the one around the mask."""
     try:
         x, y, width, height = map(float, bbox)
         corners = clipped((x, y, width, height), covered.shape)
@@ -160,12 +160,12 @@ def _runs_of_text(text: str) -> npt.NDArray[np.int64]:
     codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - ord("0")
     is_last = codes & 32 == 0
     if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or not is_last[-1]:
-        raise ValueError("is no run-length code")
+        raise ValueError("is not a run-length code")
     ends = np.flatnonzero(is_last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > _MAX_DIGITS:
-        raise ValueError("is no run-length code")
+        raise ValueError("is not a run-length code")
     shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
     values = np.add.reduceat((codes & 31) << shifts, starts) - np.where(codes[ends] & 16, 1 << 5 * lengths, 0)
     values[1::2] = values[1::2].cumsum()
@@ -181,7 +181,7 @@ def _filled(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
         raise TypeError("is neither polygons nor a run-length code")
     parts = [np.array(part, dtype=np.float64) for part in polygons]
     if any(part.ndim != 1 or len(part) % 2 for part in parts):
-        raise ValueError("a polygon is no list of x and y")
+        raise ValueError("a polygon is not a list of x and y")
     parts = [part for part in parts if len(part) >= 6]
     for part in parts:
         points = part.reshape(-1, 2)

@@ -10,9 +10,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import LayoutError
+from labelmerge.errors import LayoutError, RecipeError
 from labelmerge.sharding.readers.shared.tables import Record, Rows, entries, native_id, whole
 from labelmerge.sharding.source.layout import inside
+from labelmerge.sharding.source.source import Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -26,7 +27,7 @@ class Listed:
         path: under the root; only the listed name where that leads out of its folder.
         id: in the annotation file.
         size: height and width, as listed.
-        problem: why it can't be a candidate, or None.
+        problem: why it can't be an item, or None.
     """
 
     rank: int
@@ -78,14 +79,12 @@ class Images:
         except sqlite3.IntegrityError:
             query = "SELECT id, max(rowid) AS last FROM listed GROUP BY id HAVING count(*) > 1 ORDER BY last"
             number, row = self._scratch.execute(query).fetchone()
-            raise LayoutError(
-                f"images {row} is malformed (its id {number!r} is that of another one, too)", where=where
-            ) from None
+            raise LayoutError(f"images {row} is malformed (its id {number!r} is not unique)", where=where) from None
         self._scratch.execute("DROP TABLE listed")
 
 
 def stored(path: str) -> bytes:
-    """A path as the tables hold it: any text, also such as is no Unicode, in the order that Python sorts it."""
+    """A path as the tables hold it: any text, also what is not valid Unicode, in the order in which Python sorts it."""
     try:
         return path.encode("utf-8", "surrogateescape")  # as a name on disk
     except UnicodeEncodeError:
@@ -151,3 +150,11 @@ def unlisted(scratch: sqlite3.Connection) -> int:
     query = "SELECT count(*) FROM files WHERE path NOT IN (SELECT path FROM image)"
     (count,) = scratch.execute(query).fetchone()
     return int(count)
+
+
+def name_parts(source: Source) -> int | None:
+    """The option of that name: how many last parts of a listed name count; None: all. Raises RecipeError."""
+    parts = source.options.get("name_parts")
+    if parts is not None and (type(parts) is not int or parts < 1):
+        raise RecipeError(f"options.name_parts is {parts!r}: it must be 1 or more", where=source.recipe.path)
+    return parts

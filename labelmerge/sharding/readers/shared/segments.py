@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import SampleError
-from labelmerge.sharding.pictures.runs import Runs
 from labelmerge.sharding.source.source import Annotation, Segment, Source
+from labelmerge.shardset.run_lengths import RunLengths
 
 _MAX_SEGMENTS = int(np.iinfo(np.uint16).max)
 
 # Of a stored value: the dataset's own number of the class (None where it has none), and whether the value stands for
-# a region of that class in which nobody told objects apart; None where the value is no object.
+# a region of that class in which objects are not told apart; None where the value is not an object.
 Meaning = tuple[int | None, bool] | None
 
 
@@ -47,7 +47,7 @@ def annotation(
     if stored.shape != mask.shape:
         (height, width), (other_height, other_width) = mask.shape, stored.shape
         raise SampleError(f"instances are {other_width}x{other_height}, but the mask is {width}x{height}", where=where)
-    runs = Runs(stored, mask)
+    runs = RunLengths(stored, mask)
     values, places = np.unique(runs.of(stored), return_inverse=True)
     labels = runs.of(mask)
     if len(values) > _MAX_SEGMENTS:

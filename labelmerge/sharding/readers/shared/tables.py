@@ -97,7 +97,7 @@ class _Json:
             else:
                 self.value()
         if self._next():
-            raise ValueError("something follows the end")
+            raise ValueError("there is more after its end")
 
     def records(self) -> Iterator[Any]:
         """The values of the list that begins here."""
@@ -116,10 +116,10 @@ class _Json:
         self._at += 1
 
     def _next(self) -> str:
-        """The next character that is no space, not taken; "" at the end."""
+        """The next character that is not a space, without taking it; "" at the end."""
         while True:
             space = _SPACE.match(self._text, self._at)
-            assert space is not None  # it matches nothing, too
+            assert space is not None  # it matches an empty text too
             self._at = space.end()
             if self._at < len(self._text):
                 return self._text[self._at]
@@ -165,7 +165,7 @@ def native_id(record: Record, key: str) -> int | str:
         return value
     if isinstance(value, (int, float)) and abs(value) <= _MAX_WHOLE and value == int(value):
         return int(value)
-    raise ValueError(f"its {key} {value!r} is no id")
+    raise ValueError(f"its {key} {value!r} is not an id")
 
 
 def whole(value: Any) -> int:
@@ -187,7 +187,7 @@ class NameById:
     def __call__(self, record: Record) -> None:
         number = native_id(record, "id")
         if number in self.names:
-            raise ValueError(f"its id {number!r} is that of another one, too")
+            raise ValueError(f"its id {number!r} is not unique")
         if len(self.names) == self._MAX:
             raise ValueError(f"there are more than {self._MAX}")
         self.names[number] = str(record["name"])
@@ -265,7 +265,7 @@ def csv_rows(path: Path, columns: Sequence[str], defaults: Sequence[str] | None 
         defaults: the columns of a file without a header line.
 
     Raises:
-        LayoutError: the file is no such CSV.
+        LayoutError: the file is not such a CSV.
     """
     line = 1
     try:

@@ -23,10 +23,10 @@ import numpy.typing as npt
 
 from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.sharding.pictures.runs import Runs, pixels
 from labelmerge.sharding.readers.shared.classes import class_index, folded
 from labelmerge.sharding.source.layout import first_place
 from labelmerge.sharding.source.source import Source
+from labelmerge.shardset.run_lengths import RunLengths, pixel_counts
 
 LAYOUT_KEYS = ("class_names", "table")
 IDS_KEYS = ("ignore", "offset", "map", "other")
@@ -41,17 +41,17 @@ def class_mask(raw: npt.NDArray[Any], source: Source, where: Path) -> npt.NDArra
     """[H, W] stored values as class indices in the label space's dtype.
 
     Raises:
-        SampleError: a value is no 16-bit number, or unknown to the recipe.
+        SampleError: a value does not fit 16 bits, or is unknown to the recipe.
     """
     if raw.dtype.itemsize > 2:
         for value in (raw.min(), raw.max()):
             if not 0 <= value < _VALUES:
-                raise SampleError(f"mask value {value} is no 16-bit number", where=where)
-    runs = Runs(raw)
+                raise SampleError(f"mask value {value} does not fit 16 bits", where=where)
+    runs = RunLengths(raw)
     values = runs.of(raw)
     classes = value_table(source)[values]
     if (unknown := classes == _UNKNOWN).any():
-        counts = pixels(values[unknown], runs.lengths[unknown])
+        counts = pixel_counts(values[unknown], runs.lengths[unknown])
         listed = ", ".join(f"{value} ({count} px)" for value, count in list(counts.items())[:_SHOWN])
         raise SampleError(f"mask values unknown to the recipe: {listed}", where=where)
     return runs.paint(classes.astype(source.space.dtype))
@@ -85,7 +85,7 @@ def _by_number(source: Source) -> npt.NDArray[np.int32]:
     ids, space, where = source.ids, source.space, source.recipe.path
     table = _empty(source)
     if "map" in ids and "offset" in ids:
-        raise RecipeError("ids.map and ids.offset exclude each other", where=where)
+        raise RecipeError("ids.map and ids.offset can't both be given", where=where)
     if "map" in ids:
         for value, target in ids["map"].items():
             table[_value(value, source)] = class_index(space, target, where)
@@ -107,20 +107,20 @@ def _value(value: object, source: Source) -> int:
     except ValueError:
         number = -1
     if not 0 <= number < _VALUES:
-        raise RecipeError(f"ids: {value!r} is no mask value (0..{_VALUES - 1})", where=source.recipe.path)
+        raise RecipeError(f"ids: {value!r} is not a mask value (0..{_VALUES - 1})", where=source.recipe.path)
     return number
 
 
 def _by_name(source: Source) -> npt.NDArray[np.int32]:
     ids, space, where = source.ids, source.space, source.recipe.path
     if "offset" in ids:
-        raise RecipeError("ids.offset and layout.class_names exclude each other", where=where)
+        raise RecipeError("ids.offset and layout.class_names can't both be given", where=where)
     meanings = dict(zip(map(folded, space.names), space.indices, strict=True))
     for name, target in ids.get("map", {}).items():
         meanings[folded(name)] = class_index(space, target, where)
     for name in ids.get("ignore", []):
         if not isinstance(name, str):
-            raise RecipeError(f"ids: {name!r} is no name, as layout.class_names asks for", where=where)
+            raise RecipeError(f"ids: {name!r} is not a name, which layout.class_names asks for", where=where)
         meanings[folded(name)] = space.ignore_index
     path = source.root / first_place(source, "class_names", "list of class names")
     table, listed, unknown = _empty(source), _names(path), []
@@ -153,9 +153,9 @@ def _names(path: Path) -> list[tuple[str, ...]]:
     except OSError as error:
         raise LayoutError(f"can't be read ({error.strerror})", where=path) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise LayoutError("is no list of class names", where=path) from error
+        raise LayoutError("is not a list of class names", where=path) from error
     if not names or not all(names) or len(names) > _VALUES:
-        raise LayoutError("is no list of class names", where=path)
+        raise LayoutError("is not a list of class names", where=path)
     return names
 
 
@@ -183,12 +183,25 @@ def _through_table(source: Source, by_number: npt.NDArray[np.int32]) -> npt.NDAr
             for row in csv.DictReader(stream, delimiter="\t"):
                 value, number = (int(row[column]) for column in columns)
                 if not (0 <= value < _VALUES and 0 <= number < _VALUES):
-                    raise ValueError(f"{value} or {number} is no 16-bit number")
+                    raise ValueError(f"{value} or {number} does not fit 16 bits")
                 table[value] = by_number[number]
     except OSError as error:
         raise LayoutError(f"can't be read ({error.strerror})", where=path) from error
     except KeyError as error:
         raise LayoutError(f"has no column {error}", where=path) from error
     except (ValueError, TypeError, csv.Error) as error:
-        raise LayoutError(f"is no table of numbers ({error})", where=path) from error
+        raise LayoutError(f"is not a table of numbers ({error})", where=path) from error
     return table
+
+
+def whole_numbers(labels: object, name: str, where: Path) -> npt.NDArray[np.uint16]:
+    """An array of labels as [H, W] uint16; MATLAB may keep whole numbers as floats. Raises SampleError."""
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not labels.size or labels.dtype.kind not in "uif":
+        kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise SampleError(f"{name!r} is not a picture of labels, [height, width], but {kind}", where=where)
+    if not (labels.min() >= 0 and labels.max() < _VALUES):  # not-a-numbers fail this too
+        raise SampleError(f"{name!r} holds labels that do not fit 16 bits", where=where)
+    numbers: npt.NDArray[np.uint16] = labels.astype(np.uint16)
+    if labels.dtype.kind == "f" and (numbers != labels).any():
+        raise SampleError(f"{name!r} holds labels that are not whole numbers", where=where)
+    return numbers

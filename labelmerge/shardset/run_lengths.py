@@ -1,7 +1,7 @@
-"""Label pictures as runs of equal pixels, row after row: labels are drawn in areas, so there are few.
+"""Label pictures as runs of equal pixels, row after row. Labels are drawn in areas, so there are few runs.
 
 Finding the runs takes one comparison of neighbours; counting, looking up and sorting then cost next to nothing. Pixel
-by pixel, each of them takes many times as long. Only of noise, where every pixel is a run, is it the other way round.
+by pixel, each of them takes many times as long. Only for noise, where every pixel is a run, is it the other way round.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Array = npt.NDArray[Any]
 _PIXELS_AT_A_TIME = 1 << 22
 
 
-class Runs:
-    """The runs within which none of some pictures changes.
+class RunLengths:
+    """The runs within which none of the given pictures changes.
 
     Args:
         pictures: [H, W] each, or flat, of one size and at least one pixel.
@@ -36,11 +36,11 @@ class Runs:
         self.lengths: npt.NDArray[np.int64] = np.diff(self._starts, append=flat[0].size)
 
     def of(self, picture: Array) -> Array:
-        """[R] what one of the pictures, [H, W], has in each run."""
+        """[R] the value of one of the pictures, [H, W], in each run."""
         return picture.reshape(-1)[self._starts]
 
     def paint(self, values: Array) -> Array:
-        """[H, W] picture that has `values`, [R], in the runs."""
+        """The [H, W] picture that has `values`, [R], in the runs."""
         return np.repeat(values, self.lengths).reshape(self._shape)
 
 
@@ -50,13 +50,13 @@ def histogram(picture: Array) -> dict[int, int]:
     flat = picture.ravel()
     for start in range(0, flat.size, _PIXELS_AT_A_TIME):  # runs of noise take several times its memory
         piece = flat[start : start + _PIXELS_AT_A_TIME]
-        runs = Runs(piece)
-        found.update(pixels(runs.of(piece), runs.lengths))
+        runs = RunLengths(piece)
+        found.update(pixel_counts(runs.of(piece), runs.lengths))
     return dict(found)
 
 
-def pixels(values: Array, lengths: npt.NDArray[np.int64]) -> dict[int, int]:
-    """How many pixels the runs of each value, 0 or above, are together, by ascending value.
+def pixel_counts(values: Array, lengths: npt.NDArray[np.int64]) -> dict[int, int]:
+    """How many pixels each value, 0 or above, covers in all its runs, by ascending value.
 
     Args:
         values, lengths: [R] each.

@@ -1,0 +1,154 @@
+"""The splits that an export reads: their samples in order, damage as one clear error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.errors import SampleError, ShardError
+from labelmerge.labels import LabelSpace
+from labelmerge.shardset.manifest import MANIFEST, read_manifest, recipe_keys
+from labelmerge.shardset.meta import parse
+from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.splits import find_splits
+from labelmerge.shardset.tar import read_samples
+
+Array = npt.NDArray[Any]
+Record = dict[str, Any]
+
+# Readers of annotations that know no stuff.
+_ONLY_OBJECTS = ("coco_instances", "video_instances")
+
+
+@dataclass(frozen=True)
+class ExportSample:
+    key: str
+    number: int
+    meta: Record
+    members: Mapping[str, bytes]
+    where: str
+
+
+@dataclass(frozen=True)
+class ExportSplit:
+    folder: Path
+    manifest: Mapping[str, Any]
+    space: LabelSpace
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["split"])
+
+    @property
+    def dataset(self) -> str:
+        return str(self.manifest["dataset"])
+
+    @property
+    def samples(self) -> int:
+        return int(self.manifest["counts"]["written"])
+
+    @property
+    def has_segments(self) -> bool:
+        return "instances.png" in self.manifest["members"]
+
+    @property
+    def things(self) -> list[Any] | None:
+        """The names or indices of the classes that are things, as far as the recipe tells; None where it does not."""
+        recipe = recipe_keys(self.manifest)
+        try:
+            variants = [one for one in recipe.get("variants", []) if one["name"] == self.manifest["variant"]]
+            recipe |= variants[0] if variants else {}
+            if recipe["reader"] in _ONLY_OBJECTS:
+                return list(self.space.indices)
+            things = recipe.get("options", {}).get("things")
+            return None if things is None else list(things)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ShardError(f"its recipe is malformed ({error!r})", where=self.folder / MANIFEST) from error
+
+    @cached_property
+    def image(self) -> str:
+        """The name of the image member, which is also its suffix."""
+        return "jpg" if "jpg" in self.manifest["members"] else "png"
+
+    def read(self, *members: str) -> Iterator[ExportSample]:
+        """The samples, with these members and the JSON parsed. Raises ShardError."""
+        for entry in self.manifest["shards"]:
+            path = self.folder / entry["name"]
+
+            def damaged(key: str, what: str, path: Path = path) -> NoReturn:
+                raise ShardError(
+                    what, where=f"{path}:{key}" if key else path, fix="`labelmerge verify` shows all faults"
+                )
+
+            if not path.is_file():
+                damaged("", "is missing")
+            try:
+                yield from self._samples(path, members, damaged)
+            except OSError as error:
+                damaged("", f"can't be read ({error.strerror})")
+
+    def _samples(
+        self, path: Path, members: tuple[str, ...], damaged: Callable[[str, str], NoReturn]
+    ) -> Iterator[ExportSample]:
+        for key, found in read_samples(path, damaged, ("json", *members)):
+            if missing := [name for name in ("json", *members) if name not in found]:
+                damaged(key, f"members missing: {', '.join(missing)}")
+            digits = key.removeprefix(f"{self.dataset}-{self.name}-")
+            if not digits.isdecimal():
+                damaged(key, "the key does not belong to this split")
+            try:
+                meta = parse(found["json"])
+            except ValueError as error:
+                damaged(key, str(error))
+            yield ExportSample(key, int(digits), meta, found, f"{path}:{key}")
+
+
+def open_splits(folder: Path) -> list[ExportSplit]:
+    splits = [ExportSplit(path, *read_manifest(path)) for path in find_splits([folder])]
+    first = splits[0]
+    for split in splits[1:]:
+        if split.dataset != first.dataset:
+            raise ShardError(
+                f"holds several datasets ({first.dataset}, {split.dataset}, …)",
+                where=folder,
+                fix="Export one at a time",
+            )
+        if split.space.hash != first.space.hash or split.has_segments != first.has_segments:
+            raise ShardError(
+                f"its splits {first.name} and {split.name} differ in their classes or members",
+                where=folder,
+                fix="Export one at a time",
+            )
+    if twice := [name for name, count in Counter(split.name for split in splits).items() if count > 1]:
+        raise ShardError(f"holds the {twice[0]} split several times", where=folder, fix="Export one at a time")
+    return splits
+
+
+class faults:
+    """Turns what hostile or damaged content makes Python raise into a ShardError that names the sample."""
+
+    def __init__(self, sample: ExportSample) -> None:
+        self._where = sample.where
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (KeyError, TypeError, ValueError, IndexError, OverflowError, SampleError)):
+            what = error.what if isinstance(error, SampleError) else repr(error)
+            raise ShardError(
+                f"is damaged ({what})", where=self._where, fix="`labelmerge verify` shows all faults"
+            ) from error
+
+
+def member_pixels(sample: ExportSample, member: str) -> Array:
+    pixels: Array = np.asarray(decode_whole(sample.members[member], Path(member)))
+    if pixels.shape != (sample.meta["height"], sample.meta["width"]) or pixels.dtype.kind != "u":
+        raise ValueError(f"{member} is {pixels.dtype}{list(pixels.shape)}")
+    return pixels

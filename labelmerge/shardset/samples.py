@@ -1,0 +1,62 @@
+"""What evaluation reads: a split with labelled images, whether it lies in shards or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.labels import LabelSpace
+from labelmerge.shardset.pixels import Mask
+
+
+class LabelledImage(Protocol):
+    """An image and its labels."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """``[H, W, 3]``, RGB."""
+
+    @property
+    def mask(self) -> Mask | None:
+        """``[H, W]`` class indices of the dataset's label space; None in a box dataset."""
+
+
+class Samples(Protocol):
+    """One split of one dataset: `ShardSet`, or `labelmerge.sharding.raw.RawSplit`."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def annotation_type(self) -> str: ...
+
+    @property
+    def space(self) -> LabelSpace:
+        """The label space of its masks."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies: the split's shards, or the root of the dataset."""
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """Which data these are, for a record of results; of JSON's types."""
+
+    @property
+    def skipped(self) -> Sequence[tuple[str, str]]:
+        """Path and reason of what is known to be unusable before it is read."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> LabelledImage:
+        """Sample 0 .. len - 1; raises SampleError where it is unusable."""
