@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scores import Bools, Floats, average_precision, best_f1, f1
 
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.catalog import load_descriptions, load_recipe
@@ -30,6 +29,8 @@ from labelmerge.merge.merges import by_similarity
 from labelmerge.merge.report import merge_report
 from labelmerge.names import PROMPT_TEMPLATE, prompt_name, sentence, word
 
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float32]
 
 PAIRS = Path(__file__).with_name("word_pairs.csv")
@@ -84,6 +85,32 @@ def read_pairs(path: Path = PAIRS) -> list[Pair]:
             )
             for row in csv.DictReader(stream)
         ]
+
+
+def counts_above(scores: Floats, positive: Bools, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """For every distinct score, highest first: the score, and the weight of the positives and of all at or above it."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    hits, all_ = np.cumsum((weights * positive)[order]), np.cumsum(weights[order])
+    return scores[order][last], hits[last], all_[last]
+
+
+def average_precision(scores: Floats, positive: Bools, weights: Floats) -> float:
+    """The mean precision at the score of each positive; equal scores are one threshold."""
+    _, hits, all_ = counts_above(scores, positive, weights)
+    return float(np.sum(np.diff(hits, prepend=0) * hits / np.maximum(all_, 1e-12)) / hits[-1])
+
+
+def best_f1(scores: Floats, positive: Bools, weights: Floats) -> tuple[float, float]:
+    """The highest F1 that a threshold can reach, and that threshold."""
+    thresholds, hits, all_ = counts_above(scores, positive, weights)
+    values = 2 * hits / (all_ + hits[-1])
+    return float(values.max()), float(thresholds[np.argmax(values)])
+
+
+def f1(chosen: Bools, positive: Bools, weights: Floats) -> float:
+    """2 · hits / (chosen + positive)."""
+    return float(2 * np.sum(weights * (chosen & positive)) / np.sum(weights * (chosen.astype(int) + positive)))
 
 
 def nearest_is_same(query: Vector, labels: Mapping[LabelKey, Vector], dataset: str, same: set[LabelKey]) -> float:
@@ -258,8 +285,11 @@ def row(*cells: object) -> str:
 
 def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> str:
     """What was measured, in Markdown; `worst` errors of each sort."""
-    lines: list[str] = []
-    say = lines.append
+    say = (lines := list[str]()).append
+
+    def head(*cells: str) -> None:
+        say(f"{row(*cells)}\n{row(*['---'] * len(cells))}")
+
     draws = resamples(pairs)
     ones = np.ones(len(pairs)), np.ones(len(results[0].retrieved))
     values: list[dict[str, Floats]] = []  # of each form and column: the value, then those of the resamples
@@ -268,8 +298,7 @@ def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> st
         values.append({name: np.array([of(*each) for each in (ones, *draws)]) for name, of in columns.items() if of})
 
     names = list(values[0])
-    say(row("text", *names))
-    say(row(*["---"] * (len(names) + 1)))
+    head("text", *names)
     for measured, each in zip(results, values, strict=True):
         say(row(measured.title, *(f"{each[n][0]:.3f} ({interval(each[n])})" if n in each else "" for n in names)))
     for measured, each in list(zip(results, values, strict=True))[1:]:
@@ -279,8 +308,7 @@ def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> st
 
     say("\nShare of the pairs at or above the default threshold; *same* should be high, the others low.\n")
     kinds = list(dict.fromkeys((pair.relation, pair.kind) for pair in pairs))
-    say(row("text", "threshold", *(f"{relation}, {kind}" for relation, kind in kinds)))
-    say(row(*["---"] * (len(kinds) + 2)))
+    head("text", "threshold", *(f"{relation}, {kind}" for relation, kind in kinds))
     for measured in results:
         if measured.merge:
             above = measured.cosines >= measured.merge.threshold - ROUNDING
@@ -289,22 +317,22 @@ def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> st
 
     relations = ("same", "contains", "different")
     say("\nPairs whose two labels have one text.\n")
-    say(row("text", *(f"{relation} ({sum(p.relation == relation for p in pairs)})" for relation in relations)))
-    say(row(*["---"] * (len(relations) + 1)))
+    head("text", *(f"{relation} ({sum(p.relation == relation for p in pairs)})" for relation in relations))
     for measured in results:
         counts = (np.sum(measured.identical[[pair.relation == each for pair in pairs]]) for each in relations)
         say(row(measured.title, *counts))
 
     words, sentences = results[0], results[len(FORMS) - 1]
-    for relation, sign, title in (
-        ("same", 1, "same, yet far apart"),
-        ("different", -1, "different, yet near"),
-        ("contains", -1, "one contains the other, yet near"),
-    ):
+    titles = {
+        "same": "same, yet far apart",
+        "different": "different, yet near",
+        "contains": "one in the other, yet near",
+    }
+    for relation, title in titles.items():
+        sign = 1 if relation == "same" else -1
         chosen = [i for i in np.argsort(sign * sentences.cosines, kind="stable") if pairs[i].relation == relation]
         say(f"\nWorst of the {sentences.title}: {title}\n")
-        say(row("cosine", "of the words", "pair"))
-        say(row("---", "---", "---"))
+        head("cosine", "of the words", "pair")
         for i in chosen[:worst]:
             say(row(f"{sentences.cosines[i]:.2f}", f"{words.cosines[i]:.2f}", pairs[i]))
     return "\n".join(lines)
@@ -340,9 +368,7 @@ def draw(path: Path, results: Sequence[Measured], pairs: Sequence[Pair]) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", action="append", metavar="SPEC", help=f"default: offline, and {CLIP}")
-    parser.add_argument(
-        "--descriptions", type=Path, metavar="DIR", help="<dataset>.csv in here replace the shipped ones"
-    )
+    parser.add_argument("--descriptions", type=Path, metavar="DIR", help="its <dataset>.csv replace the shipped ones")
     parser.add_argument("--worst", type=int, default=15, help="how many errors to list of each sort; default 15")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the cosines of the first encoder")
     parser.add_argument("--page", type=Path, metavar="FILE.md", help=f"replace what it has between {BEGIN} and {END}")
@@ -355,8 +381,7 @@ def main() -> None:
         if not (begin and end):
             parser.error(f"{options.page} has no {BEGIN} and {END}")
     pairs = read_pairs()
-    picture = options.picture
-    parts = []
+    picture, parts = options.picture, []
     for spec in options.encoder or ["offline", CLIP]:
         try:
             encoder = load_encoder(spec)
@@ -368,10 +393,9 @@ def main() -> None:
         if picture is not None:
             draw(picture, results, pairs)
             picture = None
-    measured = "\n\n".join(parts)
-    print(measured)
+    print("\n\n".join(parts))
     if options.page is not None:
-        write_text(options.page, f"{before}{BEGIN}\n{measured}\n{END}{after}")
+        write_text(options.page, "".join((before, BEGIN, "\n", "\n\n".join(parts), "\n", END, after)))
 
 
 if __name__ == "__main__":
