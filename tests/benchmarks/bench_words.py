@@ -36,8 +36,7 @@ Vector = npt.NDArray[np.float32]
 PAIRS = Path(__file__).with_name("word_pairs.csv")
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 RESAMPLES = 1000
-ROUNDING = 1e-5
-"""Vectors are float32: cosines this close are taken as equal, as `by_similarity` does."""
+ROUNDING = 1e-5  # vectors are float32: cosines this close are taken as equal, as `by_similarity` does
 
 
 @dataclass(frozen=True)
@@ -297,8 +296,7 @@ def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> st
         columns = statistics(measured, pairs)
         values.append({name: np.array([of(*each) for each in (ones, *draws)]) for name, of in columns.items() if of})
 
-    names = list(values[0])
-    head("text", *names)
+    head("text", *(names := list(values[0])))
     for measured, each in zip(results, values, strict=True):
         say(row(measured.title, *(f"{each[n][0]:.3f} ({interval(each[n])})" if n in each else "" for n in names)))
     for measured, each in list(zip(results, values, strict=True))[1:]:
