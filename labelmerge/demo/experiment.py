@@ -52,6 +52,7 @@ FULL = Size(
 )
 QUICK = Size(images=6, steps=6, batch_size=9, crop=32, single=("cityscapes",), parallel=False)
 # The same for every model. Labels' cosines differ by a few tenths: a short run has no time to learn a low temperature.
+PAPER = {"merge": "text", "negatives": "all"}
 SETTINGS = {"lr": 3e-3, "temperature": 0.03}
 
 _POLL_SECONDS = 0.3
@@ -89,8 +90,8 @@ class Banks:
         return self.root / "descriptions"
 
     def of(self, method: str) -> Path:
-        """Single-dataset models speak the language of sentences, too."""
-        return self.root / "banks" / (method if method in MERGED else "sentences")
+        """What a way to merge is trained from; concepts and single datasets speak the language of sentences, too."""
+        return self.root / "banks" / (method if method in ("naive", "words") else "sentences")
 
 
 def embed(banks: Banks, worlds: Path, track: Track = no_track) -> None:
@@ -180,6 +181,7 @@ def train_and_measure(
     datasets = TRAINING if method in MERGED else (method.partition("/")[2],)
     settings = {
         **SETTINGS,
+        **({} if method == "concepts" else PAPER),
         "steps": size.steps,
         "batch_size": size.batch_size,
         "crop": size.crop,
@@ -194,7 +196,9 @@ def train_and_measure(
     held_out = [place.shards / dataset for dataset in HELD_OUT]
     with _one_thread():  # so small a network is no faster on two cores; two networks are
         run = train(shards, bank, place.run(method), config=config, device="cpu", track=track)
-        results = evaluate(run.run, held_out, bank, place.results(method), device="cpu", track=track)
+        # Concepts have vectors of their own, which lie in the checkpoint.
+        own = None if method == "concepts" else bank
+        results = evaluate(run.run, held_out, own, place.results(method), device="cpu", track=track)
     return scores_of(method, results.to_json(), run.seconds)
 
 

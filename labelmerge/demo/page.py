@@ -40,7 +40,9 @@ ABOUT = {
     "best": "The one of them that does best on the held-out sets, chosen by looking at them.",
     "naive": "All nine, every label of every dataset a class of its own. Held-out labels are found by their name.",
     "words": "All nine, every label the embedding of its bare name.",
-    "sentences": "All nine, every label the embedding of a sentence that says what it means.",
+    "sentences": "All nine, every label the embedding of a sentence that says what it means; equal sentences are one.",
+    "concepts": "All nine, merged by concepts: labels that mean the same are one class, whatever their words, and a "
+    "coarse label may be any of its parts.",
 }
 PAIRS: tuple[tuple[tuple[str, str], tuple[str, str], str], ...] = (
     (("cityscapes", "sidewalk"), ("coco_panoptic", "pavement-merged"), "two words, one thing"),
@@ -81,19 +83,19 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
     shown = [score for world in result["worlds"] if world["seed"] == seeds[0] for score in world["scores"]]
     best = f"single/{result['best_single'][0]}"
     viewer = Viewer(place, banks, {"best": best, **{method: method for method in MERGED}})
-    unseen = Mean.of(rows["sentences"]["unseen"])
+    unseen = Mean.of(rows["concepts"]["unseen"])
     hidden = unseen_labels("village")
     worlds = "one toy world" if len(seeds) == 1 else f"{len(seeds)} toy worlds"
     return Page(
         title="Nine datasets, one model, no relabelling",
         lead="Segmentation datasets disagree about words. Here nine toy datasets, in the official formats of nine real "
-        "ones, are merged by what their labels mean: every label becomes the embedding of a sentence, and one model "
-        "learns from all of them at once.",
+        "ones, are merged by what their labels mean: labels become concepts, concepts the embeddings of sentences, and "
+        "one model learns from all of them at once.",
         hero=[(dataset, split_picture(place, dataset)) for dataset in TRAINING],
         tiles=[
             ("9", "training datasets: seven with masks, one with noisy partial masks, one with boxes"),
             (str(len(trained)), f"labels in nine taxonomies, {different} different sentences"),
-            (f"{Mean.of(rows['sentences']['seen']).percent()} %", "mIoU on held-out sets, labels that training has"),
+            (f"{Mean.of(rows['concepts']['seen']).percent()} %", "mIoU on held-out sets, labels that training has"),
             (f"{unseen.percent()} %", f"mIoU on {len(hidden)} labels that nobody drew"),
         ],
         verdict=verdict(rows),
@@ -110,7 +112,7 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
                 ROW_NAMES[key].capitalize(),
                 ABOUT[key] + (f" Here: {', '.join(result['best_single'])}." if key == "best" else ""),
                 {metric: Mean.of(rows[key][metric]) for metric in METRICS},
-                featured=key == "sentences",
+                featured=key == "concepts",
             )
             for key in rows
         ],
@@ -136,8 +138,9 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         pairs=[_pair_row(pair, sentences, words) for pair in PAIRS],
         merged=_merged(report.groups),
         merged_about=f"{len(trained)} labels have {different} different sentences. Labels with the same sentence "
-        "(1.00) are a single class for training, with no threshold to choose. The others here are so near, "
-        f"{NEARLY_THE_SAME} or more, that what one dataset teaches helps the other.",
+        "(1.00) have one vector. The others here are so near, "
+        f"{NEARLY_THE_SAME} or more, that what one dataset teaches helps the other; the merge by concepts makes one "
+        "class of those that mean the same.",
         kept_apart=_kept_apart(report.same_name),
         charts=_charts(place, best),
         labels=_label_rows(result),
@@ -153,20 +156,27 @@ def verdict(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
         rows: by row of the table and metric, one figure for each world.
     """
     lines = [
+        _compare("On labels that training has, concepts", "words", rows["concepts"]["seen"], rows["words"]["seen"]),
+        _compare(
+            "On labels that training has, concepts", "sentences", rows["concepts"]["seen"], rows["sentences"]["seen"]
+        ),
+        _compare(
+            "On labels that no dataset has, concepts", "words", rows["concepts"]["unseen"], rows["words"]["unseen"]
+        ),
         _compare("On labels that training has, sentences", "words", rows["sentences"]["seen"], rows["words"]["seen"]),
         _compare(
             "On labels that no dataset has, sentences", "words", rows["sentences"]["unseen"], rows["words"]["unseen"]
         ),
         _compare(
-            "Against one-hot classes, on labels that training has, sentences",
+            "Against one-hot classes, on labels that training has, concepts",
             "the naive merge",
-            rows["sentences"]["seen"],
+            rows["concepts"]["seen"],
             rows["naive"]["seen"],
         ),
         _compare(
-            "Against a single dataset, on labels that training has, all nine merged by sentences",
+            "Against a single dataset, on labels that training has, all nine merged by concepts",
             "the best one",
-            rows["sentences"]["seen"],
+            rows["concepts"]["seen"],
             rows["best"]["seen"],
         ),
     ]
@@ -325,7 +335,10 @@ def _protocol(result: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], se
         ("model", "tiny: a convolutional network of 0.3 million parameters, random initial weights"),
         ("training", training),
         ("losses", "L_HD, L_LD and L_WD of Yin et al. (IJCV 2024)"),
-        ("what differs", "between the rows of the table: the label vectors, and nothing else"),
+        (
+            "what differs",
+            "between rows: what is one class, its vector, and, for concepts, how much foreign classes compete",
+        ),
         ("single datasets", ", ".join(size["single"])),
         ("encoder", f"{sentences.identity.get('model')}, {sentences.dim} dimensions"),
         ("data", f"{size['images']} images in each dataset"),
@@ -341,7 +354,7 @@ def _commands(place: Workplace) -> list[tuple[str, str]]:
     return [
         (
             "In this page's folder: ask the model that the pictures are from for labels of your own.",
-            f"labelmerge predict {here}/worlds/village/images/test/*.jpg --checkpoint {here}/runs/sentences \\\n"
+            f"labelmerge predict {here}/worlds/village/images/test/*.jpg --checkpoint {here}/runs/concepts \\\n"
             '  --out masks --labels "sky; road; grass; person; coach = A large vehicle that carries many passengers"',
         ),
         (

@@ -18,6 +18,7 @@ from labelmerge.demo.worlds import HELD_OUT, WORLDS, recipe_of, taxonomies, unse
 from labelmerge.labels import LabelKey
 from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.model.checkpoint import find_checkpoint
 from labelmerge.model.views import Views
 from labelmerge.predict.overlays import overlay
 from labelmerge.progress import Track
@@ -37,7 +38,10 @@ class Viewer:
     def __init__(self, place: Workplace, banks: Banks, methods: Mapping[str, str]) -> None:
         self.sets = {dataset: ShardSet.open(place.shards / dataset / WORLDS[dataset].split) for dataset in HELD_OUT}
         self.models = {key: load_trained(place.run(method)) for key, method in methods.items()}
-        self.banks = {key: Bank.load(banks.of(method)) for key, method in methods.items()}
+        self.banks = {
+            key: Bank.load(find_checkpoint(place.run(method)) / "bank" if method == "concepts" else banks.of(method))
+            for key, method in methods.items()
+        }
         self.positions = {
             dataset: data.space.lookup({index: n for n, index in enumerate(data.space.indices)}, -1)
             for dataset, data in self.sets.items()
@@ -92,7 +96,7 @@ def unseen_cards(viewer: Viewer, scores: Sequence[Mapping[str, Any]], bank: Bank
     data = viewer.sets[dataset]
     names = list(data.space.names)
     iou = {score["method"]: score["iou"][dataset] for score in scores}
-    ranked = sorted((name for name in unseen_labels(dataset) if name in iou["sentences"]), key=iou["sentences"].get)
+    ranked = sorted((name for name in unseen_labels(dataset) if name in iou["concepts"]), key=iou["concepts"].get)
     chosen = dict.fromkeys([ranked[-1], ranked[len(ranked) // 2], ranked[0]]) if ranked else {}
     samples = [data.read(number) for number in range(len(data))]
     cards = []
@@ -100,7 +104,7 @@ def unseen_cards(viewer: Viewer, scores: Sequence[Mapping[str, Any]], bank: Bank
         position = names.index(name)
         key = (dataset, data.space.indices[position])
         sample = max(samples, key=lambda s: int((viewer.truth(dataset, s) == position).sum()))  # noqa: B023
-        truth, found = viewer.truth(dataset, sample), viewer.prediction("sentences", dataset, sample)
+        truth, found = viewer.truth(dataset, sample), viewer.prediction("concepts", dataset, sample)
         only = [np.where(mask == position, 0, -1) for mask in (truth, found)]
         cards.append(
             UnseenCard(
@@ -108,7 +112,7 @@ def unseen_cards(viewer: Viewer, scores: Sequence[Mapping[str, Any]], bank: Bank
                 description=_text_of(bank, key),
                 image=_picture(sample.image),
                 truth=_picture(overlay(sample.image, only[0], [name])),
-                heat=_picture(heat_map(sample.image, viewer.similarity("sentences", key, sample))),
+                heat=_picture(heat_map(sample.image, viewer.similarity("concepts", key, sample))),
                 found=_picture(overlay(sample.image, only[1], [name])),
                 scores=[(method, f"{100 * iou[method].get(name, 0.0):.0f} %") for method in MERGED],
             )

@@ -11,7 +11,7 @@ import numpy as np
 from labelmerge.demo.worlds import unseen_labels
 from labelmerge.text import aligned
 
-MERGED = ("naive", "words", "sentences")
+MERGED = ("naive", "words", "sentences", "concepts")
 SINGLE = "single"
 METRICS = ("seen", "unseen", "camvid", "village", "harmonic")
 ROW_NAMES = {
@@ -20,6 +20,7 @@ ROW_NAMES = {
     "naive": "naive merge",
     "words": "words",
     "sentences": "sentences",
+    "concepts": "concepts",
 }
 
 
@@ -28,7 +29,7 @@ class Scores:
     """What one trained model came to.
 
     Attributes:
-        method: ``naive``, ``words``, ``sentences``, or ``single/<dataset>``.
+        method: ``naive``, ``words``, ``sentences``, ``concepts``, or ``single/<dataset>``.
         iou: by held-out dataset and label; 0..1.
         miou: by held-out dataset.
         harmonic: mean of the two.

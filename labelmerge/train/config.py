@@ -72,10 +72,10 @@ class TrainConfig:
     )
 
     merge: str = setting(
-        "text",
-        "What counts as one class: labels with the same text (`text`, as in the paper), of the same `concepts`, with "
-        "`similar` texts, each `name`, each label (`naive`), or each concept of the taxonomy without its meaning "
-        "(`table`).",
+        "concepts",
+        "What counts as one class: labels of the same `concepts`, with the same text (`text`, as in the paper), with "
+        "`similar` texts, of the same `name`, each label (`naive`), or each concept of the taxonomy without its "
+        "meaning (`table`).",
         group="labels",
         choices=MERGES,
         flag=True,
@@ -84,7 +84,7 @@ class TrainConfig:
     taxonomy: str = setting(
         "",
         "A taxonomy that `labelmerge merge` wrote and a person may have edited: what `merge = table` goes by, and what "
-        "`merge = concepts`, which it implies, takes in place of the machine's.",
+        "`merge = concepts` takes in place of the machine's.",
         path=True,
         metavar="FILE",
         incidental=True,
@@ -366,8 +366,6 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(method: str, values: Mapping[str, Any], where: Path | str | None) -> TrainConfig:
     kind = METHOD_SETTINGS[method]
-    if values.get("taxonomy") and "merge" not in values:
-        values = {**values, "merge": "concepts"}
     own = {each.name for each in settings_of(kind)}
     try:
         method_settings = kind(**{name: value for name, value in values.items() if name in own})

@@ -86,6 +86,7 @@ def read_inputs(
     # The baselines' classes are the texts of their banks.
     taxonomy = taxonomy_of(config.merge, language, table)
     told = None if config.merge in ("text", "name", "naive") else taxonomy
+    related = by_concepts(language) if told is None and language.probe.size else taxonomy
     vectors = merged_bank(language, config.merge, [source.dataset for source in labelled], taxonomy)
     every = {key: 1 for source in labelled for key in source.space.keys}
     columns = build_columns(
@@ -93,7 +94,7 @@ def read_inputs(
         [source.space for source in sources],
         every if config.labels == "all" else label_counts(sources),
         told,
-        relations=taxonomy if told is not None else by_concepts(language),
+        relations=related,
         rows=needs.label_targets,
     )
     mixture = _mixture(sources, columns, config, needs, ranks, defer)

@@ -30,7 +30,7 @@ def test_quick_demo_twice_into_the_same_folder(run: Run, tmp_path: Path) -> None
     result = run("demo", "--out", out, "--quick", "--steps", "3", "--json")
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
-    assert set(data["rows"]) == {"single", "best", "naive", "words", "sentences"}
+    assert set(data["rows"]) == {"single", "best", "naive", "words", "sentences", "concepts"}
     assert not (out / "seed-7").exists()
     assert data["rows"]["naive"]["unseen"] == [0.0]  # one-hot vectors have no name for what training has not
     page = (out / "demo.html").read_text(encoding="utf-8")
@@ -55,13 +55,14 @@ def scores(method: str, seen: float, unseen: float, harmonic: float = 0.3) -> Sc
     return Scores(method, {}, {"camvid": seen, "village": unseen}, harmonic, seen, unseen, 1.0)
 
 
-def world(words: float, sentences: float) -> list[Scores]:
+def world(words: float, concepts: float) -> list[Scores]:
     return [
         scores("single/cityscapes", 0.2, 0.0, 0.1),
         scores("single/ade20k", 0.3, 0.1, 0.2),
         scores("naive", 0.25, 0.0),
         scores("words", words, 0.1),
-        scores("sentences", sentences, 0.1),
+        scores("sentences", 0.35, 0.1),
+        scores("concepts", concepts, 0.1),
     ]
 
 
@@ -72,22 +73,22 @@ def test_rows_are_means_over_single_models_and_the_best_of_them() -> None:
     assert result["best_single"] == ["ade20k", "ade20k"]
     assert set(result["rows"]["words"]) == set(METRICS)
     lines = table(result).splitlines()
-    assert len(lines) == 6 and "55.0 ± 7.1" in lines[-1]
+    assert len(lines) == 7 and "55.0 ± 7.1" in lines[-1]
 
 
-def rows(words: list[float], sentences: list[float]) -> dict[str, Any]:
-    worlds = [(n, world(w, s)) for n, (w, s) in enumerate(zip(words, sentences, strict=True))]
+def rows(words: list[float], concepts: list[float]) -> dict[str, Any]:
+    worlds = [(n, world(w, s)) for n, (w, s) in enumerate(zip(words, concepts, strict=True))]
     found: dict[str, Any] = summarise(worlds, QUICK)["rows"]
     return found
 
 
 def test_the_verdict_follows_the_figures_whichever_way_they_go() -> None:
-    assert "sentences beat words" in verdict(rows([0.4], [0.5]))[0]
-    assert "sentences do not beat words" in verdict(rows([0.5], [0.4]))[0]
+    assert "concepts beat words" in verdict(rows([0.4], [0.5]))[0]
+    assert "concepts do not beat words" in verdict(rows([0.5], [0.4]))[0]
     assert "no clear difference" in verdict(rows([0.5], [0.51]))[0]
     assert "no clear difference" in verdict(rows([0.4, 0.5, 0.6], [0.5, 0.4, 0.65]))[0]
     better = verdict(rows([0.40, 0.41, 0.42], [0.50, 0.52, 0.51]))[0]
-    assert "sentences beat words" in better and "3 of 3 worlds" in better
+    assert "concepts beat words" in better and "3 of 3 worlds" in better
 
 
 def test_seen_and_unseen_labels_are_told_apart() -> None:

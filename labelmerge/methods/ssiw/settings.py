@@ -32,14 +32,14 @@ class SsiwSettings:
     )
     drop: float = setting(0.3, "Share of each image's pixel losses, the largest, that L_LD drops.", minimum=0, below=1)
     negatives: str = setting(
-        "all",
+        "graded",
         "Which columns compete with a label: `all` in full (the paper); its `own` dataset's only; all but those "
         "`unrelated` to it; or `graded`: its own dataset's in full, others by how far their meaning is.",
         choices=NEGATIVES,
         flag=True,
     )
     foreign_weight: float = setting(
-        1.0,
+        0.1,
         "The most that a column of other datasets alone counts among the competitors, where they are `unrelated` or "
         "`graded`.",
         minimum=0,
