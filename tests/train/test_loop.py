@@ -169,10 +169,11 @@ def test_a_finished_run_is_left_as_it_is(
 
 
 def test_a_run_goes_on_though_settings_have_other_names_now(shards: Path, bank: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, steps=2)
+    config = CONFIG.changed(steps=2, merge="text", negatives="own")
     out = train([shards], bank, tmp_path / "run", config=config, device="cpu").run
-    older = tomllib.loads((out / "config.toml").read_text()) | {"merge": "embedding", "mapping": ""}
-    del older["taxonomy"], older["views"]
+    older = tomllib.loads((out / "config.toml").read_text())
+    older |= {"merge": "embedding", "mapping": "", "label_space": "dataset"}
+    del older["taxonomy"], older["views"], older["negatives"], older["inputs"]["columns"]
     (out / "config.toml").write_text(tomli_w.dumps(older))
     assert train([shards], bank, out, config=config, device="cpu").steps == 2
 

@@ -40,7 +40,7 @@ def test_json_is_all_that_standard_output_holds(run: Any, shards: Path, bank: Pa
 
 def test_a_runs_own_configuration_runs_it_again(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
     args = ("train", "--shards", shards, "--bank", bank, "--device", "cpu")
-    assert run(*args, "--out", tmp_path / "a", *QUICK, "--label-space", "dataset").exit_code == 0
+    assert run(*args, "--out", tmp_path / "a", *QUICK, "--negatives", "own").exit_code == 0
     assert run(*args, "--out", tmp_path / "b", "--config", tmp_path / "a" / "config.toml").exit_code == 0
     weights = "checkpoints/step-000002/model.safetensors"
     assert (tmp_path / "a" / weights).read_bytes() == (tmp_path / "b" / weights).read_bytes()
@@ -60,7 +60,7 @@ def test_mistakes_are_one_line(run: Any, shards: Path, bank: Path, tmp_path: Pat
     assert code == 1 and "nowhere: no such folder" in line
     Toy("sea", ("water", "ship")).write(tmp_path / "more")
     code, line = fault("--shards", tmp_path / "more", *QUICK)
-    assert code == 1 and "no vector for 2 labels" in line and "labelmerge embed sea" in line
+    assert code == 1 and "has no labels of 'sea'" in line and "labelmerge embed sea" in line
     assert not (tmp_path / "run").exists()
 
 
