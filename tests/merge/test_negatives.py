@@ -52,9 +52,9 @@ def spaces(bank: Bank) -> list[LabelSpace]:
     ]
 
 
-def columns_of(bank: Bank, **more: bool) -> Columns:
+def columns_of(bank: Bank) -> Columns:
     taxonomy = Taxonomy(Entry(key, "", concepts) for key, concepts in SETS.items())
-    return build_columns(bank, spaces(bank), None, taxonomy, **more)
+    return build_columns(bank, spaces(bank), None, taxonomy)
 
 
 def test_concepts_are_columns_and_coarse_labels_have_several(bank: Bank) -> None:
