@@ -270,11 +270,16 @@ def test_variants_are_called_by_their_values() -> None:
 def test_an_interrupt_ends_the_command_that_runs(tmp_path: Path, number: signal.Signals) -> None:
     running = tmp_path / "pid"
     job = Job(Variant("x", {}), tmp_path / "x", (f"echo $$ > {running}; exec sleep 60",), (), False, False)
+    # A process that a shell started in the background ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_plan(Plan(tmp_path, (job,), ()), ["sh", "-c"])
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_plan(Plan(tmp_path, (job,), ()), ["sh", "-c"])
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int(running.read_text()), 0)
 
