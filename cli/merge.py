@@ -77,7 +77,7 @@ def command(
         found = taxonomy_of(how, labels, taxonomy, encode=concept_encoder(labels, track=options.track))
     report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
     content = write_merge(report, found, labels, out)
-    write_merge_page(report, labels, out / "merge.html", seed=seed, track=options.track)
+    write_merge_page(report, found, labels, out / "merge.html", seed=seed, track=options.track)
     merged = sum(len(group.members) for group in report.groups)
     pairs = report.relations
     options.say(

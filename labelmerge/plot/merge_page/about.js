@@ -1,58 +1,48 @@
-// The chosen label: what it means, its group, and what lies near it.
+// The chosen label: what it stands for, its class, what contains what, and what lies near it.
 
-import { cosineOf, level } from "./cosines.js";
-import { byId, data, datasetName, groups, labels, meanings, members, tableRows, textCount } from "./data.js";
+import { cosineOf, levelsOf } from "./cosines.js";
+import { byId, classes, datasetName, family, labels, members, partsOf, textCount, wholesOf } from "./data.js";
+import { chip, chips, conceptList, counted, element, grounds, mark } from "./dom.js";
 import { tabStops } from "./lists.js";
-import { on, state, tell } from "./state.js";
+import { on, state, tell, when } from "./state.js";
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+const FEW = 8;
+const title = words => element("h4", {}, words);
+
+function relative(other) {
+  const { rows, name } = classes[other.classAt];
+  const text = rows.length > 1 ? element("small", {}, `${name}: `) : "";
+  return element("div", { class: "line" }, text, ...chips(rows, 2), grounds(other));
 }
-const mark = row => element("i", { class: `mark d${labels[row].dataset}` });
-const chip = row => {
-  const name = element("b", {}, labels[row].name);
-  const dataset = element("span", {}, datasetName(row));
-  return element("button", { class: "chip", "data-pick": row }, mark(row), name, " ", dataset);
-};
-const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
-// A chip for each kind, which is a list of labels.
-function relatives(title, kinds, most = 8) {
-  if (!kinds.length) return [];
-  const chips = kinds
-    .slice(0, most)
-    .flatMap(rows => [chip(rows[0]), rows.length > 1 ? element("small", {}, `+${rows.length - 1} `) : ""]);
-  const more = kinds.length > most ? element("small", {}, `and ${kinds.length - most} more`) : "";
-  return [element("h4", {}, title), element("div", { class: "rove" }, ...chips, more)];
+// A line for each class that contains the label's or lies within it.
+function relatives(heading, others, none) {
+  if (!others.length) return [title(heading), element("p", {}, none)];
+  const lines = others.map(relative);
+  const rest = lines.splice(FEW);
+  const more = element("details", {}, element("summary", {}, `${rest.length} more`), ...rest);
+  return [title(heading), element("div", { class: "rove" }, ...lines, ...(rest.length ? [more] : []))];
 }
 
 // Levels and labels of the other texts nearest to a label's, in other datasets that are on.
 function nearest(row, count) {
+  const levels = levelsOf(labels[row].column);
   const found = [];
   for (let column = 0; column < textCount; column++) {
     if (column === labels[row].column) continue;
     const there = members[column].filter(other => labels[other].dataset !== labels[row].dataset && on(other));
-    if (there.length) found.push([level(labels[row].column, column), there]);
+    if (there.length) found.push([levels[column], there]);
   }
   return found.sort((a, b) => b[0] - a[0]).slice(0, count);
 }
 
 function nearestCells(row) {
-  const { group } = labels[row];
   return nearest(row, 10).flatMap(([value, there]) => {
     const share = ((100 * value) / 255).toFixed(0);
+    const same = labels[there[0]].classAt === labels[row].classAt ? element("small", {}, " same class") : "";
     return [
       element("span", { class: "number" }, cosineOf(value).toFixed(2)),
-      element(
-        "span",
-        {},
-        chip(there[0]),
-        there.length > 1 ? element("small", {}, ` +${there.length - 1}`) : "",
-        group && labels[there[0]].group === group ? element("small", {}, " same group") : "",
-      ),
+      element("span", {}, chip(there[0]), there.length > 1 ? element("small", {}, ` +${there.length - 1}`) : "", same),
       element("span", { class: "meter", "aria-hidden": "true" }, element("i", { style: `width:${share}%` })),
     ];
   });
@@ -60,46 +50,44 @@ function nearestCells(row) {
 
 function describe(row) {
   const label = labels[row];
-  const others = label.group ? groups[label.group].filter(other => other !== row) : [];
-  const [pixels, boxes] = data.counts[row];
+  const { concepts } = classes[label.classAt];
+  const others = family(row).filter(other => other !== row);
   const parts = [`${datasetName(row)}, index ${label.index}`];
-  if (pixels !== null) parts.push(counted(pixels, "pixel", "pixels"));
-  if (boxes !== null) parts.push(counted(boxes, "box", "boxes"));
-  const wholes = data.covers.filter(([, kinds]) => kinds.some(kind => kind.includes(row))).map(([whole]) => whole);
-  const included = data.covers.filter(([whole]) => whole.includes(row)).flatMap(([, kinds]) => kinds);
-  const company = others.length ? `in a group with ${counted(others.length, "other", "others")}` : "alone";
+  if (label.pixels !== null) parts.push(counted(label.pixels, "pixel", "pixels"));
+  if (label.boxes !== null) parts.push(counted(label.boxes, "box", "boxes"));
+  const company = others.length ? `one class with ${counted(others.length, "other label", "other labels")}` : "alone";
   byId("said").textContent = `${label.name}, ${datasetName(row)}, ${company}`;
   byId("about-body").replaceChildren(
     element("h3", {}, mark(row), label.name),
     element("p", {}, parts.join(" · ")),
-    element("p", { class: "sense" }, meanings[row] || "No description: only the bare name was embedded."),
-    element("h4", {}, others.length ? `In the group “${data.groups[label.group - 1]}” with` : "In no group"),
+    element("p", { class: "sense" }, label.meaning || "No description: only the bare name was embedded."),
+    title(`Stands for ${counted(concepts.length, "concept", "concepts")}`),
+    conceptList(label.classAt, FEW),
+    element("p", {}, "Evidence ", grounds(label)),
+    ...(label.note ? [element("p", { class: "warning" }, label.note)] : []),
+    title(others.length ? `One class with ${counted(others.length, "label", "labels")}` : "A class of its own"),
     element("div", { class: "rove" }, ...others.map(chip)),
-    ...relatives("Seems to be a part of", wholes),
-    ...relatives("Seems to include", included),
-    element("h4", {}, "Other texts nearest, in other datasets"),
+    ...relatives("Contains", partsOf.get(label.classAt) || [], "No label of another dataset."),
+    ...relatives("Lies within", wholesOf.get(label.classAt) || [], "No label of another dataset."),
+    title("Nearest texts of other datasets"),
     element("div", { class: "near rove" }, ...nearestCells(row)),
   );
-  tabStops(byId("about-body"));
-}
-
-// Within the table's own box; the page stays where it is.
-function scrollTable(row) {
-  const box = byId("table").parentElement;
-  const place = tableRows.find(each => +each.dataset.pick === row);
-  if (!place.hidden) box.scrollTop = place.offsetTop - box.clientHeight / 2;
+  byId("about").scrollTop = 0;
 }
 
 export function choose(row, { scroll = true } = {}) {
   state.chosen = row;
-  for (const old of document.querySelectorAll(".chosen")) old.classList.remove("chosen");
+  byId("about").classList.toggle("idle", row === null);
   if (row === null) {
-    byId("about-body").replaceChildren(element("p", { class: "empty" }, "No label is chosen."));
+    byId("about-body").replaceChildren();
     byId("said").textContent = "No label is chosen.";
-  } else {
-    describe(row);
-    for (const same of document.querySelectorAll(`main [data-pick="${row}"]`)) same.classList.add("chosen");
-    if (scroll) scrollTable(row);
-  }
-  tell("choice");
+  } else describe(row);
+  tabStops(byId("about-body"));
+  tell("choice", { scroll });
 }
+byId("let-go").addEventListener("click", () => choose(null));
+when("filter", () => {
+  if (state.chosen === null) return;
+  describe(state.chosen); // the nearest labels are of datasets that are on
+  tabStops(byId("about-body"));
+});

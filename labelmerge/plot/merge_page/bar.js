@@ -2,9 +2,13 @@
 
 import { byId, data } from "./data.js";
 import { refresh, showOnly } from "./filter.js";
+import { tabStop } from "./lists.js";
+import { offer } from "./results.js";
 import { state } from "./state.js";
 
 const PAUSE = 120; // ms without a key before the search begins
+const bar = document.querySelector(".bar");
+const switches = document.querySelector(".switches");
 let waiting = 0;
 
 byId("search").addEventListener("input", () => {
@@ -12,6 +16,7 @@ byId("search").addEventListener("input", () => {
   waiting = setTimeout(() => {
     state.words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     refresh();
+    offer();
   }, PAUSE);
 });
 byId("everywhere").addEventListener("change", event => {
@@ -29,8 +34,8 @@ byId("clear").addEventListener("click", () => {
   showOnly(data.datasets.keys());
 });
 byId("all-datasets").addEventListener("click", () => showOnly(data.datasets.keys()));
-document.querySelector(".switches").addEventListener("click", event => {
-  const button = event.target.closest(".switch");
+switches.addEventListener("click", event => {
+  const button = event.target.closest("[data-dataset]");
   if (!button) return;
   const number = +button.dataset.dataset;
   if (event.shiftKey) {
@@ -40,3 +45,10 @@ document.querySelector(".switches").addEventListener("click", event => {
   if (!state.off.delete(number)) state.off.add(number);
   refresh();
 });
+tabStop(switches);
+
+// What a link leads to begins below the bar, however many rows the bar has.
+new ResizeObserver(() => {
+  const stuck = getComputedStyle(bar).position === "sticky";
+  document.documentElement.style.setProperty("--bar", `${stuck ? bar.offsetHeight : 0}px`);
+}).observe(bar);

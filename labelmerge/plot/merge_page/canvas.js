@@ -29,12 +29,12 @@ export function layered(canvas) {
       below.height = canvas.height;
       const lower = below.getContext("2d");
       lower.setTransform(context.getTransform());
-      paint(lower, width, height);
+      if (width && height) paint(lower, width, height);
     }
     context.save();
     context.resetTransform();
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(below, 0, 0);
+    if (below.width && below.height) context.drawImage(below, 0, 0);
     context.restore();
     return [context, width, height];
   };

@@ -2,13 +2,24 @@
 
 import { data, labels, textCount } from "./data.js";
 
-const packed = Uint8Array.from(atob(data.cosines), char => char.charCodeAt(0)); // the upper triangle, row by row
+let packed = null; // the upper triangle, row by row; read when it is first asked for
 
-export const square = new Uint8Array(textCount * textCount).fill(255);
-for (let i = 0, next = 0; i < textCount; i++) {
-  for (let j = i + 1; j < textCount; j++) square[i * textCount + j] = square[j * textCount + i] = packed[next++];
+function unpack() {
+  const text = atob(data.cosines);
+  packed = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
 }
 
-export const level = (a, b) => square[a * textCount + b]; // of two columns
+// Of two columns.
+export function level(a, b) {
+  if (a === b) return 255;
+  if (!packed) unpack();
+  const [low, high] = a < b ? [a, b] : [b, a];
+  return packed[(low * (2 * textCount - low - 3)) / 2 + high - 1];
+}
+// A column's with every other.
+export function levelsOf(column) {
+  return Uint8Array.from({ length: textCount }, (_, other) => level(column, other));
+}
 export const cosineOf = value => data.low + ((1 - data.low) * value) / 255;
 export const cosine = (a, b) => cosineOf(level(labels[a].column, labels[b].column)); // of two labels

@@ -1,31 +1,46 @@
-// The labels, their groups and their texts, as the page was written with them.
+// The labels, their classes and their texts, as the page was written with them. A label is named by its row.
 
 export const byId = id => document.getElementById(id);
 
 export const data = JSON.parse(byId("data").textContent);
 
-export const labels = data.labels.map(([dataset, index, name, column, group], row) => ({
-  row,
-  dataset,
-  index,
-  name,
-  column,
-  group,
-}));
+export const labels = data.labels.map((each, row) => {
+  const [dataset, index, name, short, column, classAt, meaning, evidence, confidence, note, nearest, cosine] = each;
+  const [pixels, boxes] = each.slice(12);
+  const words = { note, meaning: data.meanings[meaning], evidence: data.evidence[evidence] };
+  return { row, dataset, index, name, short, column, classAt, confidence, nearest, cosine, pixels, boxes, ...words };
+});
 export const textCount = data.places.length; // distinct texts, the columns
-
 export const members = Array.from({ length: textCount }, () => []); // column → rows: labels that share a text
-export const groups = Array.from({ length: data.groups.length + 1 }, () => []); // group number → rows
+
+export const classes = data.classes.map(([name, concepts, lowest, evidence, confidence]) => ({
+  name,
+  concepts: concepts.map(number => data.concepts[number]),
+  lowest,
+  evidence: data.evidence[evidence],
+  confidence,
+  rows: [],
+}));
 for (const label of labels) {
   members[label.column].push(label.row);
-  if (label.group) groups[label.group].push(label.row);
+  classes[label.classAt].rows.push(label.row);
 }
-export const groupSize = row => (labels[row].group ? groups[labels[row].group].length : 1);
+export const family = row => classes[labels[row].classAt].rows; // the labels of a label's class
+export const merged = row => labels[row].classAt < data.merged; // whether several datasets have that class
 export const datasetName = row => data.datasets[labels[row].dataset].name;
 
-export const tableRows = [...byId("table").tBodies[0].rows]; // in the order in which the table shows them
-export const meanings = tableRows.map(row => row.cells[row.cells.length - 1].textContent);
-
-// What the search looks through, in lower case: names and datasets, or the meanings too.
-export const names = labels.map(label => `${label.name} ${datasetName(label.row)}`.toLowerCase());
-export const namesAndMeanings = meanings.map((meaning, row) => `${names[row]} ${meaning.toLowerCase()}`);
+// What contains what, both ways: { classAt, evidence, confidence, cosine } of the other class.
+export const covers = data.covers.map(([whole, parts]) => ({
+  whole,
+  parts: parts.map(([classAt, cosine, evidence, confidence]) => {
+    return { classAt, cosine, evidence: data.evidence[evidence], confidence };
+  }),
+}));
+export const partsOf = new Map(covers.map(({ whole, parts }) => [whole, parts]));
+export const wholesOf = new Map();
+for (const { whole, parts } of covers) {
+  for (const part of parts) {
+    if (!wholesOf.has(part.classAt)) wholesOf.set(part.classAt, []);
+    wholesOf.get(part.classAt).push({ ...part, classAt: whole });
+  }
+}

@@ -2,8 +2,8 @@
 
 import { choose } from "./about.js";
 import { dragging, fontOf, layered, pictureKeys, tip } from "./canvas.js";
-import { cosine, cosineOf, level, square } from "./cosines.js";
-import { byId, data, datasetName, labels, textCount } from "./data.js";
+import { cosine, cosineOf, level, levelsOf } from "./cosines.js";
+import { byId, data, datasetName, labels } from "./data.js";
 import { kept, state, when } from "./state.js";
 import { dark, inks } from "./theme.js";
 
@@ -17,6 +17,8 @@ const view = { k: 1, x: 0, y: 0 };
 const colours = new Uint32Array(256); // of the levels
 let shown = []; // rows of labels, in the matrix's order
 let cell = null; // that is read out: its row and column
+let near = false; // whether the heat map is on the screen, or nearly
+let old = true; // whether the picture shows what it should
 
 const place = [];
 data.order.forEach((row, number) => {
@@ -30,7 +32,7 @@ const orders = {
 
 const named = () => shown.length > 0 && ((canvas.clientWidth - MARGIN) * view.k) / shown.length >= READABLE;
 const begin = () => (named() ? MARGIN : STRIP + 4);
-const side = () => canvas.clientWidth - begin() - 2;
+const side = () => Math.max(1, canvas.clientWidth - begin() - 2);
 const pixel = () => (side() * view.k) / Math.max(shown.length, 1); // a cell's side
 const first = axis => Math.max(0, Math.floor(-view[axis] / pixel()));
 const last = axis => Math.min(shown.length, Math.ceil((side() - view[axis]) / pixel()));
@@ -44,19 +46,30 @@ function fill() {
     .sort(orders[byId("heat-order").value]);
   cell = null;
   Object.assign(view, { k: 1, x: 0, y: 0 });
-  paint();
+  repaint();
+}
+
+// The picture has a pixel for each of a million pairs: it is painted when it comes into sight.
+function repaint() {
+  old = true;
+  if (near) paint();
 }
 
 function paint() {
+  old = false;
   const count = shown.length;
   const columns = Uint32Array.from(shown, row => labels[row].column);
   picture.width = picture.height = Math.max(count, 1);
   const context = picture.getContext("2d");
   const image = context.createImageData(picture.width, picture.height);
   const cells = new Uint32Array(image.data.buffer);
-  for (let i = 0, next = 0; i < count; i++) {
-    const start = columns[i] * textCount;
-    for (let j = 0; j < count; j++) cells[next++] = colours[square[start + columns[j]]];
+  const rowOf = new Map(); // column → its row of cells: labels of one text have the same
+  for (let i = 0; i < count; i++) {
+    if (!rowOf.has(columns[i])) {
+      const levels = levelsOf(columns[i]);
+      for (let j = 0, next = i * count; j < count; j++) cells[next++] = colours[levels[columns[j]]];
+      rowOf.set(columns[i], i * count);
+    } else cells.copyWithin(i * count, rowOf.get(columns[i]), rowOf.get(columns[i]) + count);
   }
   context.putImageData(image, 0, 0);
   draw();
@@ -76,7 +89,7 @@ function recolour() {
     bytes[4 * value + 3] = 255;
   }
   paintRamp();
-  paint();
+  repaint();
 }
 
 function paintRamp() {
@@ -94,6 +107,7 @@ function paintRamp() {
 // ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export function draw(stale = true) {
+  if (old) return;
   const [context] = layers(stale, paintBelow);
   const start = begin();
   const size = pixel();
@@ -131,7 +145,11 @@ function paintBelow(context) {
   context.rect(start, start, side(), side());
   context.clip();
   context.imageSmoothingEnabled = size < 1;
-  context.drawImage(picture, start + view.x, start + view.y, size * shown.length, size * shown.length);
+  // Only what is seen: a browser leaves out a picture that would be a hundred thousand pixels wide.
+  const [left, top] = [first("x"), first("y")];
+  const [wide, high] = [last("x") - left, last("y") - top];
+  const [x, y] = [start + view.x + left * size, start + view.y + top * size];
+  if (wide > 0 && high > 0) context.drawImage(picture, left, top, wide, high, x, y, wide * size, high * size);
   if (size >= 34) writeCosines(context, start, size);
   context.restore();
   for (const axis of ["y", "x"]) {
@@ -176,7 +194,7 @@ function writeNames(context, axis, start, size) {
   for (let i = first(axis); i < last(axis); i++) {
     const middle = start + view[axis] + (i + 0.5) * size;
     if (middle < start || middle > start + side()) continue;
-    let name = `${data.short[shown[i]]} · ${datasetName(shown[i])}`;
+    let name = `${labels[shown[i]].short} · ${datasetName(shown[i])}`;
     while (name.length > 2 && context.measureText(name).width > room) name = `${name.slice(0, -2)}…`;
     context.save();
     if (axis === "x") {
@@ -211,7 +229,7 @@ export function zoom(by, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2
 function read(i, j) {
   cell = [i, j];
   const [a, b] = [shown[i], shown[j]];
-  const together = a !== b && labels[a].group && labels[a].group === labels[b].group ? " · one group" : "";
+  const together = a !== b && labels[a].classAt === labels[b].classAt ? " · one class" : "";
   const [one, other] = [a, b].map(row => `${labels[row].name} (${datasetName(row)})`);
   const words = `${one} × ${other}: ${cosine(a, b).toFixed(2)}${together}`;
   byId("heat-readout").textContent = words;
@@ -274,3 +292,10 @@ byId("heat-order").addEventListener("change", fill);
 when("filter", fill);
 when("choice", () => draw(false));
 when("colours", recolour);
+new IntersectionObserver(
+  entries => {
+    near = entries.at(-1).isIntersecting;
+    if (near && old) paint();
+  },
+  { rootMargin: "300px" },
+).observe(canvas);

@@ -2,18 +2,21 @@
 
 import "./bar.js";
 import "./table.js";
+import "./classes.js";
+import "./check.js";
+import "./datasets.js";
 import { choose } from "./about.js";
 import { byId } from "./data.js";
 import { refresh, showOnly } from "./filter.js";
 import { draw as drawHeat, zoom as zoomHeat } from "./heat.js";
-import { moveFocus } from "./lists.js";
+import { itemOf, moveFocus } from "./lists.js";
 import { draw as drawMap, zoom as zoomMap } from "./map.js";
 import { repaint } from "./theme.js";
 
 document.addEventListener("keydown", event => {
   const list = event.target.closest?.(".rove");
-  const item = event.target.closest?.("[data-pick]");
-  if (list && item) {
+  const item = itemOf(event.target);
+  if (list && item === event.target) {
     if (moveFocus(list, item, event.key)) event.preventDefault();
     else if (event.key === "Enter" && item.tagName === "TR") choose(+item.dataset.pick, { scroll: false });
   }

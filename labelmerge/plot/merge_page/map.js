@@ -2,7 +2,7 @@
 
 import { choose } from "./about.js";
 import { dragging, drawMark, fontOf, layered, pictureKeys, tip } from "./canvas.js";
-import { byId, data, datasetName, groupSize, groups, labels, members } from "./data.js";
+import { byId, classes, data, datasetName, family, labels, members } from "./data.js";
 import { hit, kept, on, state, when } from "./state.js";
 import { inks } from "./theme.js";
 
@@ -31,7 +31,6 @@ for (const own of members) {
 }
 
 const radius = () => Math.min(7.5, 3.6 * Math.sqrt(view.k));
-const searching = () => state.words.length > 0;
 
 // Where a label lies on the canvas; labels of one text lie around one point, in a spiral.
 function at(row) {
@@ -47,8 +46,8 @@ function at(row) {
 
 // ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-function drawLines(context, group) {
-  const there = group.filter(on).map(at);
+function drawLines(context, rows) {
+  const there = rows.filter(on).map(at);
   const middle = [0, 1].map(axis => there.reduce((sum, point) => sum + point[axis], 0) / there.length);
   context.beginPath();
   for (const [x, y] of there) {
@@ -64,11 +63,6 @@ function widthOf(context, name) {
   context.textBaseline = "middle";
   if (!widths.has(name)) widths.set(name, context.measureText(name).width);
   return widths.get(name);
-}
-
-function family(row) {
-  const { group } = labels[row];
-  return group ? groups[group] : [row];
 }
 
 export function draw(stale = true) {
@@ -88,7 +82,7 @@ export function draw(stale = true) {
   }
   for (const row of pointers) {
     const [x, y] = at(row);
-    const name = data.short[row];
+    const name = labels[row].short;
     const long = widthOf(context, name);
     const right = x + 2 * size + 4;
     const left = right + long < width ? right : x - 2 * size - 4 - long;
@@ -102,28 +96,27 @@ export function draw(stale = true) {
 }
 
 function paint(context, width, height) {
-  const found = labels.map((_, row) => hit(row));
   if (byId("map-lines").checked) {
     context.strokeStyle = inks.soft;
     context.globalAlpha = 0.35;
-    for (const group of groups) if (group.length) drawLines(context, group);
+    for (const { rows } of classes) if (rows.length > 1) drawLines(context, rows);
   }
   context.lineWidth = 0.8;
   context.strokeStyle = inks.paper;
   for (const faint of [true, false]) {
     for (const { row, dataset } of labels) {
-      if (!on(row) || (searching() && !found[row]) !== faint) continue;
+      if (!on(row) || !hit(row) !== faint) continue;
       context.globalAlpha = faint ? 0.13 : 0.92;
       context.fillStyle = data.datasets[dataset].colour;
       drawMark(context, row, ...at(row), radius());
     }
   }
   context.globalAlpha = 1;
-  if (byId("map-names").checked) writeNames(context, width, height, found);
+  if (byId("map-names").checked) writeNames(context, width, height);
 }
 
 // Names stand where they cover no other name; those of the most labels come first.
-function writeNames(context, width, height, found) {
+function writeNames(context, width, height) {
   const taken = [];
   const high = 7;
   const gap = radius() + 3;
@@ -133,7 +126,7 @@ function writeNames(context, width, height, found) {
   context.fillStyle = inks.ink;
   const order = members
     .map(rows => {
-      const shown = rows.filter(row => on(row) && (!searching() || found[row]));
+      const shown = rows.filter(kept);
       return { first: shown[0], rank: shown.length };
     })
     .filter(({ rank }) => rank)
@@ -141,7 +134,7 @@ function writeNames(context, width, height, found) {
   for (const { first } of order) {
     const [x, y] = at(first);
     if (x < 0 || y < 0 || x > width || y > height) continue;
-    const name = data.short[first];
+    const name = labels[first].short;
     const long = widthOf(context, name);
     const inside = (left, middle) => left > 2 && left + long < width - 2 && middle > high && middle < height - high;
     const free = (left, middle) =>
@@ -176,13 +169,46 @@ function under(x, y) {
 
 const chosenAndOn = () => state.chosen !== null && on(state.chosen);
 
-// Around the pointer, else the chosen label, else the middle; 0 shows all.
+const outside = (value, low, high) => value - Math.max(low, Math.min(high, value));
+
+// The kept label that lies least far from a box on the canvas, and how far each way; null where none is kept.
+function nearestTo(left, top, right, bottom) {
+  let best = null;
+  let least = Number.POSITIVE_INFINITY;
+  for (const { row } of labels) {
+    if (!kept(row)) continue;
+    const [x, y] = at(row);
+    const [dx, dy] = [outside(x, left, right), outside(y, top, bottom)];
+    if (dx * dx + dy * dy < least) [best, least] = [{ row, dx, dy }, dx * dx + dy * dy];
+  }
+  return best;
+}
+
+// However one zooms and drags, a label is to be seen.
+function stay() {
+  const [width, height] = frame;
+  const inset = Math.min(PAD, width / 3, height / 3);
+  const near = nearestTo(inset, inset, width - inset, height - inset);
+  if (!near) return;
+  view.x -= near.dx;
+  view.y -= near.dy;
+}
+
+// What the buttons and keys zoom into.
+function focus() {
+  if (chosenAndOn()) return at(state.chosen);
+  const [x, y] = frame.map(length => length / 2);
+  const near = nearestTo(x, y, x, y);
+  return near ? at(near.row) : [x, y];
+}
+
+// Around the pointer, else the chosen label, else the label nearest to the middle; 0 shows all.
 export function zoom(by, ...centre) {
   const k = by ? Math.max(1, Math.min(MOST, view.k * by)) : 1;
-  const fallback = chosenAndOn() ? at(state.chosen) : frame.map(length => length / 2);
-  const [x, y] = centre.length ? centre : fallback;
+  const [x, y] = centre.length ? centre : focus();
   if (k === 1) Object.assign(view, { k: 1, x: 0, y: 0 });
   else Object.assign(view, { k, x: x - ((x - view.x) * k) / view.k, y: y - ((y - view.y) * k) / view.k });
+  stay();
   draw();
 }
 
@@ -220,7 +246,8 @@ function step(dx, dy) {
 }
 
 function tipOf(row) {
-  const company = labels[row].group ? `group of ${groupSize(row)}` : "alone";
+  const count = family(row).length;
+  const company = count > 1 ? `class of ${count} labels` : "a class of its own";
   return `${labels[row].name} · ${datasetName(row)}\n${company}`;
 }
 
@@ -228,6 +255,7 @@ dragging(canvas, {
   move: (dx, dy) => {
     view.x += dx;
     view.y += dy;
+    stay();
     draw();
   },
   hover: (event, x, y) => {

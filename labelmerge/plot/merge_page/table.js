@@ -1,35 +1,77 @@
-// The table of all labels is sorted by the column whose head is clicked.
+// The table of all labels, sorted by the column whose head is clicked.
 
-import { byId, data, groupSize, labels, tableRows } from "./data.js";
+import { byId, classes, data, datasetName, family, labels, merged } from "./data.js";
+import { amount, element, fixed, grounds, mark, number } from "./dom.js";
+import { rows } from "./rows.js";
+import { kept, state, when } from "./state.js";
 
 const heads = [...document.querySelectorAll("[data-sort]")];
-const pick = row => +row.dataset.pick;
-const textOf = cell => row => row.cells[cell].textContent;
+const words = new Intl.Collator("en", { numeric: true });
+const compare = (a, b) => (typeof a === "number" ? a - b : words.compare(a, b));
+const nearestName = ({ nearest }) => (nearest === null ? "" : labels[nearest].name);
 const keys = {
-  index: row => labels[pick(row)].index,
-  size: row => groupSize(pick(row)),
-  cosine: row => Number.parseFloat(row.cells[6].textContent) || -2,
-  pixels: row => data.counts[pick(row)][0] ?? -1,
-  boxes: row => data.counts[pick(row)][1] ?? -1,
+  name: label => label.name,
+  dataset: label => datasetName(label.row),
+  index: label => label.index,
+  class: label => classes[label.classAt].name,
+  size: label => family(label.row).length,
+  evidence: label => label.confidence, // the least sure first
+  nearest: nearestName,
+  cosine: label => label.cosine ?? -2,
+  pixels: label => label.pixels ?? -1,
+  boxes: label => label.boxes ?? -1,
 };
-const compare = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b));
+const largestFirst = new Set(["size", "cosine", "pixels", "boxes"]);
 
-function sort(button, place) {
-  const head = button.closest("th");
-  const key = keys[button.dataset.sort] || textOf(place);
-  const largestFirst = button.dataset.sort in keys && button.dataset.sort !== "index";
-  const before = head.getAttribute("aria-sort");
-  const down = before === "none" ? largestFirst : before === "ascending";
-  for (const other of heads) other.closest("th").setAttribute("aria-sort", "none");
-  head.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const keyed = tableRows.map(row => [key(row), pick(row), row]);
-  keyed.sort((a, b) => (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1]);
-  keyed.forEach(([, , row], number) => {
-    tableRows[number] = row;
-  });
-  byId("table").tBodies[0].append(...tableRows);
+const toCheck = new Set([...data.doubts, ...Object.values(data.pairs).flatMap(list => list.flatMap(([a, b]) => [a, b]))]);
+const inScope = {
+  all: () => true,
+  merged,
+  alone: row => !merged(row),
+  check: row => toCheck.has(row),
+};
+
+function build(row) {
+  const label = labels[row];
+  const counts = data.counted ? [number(amount(label.pixels)), number(amount(label.boxes))] : [];
+  const sense = label.meaning ? [element("p", { class: "sense" }, label.meaning)] : [];
+  return element(
+    "tr",
+    { "data-pick": row, tabindex: -1, class: row === state.chosen ? "chosen" : "" },
+    element("th", { scope: "row" }, label.name, ...sense),
+    element("td", {}, mark(row), datasetName(row)),
+    number(label.index),
+    element("td", {}, classes[label.classAt].name),
+    number(family(row).length),
+    element("td", {}, grounds(label)),
+    element("td", {}, ...(label.nearest === null ? [] : [mark(label.nearest), nearestName(label)])),
+    number(fixed(label.cosine)),
+    ...counts,
+  );
 }
 
-heads.forEach((button, place) => {
-  button.addEventListener("click", () => sort(button, place));
+let order = labels.map(({ row }) => row);
+const choice = () => order.filter(row => kept(row) && inScope[state.scope](row));
+const table = rows(byId("labels-list"), build, choice);
+
+function sort(button) {
+  const head = button.closest("th");
+  const key = button.dataset.sort;
+  const before = head.getAttribute("aria-sort");
+  const down = before === "none" ? largestFirst.has(key) : before === "ascending";
+  for (const other of heads) other.closest("th").setAttribute("aria-sort", "none");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const keyed = labels.map(label => [keys[key](label), label.row]);
+  keyed.sort((a, b) => (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1]);
+  order = keyed.map(([, row]) => row);
+  table.set(choice());
+}
+
+for (const button of heads) button.addEventListener("click", () => sort(button));
+when("filter", () => {
+  byId("labels-count").textContent = table.items.length.toLocaleString("en");
+});
+when("choice", ({ scroll }) => {
+  const place = state.chosen === null ? -1 : table.items.indexOf(state.chosen);
+  if (scroll && place >= 0) table.show(place); // within the table's own box; the page stays where it is
 });
