@@ -44,6 +44,21 @@ from . import options
     type=click.Choice(["train", "val", "test"]),
     help="Which split of each dataset; default: val; without one, test; without that, train.",
 )
+@click.option(
+    "--by",
+    type=click.Choice(["concepts", "text"]),
+    help="Ask for labels by the run's columns that they stand for, or by their own texts; default: by columns where "
+    "they are concepts.",
+)
+@click.option(
+    "--mixed", is_flag=True, help="Also segment every set with one list of all sets' labels, and judge by relations."
+)
+@click.option(
+    "--taxonomy",
+    type=options.existing_file,
+    metavar="FILE",
+    help="What the sets' labels mean, where relations count; default: by the concepts that ship.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option("--per-class", is_flag=True, help="Show the IoU of every class (it always is in the JSON).")
 @options.device

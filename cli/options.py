@@ -27,6 +27,7 @@ existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
 new_file = click.Path(path_type=Path, dir_okay=False)
 
 _MOST_SCALES = 100
+_SMALLEST_WINDOW = 32  # pixels that networks make one embedding of at their deepest: less has no surroundings
 
 
 def out_folder(what: str) -> Callable[[F], F]:
@@ -157,7 +158,7 @@ def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "
     )(function)
     function = option(
         f"--{prefix}window",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=_SMALLEST_WINDOW),
         metavar="N",
         help="Slide a window of N x N pixels over the image, and average where windows overlap.",
     )(function)

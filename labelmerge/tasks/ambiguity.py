@@ -103,12 +103,13 @@ class Mixed:
 
     asks: Literal["classes", "segments"] = "classes"
 
-    def __init__(self, space: LabelSpace, labels: int) -> None:
-        self._space, self._labels, self._position_of = space, labels, positions_of(space)
+    def __init__(self, space: LabelSpace, verdicts: Verdicts) -> None:
+        """`verdicts`: what predicting each label of the list is worth on this set."""
+        self._space, self._verdicts, self._position_of = space, verdicts, positions_of(space)
 
     def nothing(self) -> Confusion:
         """int64 ``[K, M]``, the counts of no image."""
-        return np.zeros((len(self._space), self._labels), dtype=np.int64)
+        return np.zeros(self._verdicts.right.shape, dtype=np.int64)
 
     def count(self, truth: Truth, prediction: npt.NDArray[np.int64]) -> Confusion:
         """Count the pixels of an image by (truth, prediction).
@@ -122,8 +123,8 @@ class Mixed:
         assert truth.mask is not None  # sets without masks are left out
         wanted = self._position_of[truth.mask]
         if (wanted < -1).any():
-            raise SampleError(f"mask values that are no classes of {self._space.name}", where=truth.key)
-        return confusion_matrix(wanted, prediction, len(self._space), self._labels)
+            raise SampleError(f"the mask has values that are no classes of {self._space.name}", where=truth.key)
+        return confusion_matrix(wanted, prediction, *self._verdicts.right.shape)
 
     def total(self, counts: list[Confusion]) -> Confusion:
         """All pixels together."""
@@ -132,3 +133,7 @@ class Mixed:
     def measured(self, counts: Confusion) -> bool:
         """Whether there was a labelled pixel."""
         return bool(counts.any())
+
+    def figures(self, counts: Confusion) -> AmbiguityAware:
+        """The IoU of every class of the set, and how many pixels are right, open and wrong."""
+        return AmbiguityAware.of(counts, self._verdicts)

@@ -147,6 +147,13 @@ class Metrics:
     pixel_accuracy: float
 
     @classmethod
+    def unpredicted(cls, classes: int) -> Metrics:
+        """Of a set that nothing could be predicted on: 0 everywhere."""
+        nothing = np.zeros(classes)
+        pixels = np.zeros(classes, dtype=np.int64)
+        return cls(nothing, nothing, pixels, pixels, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+    @classmethod
     def of(cls, confusion: Confusion) -> Metrics:
         """Read everything off a confusion matrix (row = truth, column = prediction)."""
         right = np.diag(confusion)
