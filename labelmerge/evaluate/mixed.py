@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from labelmerge.bank.bank import Bank
+from labelmerge.bank.bank import ONE_HOT, WORD_TEMPLATE, Bank
 from labelmerge.errors import UsageError
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.concepts import Booleans
@@ -32,7 +32,10 @@ def meanings(spaces: Sequence[LabelSpace], bank: Bank, file: Path | None) -> Tax
         BankError: the bank lacks labels.
     """
     if file is None:
-        return by_concepts(bank.for_datasets(sorted({space.name for space in spaces})))
+        some = bank.for_datasets(sorted({space.name for space in spaces}))
+        if some.encoder.startswith(ONE_HOT):  # its texts and vectors say which class a label is, and not what it means
+            some = replace(some, prompt=WORD_TEMPLATE, texts=some.names, version="")
+        return by_concepts(some)
     names = {key: name for space in spaces for key, name in zip(space.keys, space.names, strict=True)}
     return read_taxonomy(file, names, others=True)
 

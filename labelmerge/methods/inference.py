@@ -11,7 +11,8 @@ Seen once and whole, |e| is the same positive factor for all labels, so the larg
 and |e| is not needed. Where windows overlap, the cosines of all windows that hold a pixel are averaged; over several
 views (scales, mirror images) the softmax probabilities of the cosines over the temperature. A label with several
 vectors has the largest of their cosines. All of it happens at the image's own resolution, in stripes of rows: no tensor
-of height · width · channels, nor of height · width · labels, exists. Windows are shown to the model when a stripe first needs them, and forgotten after the last that does.
+of height · width · channels, nor of height · width · labels, exists. Windows are shown to the model when a stripe first
+needs them, and forgotten after the last that does.
 """
 
 from __future__ import annotations
