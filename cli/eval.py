@@ -78,8 +78,8 @@ def command(
     """Measure a trained model on shards or on datasets as they were unpacked, by their own labels.
 
     The sets need not have been trained on: each is segmented with the labels of its own label space, by their vectors
-    in the bank, and compared with its masks at their own resolution. Started by torchrun, its processes share the
-    images.
+    in the bank (or by the run's columns, where these are concepts), and compared with its masks at their own
+    resolution. Started by torchrun, its processes share the images.
 
     \b
     Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -108,8 +108,16 @@ def evaluate(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
             protocol=_protocol(trained, asked, views, vectors, split, limit),
-            reproduce=_command(checkpoint, shards, bank, out, datasets, views, split, limit)
-            + _more_of_command(asked, by, taxonomy),
+            reproduce=_command(
+                checkpoint,
+                shards,
+                bank,
+                out,
+                datasets,
+                views,
+                {"split": split, "limit": limit, "by": by, "taxonomy": taxonomy},
+                mixed=mixed,
+            ),
             path=out,
             mixed=asked.mixed_json(),
         )
@@ -312,12 +320,6 @@ def _protocol(
     }
 
 
-def _more_of_command(asked: Questions, by: By | None, taxonomy: Path | None) -> str:
-    words: list[object] = [*(["--by", by] if by else []), *(["--mixed"] if asked.mixed else [])]
-    words += ["--taxonomy", taxonomy] if taxonomy is not None else []
-    return "".join(f" {shlex.quote(str(word))}" for word in words)
-
-
 def _command(
     checkpoint: Path,
     shards: Sequence[Path],
@@ -325,8 +327,9 @@ def _command(
     out: Path,
     datasets: Sequence[Samples],
     views: Views,
-    split: str | None,
-    limit: int | None,
+    others: Mapping[str, object],
+    *,
+    mixed: bool,
 ) -> str:
     """The command that does it again."""
     words: list[object] = ["labelmerge", "eval", "--checkpoint", checkpoint]
@@ -337,6 +340,6 @@ def _command(
     words += ["--out", out, "--short-edge", views.short_edge or 0, "--scales", ",".join(f"{s:g}" for s in views.scales)]
     words += ["--flip"] if views.flip else []
     words += ["--window", views.window, "--window-stride", views.window_stride] if views.window else []
-    words += ["--split", split] if split is not None else []
-    words += ["--limit", limit] if limit is not None else []
+    words += [word for name, value in others.items() if value is not None for word in (f"--{name}", value)]
+    words += ["--mixed"] if mixed else []
     return shlex.join(map(str, words))
