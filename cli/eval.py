@@ -44,12 +44,7 @@ from . import options
     type=click.Choice(["train", "val", "test"]),
     help="Which split of each dataset; default: val; without one, test; without that, train.",
 )
-@click.option(
-    "--by",
-    type=click.Choice(["concepts", "text"]),
-    help="Ask for labels by the run's columns that they stand for, or by their own texts; default: by columns where "
-    "they are concepts.",
-)
+@options.by
 @click.option(
     "--mixed", is_flag=True, help="Also segment every set with one list of all sets' labels, and judge by relations."
 )

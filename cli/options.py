@@ -131,6 +131,16 @@ def _share(ctx: click.Context, option: click.Parameter, value: str | None) -> fl
         raise click.BadParameter(f"{value!r} is not a share such as 2/3 or 0.5", ctx, option) from None
 
 
+def by(function: F) -> F:
+    """`--by concepts|text`: what labels are asked for by."""
+    return click.option(
+        "--by",
+        type=click.Choice(["concepts", "text"]),
+        help="Ask for labels by the run's columns that they stand for, or by their own texts; default: by columns "
+        "where they are concepts.",
+    )(function)
+
+
 def views(function: F) -> F:
     """`--short-edge N`, `--scales S,S…`, `--flip`, `--window N`: how images are shown to the model.
 

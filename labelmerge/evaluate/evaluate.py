@@ -17,10 +17,11 @@ import torch
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
-from labelmerge.evaluate.questions import By, Question, Questions, ask
+from labelmerge.evaluate.questions import Question, Questions, ask
 from labelmerge.evaluate.record import Results, SetResult
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.files import output_faults
+from labelmerge.methods.meaning import By
 from labelmerge.methods.predictor import Predictor
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from labelmerge.bank.bank import Bank
 from labelmerge.evaluate.mixed import MixedList, meanings, own_verdicts
 from labelmerge.evaluate.sets import EvalSet
-from labelmerge.methods.meaning import run_columns
+from labelmerge.methods.meaning import By, run_columns
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
 from labelmerge.tasks.ambiguity import Verdicts
-
-By = Literal["concepts", "text"]
-"""What labels are asked for by."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy
 from labelmerge.methods.method import Vocabulary
 from labelmerge.methods.predictor import LabelList
 from labelmerge.model.checkpoint import Checkpoint
+
+By = Literal["concepts", "text"]
+"""What labels are asked for by."""
 
 _WITH_TAXONOMY = ("concepts", "similar", "table")
 """The merges whose columns are concepts."""
@@ -184,7 +188,7 @@ def share_columns(
     return claims & ~contested, alone
 
 
-def run_columns(checkpoint: Checkpoint, vocabulary: Vocabulary, by: str | None) -> RunColumns | None:
+def run_columns(checkpoint: Checkpoint, vocabulary: Vocabulary, by: By | None) -> RunColumns | None:
     """What to ask for labels by: the run's columns, or None for the labels' own texts.
 
     Args:
