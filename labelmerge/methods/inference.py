@@ -98,7 +98,8 @@ class LabelVectors:
         """The scores of the labels from those of their vectors, ``[U, …]`` → ``[P, …]``: the largest of each."""
         if len(self.positions) == len(self.unit):
             return scores
-        return torch.stack([own.amax(dim=0) for own in scores.split(self.counts.tolist())])
+        spans = zip(self.counts.cumsum().tolist(), self.counts.tolist(), strict=True)
+        return torch.stack([scores[end - count : end].amax(dim=0) for end, count in spans])
 
 
 class CosinePredictor(Predictor):

@@ -128,7 +128,8 @@ class Mixed:
 
     def total(self, counts: list[Confusion]) -> Confusion:
         """All pixels together."""
-        return np.sum([self.nothing(), *counts], axis=0)
+        whole: Confusion = np.sum([self.nothing(), *counts], axis=0)
+        return whole
 
     def measured(self, counts: Confusion) -> bool:
         """Whether there was a labelled pixel."""
