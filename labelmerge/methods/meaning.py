@@ -88,6 +88,11 @@ class RunColumns:
         rows = self.bank.positions(self.labels)
         return column_vectors([self.bank.texts[row] for row in rows], self.bank.vectors[rows], self.positive)
 
+    @property
+    def taught(self) -> npt.NDArray[np.bool_]:
+        """bool ``[N]``: whether some training label stands for the column alone; else its vector is of wider labels."""
+        return self.positive[self.positive.sum(axis=1) == 1].any(axis=0)
+
     def taxonomy_with(self, keys: Sequence[LabelKey], bank: Bank) -> Taxonomy | None:
         """A taxonomy of the training labels and of these, as far as there is one.
 
@@ -135,7 +140,7 @@ class RunColumns:
                 "for them are asked for by their texts",
                 lost, len(self.names),
             )  # fmt: skip
-        columns, alone = share_columns(sets, column_of, len(self.names))
+        columns, alone = share_columns(sets, column_of, self.taught)
         own_vectors = labels.several if labels.several is not None else tuple(labels.vectors[:, None])
         several = []
         for place, own_vector in enumerate(own_vectors):
@@ -156,24 +161,24 @@ class RunColumns:
 
 
 def share_columns(
-    sets: Booleans, column_of: npt.NDArray[np.int64], columns: int
+    sets: Booleans, column_of: npt.NDArray[np.int64], taught: npt.NDArray[np.bool_]
 ) -> tuple[Booleans, npt.NDArray[np.bool_]]:
     """Which columns each label of a list is asked for by, and which labels by vectors of their own.
 
     A column that lies within labels of the list belongs to the narrowest of them: what *rider* and *person* both hold
     is *rider*. Where no label holds a column whole, it belongs to the one that holds a part of it. A column that
-    more than one label would have by this tells them not apart: all of them have their own vectors in its place. So
-    has a label that holds no part of any column.
+    more than one label would have by this tells them not apart, and one that is what is left of wider labels has their
+    vector: labels have their own vectors in its place. So has a label that holds no part of any column.
 
     Args:
         sets: bool ``[M, C]``, the concepts that each label of the list may stand for.
         column_of: int64 ``[C]``, each concept's column, or -1.
-        columns: N.
+        taught: bool ``[N]``, whether some training label stands for the column alone.
 
     Returns:
         bool ``[M, N]``, and bool ``[M]``.
     """
-    of = np.zeros((len(column_of), columns), dtype=np.float32)
+    of = np.zeros((len(column_of), len(taught)), dtype=np.float32)
     known = np.flatnonzero(column_of >= 0)
     of[known, column_of[known]] = 1
     held = sets.astype(np.float32) @ of  # [M, N]: how many of a column's concepts
@@ -183,9 +188,9 @@ def share_columns(
     within = (shared == sizes[:, None]) & (sizes[:, None] < sizes[None]) & (sizes[:, None] > 0)  # [inner, outer]
     narrower = within.T.astype(np.float32) @ whole.astype(np.float32) > 0  # [M, N]: a narrower one holds it whole
     claims = np.where(whole.any(axis=0), whole & ~narrower, part)
-    contested = claims.sum(axis=0) > 1
-    alone = (claims & contested).any(axis=1) | ~part.any(axis=1)
-    return claims & ~contested, alone
+    good = taught & (claims.sum(axis=0) <= 1)
+    alone = (claims & ~good).any(axis=1) | ~part.any(axis=1)
+    return claims & good, alone
 
 
 def run_columns(checkpoint: Checkpoint, vocabulary: Vocabulary, by: By | None) -> RunColumns | None:
