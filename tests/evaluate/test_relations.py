@@ -170,6 +170,10 @@ def test_one_list_for_both_sets(world: Path) -> None:
     assert [r.metrics.miou for r in alone.sets] == [r.metrics.miou for r in results.sets]
     assert results.harmonic_mean == alone.harmonic_mean
     assert "mixed %" in results.table() and "mixed %" not in alone.table()
+    from labelmerge.compare.records import read_results
+
+    figures = {name: entry.figures for name, entry in read_results(world / "r.json").sets.items()}
+    assert [figures[result.name].get("mixed") for result in results.sets] == pytest.approx(expected)
 
 
 def test_one_list_by_text_has_each_label_once(world: Path) -> None:
