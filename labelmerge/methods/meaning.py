@@ -91,7 +91,8 @@ class RunColumns:
     @property
     def taught(self) -> npt.NDArray[np.bool_]:
         """bool ``[N]``: whether some training label stands for the column alone; else its vector is of wider labels."""
-        return self.positive[self.positive.sum(axis=1) == 1].any(axis=0)
+        found: npt.NDArray[np.bool_] = self.positive[self.positive.sum(axis=1) == 1].any(axis=0)
+        return found
 
     def taxonomy_with(self, keys: Sequence[LabelKey], bank: Bank) -> Taxonomy | None:
         """A taxonomy of the training labels and of these, as far as there is one.

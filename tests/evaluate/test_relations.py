@@ -266,7 +266,17 @@ def replace_rows(given: Taxonomy, kept: Callable[[Entry], bool]) -> Taxonomy:
 
 
 def test_command(world: Path, run: Callable[..., Any]) -> None:
-    words = ("eval", "--checkpoint", world / "run", "--bank", world / "bank", "--device", "cpu", "--out", "r.json")
+    words = (
+        "eval",
+        "--checkpoint",
+        world / "run",
+        "--bank",
+        world / "bank",
+        "--device",
+        "cpu",
+        "--out",
+        world / "r.json",
+    )
     sets = ("--shards", world / "shards/folk", world / "shards/streets")
     first = run(*words, *sets, "--mixed", "--taxonomy", world / "t.csv", "--json")
     assert first.exit_code == 0, first.stderr
