@@ -44,6 +44,16 @@ from . import options
     type=click.Choice(["train", "val", "test"]),
     help="Which split of each dataset; default: val; without one, test; without that, train.",
 )
+@options.by
+@click.option(
+    "--mixed", is_flag=True, help="Also segment every set with one list of all sets' labels, and judge by relations."
+)
+@click.option(
+    "--taxonomy",
+    type=options.existing_file,
+    metavar="FILE",
+    help="What the sets' labels mean, where relations count; default: by the concepts that ship.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option("--per-class", is_flag=True, help="Show the IoU of every class (it always is in the JSON).")
 @options.device
@@ -63,8 +73,8 @@ def command(
     """Measure a trained model on shards or on datasets as they were unpacked, by their own labels.
 
     The sets need not have been trained on: each is segmented with the labels of its own label space, by their vectors
-    in the bank, and compared with its masks at their own resolution. Started by torchrun, its processes share the
-    images.
+    in the bank (or by the run's columns, where these are concepts), and compared with its masks at their own
+    resolution. Started by torchrun, its processes share the images.
 
     \b
     Example:

@@ -27,6 +27,7 @@ existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
 new_file = click.Path(path_type=Path, dir_okay=False)
 
 _MOST_SCALES = 100
+_SMALLEST_EDGE = 16  # pixels; in less no network sees anything
 
 
 def out_folder(what: str) -> Callable[[F], F]:
@@ -114,6 +115,12 @@ def _scales(ctx: click.Context, option: click.Parameter, value: str) -> tuple[fl
     )
 
 
+def _edge(ctx: click.Context, option: click.Parameter, value: int | None) -> int | None:
+    if value is not None and 0 < value < _SMALLEST_EDGE:
+        raise click.BadParameter(f"{value} pixels show a network nothing: 0, or {_SMALLEST_EDGE} and more", ctx, option)
+    return value
+
+
 def _share(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
@@ -122,6 +129,16 @@ def _share(ctx: click.Context, option: click.Parameter, value: str | None) -> fl
         return float(above) / float(below) if slash else float(value)
     except (ValueError, ArithmeticError):
         raise click.BadParameter(f"{value!r} is not a share such as 2/3 or 0.5", ctx, option) from None
+
+
+def by(function: F) -> F:
+    """`--by concepts|text`: what labels are asked for by."""
+    return click.option(
+        "--by",
+        type=click.Choice(["concepts", "text"]),
+        help="Ask for labels by the run's columns that they stand for, or by their own texts; default: by columns "
+        "where they are concepts.",
+    )(function)
 
 
 def views(function: F) -> F:
@@ -157,7 +174,7 @@ def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "
     )(function)
     function = option(
         f"--{prefix}window",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=_SMALLEST_EDGE),
         metavar="N",
         help="Slide a window of N x N pixels over the image, and average where windows overlap.",
     )(function)
@@ -173,6 +190,7 @@ def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "
     return option(
         f"--{prefix}short-edge",
         type=click.IntRange(min=0),
+        callback=_edge,
         metavar="N",
         help="Resize each image's short edge to N pixels; 0 keeps its size; default: as in training.",
     )(function)

@@ -29,6 +29,7 @@ from . import options
 @click.option(
     "--encoder", metavar="SPEC", help="The text encoder for new labels, if the bank's own path is not on this machine."
 )
+@options.by
 @options.device
 @options.as_json
 def command(

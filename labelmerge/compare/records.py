@@ -201,12 +201,19 @@ def read_results(path: Path) -> Measured:
 _FIGURES = ("miou", "miou_labelled", "frequency_weighted_iou", "mean_accuracy", "pixel_accuracy", "ignored_share")
 
 
+_RELATED = ("ambiguity_aware", "mixed")
+"""Figures that only some sets have, an mIoU each."""
+
+
 def _figures(entry: Mapping[str, Any]) -> SetFigures:
     source = entry["source"]
     return SetFigures(
         data=str(source.get("manifest_sha256") or source.get("candidates")),
         images=int(entry["images"]),
-        figures={key: _share(entry.get(key)) for key in _FIGURES},
+        figures={
+            **{key: _share(entry.get(key)) for key in _FIGURES},
+            **{key: _share(entry[key]["miou"]) for key in _RELATED if key in entry},
+        },
         classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},
         unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),
     )

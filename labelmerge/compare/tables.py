@@ -19,6 +19,7 @@ _FIGURES = (
     ("miou_labelled", "mIoU of labelled classes"),
     ("ignored_share", "ignored"),
 )
+_RELATED = (("ambiguity_aware", "mIoU with relations"), ("mixed", "mIoU with one list for all sets"))
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,14 @@ def figure_tables(rows: Sequence[Row]) -> list[Table]:
             for label, (_, m) in zip(row_names(rows), rows, strict=True)
             if m is not None and name in m.sets
         ]
-        figures = [[entry.figures[key] for key, _ in _FIGURES] for _, entry in within]
-        unmarked = [key for key, _ in _FIGURES].index("ignored_share")
+        shown = [*_FIGURES, *(each for each in _RELATED if any(each[0] in entry.figures for _, entry in within))]
+        figures = [[entry.figures.get(key) for key, _ in shown] for _, entry in within]
+        unmarked = [key for key, _ in shown].index("ignored_share")
         tables.append(
             Table(
                 f"{name}: other figures",
                 "In per cent; ignored: pixels without a label, of all.",
-                ["run", "images", *(title for _, title in _FIGURES)],
+                ["run", "images", *(title for _, title in shown)],
                 [
                     [Cell(label), Cell(f"{entry.images:,}"), *row]
                     for (label, entry), row in zip(within, _percents(figures, {unmarked}), strict=True)

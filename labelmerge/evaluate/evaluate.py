@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,18 +17,22 @@ import torch
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
+from labelmerge.evaluate.questions import Question, Questions, ask
 from labelmerge.evaluate.record import Results, SetResult
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.files import output_faults
-from labelmerge.methods.predictor import LabelList, Predictor
+from labelmerge.methods.meaning import By
+from labelmerge.methods.predictor import Predictor
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.samples import LabelledImage, Samples
-from labelmerge.tasks.semantic import Semantic, SemanticCounts, harmonic_mean
+from labelmerge.tasks.ambiguity import AmbiguityAware, Mixed
+from labelmerge.tasks.semantic import Metrics, Semantic, SemanticCounts, harmonic_mean
 from labelmerge.tasks.task import Task
 
+_BY = {"text": "its own row of the bank", "concepts": "the columns of the run that it stands for"}
 _AHEAD = 2  # images that are read while the model works
 
 _AS_TRAINED = Views()
@@ -47,12 +51,16 @@ def evaluate(
     split: str | None = None,
     device: str | None = None,
     limit: int | None = None,
+    by: By | None = None,
+    mixed: bool = False,
+    taxonomy: Path | None = None,
     track: Track = no_track,
 ) -> Results:
     """Segment every image with its own dataset's labels, and compare with the masks.
 
     Where the method compares pixels with label vectors, nothing needs to have been trained on these labels: each is
-    asked for by its own row of the bank.
+    asked for by its own row of the bank. A run whose columns are concepts is asked by the columns that a label
+    stands for (`labelmerge.methods.meaning`).
 
     Several processes that `torchrun` has started share the images; the results are those of one, which the first
     writes and all return.
@@ -69,10 +77,15 @@ def evaluate(
             folder that is given itself is always taken.
         device: where the model lives; by default a GPU if there is one.
         limit: at most this many images of each set, spread evenly over it.
+        by: what labels are asked for by: ``concepts``, the run's columns, or their own ``text``; by default concepts
+            where the run has them.
+        mixed: also segment every set with one list of all sets' labels.
+        taxonomy: what the sets' labels mean, for the figures that know relations; by default as
+            `labelmerge.merge.merges.by_concepts` has it.
 
     Raises:
-        CheckpointError, ShardError, LayoutError, RecipeError, BankError, UsageError: what was given can't be used or
-            doesn't fit together.
+        CheckpointError, ShardError, LayoutError, RecipeError, BankError, TaxonomyError, UsageError: what was given
+            can't be used or doesn't fit together.
         OutputError: `out` can't be written.
     """
     if limit is not None and limit < 1:
@@ -82,20 +95,32 @@ def evaluate(
     here = choose_device(own_device(device))
     trained = load_trained(checkpoint, here)
     vectors = load_bank(bank, trained)
-    predictors = [trained.predictor(LabelList.of(data.space, vectors), views) for data in sets]
+    if views.short_edge is None:
+        views = views.at(trained.checkpoint.short_edge)
+    asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
     for data in sets:
         if f"{data.dataset}/{data.split}" in trained.checkpoint.meta.get("manifests", ()):
             _log.warning("%s %s: the model was trained on this split", data.dataset, data.split)
     measured = []
     with processes() as ranks:
-        for data, predictor in zip(sets, predictors, strict=True):
-            measured.append(_measure(data, predictor, vectors, limit, ranks, track))
+        for question in asked.sets:
+            measured.append(_measure(question, limit, ranks, track))
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
-            protocol=_protocol(trained, predictors[0], vectors, split, limit),
-            reproduce=_command(checkpoint, shards, bank, out, datasets, predictors[0].views, split, limit),
+            protocol=_protocol(trained, asked, views, vectors, split, limit),
+            reproduce=_command(
+                checkpoint,
+                shards,
+                bank,
+                out,
+                datasets,
+                views,
+                {"split": split, "limit": limit, "by": by, "taxonomy": taxonomy},
+                mixed=mixed,
+            ),
             path=out,
+            mixed=asked.mixed_json(),
         )
         with ranks.same_fate():
             if ranks.rank == 0:
@@ -161,60 +186,78 @@ def _check_out(out: Path) -> None:
 
 @dataclass
 class _Part:
-    """What one process has counted of one set; `skipped` begins with the sample's number."""
+    """What one process has counted of one set, for each task; `skipped` begins with the sample's number."""
 
-    counts: list[SemanticCounts]
+    counts: list[Any]
     images: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
 
 
-def _measure(
-    data: EvalSet, predictor: Predictor, bank: Bank, limit: int | None, ranks: Ranks, track: Track
-) -> SetResult:
+def _measure(question: Question, limit: int | None, ranks: Ranks, track: Track) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
-    space = data.space
-    task: Task[SemanticCounts] = Semantic(space)
-    for k, meant in enumerate(predictor.predicted_as):
-        if 0 <= meant != k and ranks.rank == 0:
-            _log.warning(
-                "%s: %r and %r have the same vector and can't be told apart: both are predicted as %r",
-                data.dataset, space.names[meant], space.names[k], space.names[meant],
-            )  # fmt: skip
-    count = min(data.count, limit or data.count)
+    data, space = question.data, question.data.space
+    own, common = Semantic(space), Mixed(space, question.mixed) if question.mixed is not None else None
+    jobs: list[tuple[Task[Any], Predictor]] = []
+    if question.predictor is not None:
+        jobs.append((own, question.predictor))
+        if ranks.rank == 0:
+            _say_twins(question, question.predictor)
+    elif ranks.rank == 0:
+        _log.warning("%s: no label has a vector, so nothing can be predicted: mIoU 0", data.name)
+    if common is not None and question.mixed_predictor is not None:
+        jobs.append((common, question.mixed_predictor))
+    count = min(data.count, limit or data.count) if jobs else 0
     numbers = ranks.share([place * data.count // count for place in range(count)])
-    mine = _Part([task.nothing()])
+    mine = _Part([task.nothing() for task, _ in jobs])
     with ranks.same_fate():
         progress = track if ranks.rank == 0 else no_track
         what = f"evaluating {data.dataset} {data.split}"
         for number, picture in progress(_read_ahead(data, numbers), what, len(numbers)):
             try:
-                counted = _count(task, predictor, picture())
+                shown = picture()
+                counted = [_count(task, predictor, shown) for task, predictor in jobs]
             except SampleError as error:
                 _log.warning("skipped %s", error)
                 mine.skipped.append((number, str(error.where or f"sample {number}"), error.what))
             else:
-                mine.counts = [task.total([*mine.counts, counted])]
+                pairs = zip(jobs, mine.counts, counted, strict=True)
+                mine.counts = [task.total([before, more]) for (task, _), before, more in pairs]
                 mine.images += 1
     parts = ranks.gather(mine)
-    total = task.total([counts for part in parts for counts in part.counts])
+    totals = [task.total([part.counts[place] for part in parts]) for place, (task, _) in enumerate(jobs)]
     skipped = [(key, reason) for _, key, reason in sorted(entry for part in parts for entry in part.skipped)]
-    if not task.measured(total):
+    if jobs and not jobs[0][0].measured(totals[0]):
         why = f"{len(skipped)} can't be used; the first: {skipped[0][1]}" if skipped else "there are no labels"
         raise ShardError(
             f"none of {count} images has a labelled pixel that could be measured ({why})",
             where=data.where,
             fix="`labelmerge verify` says more of shards, `labelmerge shard --check` of a dataset",
         )
+    found = {id(task): total for (task, _), total in zip(jobs, totals, strict=True)}
+    mine_alone: SemanticCounts = found.get(id(own), own.nothing())
+    known = id(own) in found
     return SetResult(
         data=data,
-        texts=[bank.texts[row] for row in bank.positions(space.keys)],
-        predicted_as=[int(k) for k in predictor.predicted_as],
+        labels=question.labels,
+        predicted_as=[int(k) for k in question.predictor.predicted_as] if question.predictor else [-1] * len(space),
         images=sum(part.images for part in parts),
         skipped=[*data.skipped, *skipped],
-        ignored_pixels=total.ignored,
-        confusion=total.confusion,
-        metrics=task.figures(total),
+        ignored_pixels=mine_alone.ignored,
+        confusion=mine_alone.confusion,
+        metrics=own.figures(mine_alone) if known else Metrics.unpredicted(len(space)),
+        ambiguity=AmbiguityAware.of(mine_alone.confusion, question.own) if known and question.own else None,
+        mixed=common.figures(found.get(id(common), common.nothing())) if common is not None else None,
     )
+
+
+def _say_twins(question: Question, predictor: Predictor) -> None:
+    names, dataset = question.data.space.names, question.data.dataset
+    for k, meant in enumerate(predictor.predicted_as):
+        if 0 <= meant != k:
+            _log.warning(
+                "%s: %r and %r have the same vector and can't be told apart: both are predicted as %r",
+                dataset, names[meant], names[k], names[meant],
+            )  # fmt: skip
 
 
 def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Callable[[], LabelledImage]]]:
@@ -234,26 +277,28 @@ def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Ca
                 future.cancel()
 
 
-def _count(task: Task[SemanticCounts], predictor: Predictor, picture: LabelledImage) -> SemanticCounts:
+def _count(task: Task[Any], predictor: Predictor, picture: LabelledImage) -> Any:
     """Segment one image and count what is right and wrong. Raises SampleError."""
     try:
-        ask = predictor.classes if task.asks == "classes" else predictor.segments
-        prediction = ask(picture.image)
+        segment = predictor.classes if task.asks == "classes" else predictor.segments
+        prediction = segment(picture.image)
     except SampleError as error:
         raise SampleError(error.what, where=picture.key, fix=error.fix) from error
     return task.count(picture, prediction)
 
 
 def _protocol(
-    trained: Trained, predictor: Predictor, bank: Bank, split: str | None, limit: int | None
+    trained: Trained, asked: Questions, views: Views, bank: Bank, split: str | None, limit: int | None
 ) -> dict[str, Any]:
     checkpoint, device = trained.checkpoint, trained.device
     return {
-        **predictor.views.to_json(),
+        **views.to_json(),
         "resize": "bilinear, antialiased; short_edge 0 is the image's own size",
-        **predictor.protocol(),
+        **(asked.predictor.protocol() if asked.predictor is not None else {}),
         "resolution": "measured at the size of the mask",
-        "labels": "all classes of the set's own label space, each by its own row of the bank",
+        "by": asked.by,
+        "labels": f"all classes of the set's own label space, each by {_BY[asked.by]}",
+        "relations": asked.taxonomy,
         "ignored": "pixels without a label in the mask, whatever is predicted there",
         "miou": "mean over the classes with a labelled or a predicted pixel; predicted but never labelled counts as 0",
         "split": split,
@@ -283,8 +328,9 @@ def _command(
     out: Path,
     datasets: Sequence[Samples],
     views: Views,
-    split: str | None,
-    limit: int | None,
+    others: Mapping[str, object],
+    *,
+    mixed: bool,
 ) -> str:
     """The command that does it again."""
     words: list[object] = ["labelmerge", "eval", "--checkpoint", checkpoint]
@@ -295,6 +341,6 @@ def _command(
     words += ["--out", out, "--short-edge", views.short_edge or 0, "--scales", ",".join(f"{s:g}" for s in views.scales)]
     words += ["--flip"] if views.flip else []
     words += ["--window", views.window, "--window-stride", views.window_stride] if views.window else []
-    words += ["--split", split] if split is not None else []
-    words += ["--limit", limit] if limit is not None else []
+    words += [word for name, value in others.items() if value is not None for word in (f"--{name}", value)]
+    words += ["--mixed"] if mixed else []
     return shlex.join(map(str, words))

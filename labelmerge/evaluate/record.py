@@ -14,6 +14,8 @@ import numpy as np
 from labelmerge import __version__
 from labelmerge.evaluate.sets import EvalSet
 from labelmerge.files import write_bytes, write_json
+from labelmerge.methods.predictor import LabelList
+from labelmerge.tasks.ambiguity import AmbiguityAware
 from labelmerge.tasks.semantic import Confusion, Metrics, worst_mistakes
 from labelmerge.text import aligned
 
@@ -29,23 +31,27 @@ class SetResult:
 
     Attributes:
         data: the set.
-        texts: what each class's vector was made from, in the order of the label space.
+        labels: how each class was asked for, in the order of the label space.
         predicted_as: position of the class that is predicted for each class (`LabelVectors.predicted_as`).
         images: how many images were measured.
         skipped: key or path, and reason, of the samples that could not be used.
         ignored_pixels: pixels of these images without a label.
         confusion: int64 ``[K, K]``, row = truth, column = prediction, in the order of the label space.
-        metrics: what it says.
+        metrics: what it says; 0 where no class has a vector.
+        ambiguity: what it says where relations count; None where the set's labels are not related.
+        mixed: what a list of several sets' labels came to on this set, where one was asked for.
     """
 
     data: EvalSet
-    texts: Sequence[str]
+    labels: LabelList
     predicted_as: Sequence[int]
     images: int
     skipped: Sequence[tuple[str, str]]
     ignored_pixels: int
     confusion: Confusion
     metrics: Metrics
+    ambiguity: AmbiguityAware | None = None
+    mixed: AmbiguityAware | None = None
 
     @property
     def name(self) -> str:
@@ -54,8 +60,16 @@ class SetResult:
 
     @property
     def ignored_share(self) -> float:
-        """Of all pixels of the images measured, 0..1."""
-        return self.ignored_pixels / (self.ignored_pixels + int(self.confusion.sum()))
+        """Of all pixels of the images measured, 0..1; NaN where none was."""
+        pixels = self.ignored_pixels + int(self.confusion.sum())
+        return self.ignored_pixels / pixels if pixels else math.nan
+
+    @property
+    def why_zero(self) -> str:
+        """Why nothing could be predicted; "" where something could."""
+        if any(self.labels.counts):
+            return ""
+        return "no label has a vector: no training label has the name of one of them"
 
     def to_json(self) -> dict[str, Any]:
         """One entry of ``sets`` in results.json."""
@@ -69,8 +83,13 @@ class SetResult:
                 "accuracy": _number(metrics.accuracy[k]),
                 "truth_pixels": int(metrics.truth_pixels[k]),
                 "predicted_pixels": int(metrics.predicted_pixels[k]),
-                "text": self.texts[k],
+                "text": self.labels.texts[k],
             }
+            if self.labels.columns:
+                row["vectors"], row["columns"] = self.labels.counts[k], list(self.labels.columns[k])
+            for figure, figures in (("ambiguity_aware_iou", self.ambiguity), ("mixed_iou", self.mixed)):
+                if figures is not None:
+                    row[figure] = _number(figures.iou[k])
             meant = self.predicted_as[k]
             if meant != k:
                 row["predicted_as"] = space.indices[meant] if meant >= 0 else None
@@ -86,9 +105,12 @@ class SetResult:
             "frequency_weighted_iou": _number(metrics.frequency_weighted_iou),
             "mean_accuracy": _number(metrics.mean_accuracy),
             "pixel_accuracy": _number(metrics.pixel_accuracy),
+            **({"ambiguity_aware": self.ambiguity.to_json()} if self.ambiguity is not None else {}),
+            **({"mixed": self.mixed.to_json()} if self.mixed is not None else {}),
+            **({"why_zero": self.why_zero} if self.why_zero else {}),
             "labelled_pixels": int(self.confusion.sum()),
             "ignored_pixels": self.ignored_pixels,
-            "ignored_share": self.ignored_share,
+            "ignored_share": _number(self.ignored_share),
             "classes_without_truth": [row["name"] for row in classes if not row["truth_pixels"]],
             "classes": classes,
             "confused": [
@@ -116,6 +138,7 @@ class Results:
         protocol: everything that the numbers depend on, as in results.json.
         reproduce: the command.
         path: results.json.
+        mixed: the list of several sets' labels as results.json has it, where one was asked for.
     """
 
     sets: tuple[SetResult, ...]
@@ -123,6 +146,14 @@ class Results:
     protocol: dict[str, Any]
     reproduce: str
     path: Path
+    mixed: dict[str, Any] | None = None
+
+    @property
+    def mixed_miou(self) -> float:
+        """Mean over the sets of mIoU with one list of all their labels; NaN where none was asked for."""
+        known = [result.mixed.miou for result in self.sets if result.mixed is not None]
+        known = [value for value in known if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
 
     @property
     def confusion_path(self) -> Path:
@@ -139,6 +170,7 @@ class Results:
             "format": FORMAT,
             "labelmerge": __version__,
             "harmonic_mean": _number(self.harmonic_mean),
+            **({"mixed": {"miou": _number(self.mixed_miou), **self.mixed}} if self.mixed is not None else {}),
             "sets": [result.to_json() for result in self.sets],
             "confusion": self.confusion_path.name,
             "protocol": self.protocol,
@@ -165,15 +197,28 @@ class Results:
 
         "classes": how many are labelled somewhere, of all.
         """
-        heads = ("mIoU %", "fw IoU %", "mean acc %", "pixel acc %", "ignored %")
+        heads = ["mIoU %", "fw IoU %", "mean acc %", "pixel acc %", "ignored %"]
+        more: list[tuple[str, list[float]]] = []
+        for head, figures in (
+            ("with relations %", [result.ambiguity for result in self.sets]),
+            ("mixed %", [result.mixed for result in self.sets]),
+        ):
+            if any(each is not None for each in figures):
+                more.append((head, [math.nan if each is None else each.miou for each in figures]))
+        heads += [head for head, _ in more]
         rows: list[tuple[str, ...]] = [("set", "images", "classes", *heads)]
-        for result in self.sets:
+        for place, result in enumerate(self.sets):
             metrics = result.metrics
-            figures = (metrics.miou, metrics.frequency_weighted_iou, metrics.mean_accuracy, metrics.pixel_accuracy)
+            figures_of = (metrics.miou, metrics.frequency_weighted_iou, metrics.mean_accuracy, metrics.pixel_accuracy)
             classes = f"{int((metrics.truth_pixels > 0).sum())}/{len(metrics.iou)}"
-            rows.append((result.name, str(result.images), classes, *map(_percent, (*figures, result.ignored_share))))
+            beside = [values[place] for _, values in more]
+            shown = map(_percent, (*figures_of, result.ignored_share, *beside))
+            rows.append((result.name, str(result.images), classes, *shown))
         rows.append(("harmonic mean", "", "", _percent(self.harmonic_mean), *[""] * (len(heads) - 1)))
+        if self.mixed is not None:
+            rows.append(("mean", *[""] * (len(heads) + 1), _percent(self.mixed_miou)))
         parts = ["\n".join(aligned(rows))]
+        parts += [f"{result.name}: {result.why_zero}" for result in self.sets if result.why_zero]
         for result in self.sets if per_class else ():
             lines: list[tuple[str, ...]] = [(result.name, "IoU %", "truth pixels", "predicted")]
             measured = zip(

@@ -107,7 +107,7 @@ def build_columns(
     else:
         positive = _merged(taxonomy.sets[[taxonomy.rows[key] for key in keys]])
         own_texts = [bank.texts[place] for place in places]
-        vectors = np.stack([_vector(own_texts, label_vectors, positive, number) for number in range(positive.shape[1])])
+        vectors = column_vectors(own_texts, label_vectors, positive)
         names = _names([bank.names[place] for place in places], positive)
     single = bool((positive.sum(axis=1) == 1).all())
     targets = np.arange(len(keys)) if rows or not single else positive.argmax(axis=1)
@@ -150,6 +150,23 @@ def _merged(sets: Booleans) -> Booleans:
     order = sorted(first.values(), key=lambda number: (int(sets[:, number].argmax()), number))
     merged: Booleans = sets[:, order]
     return merged
+
+
+def column_vectors(
+    texts: Sequence[str], vectors: npt.NDArray[np.float32], positive: Booleans
+) -> npt.NDArray[np.float32]:
+    """The vectors of columns that are concepts.
+
+    Args:
+        texts: of the L labels.
+        vectors: float32 ``[L, C]``, of the L labels.
+        positive: bool ``[L, N]``, the columns that each label may stand for.
+
+    Returns:
+        float32 ``[N, C]``: the normalised mean of the distinct texts of the labels that stand for the column alone, or,
+        where there is none, of the labels that may stand for it.
+    """
+    return np.stack([_vector(texts, vectors, positive, number) for number in range(positive.shape[1])])
 
 
 def _vector(

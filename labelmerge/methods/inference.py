@@ -9,14 +9,15 @@ around a pixel:
 
 Seen once and whole, |e| is the same positive factor for all labels, so the largest dot product is the largest cosine
 and |e| is not needed. Where windows overlap, the cosines of all windows that hold a pixel are averaged; over several
-views (scales, mirror images) the softmax probabilities of the cosines over the temperature. All of it happens at the
-image's own resolution, in stripes of rows: no tensor of height · width · channels, nor of height · width · labels,
-exists. Windows are shown to the model when a stripe first needs them, and forgotten after the last that does.
+views (scales, mirror images) the softmax probabilities of the cosines over the temperature. A label with several
+vectors has the largest of their cosines. All of it happens at the image's own resolution, in stripes of rows: no tensor
+of height · width · channels, nor of height · width · labels, exists. Windows are shown to the model when a stripe first
+needs them, and forgotten after the last that does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -55,30 +56,50 @@ class PixelModel(Protocol):
 class LabelVectors:
     """Label vectors made ready for `segment`: unit length, each distinct one once.
 
-    Labels with equal vectors are one label, and the first of them is predicted. A label whose vector is zero is never
-    predicted (a baseline may know no such label).
+    A label may have several vectors, whose largest score is its own. A vector that several labels have is the first
+    label's, so that labels with equal vectors are one label, and the first of them is predicted. A label whose vectors
+    are all zero is never predicted (a baseline may know no such label).
 
     Attributes:
-        unit: float32 ``[U, D]``, the distinct vectors at unit length.
-        positions: int64 ``[U]``, the label that each of them stands for, ascending.
-        predicted_as: int64 ``[K]``, the label that is predicted for each label: itself, an earlier one with the same
-            vector, or -1 where its vector is zero.
+        unit: float32 ``[U, D]``, the distinct vectors at unit length, those of one label side by side.
+        positions: int64 ``[P]``, the labels that they stand for, ascending.
+        counts: int64 ``[P]``, how many vectors each of those labels has; they sum to U.
+        predicted_as: int64 ``[K]``, the label that is predicted for each label: itself, an earlier one that has its
+            first vector, or -1 where it has no vector.
     """
 
-    def __init__(self, vectors: npt.ArrayLike) -> None:
-        """`vectors`: ``[K, D]``. Raises BankError where all are zero."""
-        given = np.asarray(vectors, dtype=np.float32)
-        first: dict[bytes, int] = {}
+    def __init__(self, vectors: npt.ArrayLike, several: Sequence[npt.NDArray[np.float32]] | None = None) -> None:
+        """`vectors`: ``[K, D]``, one for each label; or else `several`, ``[n, D]`` for each of the K labels.
+
+        Raises BankError where all are zero.
+        """
+        given = np.asarray(vectors, dtype=np.float32)[:, None] if several is None else several
+        owner: dict[bytes, int] = {}
         self.predicted_as = np.full(len(given), -1, dtype=np.int64)
-        for position, vector in enumerate(given):
-            if vector.any():
-                content = (vector + 0.0).tobytes()  # + 0.0: minus zero equals zero
-                self.predicted_as[position] = first.setdefault(content, position)
-        if not first:
+        distinct = []
+        for position, own in enumerate(given):
+            firsts = []
+            for vector in own:
+                if vector.any():
+                    content = (vector + np.float32(0)).tobytes()  # + 0: minus zero equals zero
+                    if content not in owner:
+                        distinct.append(vector)
+                    firsts.append(owner.setdefault(content, position))
+            if firsts:
+                self.predicted_as[position] = position if position in firsts else firsts[0]
+        if not owner:
             raise BankError(f"none of the {len(given)} labels has a vector", fix="All of them are zero")
-        self.positions = np.array(list(first.values()), dtype=np.int64)
-        distinct = given[self.positions].astype(np.float64)
-        self.unit = (distinct / np.linalg.norm(distinct, axis=1, keepdims=True)).astype(np.float32)
+        owners = np.array(list(owner.values()), dtype=np.int64)
+        self.positions, self.counts = np.unique(owners, return_counts=True)
+        wide = np.stack(distinct).astype(np.float64)
+        self.unit = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+
+    def of_labels(self, scores: Tensor) -> Tensor:
+        """The scores of the labels from those of their vectors, ``[U, …]`` → ``[P, …]``: the largest of each."""
+        if len(self.positions) == len(self.unit):
+            return scores
+        spans = zip(self.counts.cumsum().tolist(), self.counts.tolist(), strict=True)
+        return torch.stack([scores[end - count : end].amax(dim=0) for end, count in spans])
 
 
 class CosinePredictor(Predictor):
@@ -99,10 +120,12 @@ class CosinePredictor(Predictor):
     def protocol(self) -> Mapping[str, Any]:
         """How cosines become labels."""
         several = "largest mean of softmax(cosine / temperature) over the views"
+        several_vectors = len(self._labels.unit) > len(self.positions)
         return {
             "windows": "cosines averaged where windows overlap; the last of each row and column ends at the border",
             "decision": several if self.views.several else "largest cosine",
             "temperature": self._tau,
+            **({"score": "the largest cosine of a label's vectors"} if several_vectors else {}),
         }
 
 
@@ -151,8 +174,8 @@ def stripes(
     """What `segment` decides by, for one stripe of rows after the other.
 
     Yields:
-        The rows, and float32 ``[U, rows, W]``, the scores of the distinct label vectors: the mean probabilities where
-        there are several views, else the mean cosines over the windows; seen once and whole, their dot products.
+        The rows, and float32 ``[P, rows, W]``, the scores of the labels that can be told apart: the mean probabilities
+        where there are several views, else the mean cosines over the windows; seen once and whole, their dot products.
 
     Raises:
         BankError: the vectors' dimension isn't the model's.
@@ -172,12 +195,12 @@ def stripes(
     for top in range(0, height, stripe):
         rows = slice(top, min(top + stripe, height))
         if views.several:
-            scores = unit.new_zeros(len(unit), rows.stop - top, width)
+            scores = unit.new_zeros(len(labels.positions), rows.stop - top, width)
             for view in seen:
-                scores += view.scores(rows).div_(tau).softmax(dim=0)
+                scores += labels.of_labels(view.scores(rows)).div_(tau).softmax(dim=0)
             scores /= len(seen)
         else:
-            scores = seen[0].scores(rows)
+            scores = labels.of_labels(seen[0].scores(rows))
         yield rows, scores
 
 

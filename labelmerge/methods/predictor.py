@@ -28,12 +28,23 @@ class LabelList:
         texts: what their vectors were made from.
         keys: the labels of datasets that they are; None for those that are no dataset's.
         vectors: float32 ``[K, C]``.
+        several: where labels may have several vectors, those of each, float32 ``[n, C]``, in place of `vectors`; a
+            label scores the largest of its vectors' scores, and one that has none is never predicted.
+        columns: the run's columns that are among them, by name; () where labels are asked for by their texts.
     """
 
     names: tuple[str, ...]
     texts: tuple[str, ...]
     keys: tuple[LabelKey | None, ...]
     vectors: npt.NDArray[np.float32]
+    several: tuple[npt.NDArray[np.float32], ...] | None = None
+    columns: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many vectors each label has, those of zeros left out."""
+        every = self.vectors[:, None] if self.several is None else self.several
+        return tuple(int(own.any(axis=1).sum()) for own in every)
 
     @classmethod
     def of(cls, space: LabelSpace, bank: Bank) -> LabelList:
@@ -61,7 +72,7 @@ class Predictor(ABC):
     """Segments images with one list of labels, each image shown in the same way.
 
     Attributes:
-        positions: int64 ``[U]``, the labels that `scores` has rows for, ascending: labels that can't be told apart
+        positions: int64 ``[P]``, the labels that `scores` has rows for, ascending: labels that can't be told apart
             have one row, that of the first.
         predicted_as: int64 ``[K]``, the label that is predicted for each label: itself, an earlier one that it can't
             be told from, or -1 where it is never predicted.
@@ -82,7 +93,7 @@ class Predictor(ABC):
             image: ``[H, W, 3]`` RGB.
 
         Yields:
-            The rows, and float32 ``[U, rows, W]``; the largest is predicted.
+            The rows, and float32 ``[P, rows, W]``; the largest is predicted.
         """
 
     def classes(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

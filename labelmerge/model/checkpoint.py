@@ -8,6 +8,7 @@
         config.toml         everything needed to run it again
         meta.json           format, step, the files' hashes, and what the trainer adds: model, columns, …
         bank/               the bank version it was trained with
+        taxonomy.csv        what the labels of the bank mean, where the columns are concepts
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from labelmerge.files import output_faults, sha256_file
 
 FORMAT = "labelmerge-checkpoint/1"
 _WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
+_TAXONOMY = "taxonomy.csv"
 _FILES = (_WEIGHTS, _STATE, _CONFIG, _META)
 _MEND = "Use another checkpoint, or remove this one and train on from the one before"
 _STEP = re.compile(r"step-(\d{6,})")
@@ -52,6 +54,7 @@ class Checkpoint:
         hash: names the weights: the first 16 hexadecimal digits of the SHA-256 of model.safetensors.
         folder: the checkpoint's own folder.
         bank_folder: the bank version it was trained with, if it holds one.
+        taxonomy_file: what the labels of that bank mean, if its columns are concepts (`read_taxonomy` reads it).
     """
 
     tensors: dict[str, Tensor]
@@ -61,6 +64,7 @@ class Checkpoint:
     hash: str
     folder: Path
     bank_folder: Path | None
+    taxonomy_file: Path | None = None
 
     @property
     def method(self) -> str:
@@ -91,6 +95,7 @@ def save_checkpoint(
     config: Mapping[str, Any],
     meta: Mapping[str, Any],
     bank_folder_writer: Callable[[Path], None] | None = None,
+    taxonomy: str | None = None,
     keep: int = 2,
 ) -> Path:
     """Write ``<folder>/checkpoints/step-<step>``, which appears by one rename, and remove older ones.
@@ -104,6 +109,7 @@ def save_checkpoint(
         config: goes to config.toml.
         meta: goes to meta.json, beside the keys that the format sets: format, model, step, sha256.
         bank_folder_writer: writes the bank version as the folder it is given, which is not there yet.
+        taxonomy: the content of taxonomy.csv.
         keep: how many checkpoints remain, counting this one.
 
     Returns:
@@ -122,7 +128,7 @@ def save_checkpoint(
             shutil.rmtree(left_over)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=checkpoints))
         try:
-            _write(temporary, step, tensors, model, state, config, meta, bank_folder_writer)
+            _write(temporary, step, tensors, model, state, config, meta, bank_folder_writer, taxonomy)
             if final.exists():  # a run that is repeated: a folder can't be renamed onto another
                 final.rename(checkpoints / f".{final.name}.replaced")
             temporary.rename(final)
@@ -148,6 +154,7 @@ def _write(
     config: Mapping[str, Any],
     meta: Mapping[str, Any],
     bank_folder_writer: Callable[[Path], None] | None,
+    taxonomy: str | None,
 ) -> None:
     into.chmod(0o755)  # mkdtemp's folder is its maker's alone
     # Through memory: the two libraries' own writers report a full disk in words of their own, not as an OSError.
@@ -159,6 +166,8 @@ def _write(
     (into / _CONFIG).write_bytes(tomli_w.dumps(config).encode())
     if bank_folder_writer is not None:
         bank_folder_writer(into / _BANK)
+    if taxonomy is not None:
+        (into / _TAXONOMY).write_text(taxonomy, encoding="utf-8")
     whole = {
         "format": FORMAT,
         "model": dict(model),
@@ -235,7 +244,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError) as error:
         raise CheckpointError("the weights can't be read", where=weights) from error
-    bank = folder / _BANK
+    bank, taxonomy = folder / _BANK, folder / _TAXONOMY
     return Checkpoint(
         tensors=tensors,
         config=config,
@@ -244,6 +253,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         hash=meta["sha256"][_WEIGHTS][:16],
         folder=folder,
         bank_folder=bank if bank.is_dir() else None,
+        taxonomy_file=taxonomy if taxonomy.is_file() else None,
     )
 
 

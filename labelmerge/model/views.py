@@ -9,7 +9,7 @@ from typing import Any
 
 from labelmerge.errors import UsageError
 
-_LARGEST_SCALE = 16
+_SMALLEST_SCALE, _LARGEST_SCALE = 0.05, 16  # beyond these a view shows nothing of an image, or fills any memory
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ class Views:
     max_long_edge: int = 0
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale <= _LARGEST_SCALE for scale in self.scales):
+        if not self.scales or not all(_SMALLEST_SCALE <= scale <= _LARGEST_SCALE for scale in self.scales):
             raise UsageError(
-                f"scales must be numbers above 0 and up to {_LARGEST_SCALE}, not {', '.join(map(str, self.scales))}"
+                f"scales must be numbers from {_SMALLEST_SCALE} to {_LARGEST_SCALE}, not "
+                f"{', '.join(map(str, self.scales))}"
             )
         if min(self.short_edge or 0, self.max_long_edge, self.window) < 0:
             raise UsageError("an edge can't have fewer than 0 pixels")

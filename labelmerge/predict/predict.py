@@ -19,6 +19,7 @@ from labelmerge.colours import Palette, palette
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, UsageError
 from labelmerge.files import write_bytes, write_json
+from labelmerge.methods.meaning import By, run_columns
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.views import Views
@@ -78,6 +79,7 @@ def predict(
     views: Views = _AS_TRAINED,
     encoder: str | None = None,
     device: str | None = None,
+    by: By | None = None,
     track: Track = no_track,
 ) -> Predictions:
     """Segment images with the labels asked for; every pixel gets one of them.
@@ -94,6 +96,8 @@ def predict(
         views: how images are shown to the model.
         encoder: spec of the text encoder for new labels, where the bank's own can't be used on this machine.
         device: where the model lives; by default a GPU if there is one.
+        by: what labels of datasets are asked for by: ``concepts``, the run's columns that they stand for, or their own
+            ``text``; by default concepts where the run has them.
 
     Raises:
         UsageError: an image would be overwritten; a label can't be found.
@@ -108,8 +112,12 @@ def predict(
     source = trained.checkpoint
     if source.bank_folder is None:
         raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=source.folder)
-    resolved = resolve(labels, Bank.load(source.bank_folder), encoder=encoder, device=device)
-    predictor = trained.predictor(_label_list(resolved), views)
+    bank = Bank.load(source.bank_folder)
+    resolved = resolve(labels, bank, encoder=encoder, device=device)
+    asked = _label_list(resolved)
+    if (columns := run_columns(source, trained.learner.vocabulary, by)) is not None:
+        asked = columns.ask(asked, [(label.key,) if label.key else () for label in resolved], bank)
+    predictor = trained.predictor(asked, views)
     _warn(resolved, predictor)
     written: list[Prediction] = []
     failed: list[tuple[Path, str]] = []
@@ -130,8 +138,9 @@ def predict(
             "exif_orientation": orientation,
             "checkpoint": {"hash": source.hash, "step": source.step, "model": source.model_name},
             "views": predictor.views.to_json(),
+            "by": "text" if columns is None else "concepts",
         }
-        written.append(_write(path, out, stem, pixels, classes, resolved, about))
+        written.append(_write(path, out, stem, pixels, classes, resolved, asked, about))
     return Predictions(tuple(resolved), tuple(written), tuple(failed))
 
 
@@ -201,7 +210,9 @@ def _warn(labels: Sequence[ResolvedLabel], predictor: Predictor) -> None:
         _log.warning("with one label to choose from, every pixel gets it: add labels for the rest of the image")
     for number, meant in enumerate(predictor.predicted_as.tolist()):
         label = labels[number]
-        if meant < 0:
+        if meant < 0 and label.vector.any():
+            _log.warning("%r is all in narrower labels of the list: those are predicted in its place", label.name)
+        elif meant < 0:
             _log.warning("%r has no vector and is never predicted", label.name)
         elif meant != number:
             _log.warning("%r means the same as %r: all of it is called that", label.name, labels[meant].name)
@@ -214,6 +225,7 @@ def _write(
     pixels: npt.NDArray[np.uint8],
     classes: npt.NDArray[np.int64],
     labels: Sequence[ResolvedLabel],
+    asked: LabelList,
     about: dict[str, Any],
 ) -> Prediction:
     mask_path, labels_path, overlay_path = _outputs(out, stem)
@@ -226,6 +238,8 @@ def _write(
         {**_describe(label, number), "colour": colour, "pixels": pixels_of}
         for number, (label, colour, pixels_of) in enumerate(zip(labels, colours.tolist(), counts.tolist(), strict=True))
     ]
+    for row, columns in zip(rows, asked.columns, strict=False):  # () where labels are asked for by text
+        row["columns"] = list(columns)
     write_json(labels_path, {**about, "mask": mask_path.name, "overlay": overlay_path.name, "labels": rows})
     return Prediction(path, mask_path, labels_path, overlay_path)
 

@@ -20,24 +20,29 @@ _UNLABELLED, _UNKNOWN = -1, -2
 _CHUNK = 2**16  # pixels counted at once: what is made of them stays in the processor's cache
 
 
-def confusion_matrix(truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer], classes: int) -> Confusion:
+def confusion_matrix(
+    truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer], classes: int, predicted: int | None = None
+) -> Confusion:
     """Count pixels by (truth, prediction).
 
     Args:
         truth: class positions 0..classes-1 of any shape; any other value means "no label" and isn't counted.
-        prediction: class positions 0..classes-1, same shape.
+        prediction: positions 0..predicted-1, same shape.
+        classes: of the truth.
+        predicted: of the prediction, where it has a list of its own.
 
     Returns:
-        int64 ``[classes, classes]``: row = truth, column = prediction. Matrices of several images add up.
+        int64 ``[classes, predicted]``: row = truth, column = prediction. Matrices of several images add up.
 
     Raises:
         ValueError: the shapes differ, or a prediction is no class.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"the truth is {truth.shape}, the prediction {prediction.shape}")
-    if prediction.size and not 0 <= int(prediction.min()) <= int(prediction.max()) < classes:
-        raise ValueError(f"predictions must be 0 to {classes - 1}")
-    bins = (classes + 1) * classes  # the last row takes the pixels without a label
+    columns = classes if predicted is None else predicted
+    if prediction.size and not 0 <= int(prediction.min()) <= int(prediction.max()) < columns:
+        raise ValueError(f"predictions must be 0 to {columns - 1}")
+    bins = (classes + 1) * columns  # the last row takes the pixels without a label
     counts = np.zeros(bins, dtype=np.int64)
     flat_truth, flat_prediction = truth.ravel(), prediction.ravel()
     chunk = max(_CHUNK, 4 * bins)
@@ -45,10 +50,17 @@ def confusion_matrix(truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.
         pairs = flat_truth[begin : begin + chunk].astype(np.int64)
         unsigned = pairs.view(np.uint64)  # in which negative values are the largest
         np.minimum(unsigned, np.uint64(classes), out=unsigned)
-        pairs *= classes
+        pairs *= columns
         pairs += flat_prediction[begin : begin + chunk].astype(np.int64, copy=False)
         counts += np.bincount(pairs, minlength=bins)
-    return counts.reshape(classes + 1, classes)[:classes].copy()
+    return counts.reshape(classes + 1, columns)[:classes].copy()
+
+
+def positions_of(space: LabelSpace) -> npt.NDArray[np.int64]:
+    """The position of each mask value in a label space: -1 for "no label", -2 where it is no class."""
+    table = space.lookup({index: k for k, index in enumerate(space.indices)}, _UNKNOWN)
+    table[space.ignore_index] = _UNLABELLED
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +83,7 @@ class Semantic:
 
     def __init__(self, space: LabelSpace) -> None:
         self._space = space
-        self._position_of = space.lookup({index: k for k, index in enumerate(space.indices)}, _UNKNOWN)
-        self._position_of[space.ignore_index] = _UNLABELLED
+        self._position_of = positions_of(space)
 
     def nothing(self) -> SemanticCounts:
         """The counts of no image."""
@@ -134,6 +145,13 @@ class Metrics:
     frequency_weighted_iou: float
     mean_accuracy: float
     pixel_accuracy: float
+
+    @classmethod
+    def unpredicted(cls, classes: int) -> Metrics:
+        """Of a set that nothing could be predicted on: 0 everywhere."""
+        nothing = np.zeros(classes)
+        pixels = np.zeros(classes, dtype=np.int64)
+        return cls(nothing, nothing, pixels, pixels, 0.0, 0.0, 0.0, 0.0, 0.0)
 
     @classmethod
     def of(cls, confusion: Confusion) -> Metrics:

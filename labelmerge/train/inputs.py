@@ -19,6 +19,7 @@ from labelmerge.loading.mixture import Mixture
 from labelmerge.merge.baselines import merged_bank
 from labelmerge.merge.columns import Columns, build_columns
 from labelmerge.merge.merges import by_concepts, taxonomy_of
+from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.processes import Ranks
 from labelmerge.shardset.shardset import ShardSet
@@ -37,12 +38,14 @@ class Inputs:
         mixture: makes the batches.
         bank: the label vectors' bank version; a baseline's, where the run asks for one.
         columns: the merged labels.
+        taxonomy: what the labels of the bank mean, where columns are concepts.
         record: what config.toml says about all this: paths, versions and hashes.
     """
 
     mixture: Mixture
     bank: Bank
     columns: Columns
+    taxonomy: Taxonomy | None
     record: dict[str, Any]
 
     @property
@@ -107,7 +110,7 @@ def read_inputs(
         "shards": [str(shard_set.folder) for shard_set in sets],
         "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
     }
-    return Inputs(mixture, vectors, columns, record)
+    return Inputs(mixture, vectors, columns, told, record)
 
 
 def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> list[DatasetShards]:

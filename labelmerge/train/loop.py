@@ -278,6 +278,7 @@ def _train(
                         config=whole_config,
                         meta={**kept.figures(), **meta},
                         bank_folder_writer=inputs.bank.save_copy,
+                        taxonomy=inputs.taxonomy.table() if inputs.taxonomy is not None else None,
                         keep=config.keep_checkpoints,
                     )
                 place.checkpoint = checkpoint

@@ -59,7 +59,15 @@ def make_bank(
     )
 
 
-def make_run(folder: Path, bank: Bank | None, *, dim: int = DIM, config: Mapping[str, Any] | None = None) -> Path:
+def make_run(
+    folder: Path,
+    bank: Bank | None,
+    *,
+    dim: int = DIM,
+    config: Mapping[str, Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    taxonomy: str | None = None,
+) -> Path:
     """A run with one checkpoint of an untrained tiny model."""
     torch.manual_seed(0)
     learner = SSIWLearner(SsiwSettings(temperature=0.1), Vocabulary(dim, (), (), ()), build_model("tiny", dim))
@@ -70,8 +78,9 @@ def make_run(folder: Path, bank: Bank | None, *, dim: int = DIM, config: Mapping
         model={"name": "tiny", "embedding_dim": dim},
         state={},
         config=config or {},
-        meta={},
+        meta=meta or {},
         bank_folder_writer=bank.save_copy if bank else None,
+        taxonomy=taxonomy,
     )
     return folder
 

@@ -160,20 +160,23 @@ def test_faults(world: Path, tools: Any) -> None:
 
 def test_command(world: Path, run: Callable[..., Any]) -> None:
     words = ("eval", "--checkpoint", world / "run", "--dataset", world / "streets.toml", "--out", world / "r.json")
-    windows = ("--window", 8, "--window-stride", "1/2", "--scales", "0.5:1.5:0.5")
+    windows = ("--window", 16, "--window-stride", "1/2", "--scales", "0.5:1.5:0.5")
     result = run(*words, "--root", world / "data", *windows)
     assert result.exit_code == 0, result.output
     assert "Skipped, because unusable: 3 samples. " in result.stdout and "most confused" in result.stdout
     protocol = json.loads((world / "r.json").read_text())["protocol"]
-    assert (protocol["window"], protocol["window_stride"], protocol["scales"]) == (8, 0.5, [0.5, 1.0, 1.5])
+    assert (protocol["window"], protocol["window_stride"], protocol["scales"]) == (16, 0.5, [0.5, 1.0, 1.5])
     assert (world / "r.confusion.streets-val.png").read_bytes().startswith(b"\x89PNG")
     for more, message in (
         ((), "1 of --dataset but 0 of --root"),
         (("--root", world / "data", "--window-stride", "2/3x"), "is not a share such as 2/3"),
         (("--root", world / "data", "--window-stride", "0.5"), "means nothing without a window"),
-        (("--root", world / "data", "--window", "9", "--window-stride", "5/0"), "is not a share such as 2/3"),
+        (("--root", world / "data", "--window", "16", "--window-stride", "5/0"), "is not a share such as 2/3"),
         (("--root", world / "data", "--scales", "0.5:1:0"), "FIRST:LAST:STEP"),
         (("--root", world / "data", "--scales", "nan:1:0.1"), "FIRST:LAST:STEP"),
+        (("--root", world / "data", "--scales", "0.0001"), "scales must be numbers from 0.05 to 16, not 0.0001"),
+        (("--root", world / "data", "--window", "3"), "3 is not in the range x>=16"),
+        (("--root", world / "data", "--short-edge", "3"), "3 pixels show a network nothing: 0, or 16 and more"),
     ):
         result = run(*words, *more)
         assert result.exit_code == 2 and message in result.stderr, result.stderr
@@ -184,7 +187,7 @@ def test_the_command_in_the_results_gives_the_same_results(world: Path, run: Cal
 
     recipe = world / "streets.toml"
     words = ("--dataset", recipe, "--root", world / "data", "--bank", world / "bank", "--limit", 5, "--split", "val")
-    shown = ("--window", 12, "--flip", "--scales", "0.5,1.25", "--short-edge", 24)
+    shown = ("--window", 16, "--flip", "--scales", "0.5,1.25", "--short-edge", 24)
     first = run("eval", "--checkpoint", world / "run", *words, *shown, "--out", world / "r.json", "--json")
     again = run(*shlex.split(json.loads(first.stdout)["reproduce"])[1:], "--json")
     assert json.loads(again.stdout) == json.loads(first.stdout)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from labelmerge.errors import BankError, SampleError, UsageError
 from labelmerge.methods import inference
-from labelmerge.methods.inference import LabelVectors, segment, stripes
+from labelmerge.methods.inference import CosinePredictor, LabelVectors, segment, stripes
 from labelmerge.model.views import Views, window_starts
 
 from ..meta_device import Watch, prepare
@@ -235,6 +235,49 @@ def test_windows_hold_every_pixel(length: int, window: int, step: int) -> None:
     assert list(starts) == sorted(set(starts)) and starts[-1] + window == length
 
 
+@pytest.mark.parametrize("views", [Views(), Views(window=16), Views(scales=(0.5, 1.5), flip=True)], ids=str)
+def test_several_vectors_of_a_label_score_as_the_largest(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_STRIPE_ELEMENTS", 500)
+    model, image = Tiny(), picture(19, 26)
+    every = vectors(7)
+    groups = [every[:2], every[2:3], np.zeros((0, 5), np.float32), every[3:6], every[6:]]
+    ready = LabelVectors(np.zeros((5, 5)), groups)
+    assert ready.predicted_as.tolist() == [0, 1, -1, 3, 4] and ready.positions.tolist() == [0, 1, 3, 4]
+    found = torch.cat([rows for _, rows in stripes(model, image, ready, tau=0.1, views=views)], dim=1)
+    # One view after the other in float64: the largest of each label, then the softmax over the labels.
+    votes = []
+    for scale in views.scales:
+        for flip in (False, True) if views.flip else (False,):
+            one = Views(scales=(scale,), flip=flip, window=views.window)
+            cosines = view_cosines(model, image, every, one, mirrored=flip)
+            best = torch.stack([cosines[..., a:b].amax(dim=2) for a, b in ((0, 2), (2, 3), (3, 6), (6, 7))])
+            votes.append(torch.softmax(best / 0.1, dim=0) if views.several else best)
+    expected = torch.stack(votes).mean(dim=0)
+    if views.several or views.window:
+        torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=1e-5)
+    chosen = CosinePredictor(model, ready, tau=0.1, views=views, device="cpu").classes(image)
+    wrong = chosen != np.array([0, 1, 3, 4])[expected.argmax(dim=0).numpy()]
+    top = expected.topk(2, dim=0).values
+    assert not (wrong & (top[0] - top[1] > 1e-4).numpy()).any()
+
+
+def view_cosines(model: Tiny, image: Image, labels: npt.NDArray[np.float32], views: Views, *, mirrored: bool) -> Tensor:
+    """[H, W, K] in float64: the cosines in one view alone."""
+    if not mirrored:
+        return literal(model, image, labels, 1, views)
+    alone = Views(scales=views.scales, window=views.window)
+    turned = literal(model, image[:, ::-1].copy(), labels, 1, alone)
+    return turned.flip(1)
+
+
+def test_equal_vectors_of_several_labels_are_the_first_labels() -> None:
+    one, two, three = vectors(3)[:, None]
+    ready = LabelVectors(np.zeros((4, 5)), [one, np.concatenate([one, two]), np.concatenate([two, one]), three])
+    assert ready.predicted_as.tolist() == [0, 1, 1, 3] and ready.counts.tolist() == [1, 1, 1]
+    plain = LabelVectors(vectors(3))
+    np.testing.assert_array_equal(plain.unit, LabelVectors(np.zeros((3, 5)), [one, two, three]).unit)
+
+
 def test_faults() -> None:
     with pytest.raises(BankError, match="none of the 2 labels has a vector"):
         LabelVectors(np.zeros((2, 5)))
@@ -242,7 +285,7 @@ def test_faults() -> None:
         segment(Tiny(), picture(8, 8), np.eye(4), tau=0.1)
     with pytest.raises(UsageError, match="window stride of 1.5 windows"):
         Views(window=8, window_stride=1.5)
-    for scales in ((), (0.0,), (float("nan"),)):
+    for scales in ((), (0.0,), (0.0001,), (float("nan"),)):
         with pytest.raises(UsageError, match="scales must be"):
             Views(scales=scales)
     with pytest.raises(UsageError, match="fewer than 0 pixels"):

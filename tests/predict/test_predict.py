@@ -166,3 +166,32 @@ def test_odd_label_lists(trained: Path, tmp_path: Path, tools: Any, caplog: pyte
         predict([tmp_path / "a.png"], trained, [], tmp_path / "out")
     with pytest.raises(CheckpointError, match="carries no bank"):
         predict([tmp_path / "a.png"], tools.run(tmp_path / "bare", None), QUERIES, tmp_path / "out")
+
+
+def test_labels_of_datasets_have_the_runs_columns(
+    tmp_path: Path, tools: Any, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    bank = tools.bank([("a", 0, "walker", ""), ("a", 1, "rider", ""), ("b", 0, "people", ""), ("b", 1, "sky", "")])
+    rows = ("a,0,walker,walker", "a,1,rider,rider", "b,0,people,walker;rider", "b,1,sky,sky")
+    meta = {"columns": ["walker", "rider", "sky"], "column_labels": [["a:0", "b:0"], ["a:1", "b:0"], ["b:1"]]}
+    trained = tools.run(
+        tmp_path / "run", bank, config={"merge": "concepts"}, meta={**meta, "datasets": ["a", "b"]},
+        taxonomy="\n".join(["dataset,index,name,concepts", *rows]),
+    )  # fmt: skip
+    pixels = photo(tmp_path / "a.png")
+    model = load_trained(trained).learner.model
+    queries = [LabelQuery("sky"), LabelQuery("people")]
+    predict([tmp_path / "a.png"], trained, queries, tmp_path / "out")
+    best = segment(model, pixels, bank.rows([("b", 1), ("a", 0), ("a", 1)]), tau=1).clip(max=1)
+    with Image.open(tmp_path / "out/a.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), best)
+    about = json.loads((tmp_path / "out/a.json").read_text())
+    assert about["by"] == "concepts" and [row["columns"] for row in about["labels"]] == [["sky"], ["walker", "rider"]]
+    predict([tmp_path / "a.png"], trained, [*queries, LabelQuery("walker"), LabelQuery("rider")], tmp_path / "out")
+    assert "'people' is all in narrower labels of the list" in caplog.text
+    done = run("predict", tmp_path / "a.png", "--checkpoint", trained, "--labels", "sky, people", "--by", "text",
+               "--out", tmp_path / "text")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "text/a.png") as mask:
+        own = segment(model, pixels, bank.rows([("b", 1), ("b", 0)]), tau=1)
+        np.testing.assert_array_equal(np.asarray(mask), own)

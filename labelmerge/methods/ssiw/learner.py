@@ -61,4 +61,5 @@ class SSIWLearner(Learner):
         """The nearest label by cosine; any list of vectors will do."""
         device = next(self.model.parameters()).device
         tau = self.temperature().item()
-        return CosinePredictor(self.model, LabelVectors(labels.vectors), tau=tau, views=views, device=device)
+        vectors = LabelVectors(labels.vectors, labels.several)
+        return CosinePredictor(self.model, vectors, tau=tau, views=views, device=device)

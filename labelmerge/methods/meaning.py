@@ -1,0 +1,233 @@
+"""What a run's columns are, and which of them a label stands for that is asked for later.
+
+A run that merges by a taxonomy has a column for each concept that its training labels tell apart. A label of any
+dataset may stand for several of them (*person* of a dataset without riders: *person* and *rider*), and its score is the
+largest over their vectors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.bank.bank import Bank
+from labelmerge.errors import UsageError
+from labelmerge.labels import LabelKey
+from labelmerge.merge.columns import column_vectors
+from labelmerge.merge.concepts import Booleans
+from labelmerge.merge.merges import by_concepts
+from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy
+from labelmerge.methods.method import Vocabulary
+from labelmerge.methods.predictor import LabelList
+from labelmerge.model.checkpoint import Checkpoint
+
+By = Literal["concepts", "text"]
+"""What labels are asked for by."""
+
+_WITH_TAXONOMY = ("concepts", "similar", "table")
+"""The merges whose columns are concepts."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class RunColumns:
+    """The N columns of a run whose columns are concepts, and its L training labels.
+
+    Attributes:
+        names: of the columns.
+        labels: the training labels.
+        positive: bool ``[L, N]``, the columns that each of them may stand for.
+        bank: what the run was trained with.
+        taxonomy: what the labels of that bank mean; None where the checkpoint doesn't say (it is older).
+        curated: whether the run went by the concepts of `by_concepts`, so that those of other labels can be added.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[LabelKey, ...]
+    positive: Booleans
+    bank: Bank
+    taxonomy: Taxonomy | None
+    curated: bool
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, vocabulary: Vocabulary) -> RunColumns | None:
+        """Those of a checkpoint; None where its columns are texts, or it doesn't say what they stand for.
+
+        Raises:
+            BankError, TaxonomyError: what the checkpoint carries is damaged.
+        """
+        merge = checkpoint.config.get("merge", checkpoint.meta.get("merge"))
+        if merge not in _WITH_TAXONOMY or checkpoint.bank_folder is None or not vocabulary.labels:
+            return None
+        bank = Bank.load(checkpoint.bank_folder)
+        place = {dataset: number for number, dataset in enumerate(vocabulary.datasets)}
+        labels = sorted(
+            {key for own in vocabulary.labels for key in own}, key=lambda key: (place.get(key[0], len(place)), key)
+        )
+        row = {key: number for number, key in enumerate(labels)}
+        positive = np.zeros((len(labels), len(vocabulary.labels)), dtype=np.bool_)
+        for column, own in enumerate(vocabulary.labels):
+            positive[[row[key] for key in own], column] = True
+        taxonomy = None
+        if checkpoint.taxonomy_file is not None:
+            names = dict(zip(bank.keys, bank.names, strict=True))
+            taxonomy = read_taxonomy(checkpoint.taxonomy_file, names, others=True)
+        curated = merge == "concepts" and not checkpoint.config.get("taxonomy")
+        return cls(vocabulary.texts, tuple(labels), positive, bank, taxonomy, curated)
+
+    @cached_property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """float32 ``[N, C]``, as in training."""
+        rows = self.bank.positions(self.labels)
+        return column_vectors([self.bank.texts[row] for row in rows], self.bank.vectors[rows], self.positive)
+
+    @property
+    def taught(self) -> npt.NDArray[np.bool_]:
+        """bool ``[N]``: whether some training label stands for the column alone; else its vector is of wider labels."""
+        found: npt.NDArray[np.bool_] = self.positive[self.positive.sum(axis=1) == 1].any(axis=0)
+        return found
+
+    def taxonomy_with(self, keys: Sequence[LabelKey], bank: Bank) -> Taxonomy | None:
+        """A taxonomy of the training labels and of these, as far as there is one.
+
+        Args:
+            keys: labels of `bank`.
+            bank: names and texts of the labels.
+        """
+        names = [bank.names[row] for row in bank.positions(keys)]
+        told = self.taxonomy
+        if told is not None and all(
+            key in told and told[key].name == name for key, name in zip(keys, names, strict=True)
+        ):
+            return told
+        if not self.curated:
+            return told
+        # What a label means depends on its dataset's whole list.
+        datasets = {key[0] for key in keys}
+        trained = sorted({key[0] for key in self.labels} - datasets)
+        have = bank.datasets()
+        if all(dataset in have for dataset in trained):
+            return by_concepts(bank.for_datasets([*trained, *sorted(datasets)]))
+        joint = _joined(self.bank.for_datasets(trained), bank.for_datasets(sorted(datasets)))
+        return by_concepts(joint)
+
+    def ask(self, labels: LabelList, members: Sequence[Sequence[LabelKey]], bank: Bank) -> LabelList:
+        """The same labels, each with the vectors of the columns that it stands for (docs/evaluation.md).
+
+        Args:
+            labels: M labels with their own vectors.
+            members: for each of them the datasets' labels that it is; () for one that is no dataset's.
+            bank: names and texts of these.
+        """
+        keys = sorted({key for own in members for key in own})
+        taxonomy = self.taxonomy_with(keys, bank) if keys else None
+        if taxonomy is None:
+            return labels
+        sets = np.zeros((len(members), len(taxonomy.concepts)), dtype=np.bool_)
+        for place, own in enumerate(members):
+            rows = [taxonomy.rows[key] for key in own if key in taxonomy]
+            sets[place] = taxonomy.sets[rows].any(axis=0)
+        column_of = self._column_of(taxonomy)
+        if lost := len(self.names) - len(set(column_of[column_of >= 0].tolist())):
+            _log.warning(
+                "%d of the run's %d columns are no concept of the labels asked for here: labels that would have stood "
+                "for them are asked for by their texts",
+                lost, len(self.names),
+            )  # fmt: skip
+        columns, alone = share_columns(sets, column_of, self.taught)
+        own_vectors = labels.several if labels.several is not None else tuple(labels.vectors[:, None])
+        several = []
+        for place, own_vector in enumerate(own_vectors):
+            parts = [self.vectors[columns[place]], *([own_vector] if alone[place] else [])]
+            several.append(np.concatenate(parts))
+        named = tuple(tuple(self.names[n] for n in np.flatnonzero(row)) for row in columns)
+        return replace(labels, several=tuple(several), columns=named)
+
+    def _column_of(self, taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
+        """int64 ``[concepts]``: the column that exactly the same training labels may mean, or -1."""
+        known = [row for row, key in enumerate(self.labels) if key in taxonomy]
+        told = taxonomy.sets[[taxonomy.rows[self.labels[row]] for row in known]]
+        column = {self.positive[known, n].tobytes(): n for n in range(self.positive.shape[1])}
+        return np.array(
+            [column.get(told[:, c].tobytes(), -1) if told[:, c].any() else -1 for c in range(told.shape[1])],
+            dtype=np.int64,
+        )
+
+
+def share_columns(
+    sets: Booleans, column_of: npt.NDArray[np.int64], taught: npt.NDArray[np.bool_]
+) -> tuple[Booleans, npt.NDArray[np.bool_]]:
+    """Which columns each label of a list is asked for by, and which labels by vectors of their own.
+
+    A column that lies within labels of the list belongs to the narrowest of them: what *rider* and *person* both hold
+    is *rider*. Where no label holds a column whole, it belongs to the one that holds a part of it. A column that
+    more than one label would have by this tells them not apart, and one that is what is left of wider labels has their
+    vector: labels have their own vectors in its place. So has a label that holds no part of any column.
+
+    Args:
+        sets: bool ``[M, C]``, the concepts that each label of the list may stand for.
+        column_of: int64 ``[C]``, each concept's column, or -1.
+        taught: bool ``[N]``, whether some training label stands for the column alone.
+
+    Returns:
+        bool ``[M, N]``, and bool ``[M]``.
+    """
+    of = np.zeros((len(column_of), len(taught)), dtype=np.float32)
+    known = np.flatnonzero(column_of >= 0)
+    of[known, column_of[known]] = 1
+    held = sets.astype(np.float32) @ of  # [M, N]: how many of a column's concepts
+    part, whole = held > 0, (held > 0) & (held == of.sum(axis=0))
+    sizes = sets.sum(axis=1)
+    shared = sets.astype(np.float32) @ sets.T.astype(np.float32)
+    within = (shared == sizes[:, None]) & (sizes[:, None] < sizes[None]) & (sizes[:, None] > 0)  # [inner, outer]
+    narrower = within.T.astype(np.float32) @ whole.astype(np.float32) > 0  # [M, N]: a narrower one holds it whole
+    claims = np.where(whole.any(axis=0), whole & ~narrower, part)
+    good = taught & (claims.sum(axis=0) <= 1)
+    alone = (claims & ~good).any(axis=1) | ~part.any(axis=1)
+    return claims & good, alone
+
+
+def run_columns(checkpoint: Checkpoint, vocabulary: Vocabulary, by: By | None) -> RunColumns | None:
+    """What to ask for labels by: the run's columns, or None for the labels' own texts.
+
+    Args:
+        by: ``concepts``, ``text``, or None for concepts where the run has them.
+
+    Raises:
+        UsageError: concepts were asked for, and the run's columns are none.
+    """
+    found = RunColumns.of(checkpoint, vocabulary) if by != "text" else None
+    if by == "concepts" and found is None:
+        raise UsageError(
+            "the columns of this run are no concepts",
+            where=checkpoint.folder,
+            fix="Use --by text, or train with --merge concepts",
+        )
+    return found
+
+
+def _joined(first: Bank, second: Bank) -> Bank:
+    """The rows of two banks of one encoder, which share no label, for their names and texts."""
+    rows = sorted(
+        (key, bank, row) for bank, source in enumerate((first, second)) for row, key in enumerate(source.keys)
+    )
+    sources = (first, second)
+    return replace(
+        second,
+        keys=[key for key, _, _ in rows],
+        names=[sources[bank].names[row] for _, bank, row in rows],
+        texts=[sources[bank].texts[row] for _, bank, row in rows],
+        vectors=np.stack([sources[bank].vectors[row] for _, bank, row in rows]),
+        tokens=[sources[bank].tokens[row] for _, bank, row in rows],
+        truncated=[sources[bank].truncated[row] for _, bank, row in rows],
+        parts=None,
+        version="",
+        folder=None,
+    )
