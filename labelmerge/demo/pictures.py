@@ -16,7 +16,7 @@ from labelmerge.demo.report import Chip, DatasetCard, PredictionRow, UnseenCard,
 from labelmerge.demo.results import MERGED, ROW_NAMES
 from labelmerge.demo.worlds import HELD_OUT, WORLDS, recipe_of, taxonomies, unseen_labels
 from labelmerge.labels import LabelKey
-from labelmerge.methods.predictor import LabelList
+from labelmerge.methods.meaning import labels_of, run_columns
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.checkpoint import find_checkpoint
 from labelmerge.model.views import Views
@@ -53,8 +53,10 @@ class Viewer:
         return self.positions[dataset][sample.mask]
 
     def prediction(self, key: str, dataset: str, sample: Sample) -> Classes:
-        labels = LabelList.of(self.sets[dataset].space, self.banks[key])
-        return self.models[key].predictor(labels, Views(short_edge=0)).classes(sample.image)
+        model = self.models[key]
+        columns = run_columns(model.checkpoint, model.learner.vocabulary)
+        labels = labels_of(self.sets[dataset].space, self.banks[key], columns)
+        return model.predictor(labels, Views(short_edge=0)).classes(sample.image)
 
     def similarity(self, key: str, label: LabelKey, sample: Sample) -> Cosines:
         """The cosine of every pixel's embedding with one label, [H, W]."""

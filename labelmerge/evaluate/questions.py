@@ -10,7 +10,7 @@ from typing import Any
 from labelmerge.bank.bank import Bank
 from labelmerge.evaluate.mixed import MixedList, meanings, own_verdicts
 from labelmerge.evaluate.sets import EvalSet
-from labelmerge.methods.meaning import By, run_columns
+from labelmerge.methods.meaning import By, labels_of, run_columns
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
@@ -92,9 +92,7 @@ def ask(
     """
     columns = run_columns(trained.checkpoint, trained.learner.vocabulary, by)
     spaces = list({data.space.name: data.space for data in sets}.values())
-    own = {space.name: LabelList.of(space, bank) for space in spaces}
-    if columns is not None:
-        own = {space.name: columns.ask(own[space.name], [(key,) for key in space.keys], bank) for space in spaces}
+    own = {space.name: labels_of(space, bank, columns) for space in spaces}
     told = meanings(spaces, bank, taxonomy)
     listed = asked = None
     if mixed:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import UsageError
-from labelmerge.labels import LabelKey
+from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.columns import column_vectors
 from labelmerge.merge.concepts import Booleans
 from labelmerge.merge.merges import by_concepts
@@ -161,6 +161,16 @@ class RunColumns:
         )
 
 
+def labels_of(space: LabelSpace, bank: Bank, columns: RunColumns | None) -> LabelList:
+    """All classes of a label space, as a run is asked for them: by its columns, or by their texts where it has none.
+
+    Raises:
+        BankError: the bank lacks some of them.
+    """
+    labels = LabelList.of(space, bank)
+    return labels if columns is None else columns.ask(labels, [(key,) for key in space.keys], bank)
+
+
 def share_columns(
     sets: Booleans, column_of: npt.NDArray[np.int64], taught: npt.NDArray[np.bool_]
 ) -> tuple[Booleans, npt.NDArray[np.bool_]]:
@@ -194,7 +204,7 @@ def share_columns(
     return claims & good, alone
 
 
-def run_columns(checkpoint: Checkpoint, vocabulary: Vocabulary, by: By | None) -> RunColumns | None:
+def run_columns(checkpoint: Checkpoint, vocabulary: Vocabulary, by: By | None = None) -> RunColumns | None:
     """What to ask for labels by: the run's columns, or None for the labels' own texts.
 
     Args:
