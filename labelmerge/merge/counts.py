@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelKey
-
-MANIFEST = "manifest.json"
+from labelmerge.shardset.manifest import MANIFEST, read_manifest
+from labelmerge.shardset.splits import find_splits
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ class Count(NamedTuple):
 def read_counts(folders: Sequence[Path], bank: Bank) -> dict[LabelKey, Count]:
     """The pixels and boxes of every label of the datasets below `folders`, summed over their splits.
 
-    Only the ``manifest.json`` files are read (docs/architecture.md, "Shards"). Datasets that the bank lacks are named
+    Only the manifests are read. Datasets that the bank lacks are named
     in the log and left out.
 
     Args:
@@ -40,30 +39,26 @@ def read_counts(folders: Sequence[Path], bank: Bank) -> dict[LabelKey, Count]:
     counts: dict[LabelKey, Count] = {}
     names = dict(zip(bank.keys, bank.names, strict=True))
     known = set(bank.datasets())
-    seen: set[Path] = set()
-    for folder in folders:
-        paths = [path for path in sorted(folder.rglob(MANIFEST)) if path.parent.name != ".unfinished"]
-        if not paths:
-            raise ShardError("holds no shards", where=folder, fix="`labelmerge shard DATASET … --out DIR` makes some")
-        for path in paths:
-            if path.resolve() in seen:
-                continue
-            seen.add(path.resolve())
-            dataset, labels, pixels, boxes = _read(path)
-            if dataset not in known:
-                _log.warning("%s: the bank has no labels of %s, so they are not counted", path, dataset)
-                continue
-            for index, name in labels.items():
-                key = (dataset, index)
-                if key not in names or names[key] != name:
-                    ours = f"{names[key]!r}" if key in names else "no such label"
-                    raise ShardError(
-                        f"label {index} of {dataset} is {name!r} in these shards, in the bank {ours}",
-                        where=path,
-                        fix="Make the bank and the shards from the same descriptions",
-                    )
-                before = counts.get(key, Count())
-                counts[key] = Count(_plus(before.pixels, pixels, index), _plus(before.boxes, boxes, index))
+    for split in find_splits(folders):
+        manifest, space = read_manifest(split)
+        dataset, where = space.name, split / MANIFEST
+        if dataset not in known:
+            _log.warning("%s: the bank has no labels of %s, so they are not counted", where, dataset)
+            continue
+        kind = manifest["annotation_type"]
+        pixels = None if kind in ("box", "image") else _by_index(manifest["class_pixels"])
+        boxes = None if kind == "image" else _by_index(manifest["class_boxes"])
+        for key, name in zip(space.keys, space.names, strict=True):
+            if names.get(key) != name:
+                ours = f"{names[key]!r}" if key in names else "no such label"
+                raise ShardError(
+                    f"label {key[1]} of {dataset} is {name!r} in these shards, in the bank {ours}",
+                    where=where,
+                    fix="Make the bank and the shards from the same descriptions",
+                )
+            before = counts.get(key, Count())
+            shown = boxes if kind != "mask" or boxes else None
+            counts[key] = Count(_plus(before.pixels, pixels, key[1]), _plus(before.boxes, shown, key[1]))
     return counts
 
 
@@ -71,17 +66,5 @@ def _plus(before: int | None, found: dict[int, int] | None, index: int) -> int |
     return before if found is None else (before or 0) + found.get(index, 0)
 
 
-def _read(path: Path) -> tuple[str, dict[int, str], dict[int, int] | None, dict[int, int] | None]:
-    """Dataset, names by index, and pixels and boxes by index; None for what its kind of annotation has not."""
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        space = data["label_space"]
-        labels = {int(index): str(name) for index, name in zip(space["indices"], space["names"], strict=True)}
-        pixels = {int(index): int(number) for index, number in data["class_pixels"].items()}
-        boxes = {int(index): int(number) for index, number in data["class_boxes"].items()}
-        kind = data["annotation_type"]
-        return str(space["name"]), labels, None if kind == "box" else pixels, boxes if kind != "mask" or boxes else None
-    except OSError as error:
-        raise ShardError(f"can't be read ({error.strerror})", where=path) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"is not a manifest of shards ({error!r})", where=path, fix="Make the shards anew") from error
+def _by_index(counts: Mapping[str, int]) -> dict[int, int]:
+    return {int(index): count for index, count in counts.items()}
