@@ -75,6 +75,8 @@ def command(
         found = by_similarity(labels, threshold)
     else:
         found = taxonomy_of(how, labels, taxonomy, encode=concept_encoder(labels, track=options.track))
+        if found.datasets != labels.datasets():  # a person's table may leave datasets out
+            labels = labels.for_datasets(found.datasets)
     report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
     content = write_merge(report, found, labels, out)
     write_merge_page(report, found, labels, out / "merge.html", seed=seed, track=options.track)

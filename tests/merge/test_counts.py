@@ -20,7 +20,8 @@ def bank(make_bank: Callable[..., Bank]) -> Bank:
 
 
 def manifest(folder: Path, dataset: str, names: list[str], kind: str = "mask", **fields: Any) -> Path:
-    toy = Toy(dataset, tuple(names), kind, split=folder.name, changes={"class_pixels": {}, "class_boxes": {}, **fields})
+    changes = {"class_pixels": {}, "class_boxes": {}, "members": ["jpg", "json"], **fields}
+    toy = Toy(dataset, tuple(names), kind, split=folder.name, changes=changes)
     return write_split(folder, toy, [])
 
 

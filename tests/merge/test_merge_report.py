@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +90,13 @@ def test_an_edited_taxonomy_is_never_written_over(
     with pytest.raises(OutputError, match="a taxonomy that was edited is here"):
         write_merge(report, taxonomy, bank, written)
     assert "kerb" in table.read_text()
+
+
+def test_a_table_may_leave_datasets_out(run: Any, bank: Bank, tmp_path: Path) -> None:
+    bank.save(tmp_path / "bank")
+    rows = [f"{d},{i},{n},{n}" for (d, i), n in zip(bank.keys, bank.names, strict=True) if d == "a"]
+    (tmp_path / "a.csv").write_text("\n".join(["dataset,index,name,concepts", *rows, ""]))
+    out = tmp_path / "merge"
+    result = run("merge", "--bank", tmp_path / "bank", "--taxonomy", tmp_path / "a.csv", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert {label["dataset"] for label in json.loads((out / "merge.json").read_text())["labels"]} == {"a"}
