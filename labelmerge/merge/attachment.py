@@ -1,47 +1,51 @@
 """Which concepts a label is attached to: by the curated tables that ship, or else by its words.
 
-A label of a shipped dataset is attached as its row in ``label_descriptions`` says. Any other label is attached by its
-name, where the shipped datasets know it; by the meaning of its text; by the category that its sentence or the end of
-its name gives ("A tuk-tuk is a vehicle …", *police car*), as a new concept within that one; or, where nothing is known
-of it, to a new concept of its own. Whatever is unsure says so.
+A label of a shipped dataset is attached as its row in ``label_descriptions`` says. Any other label is attached, in this
+order, by a description that ships; by its name, where the shipped datasets know it and its text does not say otherwise;
+by a list of known names (*truck or bus*); by the meaning of its text; by the category that its text or the end of its
+name gives ("A tuk-tuk is a vehicle …", *police car*), as a new concept within that one; or, where nothing is known of
+it, to a new concept of its own. Whatever is unsure says so: its confidence is below 0.5, and its note says why.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-
-import numpy as np
-import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.prompt import Prompt
-from labelmerge.catalog import concepts_file, dataset_names, load_descriptions, load_recipe
-from labelmerge.labels import LabelKey
-from labelmerge.merge.clustering import calibrated_threshold, same_meaning
-from labelmerge.merge.concepts import Concept, ConceptGraph, read_concepts, split_concepts
-from labelmerge.names import prompt_name
-
-Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-"""Texts → unit vectors, float32 [n, D], in the space of a bank."""
+from labelmerge.merge.clustering import same_meaning
+from labelmerge.merge.concepts import Concept, ConceptGraph
+from labelmerge.merge.definitions import definition
+from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrowest
+from labelmerge.merge.nearness import Encode, Nearness
+from labelmerge.merge.phrases import (
+    ALL_OTHERS,
+    before_hyphen,
+    choices,
+    heads,
+    joined,
+    plain,
+    shared_head,
+    synonyms,
+    turned,
+    without_rest,
+)
 
 CURATED, TEXT = "curated", "text"
+UNSURE = 0.5
+"""What is attached with less confidence is to be checked by a person."""
 
-# How sure an attachment is. These are ranks, not frequencies: what is below 0.5 is to be checked by a person.
-_BY_NAME, _BY_MEANING, _BY_SENTENCE, _BY_HEAD, _ALONE = 0.9, 0.8, 0.7, 0.6, 0.4
-_UNSURE = 0.5
-
-# "is a large road vehicle with …": the kind stands between the article and the first word that is no part of it.
-_KIND = re.compile(
-    r"\b(?:is|are) (?:an?|the|any|one of the)? ?((?:[\w'-]+ ){0,5}?[\w'-]+)"
-    r"(?=[.,;:]|$| (?:that|which|who|whose|with|without|of|for|in|on|at|to|from|by|used|made|and|or|whether|under|"
-    r"over|above|along|behind|beside|between|near|than|where|\w+(?:ed|ing)) )"
-)
-_PART = re.compile(r"\b(?:is|are) (?:an?|the|any) (?:[\w'-]+ ){0,2}?parts? of (?:an?|the) ([\w'-]+(?: [\w'-]+)?)")
-_SYNONYMS = re.compile(r"[,;/]")
+# How sure an attachment is. These are ranks; tests/benchmarks/bench_attachment.py shows how often each is right.
+_BY_DESCRIPTION, _BY_NAME, _BY_MEANING, _BY_SENTENCE, _BY_LIST, _BY_HEAD = 0.95, 0.9, 0.8, 0.7, 0.7, 0.6
+_MISSPELLED, _ALONE, _REST = 0.45, 0.4, 0.3
+_FIRST, _FURTHER = 1.0, 0.3  # how much a name's first word counts, and each synonym after it
+_CATEGORY = 4  # concepts that are within a category, itself included, at least
+_NESTED = 0.5  # how much a meaning within the likeliest one, or around it, speaks against it
+_DOUBTFUL = 0.4  # of all that speaks for a word's meanings: what another one needs to be worth a note
+_WHOLE = "anything"  # the concept of all there is
+_NEARLY_ALL = frozenset({_WHOLE, "thing"})
 
 
 @dataclass(frozen=True)
@@ -61,316 +65,307 @@ class Attachment:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Sense:
-    """One meaning that shipped datasets give a word.
-
-    Attributes:
-        concepts: what it is attached to.
-        datasets: those that mean it.
-        texts: (name, description) of each distinct row that does.
-    """
-
-    concepts: tuple[str, ...]
-    datasets: tuple[str, ...]
-    texts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Curated:
-    """What ships.
-
-    Attributes:
-        graph: the concepts.
-        labels: name and concepts of each shipped label.
-        senses: what each form of a name means: in the dataset's own spelling, and as `_forms` has it.
-        names: each dataset's names, in lower case.
-    """
-
-    graph: ConceptGraph
-    labels: Mapping[LabelKey, tuple[str, tuple[str, ...]]]
-    senses: Mapping[str, tuple[Sense, ...]]
-    names: Mapping[str, frozenset[str]]
-
-
-@cache
-def curated() -> Curated:
-    """The curated tables that ship. Raises TaxonomyError or DescriptionsError where the installation is damaged."""
-    graph = read_concepts(concepts_file())
-    labels: dict[LabelKey, tuple[str, tuple[str, ...]]] = {}
-    found: dict[str, dict[tuple[str, ...], dict[str, list[tuple[str, str]]]]] = defaultdict(lambda: defaultdict(dict))
-    names: dict[str, frozenset[str]] = {}
-    for dataset in dataset_names():
-        rows = load_descriptions(load_recipe(dataset))
-        names[dataset] = frozenset(row.name.strip().casefold() for row in rows)
-        for row in rows:
-            concepts = split_concepts(row.concepts)
-            if not concepts:
-                continue
-            labels[dataset, row.index] = (row.name, concepts)
-            for form in {row.name.strip().casefold(), *_forms(row.name)}:
-                found[form][concepts].setdefault(dataset, []).append((row.name, row.description))
-    for concept in graph.names:
-        form = concept.partition(" (")[0]
-        if form not in found:
-            found[form][(concept,)].setdefault("", []).append((form, graph[concept].description))
-    senses = {
-        form: tuple(
-            Sense(concepts, tuple(by), tuple(dict.fromkeys(text for own in by.values() for text in own)))
-            for concepts, by in meanings.items()
-        )
-        for form, meanings in found.items()
-    }
-    return Curated(graph, labels, senses, names)
-
-
-def is_shipped(key: LabelKey, name: str) -> bool:
-    """Whether a label is one of those that ship, with a curated row."""
-    known = curated().labels.get(key)
-    return known is not None and known[0] == name
-
-
-def attach(bank: Bank, encode: Encode | None = None) -> tuple[ConceptGraph, list[Attachment]]:
+def attach(
+    bank: Bank, encode: Encode | None = None, without: Iterable[str] = ()
+) -> tuple[ConceptGraph, list[Attachment]]:
     """The concepts of every label of a bank.
 
     Args:
         bank: N labels.
-        encode: gives the vectors of texts that the bank lacks. Without it, labels that ship with neither name nor
-            category known are compared with those of the bank alone.
+        encode: gives the vectors of texts that the bank lacks; asked only where names and categories do not decide.
+            Without it, such labels are compared with those of the bank alone.
+        without: shipped datasets that are treated as unknown, for measuring.
 
     Returns:
         The graph, with a concept added for each meaning that it lacks, and the N attachments in the bank's order.
     """
-    known = curated()
+    known = lexicon(without)
     found: list[Attachment | None] = [None] * len(bank)
-    ours = [row for row, key in enumerate(bank.keys) if is_shipped(key, bank.names[row])]
-    for row in ours:
-        found[row] = Attachment(known.labels[bank.keys[row]][1], CURATED, 1.0)
-    others = [row for row in range(len(bank)) if found[row] is None]
-    if not others:
+    strangers: dict[str, list[int]] = defaultdict(list)
+    for row, key in enumerate(bank.keys):
+        if is_shipped(known, key, bank.names[row]):
+            found[row] = Attachment(known.labels[key][1], CURATED, 1.0)
+        else:
+            strangers[key[0]].append(row)
+    if not strangers:
         return known.graph, [attachment for attachment in found if attachment is not None]
-    space = _Space(bank, encode)
-    affinity = _affinities(bank, others)
+    words = _Words(bank, known, Nearness(bank, known, encode), strangers)
     unnamed = []
-    for row in others:
-        found[row] = _by_name(bank, row, affinity[bank.keys[row][0]], space)
+    for row in (row for rows in strangers.values() for row in rows):
+        found[row] = words.by_description(row) or words.by_name(row) or words.by_list(row)
         if found[row] is None:
             unnamed.append(row)
-    graph = known.graph
-    for rows in _meanings(bank, unnamed):
-        attachment, new = _by_text(bank, rows, graph, space)
-        if new is not None:
-            graph = graph.extended([new])
+    # Shorter names first: *tuk-tuk* makes a concept that *blue tuk-tuk* is then a kind of.
+    for rows in sorted(_meanings(bank, unnamed, words.near), key=lambda rows: len(bank.names[rows[0]])):
+        attachment = words.by_text(rows)
         for row in rows:
             found[row] = attachment
-    return graph, [attachment for attachment in found if attachment is not None]
+    return known.graph.extended(words.new.values()), [attachment for attachment in found if attachment is not None]
 
 
-class _Space:
-    """The shipped sentences in a bank's space: which lies nearest to a label."""
-
-    def __init__(self, bank: Bank, encode: Encode | None) -> None:
-        self._bank, self._encode = bank, encode
-        self._prompt = Prompt.stored(bank.prompt)
-        self._rows = {text: row for row, text in reversed(list(enumerate(bank.texts)))} if bank.probe.size else {}
-        self._vectors: dict[str, npt.NDArray[np.float32]] = {}
-        self._limit: float | None = None
-        self._all: tuple[list[Sense], npt.NDArray[np.float32]] | None = None
-
-    @property
-    def limit(self) -> float:
-        """The cosine from which on two texts mean the same."""
-        if self._limit is None:
-            self._limit = calibrated_threshold(self._bank)
-        return self._limit
-
-    def cosines(self, row: int, senses: Sequence[Sense]) -> list[float] | None:
-        """The largest cosine of a label with each sense's texts; None where some have no vector."""
-        texts = [[self._prompt.text(*text) for text in sense.texts] for sense in senses]
-        if not self._make([text for own in texts for text in own]):
-            return None
-        vector = self._bank.vectors[row]
-        return [max(float(vector @ self._vectors[text]) for text in own) for own in texts]
-
-    def nearest(self, row: int) -> tuple[Sense, float] | None:
-        """The sense that lies nearest to a label, and its cosine; None where no sense has a vector."""
-        if self._all is None:
-            known = curated()
-            senses = list({id(sense): sense for own in known.senses.values() for sense in own}.values())
-            texts = {self._prompt.text(*text): sense for sense in senses for text in sense.texts}
-            if not self._make(list(texts)):
-                texts = {text: sense for text, sense in texts.items() if text in self._rows}
-                self._make(list(texts))
-            vectors = [self._vectors[text] for text in texts]
-            matrix = np.stack(vectors) if vectors else np.zeros((0, self._bank.dim), np.float32)
-            self._all = list(texts.values()), matrix
-        senses, vectors_of = self._all
-        if not senses:
-            return None
-        cosines = vectors_of @ self._bank.vectors[row]
-        best = int(np.argmax(cosines))
-        return senses[best], float(cosines[best])
-
-    def _make(self, texts: Sequence[str]) -> bool:
-        """Find the vectors of texts; whether all could be had."""
-        wanted = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        for text in wanted:
-            if text in self._rows:
-                self._vectors[text] = self._bank.vectors[self._rows[text]]
-        wanted = [text for text in wanted if text not in self._vectors]
-        if wanted and self._encode is not None:
-            self._vectors.update(zip(wanted, self._encode(wanted), strict=True))
-            wanted = []
-        return not wanted
-
-
-def _affinities(bank: Bank, rows: Sequence[int]) -> dict[str, dict[str, float]]:
-    """How much each dataset's list of names is like that of each shipped one: the share of its names found there.
-
-    A list that was taken over from Cityscapes means by its words what Cityscapes means by them.
-    """
-    names: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        names[bank.keys[row][0]].add(bank.names[row].strip().casefold())
-    return {
-        dataset: {shipped: len(own & theirs) / len(own) for shipped, theirs in curated().names.items()}
-        for dataset, own in names.items()
-    }
-
-
-def _by_name(bank: Bank, row: int, affinity: Mapping[str, float], space: _Space) -> Attachment | None:
-    """The attachment of a label whose name the shipped datasets know."""
-    known = curated()
-    name = bank.names[row]
-    senses = next((known.senses[form] for form in _lookups(name) if form in known.senses), None)
-    if senses is None:
-        return None
-    described = bank.described[row]
-    kinds = _kinds_of(bank.names[row], bank.texts[row], known.graph) if described else ()
-    if kinds:
-        fitting = [sense for sense in senses if _agrees(sense, kinds, known.graph)]
-        if not fitting and all(len(sense.texts) and sense.datasets != ("",) for sense in senses):
-            return None  # the word is known, but not with this meaning: its text decides
-        senses = tuple(fitting) or senses
-    if len(senses) == 1:
-        return Attachment(senses[0].concepts, TEXT, _BY_NAME)
-    weights = [sum(0.1 + affinity.get(dataset, 0) ** 2 for dataset in sense.datasets) for sense in senses]
-    cosines = space.cosines(row, senses) if described else None
-    best = int(np.argmax(weights if cosines is None else cosines))
-    share = weights[best] / sum(weights) if cosines is None else 1.0
-    others = "; ".join(", ".join(sense.concepts) for place, sense in enumerate(senses) if place != best)
-    confidence = round(_BY_NAME * share, 2)
-    note = f"the name may also mean: {others}" if confidence < _UNSURE else ""
-    return Attachment(senses[best].concepts, TEXT, confidence, note)
-
-
-def _agrees(sense: Sense, kinds: Sequence[str], graph: ConceptGraph) -> bool:
-    """Whether a sense is of one of these kinds, or one of them is of its."""
-    return any(
-        concept in graph.below(kind) or kind in graph.below(concept) for concept in sense.concepts for kind in kinds
-    )
-
-
-def _meanings(bank: Bank, rows: Sequence[int]) -> list[list[int]]:
+def _meanings(bank: Bank, rows: Sequence[int], near: Nearness) -> list[list[int]]:
     """These rows by meaning: labels of different datasets whose texts mean the same."""
     if not rows:
         return []
     some = bank.for_keys([bank.keys[row] for row in rows])
-    return [[rows[place] for place in own] for own in same_meaning(some, calibrated_threshold(bank))]
+    return [[rows[place] for place in own] for own in same_meaning(some, near.limit)]
 
 
-def _by_text(bank: Bank, rows: Sequence[int], graph: ConceptGraph, space: _Space) -> tuple[Attachment, Concept | None]:
-    """The attachment of labels of one meaning whose name is not known, and the concept that it needs, if any."""
-    row = rows[0]
-    name = prompt_name(bank.names[row])
-    near = space.nearest(row)
-    if near is not None and near[1] >= space.limit:
-        return Attachment(near[0].concepts, TEXT, _BY_MEANING, f"nearest text: cosine {near[1]:.2f}"), None
-    new = name if name not in graph else _free(f"{name} ({bank.keys[row][0]})", graph)
-    known = next((bank.texts[row].partition(": ")[2] or bank.texts[row] for row in rows), "")
-    if bank.described[row]:
-        if wholes := _wholes_of(bank.texts[row], graph):
-            concept = Concept(new, part_of=wholes, description=known)
-            return Attachment((new,), TEXT, _BY_SENTENCE, f"part of {', '.join(wholes)} by its text"), concept
-        if kinds := _kinds_of(bank.names[row], bank.texts[row], graph):
-            concept = Concept(new, kind_of=kinds, description=known)
-            return Attachment((new,), TEXT, _BY_SENTENCE, f"a kind of {', '.join(kinds)} by its text"), concept
-    if kinds := _head(name, graph):
-        concept = Concept(new, kind_of=kinds, description=known)
-        return Attachment((new,), TEXT, _BY_HEAD, f"a kind of {', '.join(kinds)} by its name"), concept
-    said = f"; nearest: {', '.join(near[0].concepts)} ({near[1]:.2f})" if near is not None else ""
-    return Attachment((new,), TEXT, _ALONE, f"unknown{said}"), Concept(new, description=known)
+@dataclass(frozen=True)
+class _Company:
+    """What a dataset's list of names says about each of them.
 
-
-def _free(name: str, graph: ConceptGraph) -> str:
-    number = 2
-    while name in graph:
-        name, number = f"{name.partition(')')[0].rstrip(' 0123456789')} {number})", number + 1
-    return name
-
-
-def _kinds_of(name: str, text: str, graph: ConceptGraph) -> tuple[str, ...]:
-    """The concepts that a sentence says something is a kind of: "A tuk-tuk is a vehicle …" → vehicle."""
-    match = _KIND.search(text)
-    return _concept_of(match.group(1).lower(), graph, but=prompt_name(name)) if match else ()
-
-
-def _wholes_of(text: str, graph: ConceptGraph) -> tuple[str, ...]:
-    """The concepts that a sentence says something is a part of."""
-    match = _PART.search(text)
-    return _concept_of(match.group(1).lower(), graph) if match else ()
-
-
-def _head(name: str, graph: ConceptGraph) -> tuple[str, ...]:
-    """The concepts that the end of a compound names: *police car* → car."""
-    _, _, rest = name.partition(" ")
-    return _concept_of(rest, graph) if rest else ()
-
-
-def _concept_of(phrase: str, graph: ConceptGraph, but: str = "") -> tuple[str, ...]:
-    """The concepts that the longest known end of a phrase means in most datasets; none where no end is known."""
-    words = phrase.split()
-    for start in range(len(words)):
-        for form in _lookups(" ".join(words[start:])):
-            if form == but:
-                continue
-            if form in graph:
-                return (form,)
-            senses = curated().senses.get(form, ())
-            if len(senses) == 1:
-                return senses[0].concepts
-            if senses:
-                counts = Counter({sense.concepts: len(sense.datasets) for sense in senses})
-                return counts.most_common(1)[0][0]
-    return ()
-
-
-def _lookups(name: str) -> list[str]:
-    """The forms to look a name up by, the most exact first."""
-    return list(dict.fromkeys([name.strip().casefold(), *_forms(name)]))
-
-
-def _forms(name: str) -> list[str]:
-    """A name as it reads in a sentence, its other synonyms likewise, and each of them in the singular."""
-    words = [prompt_name(name), *(prompt_name(part) for part in _SYNONYMS.split(name) if part.strip())]
-    return list(dict.fromkeys(form for word in words for form in (word, _singular(word))))
-
-
-def _singular(name: str) -> str:
-    """A guess at the singular of a name's last word.
-
-    >>> [_singular(word) for word in ("street lights", "buses", "bushes", "grass", "berries")]
-    ['street light', 'bus', 'bush', 'grass', 'berry']
+    Attributes:
+        affinity: how much each shipped dataset counts (`Lexicon.affinity`).
+        first: words that several names have before a hyphen: kinds, as in *wall-brick* and *wall-stone*.
     """
-    head, space, last = name.rpartition(" ")
-    if len(last) > 3 and last.endswith("s") and not last.endswith(("ss", "us", "is")):
-        if last.endswith("ies"):
-            last = last[:-3] + "y"
-        elif last.endswith(("ses", "xes", "ches", "shes")):
-            last = last[:-2]
-        else:
-            last = last[:-1]
-    return head + space + last
+
+    affinity: Mapping[str, float]
+    first: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Sequence[str], known: Lexicon) -> _Company:
+        first = Counter(before_hyphen(name) for name in names)
+        first.update(plain(name) for name in names if first[plain(name)])
+        return cls(known.affinity(names), frozenset(word for word, number in first.items() if number > 1 and word))
+
+
+class _Words:
+    """Attaches labels by their words.
+
+    Attributes:
+        near: compares vectors.
+        new: the concepts made so far for meanings that the graph lacks, by name.
+    """
+
+    def __init__(self, bank: Bank, known: Lexicon, near: Nearness, strangers: Mapping[str, Sequence[int]]) -> None:
+        self._bank, self._known, self.near = bank, known, near
+        self._company = {
+            dataset: _Company.of([bank.names[row] for row in rows], known) for dataset, rows in strangers.items()
+        }
+        self.new: dict[str, Concept] = {}
+        self._said = {
+            row: _description(bank, row) for rows in strangers.values() for row in rows if bank.described[row]
+        }
+        self._defined = {row: definition(text) for row, text in self._said.items()}
+
+    def by_description(self, row: int) -> Attachment | None:
+        """The attachment of a label with a description that ships."""
+        concepts = self._known.texts.get(self._said.get(row, ""))
+        return Attachment(concepts, TEXT, _BY_DESCRIPTION) if concepts else None
+
+    def by_name(self, row: int) -> Attachment | None:
+        """The attachment of a label whose name is known; None where it isn't, or where its text says otherwise."""
+        name, company = self._bank.names[row], self._company[self._bank.keys[row][0]]
+        votes = self._votes(name, company)
+        if not votes:
+            if plain(name) in ALL_OTHERS or without_rest(plain(name)) in (ALL_OTHERS | {""}) - {"background"}:
+                return Attachment((_WHOLE,), TEXT, _REST, "taken for all that has no label of its own here")
+            return None
+        every = votes
+        kinds = self._categories(row)
+        if kinds:
+            votes = [vote for vote in every if self._agrees(vote[0], kinds)]
+            if not votes:
+                return self._against(row, every, kinds)
+        cosines = (
+            self.near.cosines(row, [sense for sense, _ in votes]) if len(votes) > 1 and row in self._said else None
+        )
+        if cosines is not None:
+            best = votes[max(range(len(votes)), key=cosines.__getitem__)][0]
+            return Attachment(self._with_more(row, best.concepts), TEXT, _BY_NAME)
+        best, much = votes[0]
+        against = [(s, w) for s, w in votes[1:] if not self._agrees(s, best.concepts)]
+        nested = sum(weight for _, weight in votes[1:]) - sum(weight for _, weight in against)
+        share = much / (much + sum(weight for _, weight in against) + _NESTED * nested)
+        confidence = round(_BY_NAME * share, 2)
+        others = "; ".join(", ".join(sense.concepts) for sense, _ in against[:3])
+        note = f"the name may also mean: {others}" if share < 1 - _DOUBTFUL and others else ""
+        return Attachment(self._with_more(row, best.concepts), TEXT, confidence, note)
+
+    def _against(self, row: int, votes: Sequence[tuple[Sense, float]], kinds: Sequence[str]) -> Attachment | None:
+        """The attachment by a name that the text seems to contradict; None where the text says something else."""
+        cosines = self.near.cosines(row, [sense for sense, _ in votes])
+        if cosines is not None and max(cosines) >= self.near.limit:
+            best = votes[max(range(len(votes)), key=cosines.__getitem__)][0]
+            return Attachment(best.concepts, TEXT, _BY_MEANING)
+        # Definitions name other kinds than the graph does: a curb is an edge, and here a part of the ground.
+        realm = set().union(*(self._above(kind) for kind in kinds))
+        for sense, _ in votes:
+            if any(self._above(concept) & realm for concept in sense.concepts):
+                return Attachment(sense.concepts, TEXT, _BY_HEAD, f"its text says {', '.join(kinds[:3])}")
+        # Words such as frame, cover or board are in many definitions; a category has things of its own below it.
+        if cosines is None and not any(len(self._known.graph.below(kind)) >= _CATEGORY for kind in kinds):
+            return Attachment(votes[0][0].concepts, TEXT, _MISSPELLED, f"its text says {', '.join(kinds[:3])}")
+        return None
+
+    def _above(self, concept: str) -> set[str]:
+        """What a concept lies within, without what nearly everything does."""
+        graph = self._known.graph
+        wholes = {whole for whole in graph[concept].wholes if whole not in _NEARLY_ALL}
+        return {concept}.union(*(self._above(whole) for whole in wholes)) - _NEARLY_ALL
+
+    def by_list(self, row: int) -> Attachment | None:
+        """The attachment of a label whose name lists things: all that are known."""
+        name, company = self._bank.names[row], self._company[self._bank.keys[row][0]]
+        if self._votes(name, company):
+            return None  # known, and its text says otherwise
+        parts = choices(name)
+        found: list[tuple[str, ...]] = []
+        unknown = []
+        for part in parts if len(parts) > 1 else ():
+            votes = self._votes(part, company) or self._votes(shared_head(parts, part), company)
+            if votes:
+                found.append(votes[0][0].concepts)
+            else:
+                unknown.append(part)
+        if not found:
+            found = self._joined(name, company)
+            if not found:
+                return None
+        concepts = narrowest([concept for own in found for concept in own], self._known.graph)
+        if unknown:
+            return Attachment(concepts, TEXT, _MISSPELLED, f"not known: {', '.join(unknown)}")
+        return Attachment(concepts, TEXT, _BY_LIST, f"read as a list: {', '.join(concepts)}")
+
+    def _joined(self, name: str, company: _Company) -> list[tuple[str, ...]]:
+        """The concepts of words that are run together, where they are of a kind: ``Truck_Bus``, but not *CarDoor*."""
+        words = joined(name)
+        ways = [(" ".join(words[:start]), " ".join(words[start:])) for start in range(1, len(words))]
+        if len(words) == 1 and (two := self._known.glued(words[0])):
+            ways = [two]
+        for way in ways:
+            both = [self._votes(part, company) for part in way]
+            if all(both):
+                one, other = (votes[0][0].concepts for votes in both)
+                if self._siblings(one, other):
+                    return [one, other]
+        return []
+
+    def _siblings(self, one: Sequence[str], other: Sequence[str]) -> bool:
+        graph = self._known.graph
+        wholes = [{whole for concept in own for whole in graph[concept].wholes} for own in (one, other)]
+        return bool(wholes[0] & wholes[1] - {_WHOLE})
+
+    def by_text(self, rows: Sequence[int]) -> Attachment:
+        """The attachment of labels of one meaning that no name tells, with a new concept where it needs one."""
+        bank, row = self._bank, rows[0]
+        name = bank.names[row]
+        company = self._company[bank.keys[row][0]]
+        contradicted = bool(self._votes(name, company))  # known, and its text says otherwise
+        said = self._said.get(row, "")
+        near = self.near.nearest(row) if row in self._said else None
+        if near is not None and near[1] >= self.near.limit:
+            return Attachment(near[0].concepts, TEXT, _BY_MEANING, f"nearest text: cosine {near[1]:.2f}")
+        if row in self._defined:
+            for wholes, how in ((self._wholes(row), "part"), (self._kinds(row), "kind")):
+                if wholes:
+                    note = f"a {how} of {', '.join(wholes)} by its text"
+                    if contradicted:
+                        return self._make(row, how, wholes, said, _MISSPELLED, note + ", against its name")
+                    return self._make(row, how, wholes, said, _BY_SENTENCE, note)
+        if not contradicted:
+            if spelled := self._known.spelled(name):
+                sense = self._known.senses[spelled][0]
+                return Attachment(sense.concepts, TEXT, _MISSPELLED, f"read as {', '.join(sense.concepts)}")
+            for how, phrase in heads(name, company.first):
+                if wholes := self._parents(phrase, company, exact=True):
+                    return self._make(row, how, wholes, said, _BY_HEAD, f"a {how} of {', '.join(wholes)} by its name")
+        near = near or self.near.nearest(row)
+        if near is not None and near[1] >= self.near.limit:
+            return Attachment(near[0].concepts, TEXT, _BY_MEANING, f"nearest name: cosine {near[1]:.2f}")
+        if not contradicted and (concepts := self._known.compounds(plain(name))):
+            return Attachment(concepts, TEXT, _MISSPELLED, f"read as short for {', '.join(concepts)}")
+        nearest = f"; nearest: {', '.join(near[0].concepts)} ({near[1]:.2f})" if near is not None else ""
+        return self._make(row, "kind", (), said, _ALONE, "unknown" + nearest)
+
+    def _make(self, row: int, how: str, wholes: tuple[str, ...], said: str, confidence: float, note: str) -> Attachment:
+        """An attachment to a new concept."""
+        name = plain(self._bank.names[row]).replace(";", ",") or "label"
+        dataset, index = self._bank.keys[row]
+        taken = (self._known.graph, self.new)
+        free = next(
+            word
+            for word in (name, f"{name} ({dataset})", f"{name} ({dataset} {index})")
+            if not any(word in own for own in taken)
+        )
+        kinds, parts = ((), wholes) if how == "part" else (wholes, ())
+        self.new[free] = Concept(free, kinds, parts, said)
+        return Attachment((free,), TEXT, confidence, note)
+
+    def _votes(self, name: str, company: _Company) -> list[tuple[Sense, float]]:
+        """What a whole name may mean, likeliest first."""
+        words = synonyms(name)
+        tries = [[(word, _FIRST if place == 0 else _FURTHER) for place, word in enumerate(words)]]
+        rest = without_rest(words[0])
+        if rest in ALL_OTHERS:
+            rest = ""
+        tries += [[(word, _FIRST)] for word in (turned(name), rest if rest != words[0] else None) if word]
+        return next((votes for phrases in tries if (votes := self._known.lookup(phrases, company.affinity))), [])
+
+    def _categories(self, row: int) -> tuple[str, ...]:
+        """All concepts that the categories of a label's text may mean; none where it says nothing of use."""
+        defined = self._defined.get(row)
+        if defined is None:
+            return ()
+        company = self._company[self._bank.keys[row][0]]
+        found: list[str] = []
+        for phrase in (*defined.kinds, *defined.wholes):
+            for end in _ends(phrase):
+                if votes := self._known.lookup([(end, 1.0)], company.affinity):
+                    found += [concept for sense, _ in votes for concept in sense.concepts]
+                    break
+        return tuple(dict.fromkeys(found))
+
+    def _agrees(self, sense: Sense, kinds: Sequence[str]) -> bool:
+        """Whether a meaning is of one of these kinds, or one of them is of its."""
+        graph = self._known.graph
+        return any(c in graph.below(kind) or kind in graph.below(c) for c in sense.concepts for kind in kinds)
+
+    def _kinds(self, row: int) -> tuple[str, ...]:
+        company = self._company[self._bank.keys[row][0]]
+        return next(
+            (own for p in self._defined[row].kinds if (own := self._parents(p, company, plain(self._bank.names[row])))),
+            (),
+        )
+
+    def _wholes(self, row: int) -> tuple[str, ...]:
+        company = self._company[self._bank.keys[row][0]]
+        return next((own for p in self._defined[row].wholes if (own := self._parents(p, company))), ())
+
+    def _parents(self, phrase: str, company: _Company, but: str = "", exact: bool = False) -> tuple[str, ...]:
+        """The one concept that a phrase, or else the longest known end of it, means; none where none is known."""
+        for end in (phrase,) if exact else _ends(phrase):
+            if end == but:
+                continue
+            if end in self.new:
+                return (end,)
+            for sense, _ in self._known.lookup([(end, 1.0)], company.affinity):
+                if len(sense.concepts) == 1 and sense.concepts != (_WHOLE,):
+                    return sense.concepts
+        return ()
+
+    def _with_more(self, row: int, concepts: tuple[str, ...]) -> tuple[str, ...]:
+        """A label's concepts, and those of what its text says it is taken together with."""
+        defined = self._defined.get(row)
+        if defined is None or not defined.more:
+            return concepts
+        company = self._company[self._bank.keys[row][0]]
+        more = next((own for phrase in defined.more if (own := self._parents(phrase, company))), ())
+        return narrowest([*concepts, *more], self._known.graph)
+
+
+def _description(bank: Bank, row: int) -> str:
+    """What a label's text says beyond its name."""
+    empty, probe = Prompt.stored(bank.prompt), "\0"
+    first = bank.texts[row].split("\n")[0]
+    before, _, after = empty.text(bank.names[row], probe).split("\n")[0].partition(probe)
+    return first.removeprefix(before).removesuffix(after).strip() if after else first.removeprefix(before).strip()
+
+
+def _ends(phrase: str) -> list[str]:
+    words = phrase.split()
+    return [" ".join(words[start:]) for start in range(len(words))]
 
 
 def with_evidence(attachment: Attachment, word: str, confidence: float) -> Attachment:

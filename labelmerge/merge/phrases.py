@@ -1,0 +1,252 @@
+"""How labels are named: plurals, spellings, synonyms, lists, compounds, and words that say nothing of what is meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+
+from labelmerge.names import prompt_name
+
+_SYNONYMS = re.compile(r"[,;]")
+_CHOICE = re.compile(r"\s*/\s*|\s*[|+&]\s*|\s+(?:and|or|und|oder)\s+|\s*,\s*", re.IGNORECASE)
+_JOINED = re.compile(r"_|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_COCO_SUFFIX = re.compile(r"(?<=.)-(?:stuff|merged|other-merged|other)$")
+_BRACKETS = re.compile(r"[(\[{].*?[)\]}]")
+# British → American, by rule and, where there is none, by word. Both sides of a comparison go through it.
+_SPELLINGS = (
+    (re.compile(r"(?<=[bdlmpv])our(?=s?$|ed|ing|s? )|(?<=[bdlmpv])our(?=ful|able|ite)"), "or"),
+    (re.compile(r"(?<=[a-z]t)re(?=s?$|s? )"), "er"),
+    (re.compile(r"(?<=[a-z]{3}[^aeiou])is(?=e[sd]?\b|ing\b|ation)"), "iz"),
+    (re.compile(r"(?<=[al])yse"), "yze"),
+    (re.compile(r"(?<=[a-z]{2}[ae])ll(?=ed\b|ing\b|er\b)"), "l"),
+    (re.compile(r"logue\b"), "log"),
+)
+_WORDS = dict(
+    pair.split("=")
+    for pair in (
+        "grey=gray aeroplane=airplane kerb=curb kerbs=curbs tyre=tire tyres=tires plough=plow mould=mold cheque=check "
+        "storey=story programme=program pyjamas=pajamas moustache=mustache jewellery=jewelry sceptic=skeptic axe=ax "
+        "doughnut=donut drier=dryer fibre=fiber colour=color defence=defense licence=license practise=practice "
+        "draught=draft carpark=parkinglot lorry=truck lorries=trucks motorbike=motorcycle motorbikes=motorcycles "
+        "bike=bicycle bikes=bicycles cyclist=bicyclist cyclists=bicyclists tv=television telly=television "
+        "pram=stroller lift=elevator dustbin=trashcan rubbish=trash garbage=trash cooker=stove nappy=diaper "
+        "tram=streetcar lamppost=streetlight spectacles=glasses"
+    ).split()
+)
+_IRREGULAR = dict(
+    pair.split("=")
+    for pair in (
+        "people=person persons=person men=man women=woman children=child feet=foot teeth=tooth geese=goose mice=mouse "
+        "shelves=shelf knives=knife leaves=leaf wolves=wolf loaves=loaf scarves=scarf calves=calf halves=half "
+        "buses=bus lenses=lens gases=gas tomatoes=tomato potatoes=potato mangoes=mango heroes=hero torpedoes=torpedo"
+    ).split()
+)
+_PLURAL = re.compile(rf"(?:{'|'.join(sorted(_IRREGULAR, key=len, reverse=True))})$")
+_NO_PLURAL = ("ss", "us", "is", "news", "lens", "gas", "glasses", "scissors", "stairs", "clothes", "species", "series")
+_ARTICLES = frozenset({"a", "an", "the", "any", "all", "some", "generic", "general", "various", "assorted", "class"})
+REST = frozenset({"other", "others", "misc", "miscellaneous", "fallback", "remaining", "rest", "etc", "unspecified"})
+"""Words of a label that stands for what a dataset does not name more closely; with nothing else, for all of it."""
+ALL_OTHERS = frozenset(
+    {"background", "void", "unlabeled", "unlabelled", "unknown", "ignore", "ignored", "nothing", "none", "unannotated"}
+    | {"undefined", "unclassified", "everything", "anything", "clutter", "stuff", "things", "objects"}
+)
+"""Names of a label for all that is none of a dataset's other labels."""
+_GROUPS = frozenset({"group", "groups", "bunch", "crowd", "pair", "row", "pile", "stack", "herd", "flock", "set"})
+_KINDS = frozenset({"kind", "kinds", "type", "types", "sort", "piece", "pieces", "lot"})
+_PARTS = frozenset({"part", "parts", "side", "back", "front", "top", "bottom", "edge", "end", "inside", "corner"})
+_PREPOSITIONS = re.compile(r" (?:with|without|in|on|at|for|from|by|near|under|above|behind|beside|used|that|which) ")
+_ENDING = re.compile(r"(?<=[a-z]{3})(?:ed|en|e)$")
+_NOT = re.compile(r"(?:non|not|no|un)[ -]", re.IGNORECASE)
+_MISSPELLED = 7  # shorter words have too many neighbours
+
+
+@lru_cache(maxsize=1 << 16)
+def word_key(phrase: str) -> str:
+    """What two spellings of one word have in common: case, hyphens, blanks, British or American.
+
+    >>> word_key("Street-Light") == word_key("streetlight"), word_key("grey kerb") == word_key("gray curb")
+    (True, True)
+    """
+    words = _plain(phrase)
+    for pattern, american in _SPELLINGS:
+        words = pattern.sub(american, words)
+    return "".join(_WORDS.get(word, word) for word in words.split())
+
+
+def stem_key(phrase: str) -> str:
+    """The `word_key` of a compound without the endings of its modifiers: *tiled wall*, *tile wall*; "" for one word.
+
+    >>> stem_key("wooden floor") == stem_key("wood floor"), stem_key("wall")
+    (True, '')
+    """
+    *modifiers, last = singular(_plain(phrase)).split()
+    return word_key(" ".join([*(_ENDING.sub("", word) for word in modifiers), last])) if modifiers else ""
+
+
+def singular_key(phrase: str) -> str:
+    """The `word_key` of a phrase whose last word is put in the singular."""
+    return word_key(singular(_plain(phrase)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _plain(phrase: str) -> str:
+    """A phrase in lower case, of words that are separated by one blank."""
+    text = prompt_name(phrase.replace("/", " ")).replace("'s ", " ").replace("'", "").replace("’", "")
+    words = text.split()
+    while len(words) > 1 and words[0] in _ARTICLES:
+        words = words[1:]
+    return " ".join(words)
+
+
+def plain(phrase: str) -> str:
+    """A name in lower case, without articles; of synonyms the first.
+
+    >>> plain("The Traffic_Light"), plain("Traffic Sign (Back)")
+    ('traffic light', 'traffic sign back')
+    """
+    return _plain(phrase)
+
+
+def singular(phrase: str) -> str:
+    """A guess at the singular of a phrase's last word.
+
+    >>> [singular(word) for word in ("street lights", "buses", "bushes", "grass", "berries", "shelves", "people")]
+    ['street light', 'bus', 'bush', 'grass', 'berry', 'shelf', 'person']
+    """
+    head, space, last = phrase.rpartition(" ")
+    irregular = _PLURAL.search(last)
+    if irregular and (irregular.start() == 0 or len(irregular[0]) > 4):  # bookshelves, policemen; but no *specimen*
+        last = last[: irregular.start()] + _IRREGULAR[irregular[0]]
+    elif len(last) > 3 and last.endswith("s") and not last.endswith(_NO_PLURAL):
+        if last.endswith("ies") and len(last) > 4:
+            last = last[:-3] + "y"
+        elif last.endswith(("sses", "xes", "ches", "shes", "zzes")):
+            last = last[:-2]
+        else:
+            last = last[:-1]
+    return head + space + last
+
+
+def synonyms(name: str) -> list[str]:
+    """The words that a name gives for one thing, plain and never none: ``sofa, couch`` has two.
+
+    >>> synonyms("sofa, couch, lounge"), synonyms("Cabinet/shelf")
+    (['sofa', 'couch', 'lounge'], ['cabinet shelf'])
+    """
+    parts = [part for part in _SYNONYMS.split(name.rpartition("--")[2]) if part.strip()]
+    return list(dict.fromkeys(_plain(part) for part in parts or [name]))
+
+
+def choices(name: str) -> list[str]:
+    """The things that a name lists, as it spells them; one where it lists none.
+
+    A word that the last one has for all is given to each: ``left / right arrow``, ``cutting/chopping board``.
+
+    >>> choices("Truck or Bus"), choices("road")
+    (['Truck', 'Bus'], ['road'])
+    """
+    parts = [part.strip() for part in _CHOICE.split(name.rpartition("--")[2]) if part.strip(" .-")]
+    return parts or [name]
+
+
+def shared_head(parts: list[str], part: str) -> str:
+    """A thing of a list with the last word of the list's last thing: *cutting* of *cutting/chopping board*."""
+    return f"{part} {parts[-1].split()[-1]}"
+
+
+def joined(name: str) -> list[str]:
+    """The words that a name runs together, by underscores or capitals, as whole words: ``Truck_Bus``.
+
+    >>> joined("SUVPickupTruck"), joined("TrafficCone")
+    (['SUV', 'Pickup', 'Truck'], ['Traffic', 'Cone'])
+    """
+    return [part for part in _JOINED.split(name.strip()) if part]
+
+
+def without_rest(phrase: str) -> str:
+    """A plain phrase without what says that it is what is left over: *other vehicle* is a vehicle; "" for *other*.
+
+    >>> without_rest("other vehicle"), without_rest("otherfurniture"), without_rest("vehicle fallback")
+    ('vehicle', 'furniture', 'vehicle')
+    """
+    words = [word for word in phrase.split() if word not in REST]
+    if words and words[0].startswith("other") and len(words[0]) > len("other") + 2:
+        words[0] = words[0][len("other") :]
+    return " ".join(words)
+
+
+def without_brackets(name: str) -> str:
+    """A name without what it has in brackets, which is a hint at what is meant or a part or kind of it."""
+    return " ".join(_BRACKETS.sub(" ", name).split())
+
+
+def heads(name: str, first: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """The phrases that a compound may be a kind or a part of, the likeliest first, as ("kind" or "part", phrase).
+
+    Args:
+        name: as a dataset spells it.
+        first: what this dataset puts before its kinds, as COCO does in *wall-brick* and *wall-stone* (`before_hyphen`).
+
+    >>> list(heads("police car")), list(heads("back of a bus"))[:1]
+    ([('kind', 'car')], [('part', 'bus')])
+    """
+    phrase = _plain(name)
+    if _NOT.match(phrase):
+        return
+    before, of, after = phrase.partition(" of ")
+    after = _plain(after) if of else ""
+    if of:
+        last = before.split()[-1]
+        if last in _GROUPS or last in _KINDS:
+            yield "kind", after
+        elif last in _PARTS:
+            yield "part", after
+        else:
+            yield from (("kind", end) for end in _ends(before, whole=True))
+            yield "part", after
+        return
+    short = _PREPOSITIONS.split(phrase)[0]
+    if short != phrase:
+        yield from (("kind", end) for end in _ends(short, whole=True))
+        return
+    rest, _, last = phrase.rpartition(" ")
+    if rest and last in _GROUPS:
+        yield "kind", rest
+        return
+    if rest and last in _PARTS:
+        yield "part", rest
+        return
+    kind = before_hyphen(name)
+    if kind in first:
+        yield "kind", kind
+    if (base := without_brackets(name)) and base != name.strip() and _plain(base) != phrase:
+        yield "kind", _plain(base)
+    yield from (("kind", end) for end in _ends(phrase))
+    if kind and kind not in first:
+        yield "kind", kind
+
+
+def turned(name: str) -> str | None:
+    """A name whose hyphen says that the kind comes first, in the usual order: ``wall-brick`` → *brick wall*."""
+    kind = before_hyphen(name)
+    return f"{_plain(name)[len(kind) :].strip()} {kind}" if kind else None
+
+
+def before_hyphen(name: str) -> str:
+    """The plain words before a name's only hyphen; "" where it has none."""
+    first, hyphen, rest = _COCO_SUFFIX.sub("", name.strip()).partition(" - " if " - " in name else "-")
+    return _plain(first) if hyphen and "-" not in rest and rest.strip() and first.strip() else ""
+
+
+def _ends(phrase: str, whole: bool = False) -> Iterator[str]:
+    words = phrase.split()
+    for start in range(0 if whole else 1, len(words)):
+        yield " ".join(words[start:])
+
+
+def near_misses(key: str) -> Iterator[str]:
+    """A long key, and what is left of it without each of its letters; nothing for a short one."""
+    if len(key) >= _MISSPELLED:
+        yield key
+        yield from (key[:place] + key[place + 1 :] for place in range(len(key)))
