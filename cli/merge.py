@@ -32,6 +32,20 @@ from . import options
 )
 @click.option("--taxonomy", type=options.existing_file, metavar="FILE", help="A table that a person has edited.")
 @click.option(
+    "--checkpoint",
+    type=options.folder,
+    metavar="RUN",
+    help="A run whose predictions on --shards are evidence: what it calls one dataset's pixels in another's words "
+    "decides how labels that are attached by their words are related.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many images of each dataset --checkpoint looks at; default: 50.",
+)
+@options.device
+@click.option(
     "--threshold",
     type=click.FloatRange(-1, 1),
     metavar="T",
@@ -46,6 +60,9 @@ def command(
     shards: tuple[Path, ...],
     how: str,
     taxonomy: Path | None,
+    checkpoint: Path | None,
+    images: int | None,
+    device: str | None,
     threshold: float | None,
     seed: int,
     as_json: bool,
@@ -61,20 +78,35 @@ def command(
       labelmerge embed cityscapes camvid --encoder offline --out bank
       labelmerge merge --bank bank --out merge
       labelmerge merge --bank bank --shards shards-out --out merge
+      labelmerge merge --bank bank --shards shards-out --checkpoint run --out merge
     """
     from labelmerge.bank.bank import Bank
     from labelmerge.embed.concepts import concept_encoder
     from labelmerge.merge.counts import read_counts
     from labelmerge.merge.merge import write_merge
-    from labelmerge.merge.merges import by_similarity, taxonomy_of
+    from labelmerge.merge.merges import by_concepts, by_similarity, taxonomy_of
     from labelmerge.merge.report import merge_report
     from labelmerge.plot.merge_page.page import write_merge_page
 
     labels = Bank.load(bank)
-    if how == "similar" and taxonomy is None:
+    encode = concept_encoder(labels, device=device, track=options.track)
+    if checkpoint is not None:
+        from labelmerge.evaluate.cross import IMAGES, count_predictions
+
+        if how != "concepts" or taxonomy is not None:
+            raise click.UsageError("--checkpoint is evidence for --merge concepts, without --taxonomy")
+        if not shards:
+            raise click.UsageError("--checkpoint needs --shards, whose images it is shown")
+        seen = count_predictions(
+            checkpoint, shards, bank, limit=images or IMAGES, seed=seed, device=device, track=options.track
+        )
+        found = by_concepts(labels, encode, seen)
+    elif images is not None:
+        raise click.UsageError("--images is how many --checkpoint looks at")
+    elif how == "similar" and taxonomy is None:
         found = by_similarity(labels, threshold)
     else:
-        found = taxonomy_of(how, labels, taxonomy, encode=concept_encoder(labels, track=options.track))
+        found = taxonomy_of(how, labels, taxonomy, encode=encode)
         if found.datasets != labels.datasets():  # a person's table may leave datasets out
             labels = labels.for_datasets(found.datasets)
     report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import TaxonomyError, UsageError, did_you_mean
-from labelmerge.merge.attachment import Encode, attach
+from labelmerge.merge.attachment import attach
 from labelmerge.merge.choices import MERGES
 from labelmerge.merge.clustering import calibrated_threshold, same_meaning
 from labelmerge.merge.concepts import distinct_concepts, sets_of
+from labelmerge.merge.evidence import Confusion, with_pixels
+from labelmerge.merge.nearness import Encode
 from labelmerge.merge.taxonomy import Entry, Taxonomy, read_taxonomy
 from labelmerge.names import prompt_name
 from labelmerge.text import some
@@ -54,7 +56,7 @@ def taxonomy_of(merge: str, bank: Bank, file: Path | None = None, *, encode: Enc
     return _partition(bank, [form[merge](row) for row in range(len(bank))], merge)
 
 
-def by_concepts(bank: Bank, encode: Encode | None = None) -> Taxonomy:
+def by_concepts(bank: Bank, encode: Encode | None = None, seen: Sequence[Confusion] = ()) -> Taxonomy:
     """Every label's set of concepts: below what it is attached to, less what its own dataset names more closely.
 
     The concepts are those that the labels of the bank tell apart.
@@ -62,8 +64,11 @@ def by_concepts(bank: Bank, encode: Encode | None = None) -> Taxonomy:
     Args:
         bank: the labels.
         encode: see `labelmerge.merge.attachment.attach`.
+        seen: what pictures say (`labelmerge.merge.evidence.with_pixels`).
     """
     graph, attachments = attach(bank, encode)
+    if seen:
+        graph, attachments, _ = with_pixels(bank, graph, attachments, seen)
     sets = sets_of([attachment.concepts for attachment in attachments], [dataset for dataset, _ in bank.keys], graph)
     concepts, membership = distinct_concepts(sets, graph)
     return Taxonomy(

@@ -15,6 +15,7 @@ from labelmerge.errors import UsageError
 from labelmerge.labels import LabelKey
 from labelmerge.merge.clustering import ROUNDING, Matrix, calibrated_threshold, cosines_of
 from labelmerge.merge.counts import Count
+from labelmerge.merge.evidence import PIXELS
 from labelmerge.merge.relations import CONTAINS, OVERLAPS, PART_OF, relations
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.names import prompt_name
@@ -132,7 +133,7 @@ class MergeReport:
         alone: the labels that have no counterpart in another dataset.
         relations: how many pairs of labels of different datasets are ``same``, ``contains`` or ``part_of`` (counted
             together, as ``contains``), and ``overlaps``.
-        doubts: the labels whose attachment is unsure, least sure first.
+        doubts: the labels whose attachment is unsure, or contradicted by pictures, least sure first.
         near_misses: unrelated pairs of different datasets, at most 0.1 below the threshold; nearest first, at most 100.
         same_name: pairs of one name in different datasets that are not one class, farthest first.
         other_name: pairs of different names within one class, farthest first: synonyms, or a wrong merge.
@@ -202,7 +203,7 @@ def merge_report(
     doubts = [
         Doubt(members[row], entry.confidence, entry.note)
         for row, key in enumerate(bank.keys)
-        if (entry := taxonomy[key]).confidence < UNSURE
+        if (entry := taxonomy[key]).confidence < UNSURE or (entry.note and PIXELS in entry.evidence.split("+"))
     ]
     return MergeReport(
         version=bank.version,
