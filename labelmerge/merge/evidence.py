@@ -9,8 +9,8 @@ which one is not known at all, are looked at; and only attachments by text are c
 - *a* and *b* were the same, and the pixels of a are b but not b's a: a becomes a concept of its own within b's;
 - *a* and *b* were the same or near, and it is the other way round: a stands for b's concepts besides its own or, where
   b was attached by text as well, b becomes a concept within a's;
-- *a* and *b* were near, or a was unsure, and both are called by the other's name: the less sure is attached as the
-  other is.
+- *a* and *b* were near, or nothing was known of a, and both are called by the other's name: the less sure is attached
+  as the other is.
 
 New edges begin at new concepts that stand for one label, and end at concepts that were there before, so that there can
 be no circle. Where pictures contradict what is curated, or say no more than that two labels have nothing to do with
@@ -41,7 +41,7 @@ UNRELATED = "unrelated"
 # Shares of a label's pixels: from `_MOST` on it lies within, below `_FEW` it doesn't, below `_NONE` there is nothing.
 _MOST, _FEW, _NONE = 0.5, 0.25, 0.05
 _ENOUGH = 500  # pixels, or a label says nothing
-_OWN = 0.3  # of a label's pixels in its own dataset's words: a label that the model can't see says nothing
+_OWN = 0.5  # of a label's pixels in its own dataset's words: a label that the model hardly sees says nothing
 _NEAR_QUANTILE = 0.99  # of the cosines of labels that one dataset tells apart: nearer texts are proposals
 _PAIRS = 2000
 _TEXT = 0.8  # how much a sure text weighs against pictures, of which each pair of labels gives at most 1
@@ -123,7 +123,7 @@ def with_pixels(
     """
     shares = _shares(bank, seen)
     kinds = _kinds(bank, graph, attachments)
-    proposed = _proposed(bank, attachments, kinds, shares)
+    proposed = _proposed(bank, graph, attachments, kinds, shares)
     change = _Changes(bank, graph, attachments)
     for a, b, how in _decisions(attachments, kinds, proposed, shares):
         change.apply(a, b, how)
@@ -170,13 +170,20 @@ def _kinds(bank: Bank, graph: ConceptGraph, attachments: Sequence[Attachment]) -
 
 
 def _proposed(
-    bank: Bank, attachments: Sequence[Attachment], kinds: Sequence[Sequence[str]], shares: _Shares
+    bank: Bank,
+    graph: ConceptGraph,
+    attachments: Sequence[Attachment],
+    kinds: Sequence[Sequence[str]],
+    shares: _Shares,
 ) -> list[tuple[int, int]]:
     """The pairs to look at, a < b: related ones, near ones, and those of labels that nothing is known of."""
     cosines, own = cosines_of(bank.vectors), own_cosines(bank)
     # Of few pairs the quantile says nothing; nearer than any two labels of one dataset is near.
     limit = float(np.quantile(own, _NEAR_QUANTILE) if own.size >= _PAIRS else own.max()) if own.size else 1.0
-    unsure = np.array([attachment.confidence < UNSURE for attachment in attachments])
+    unplaced = [
+        attachment.confidence < UNSURE and not any(graph[concept].wholes for concept in attachment.concepts)
+        for attachment in attachments
+    ]
     looked = ~np.isnan(shares.share) & ~np.isnan(shares.share.T)
     owner = np.unique([dataset for dataset, _ in bank.keys], return_inverse=True)[1]
     apart = owner[:, None] != owner[None]
@@ -188,7 +195,7 @@ def _proposed(
         if kinds[a][b] != UNRELATED
         or cosines[a, b] > limit
         # Pictures must say both ways what a label is that no text places: else it lands on whatever is behind it.
-        or ((unsure[a] or unsure[b]) and seen_relation(shares.share[a, b], shares.share[b, a]) == SAME)
+        or ((unplaced[a] or unplaced[b]) and seen_relation(shares.share[a, b], shares.share[b, a]) == SAME)
     ]
 
 
