@@ -22,10 +22,9 @@ from labelmerge.merge.merges import by_similarity
 from labelmerge.merge.report import MergeReport, merge_report
 from labelmerge.merge.taxonomy import Entry, Taxonomy
 from labelmerge.plot.layout import flat_map
-from labelmerge.plot.merge_page import page as merge_page
-from labelmerge.plot.merge_page.page import pack_cosines, short_number, write_merge_page
-
-from .browser import act_in_browser
+from labelmerge.plot.merge_page import content
+from labelmerge.plot.merge_page.content import pack_cosines
+from labelmerge.plot.merge_page.page import merge_page, short_number, write_merge_page
 
 ROAD = ("road", "A road is for cars.", 0.0)
 
@@ -45,17 +44,29 @@ def bank(angle_bank: Callable[..., Bank]) -> Bank:
     )
 
 
+LIMIT = float(np.cos(np.radians(10)))
+
+
 @pytest.fixture
-def report(bank: Bank) -> MergeReport:
-    limit = float(np.cos(np.radians(10)))
+def taxonomy(bank: Bank) -> Taxonomy:
+    return by_similarity(bank, LIMIT)
+
+
+@pytest.fixture
+def report(bank: Bank, taxonomy: Taxonomy) -> MergeReport:
     counts = {("a", 0): Count(1234567, 0), ("a", 1): Count(12, None)}
-    return merge_report(bank, by_similarity(bank, limit), counts, limit)
+    return merge_report(bank, taxonomy, counts, LIMIT)
 
 
 @pytest.fixture
-def page(report: MergeReport, bank: Bank, tmp_path: Path) -> Path:
-    write_merge_page(report, bank, tmp_path / "merge.html")
+def page(report: MergeReport, taxonomy: Taxonomy, bank: Bank, tmp_path: Path) -> Path:
+    write_merge_page(report, taxonomy, bank, tmp_path / "merge.html")
     return tmp_path / "merge.html"
+
+
+def data_of(html: str) -> Any:
+    """What the page's script draws from."""
+    return json.loads(html.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
 
 class _Links(HTMLParser):
@@ -78,10 +89,12 @@ def test_the_page_asks_for_nothing(page: Path) -> None:
     assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttpRequest|import\(", html)
 
 
-def test_the_same_bank_gives_the_same_page_and_names_stay_text(page: Path, report: MergeReport, bank: Bank) -> None:
+def test_the_same_bank_gives_the_same_page_and_names_stay_text(
+    page: Path, report: MergeReport, taxonomy: Taxonomy, bank: Bank
+) -> None:
     html = page.read_bytes()
-    assert b"<script>alert" not in html and b"&lt;script&gt;alert" in html
-    write_merge_page(report, bank, page)
+    assert b"<script>alert" not in html and rb"\u003cscript\u003ealert" in html
+    write_merge_page(report, taxonomy, bank, page)
     assert page.read_bytes() == html
 
 
@@ -95,14 +108,16 @@ def test_cosines_are_packed_row_by_row(bank: Bank) -> None:
 
 
 def test_two_thousand_labels_fit_a_page(angle_bank: Callable[..., Bank], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge_page, "flat_map", lambda vectors, seed: np.zeros((len(vectors), 2)))
+    monkeypatch.setattr(content, "flat_map", lambda vectors, seed: np.zeros((len(vectors), 2)))
     text = "A thing is something that looks like nothing else in this dataset, of wood or metal, which people " * 2
     flat = angle_bank({(f"d{n % 9}", n): (f"thing {n}", text + str(n), 0) for n in range(2000)})
     vectors = np.random.default_rng(0).normal(size=(2000, 16))
     many = replace(flat, vectors=(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
-    report = merge_report(many, by_similarity(many))
-    html = merge_page.merge_page(report, many, label_lines(report, many))
-    assert len(html) < 6_000_000 and html.count("<tr data-pick") == 2000
+    taxonomy = by_similarity(many)
+    report = merge_report(many, taxonomy)
+    html = merge_page(report, taxonomy, many, label_lines(report, many))
+    assert len(html) < 5_000_000 and html.count("<tr") < 20  # the rows are built when they are seen
+    assert len(data_of(html)["labels"]) == 2000
 
 
 def test_the_page_tells_which_labels_cover_others(angle_bank: Callable[..., Bank]) -> None:
@@ -117,17 +132,40 @@ def test_the_page_tells_which_labels_cover_others(angle_bank: Callable[..., Bank
         }
     )
     sets = {("coarse", 0): ("person", "rider"), ("fine", 0): ("person",), ("fine", 1): ("rider",)}
-    report = merge_report(
-        bank,
-        Taxonomy(
-            Entry(key, name, sets.get(key, (name,)), "curated") for key, name in zip(bank.keys, bank.names, strict=True)
-        ),
+    notes = {("fine", 1): ("text", 0.4, "may also mean: jockey")}
+    taxonomy = Taxonomy(
+        Entry(key, name, sets.get(key, (name,)), *notes.get(key, ("curated",)))
+        for key, name in zip(bank.keys, bank.names, strict=True)
     )
-    lines = label_lines(report, bank)
-    assert merge_page.page_data(report, bank, lines, 0)["covers"] == [[[0], [[2], [3]]]]
-    html = merge_page.merge_page(report, bank, lines)
-    (row,) = re.findall(r'<tr data-some><th scope="row">person</th><td class="parents">.*?</tr>', html, re.DOTALL)
-    assert re.findall(r'data-pick="(\d+)"', row) == ["0", "2", "3"] and "curated" in row
+    report = merge_report(bank, taxonomy)
+    data = data_of(merge_page(report, taxonomy, bank, label_lines(report, bank)))
+    classes = [[entry[0], [data["concepts"][concept] for concept in entry[1]]] for entry in data["classes"]]
+    class_of = [label[5] for label in data["labels"]]
+    assert [classes[place] for place in class_of] == [
+        ["person", ["person", "rider"]],
+        ["sky", ["sky"]],
+        ["person", ["person"]],
+        ["rider", ["rider"]],
+        ["sea", ["sea"]],
+    ]
+    ((whole, parts),) = data["covers"]
+    assert whole == class_of[0] and {part[0] for part in parts} == {class_of[2], class_of[3]}
+    evidence = {part[0]: (data["evidence"][part[2]], part[3]) for part in parts}
+    assert evidence == {class_of[2]: ("curated", 1.0), class_of[3]: ("curated+text", 0.4)}
+    assert data["doubts"] == [3]
+    ((a, b, _, relation),) = data["pairs"]["same-name"]
+    assert (a, b, relation) == (0, 2, "contains")
+    assert (data["labels"][3][8], data["labels"][3][9]) == (0.4, "may also mean: jockey")
+
+
+def test_labels_of_one_dataset_with_one_set_are_one_class(angle_bank: Callable[..., Bank]) -> None:
+    bank = angle_bank({("a", 0): ROAD, ("a", 1): ("lane", "A lane.", 3.0), ("b", 0): ("sky", "Blue.", 90.0)})
+    words = ["road", "road", "sky"]
+    taxonomy = Taxonomy(Entry(key, name, (word,)) for key, name, word in zip(bank.keys, bank.names, words, strict=True))
+    report = merge_report(bank, taxonomy)
+    data = data_of(merge_page(report, taxonomy, bank, label_lines(report, bank)))
+    assert (data["merged"], len(data["classes"])) == (0, 2)
+    assert [label[5] for label in data["labels"]] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 12])
@@ -202,91 +240,3 @@ def test_the_command_reads_real_shards(run: Any, angle_bank: Callable[..., Bank]
     wrong = run("merge", "--bank", tmp_path / "other", "--shards", shards, "--out", tmp_path / "none")
     assert wrong.exit_code == 1 and wrong.stderr.count("\n") == 1 and "'sky'" in wrong.stderr
     assert not (tmp_path / "none").exists()
-
-
-ACTIONS = """
-const wait = time => new Promise(done => setTimeout(done, time));
-const press = (element, key) =>
-  element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-const shown = () => [...document.querySelectorAll("#table tbody tr")].filter(row => !row.hidden);
-const cell = (row, number) => row.cells[number].textContent;
-const search = async words => {
-  const box = document.getElementById("search");
-  box.value = words;
-  box.dispatchEvent(new Event("input"));
-  await wait(200);
-};
-const ink = id => {
-  const canvas = document.getElementById(id);
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return new Set(new Uint32Array(data.buffer)).size;
-};
-const act = async () => {
-  const out = {};
-  await wait(100);
-  out.all = shown().length;
-  out.colours = [ink("map-canvas") > 20, ink("heat-canvas") > 5];
-  await search("mouse");
-  out.found = [shown().map(row => cell(row, 1)), document.getElementById("found").textContent];
-  out.lists = [...document.querySelectorAll("#same-name tr, #other-name tr")].map(row => row.hidden);
-  await search("device");
-  out.names = shown().length;
-  document.getElementById("everywhere").click();
-  out.meanings = shown().length;
-  document.getElementById("clear").click();
-  document.querySelector(".switch").click();
-  out.without = shown().map(row => cell(row, 1));
-  document.getElementById("all-datasets").click();
-  const head = document.querySelector("[data-sort=cosine]");
-  head.click();
-  out.sorted = [shown().map(row => cell(row, 6)), head.closest("th").getAttribute("aria-sort")];
-  document.querySelector("[data-sort=name]").click();
-  out.byName = cell(shown()[0], 0);
-  const row = shown()[0];
-  row.focus();
-  press(row, "ArrowDown");
-  out.focus = cell(document.activeElement, 0);
-  press(document.activeElement, "Enter");
-  out.chosen = document.querySelector("#about h3").textContent;
-  press(document.body, "Escape");
-  out.letGo = document.querySelector("#about-body").textContent;
-  const heat = document.getElementById("heat-canvas"), map = document.getElementById("map-canvas");
-  for (const key of ["ArrowDown", "ArrowRight", "+", "-", "0"]) press(heat, key);
-  out.cell = document.getElementById("heat-readout").textContent;
-  press(heat, "Enter");
-  out.row = document.querySelector("#about h3").textContent;
-  out.family = [...document.querySelectorAll("#about .chip")].map(chip => chip.textContent);
-  press(map, "ArrowRight");
-  press(map, "+");
-  document.querySelector("#groups .chip").click();
-  out.marked = document.querySelectorAll("main .chosen").length;
-  document.querySelector("[data-solo='0 1']").click();
-  out.two = [...new Set(shown().map(row => cell(row, 1)))];
-  const theme = document.getElementById("theme"), before = getComputedStyle(document.body).backgroundColor;
-  theme.click(); theme.click();
-  out.dark = getComputedStyle(document.body).backgroundColor !== before;
-  out.requests = performance.getEntriesByType("resource").length;
-  const stops = list => list.querySelectorAll("[tabindex='0']").length;
-  out.stops = Math.max(...[...document.querySelectorAll(".rove")].map(stops));
-  return out;
-};
-"""
-
-
-def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
-    result = act_in_browser(page.read_text(encoding="utf-8"), ACTIONS, tmp_path)
-    assert result["all"] == 7 and result["colours"] == [True, True]
-    assert result["found"] == [["a", "b"], "2 of 7 labels"]
-    assert result["lists"] == [False, True]  # mouse and mouse; road and street
-    assert (result["names"], result["meanings"]) == (0, 1)
-    assert set(result["without"]) == {"b", "c"}
-    cosines, direction = result["sorted"]
-    assert cosines == sorted(cosines, reverse=True) and direction == "descending"
-    assert (result["byName"], result["focus"], result["chosen"]) == ("<script>alert(1)</script>", "curb", "curb")
-    assert result["letGo"] == "No label is chosen."
-    assert re.fullmatch(r".+ \(.\) × .+ \(.\): -?\d\.\d\d( · one group)?", result["cell"])
-    assert result["cell"].startswith(f"{result['row']} (")
-    assert result["family"] and result["marked"] >= 2
-    assert set(result["two"]) == {"a", "b"} and result["dark"]
-    assert result["stops"] == 1  # the Tab key stops once in each list
-    assert result["requests"] == 0

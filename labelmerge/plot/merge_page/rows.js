@@ -123,10 +123,11 @@ class Rows {
     for (let place = from; place < this.#from; place++) made.append(this.#row(place));
     this.#body.insertBefore(made, this.#above.nextSibling);
     const gap = from * this.#height;
+    const { scrollTop } = this.#box; // before a smaller gap moves it
     const moved = this.#built() - before + gap - this.#gaps[0];
     this.#from = from;
     this.#setGaps(gap, this.#gaps[1]);
-    if (Math.abs(moved) > 0.5) this.#box.scrollTop += moved;
+    if (Math.abs(moved) > 0.5) this.#box.scrollTop = scrollTop + moved;
   }
 
   // Rows that lie far outside go: above or below.
@@ -163,7 +164,7 @@ class Rows {
       const first = this.#to === this.#from;
       const count = first ? 3 * CHUNK : CHUNK;
       const grown = this.#grow(count);
-      if (first && grown > 0) this.#height = grown / (this.#to - this.#from);
+      if (first && this.#to - this.#from >= CHUNK && grown > 0) this.#height = grown / (this.#to - this.#from);
       if (grown <= 0) break; // not laid out
     }
     while (this.#from > 0 && top() > view()[0] - SLACK) this.#growUp();
