@@ -81,7 +81,7 @@ def command(
       labelmerge merge --bank bank --shards shards-out --checkpoint run --out merge
     """
     from labelmerge.bank.bank import Bank
-    from labelmerge.embed.concepts import concept_encoder
+    from labelmerge.bank.concepts import concept_encoder
     from labelmerge.merge.counts import read_counts
     from labelmerge.merge.merge import write_merge
     from labelmerge.merge.merges import by_concepts, by_similarity, taxonomy_of

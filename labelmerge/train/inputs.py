@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
-from labelmerge.errors import ConfigError
+from labelmerge.bank.concepts import concept_encoder
+from labelmerge.errors import ConfigError, LabelmergeError
 from labelmerge.labels import LabelKey
 from labelmerge.loading.datasets import DatasetShards, group_by_dataset
 from labelmerge.loading.mixture import Mixture
@@ -87,7 +89,7 @@ def read_inputs(
     labelled = [source for source in sources if source.annotation_type != "image"]
     table = Path(config.taxonomy) if config.taxonomy else None
     # The baselines' classes are the texts of their banks.
-    taxonomy = taxonomy_of(config.merge, language, table)
+    taxonomy = _taxonomy(config.merge, language, table)
     told = None if config.merge in ("text", "name", "naive") else taxonomy
     related = by_concepts(language) if told is None and language.probe.size else taxonomy
     vectors = merged_bank(language, config.merge, [source.dataset for source in labelled], taxonomy)
@@ -130,6 +132,31 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> lis
     for reason in reasons:
         _log.info("%s", reason)
     return kept
+
+
+class _NoEncoder(Exception):
+    """The bank's encoder can't be had."""
+
+
+def _taxonomy(merge: str, bank: Bank, table: Path | None) -> Taxonomy:
+    """The run's taxonomy, as `labelmerge merge` finds it; a warning where labels must be placed without the encoder."""
+    ask = concept_encoder(bank)
+
+    def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        assert ask is not None
+        try:
+            return ask(texts)
+        except LabelmergeError as error:
+            raise _NoEncoder(error.what) from error
+
+    try:
+        return taxonomy_of(merge, bank, table, encode=encode if ask else None)
+    except _NoEncoder as error:
+        _log.warning(
+            "labels whose names are not known are compared with the bank's own alone, for its encoder can't be had "
+            "(%s): `labelmerge merge` shows what comes of it, and --taxonomy takes its table", error,
+        )  # fmt: skip
+        return taxonomy_of(merge, bank, table)
 
 
 def label_counts(sources: Sequence[DatasetShards]) -> dict[LabelKey, int]:

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
+from labelmerge.bank.concepts import concept_encoder
 from labelmerge.catalog import dataset_names
-from labelmerge.embed.concepts import concept_encoder
 from labelmerge.embed.embed import embed_labels, find_datasets
 from labelmerge.merge.attachment import Attachment, attach
 from labelmerge.merge.concepts import sets_of

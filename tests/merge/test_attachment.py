@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from labelmerge.bank.bank import Bank
+from labelmerge.bank.concepts import CONCEPTS, concept_encoder
 from labelmerge.catalog import load_descriptions, load_recipe
-from labelmerge.embed.concepts import CONCEPTS, concept_encoder
 from labelmerge.labels import LabelKey
 from labelmerge.merge.attachment import CURATED, TEXT, UNSURE, Attachment, attach
 from labelmerge.merge.concepts import ConceptGraph
