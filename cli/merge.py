@@ -118,12 +118,13 @@ def command(
         content,
         as_json,
         f"{options.counted(sum(report.datasets.values()), 'label')}, {options.counted(report.concepts, 'concept')}: "
-        f"{merged} labels in {options.counted(len(report.groups), 'class', 'classes')} of several datasets, "
-        f"{len(report.alone)} alone\n"
-        f"Pairs of labels of different datasets: {pairs['same']} the same, {pairs['contains']} one within the other, "
-        f"{pairs['overlaps']} overlapping\n"
-        f"To check: unsure labels {len(report.doubts)}, same names apart {len(report.same_name)}, different names "
-        f"together {len(report.other_name)}, near misses {len(report.near_misses)}, labels of one dataset hard to tell "
-        f"apart {len(report.same_dataset)}\n"
-        f"Made {out / 'merge.html'}, taxonomy.csv, relations.csv, merge.csv and merge.json",
+        f"{merged:,} labels in {options.counted(len(report.groups), 'class', 'classes')} of several datasets, "
+        f"{len(report.alone):,} alone\n"
+        f"Pairs of labels of different datasets: {pairs['same']:,} the same, {pairs['contains']:,} of which one "
+        f"contains the other, {pairs['overlaps']:,} that overlap\n"
+        f"To check: {options.counted(len(report.doubts), 'unsure label')}; pairs of one name and two meanings "
+        f"{len(report.same_name):,}, of two names and one meaning {len(report.other_name):,}, near yet unrelated "
+        f"{len(report.near_misses):,}, hard to tell apart {len(report.same_dataset):,}\n"
+        f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
+        "merge.json",
     )

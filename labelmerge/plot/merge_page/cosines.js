@@ -10,16 +10,22 @@ function unpack() {
   for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
 }
 
+const start = low => (low * (2 * textCount - low - 3)) / 2 - 1; // where the row of a column would begin
+
 // Of two columns.
 export function level(a, b) {
   if (a === b) return 255;
   if (!packed) unpack();
-  const [low, high] = a < b ? [a, b] : [b, a];
-  return packed[(low * (2 * textCount - low - 3)) / 2 + high - 1];
+  return a < b ? packed[start(a) + b] : packed[start(b) + a];
 }
 // A column's with every other.
 export function levelsOf(column) {
-  return Uint8Array.from({ length: textCount }, (_, other) => level(column, other));
+  const levels = new Uint8Array(textCount).fill(255);
+  if (textCount > 1) level(0, 1); // unpacked
+  for (let other = 0; other < column; other++) levels[other] = packed[start(other) + column];
+  const own = start(column);
+  for (let other = column + 1; other < textCount; other++) levels[other] = packed[own + other];
+  return levels;
 }
 export const cosineOf = value => data.low + ((1 - data.low) * value) / 255;
 export const cosine = (a, b) => cosineOf(level(labels[a].column, labels[b].column)); // of two labels

@@ -9,6 +9,7 @@ import { dark, inks } from "./theme.js";
 
 const STRIP = 10; // pixels of the datasets' colours along two sides
 const MARGIN = 190; // pixels for names
+const PAUSE = 30; // ms before it is painted anew
 const READABLE = 11; // pixels that a row with a name needs
 const canvas = byId("heat-canvas");
 const layers = layered(canvas);
@@ -18,6 +19,7 @@ const colours = new Uint32Array(256); // of the levels
 let shown = []; // rows of labels, in the matrix's order
 let cell = null; // that is read out: its row and column
 let near = false; // whether the heat map is on the screen, or nearly
+let waiting = 0;
 let old = true; // whether the picture shows what it should
 
 const place = [];
@@ -49,10 +51,11 @@ function fill() {
   repaint();
 }
 
-// The picture has a pixel for each of a million pairs: it is painted when it comes into sight.
+// The picture has a pixel for each of millions of pairs: it is painted when it is in sight, and after all else.
 function repaint() {
   old = true;
-  if (near) paint();
+  clearTimeout(waiting);
+  if (near) waiting = setTimeout(paint, PAUSE);
 }
 
 function paint() {
@@ -297,5 +300,5 @@ new IntersectionObserver(
     near = entries.at(-1).isIntersecting;
     if (near && old) paint();
   },
-  { rootMargin: "300px" },
+  { rootMargin: "100px" },
 ).observe(canvas);

@@ -9,6 +9,8 @@ const heads = [...document.querySelectorAll("[data-sort]")];
 const words = new Intl.Collator("en", { numeric: true });
 const compare = (a, b) => (typeof a === "number" ? a - b : words.compare(a, b));
 const nearestName = ({ nearest }) => (nearest === null ? "" : labels[nearest].name);
+const nearestCell = ({ nearest }) =>
+  nearest === null ? [] : [mark(nearest), labels[nearest].name, " ", element("small", {}, datasetName(nearest))];
 const keys = {
   name: label => label.name,
   dataset: label => datasetName(label.row),
@@ -44,7 +46,7 @@ function build(row) {
     element("td", {}, classes[label.classAt].name),
     number(family(row).length),
     element("td", {}, grounds(label)),
-    element("td", {}, ...(label.nearest === null ? [] : [mark(label.nearest), nearestName(label)])),
+    element("td", {}, ...nearestCell(label)),
     number(fixed(label.cosine)),
     ...counts,
   );
