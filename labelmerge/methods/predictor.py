@@ -48,7 +48,9 @@ class LabelList:
 
     @classmethod
     def of(cls, space: LabelSpace, bank: Bank) -> LabelList:
-        """All classes of a label space, each by its own row of the bank. Raises BankError where it lacks some."""
+        """All classes of a label space, each by its own row of the bank. Raises BankError where it lacks some, or
+        has other names for them."""
+        bank.refuse_other_names(space)
         texts = tuple(bank.texts[row] for row in bank.positions(space.keys))
         return cls(space.names, texts, space.keys, bank.rows(space.keys))
 
