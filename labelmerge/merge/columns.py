@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
-from labelmerge.errors import ShardError
+from labelmerge.errors import BankError, ShardError
 from labelmerge.labels import IGNORE, LabelKey, LabelSpace
 from labelmerge.merge.concepts import Booleans
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.names import prompt_name
+from labelmerge.text import counted, some
 
 Labels = Literal["seen", "all"]
 
@@ -172,6 +173,34 @@ def build_columns(
         unannotated=unannotated,
         by_label=by_label,
     )
+
+
+def concept_vectors(bank: Bank, taxonomy: Taxonomy, concepts: Sequence[int]) -> npt.NDArray[np.float32]:
+    """What some concepts mean, as the columns of `build_columns` do: by the labels of theirs that the bank has.
+
+    Args:
+        concepts: n places in `Taxonomy.concepts`.
+
+    Returns:
+        float32 ``[n, C]``, unit vectors.
+
+    Raises:
+        BankError: the bank has no label of a concept.
+    """
+    rows = [row for row, entry in enumerate(taxonomy.entries) if entry.key in bank]
+    places = bank.positions(taxonomy.entries[row].key for row in rows)
+    sets, texts = taxonomy.sets[rows], [bank.texts[place] for place in places]
+    if unknown := [taxonomy.concepts[concept] for concept in concepts if not sets[:, concept].any()]:
+        lacking = sorted({entry.key[0] for entry in taxonomy.entries} - set(bank.datasets()))
+        raise BankError(
+            f"the bank ({bank.version}) has no label of {counted(len(unknown), 'concept')}: {some(unknown)}",
+            where=bank.folder,
+            fix=f"Use a model that was trained with a bank of all the datasets: {some(lacking)} "
+            + ("is" if len(lacking) == 1 else "are")
+            + " not in this one",
+        )
+    vectors = bank.vectors[places]
+    return np.stack([_vector(texts, vectors, sets, concept) for concept in concepts])
 
 
 def _related(keys: Sequence[LabelKey], positive: Booleans, relations: Taxonomy | None) -> Booleans:

@@ -98,6 +98,14 @@ class Predictor(ABC):
             The rows, and float32 ``[P, rows, W]``; the largest is predicted.
         """
 
+    def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """How likely each label is at each pixel, as `scores`: values above 0 that add up to 1 over the labels.
+
+        Raises:
+            UsageError: the method has no probabilities.
+        """
+        raise UsageError("this checkpoint's method scores labels, but does not say how likely they are")
+
     def classes(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """The label of every pixel: ``[H, W]`` positions in the list. Among equal scores the first label wins.
 
