@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,11 @@ class ExportSplit:
             except ValueError as error:
                 damaged(key, str(error))
             yield ExportSample(key, int(digits), meta, found, f"{path}:{key}")
+
+
+def datasets_of(folders: Sequence[Path]) -> set[str]:
+    """The names of the datasets whose shards are at or below some folders. Raises ShardError."""
+    return {str(read_manifest(path)[0]["dataset"]) for path in find_splits(folders)}
 
 
 def open_splits(folder: Path) -> list[ExportSplit]:

@@ -6,14 +6,11 @@ is which.
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmerge import __version__
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, ShardError, TaxonomyError, UsageError
@@ -24,13 +21,13 @@ from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
 from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
+from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type
 from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_mask
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.croissant import write_croissant
-from labelmerge.shardset.manifest import MANIFEST, read_manifest, things
+from labelmerge.shardset.manifest import MANIFEST, read_manifest
 from labelmerge.shardset.meta import meta_bytes
 from labelmerge.shardset.pixels import png_bytes
-from labelmerge.shardset.run_lengths import histogram
 from labelmerge.shardset.sample import Sample
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits
@@ -40,11 +37,6 @@ CONFIDENCE = 0.5
 """From here on a concept is likelier than all others of its label together."""
 
 _AS_TRAINED = Views()
-_RULES = {
-    "mask": "a label of one concept is that concept; of several, the model's likeliest among them, a segment's as one",
-    "box": "a pixel in a box, smallest first, is the model's likeliest concept of all where that is one of the box's",
-    "none": "a label of one concept is that concept; of several, no label",
-}
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ def relabel(
     trained = None if checkpoint is None else load_trained(checkpoint, choose_device(device))
     bank = None if trained is None else _bank(trained)
     table = _taxonomy(taxonomy, sets, bank)
-    job = _Job(
+    job = Job(
         table=table,
         space=table.space(name or space_name(taxonomy)),
         taxonomy={"name": taxonomy.name, "sha256": sha256_file(taxonomy)},
@@ -159,19 +151,6 @@ def relabel(
     rules = [_rule(job, each) for each in sets]  # so that whatever doesn't fit is said before anything is written
     reports = [_relabel_split(job, each, rule, out, track) for each, rule in zip(sets, rules, strict=True)]
     return RelabelReport(job.space, tuple(reports), left_out, None if trained is None else trained.checkpoint.hash)
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What is the same for all splits."""
-
-    table: Taxonomy
-    space: LabelSpace
-    taxonomy: Mapping[str, str]
-    trained: Trained | None
-    bank: Bank | None
-    confidence: float
-    views: Views
 
 
 def _bank(trained: Trained) -> Bank:
@@ -209,7 +188,7 @@ def _taxonomy(path: Path, sets: Sequence[ShardSet], bank: Bank | None) -> Taxono
     return table
 
 
-def _rule(job: _Job, each: ShardSet) -> Rule:
+def _rule(job: Job, each: ShardSet) -> Rule:
     """How one split's labels become concepts. Raises BankError, UsageError where the model can't serve."""
     number = {concept: place for place, concept in enumerate(job.table.concepts)}
     sets = {
@@ -228,16 +207,16 @@ def _rule(job: _Job, each: ShardSet) -> Rule:
     return Rule(job.space, each.space, sets, model, job.confidence)
 
 
-def _relabel_split(job: _Job, each: ShardSet, rule: Rule, out: Path, track: Track) -> SplitReport:
+def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track) -> SplitReport:
     folder = out / each.dataset / each.split
     source, _ = read_manifest(each.folder)
-    wanted = _about(job, each, rule, source)
+    wanted = about(job, each, rule, source)
     if (folder / MANIFEST).is_file():
         before, _ = read_manifest(folder)
         if {**before.get("relabel", {}), "counts": None} != {**wanted, "counts": None}:
             raise ShardError("holds other shards already", where=folder, fix="Remove them, or choose another --out")
         return _report(before, folder, kept=True)
-    made = _Made()
+    made = Made()
     with output_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.tmp"):  # of a run that was killed
@@ -247,47 +226,17 @@ def _relabel_split(job: _Job, each: ShardSet, rule: Rule, out: Path, track: Trac
         pass
     if not made.samples:
         raise ShardError(f"no sample could be relabelled; the first: {made.skipped[0]['reason']}", where=each.folder)
-    manifest = _manifest(job, each, rule, source, made, wanted)
+    manifest = manifest_of(job, each, rule, source, made, wanted)
     write_croissant(folder, manifest)
     write_json(folder / MANIFEST, manifest)
     return _report(manifest, folder)
-
-
-class _Made:
-    """What is counted while shards are written."""
-
-    def __init__(self) -> None:
-        self.shards: list[dict[str, Any]] = []
-        self.skipped: list[dict[str, str]] = []
-        self.class_pixels: Counter[int] = Counter()
-        self.class_boxes: Counter[int] = Counter()
-        self.counts: Counter[str] = Counter()
-        self.ignored = self.samples = self.pixels = 0
-        self.sizes: list[tuple[int, int]] = []
-
-    def add(self, found: Relabelled, size: tuple[int, int], ignore: int) -> set[int]:
-        """Count a sample; returns the concepts that are present."""
-        self.samples += 1
-        self.pixels += size[0] * size[1]
-        sizes = [*self.sizes, size]
-        (low, high), (narrow, wide) = ((min(sides), max(sides)) for sides in zip(*sizes, strict=True))
-        self.sizes = [(low, narrow), (high, wide)]
-        self.counts.update(found.counts)
-        boxes = Counter(box["class_index"] for box in found.boxes)
-        self.class_boxes.update(boxes)
-        if found.mask is None:
-            return set(boxes)
-        pixels = histogram(found.mask)
-        self.ignored += pixels.pop(ignore, 0)
-        self.class_pixels.update(pixels)
-        return set(pixels)
 
 
 class _Empty(Exception):
     """Keeps a shard without samples from taking its name."""
 
 
-def _write_shards(each: ShardSet, rule: Rule, source: Mapping[str, Any], folder: Path, made: _Made) -> Iterator[None]:
+def _write_shards(each: ShardSet, rule: Rule, source: Mapping[str, Any], folder: Path, made: Made) -> Iterator[None]:
     """Write every shard under its own name; yields after every sample."""
     first = 0
     for entry in source["shards"]:
@@ -307,7 +256,7 @@ def _write_shards(each: ShardSet, rule: Rule, source: Mapping[str, Any], folder:
             continue
 
 
-def _write_sample(each: ShardSet, rule: Rule, number: int, writer: ShardWriter, made: _Made) -> None:
+def _write_sample(each: ShardSet, rule: Rule, number: int, writer: ShardWriter, made: Made) -> None:
     try:
         encoded = each.fetch(number, but=())
         sample = encoded.decode()
@@ -323,7 +272,7 @@ def _write_sample(each: ShardSet, rule: Rule, number: int, writer: ShardWriter, 
         members["instances.png"] = png_bytes(found.instances)
     meta = {
         **sample.meta,
-        "annotation_type": _new_type(each.annotation_type, rule),
+        "annotation_type": new_type(each.annotation_type, rule),
         "label_space": rule.space.hash,
         "present": sorted(present),
         "boxes": found.boxes,
@@ -346,117 +295,16 @@ def _relabelled(rule: Rule, annotation_type: str, sample: Sample) -> Relabelled:
         raise SampleError(f"its json is damaged ({type(error).__name__}: {error})", where=sample.key) from error
 
 
-def _new_type(annotation_type: str, rule: Rule) -> str:
-    return "noisy_mask" if annotation_type == "box" and rule.model is not None else annotation_type
-
-
-def _about(job: _Job, each: ShardSet, rule: Rule, source: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest says of the relabelling, without its counts."""
-    how = "none" if rule.model is None else "box" if each.annotation_type == "box" else "mask"
-    decided = "predicted" if rule.model is not None else "ignored"
-    model = None
-    if job.trained is not None and job.bank is not None and rule.model is not None:
-        checkpoint = job.trained.checkpoint
-        model = {
-            "hash": checkpoint.hash,
-            "step": checkpoint.step,
-            "model": checkpoint.model_name,
-            "method": checkpoint.method,
-            "bank_version": job.bank.version,
-            "views": rule.model.predictor.views.to_json(),
-        }
-    return {
-        "labelmerge": __version__,
-        "source": {
-            "manifest_sha256": each.manifest_sha256,
-            "annotation_type": each.annotation_type,
-            "label_space": {"name": each.space.name, "hash": each.space.hash},
-        },
-        "taxonomy": dict(job.taxonomy),
-        "checkpoint": model,
-        "rule": _RULES[how],
-        "confidence": job.confidence,
-        "labels": [
-            {
-                "index": index,
-                "name": each.space.name_of(index),
-                "concepts": [job.space.name_of(concept) for concept in concepts],
-                "how": "annotated" if len(concepts) == 1 and how != "box" else decided,
-            }
-            for index, concepts in rule.sets.items()
-        ],
-    }
-
-
-def _manifest(
-    job: _Job, each: ShardSet, rule: Rule, source: Mapping[str, Any], made: _Made, about: Mapping[str, Any]
-) -> dict[str, Any]:
-    annotation_type = _new_type(each.annotation_type, rule)
-    members = {*source["members"]} - {"box_embeddings.npy"} | ({"mask.png"} if annotation_type != "box" else set())
-    countable = _things(each, source)
-    listed = {
-        index for index, name in zip(each.space.indices, each.space.names, strict=True)
-        if each.annotated is None or name in each.annotated
-    }  # fmt: skip
-    manifest = {
-        **source,
-        "labelmerge": __version__,
-        "annotation_type": annotation_type,
-        "box_teacher": None,
-        "label_space": job.space.to_json(),
-        "annotated": _concepts(rule, listed),
-        "members": sorted(members),
-        "shards": made.shards,
-        "counts": {
-            "found": made.samples + len(made.skipped),
-            "written": made.samples,
-            "skipped": len(made.skipped),
-        },
-        "skipped": made.skipped,
-        "class_pixels": {str(index): made.class_pixels[index] for index in sorted(made.class_pixels)},
-        "class_boxes": {str(index): made.class_boxes[index] for index in sorted(made.class_boxes)},
-        "ignored_pixels": made.ignored,
-        "sizes": {"pixels": made.pixels, "min": list(made.sizes[0]), "max": list(made.sizes[-1])},
-        "reproduce": _command(job),
-        "relabel": {**about, "counts": {name: count for name, count in sorted(made.counts.items())}},
-    }
-    return manifest if countable is None else {**manifest, "things": _concepts(rule, countable)}
-
-
-def _concepts(rule: Rule, indices: set[int]) -> list[str]:
-    """The names of all concepts that some classes may stand for."""
-    return [rule.space.name_of(concept) for concept in sorted({c for index in indices for c in rule.sets[index]})]
-
-
-def _things(each: ShardSet, source: Mapping[str, Any]) -> set[int] | None:
-    """The classes that are things, as far as that is known."""
-    if each.annotation_type == "box":
-        return set(each.space.indices)
-    try:
-        named = things(source, each.space)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"its recipe is malformed ({error!r})", where=each.folder / MANIFEST) from error
-    if named is None:
-        return None
-    return {index for index, name in zip(each.space.indices, each.space.names, strict=True) if name in named}
-
-
-def _command(job: _Job) -> str:
-    words = ["labelmerge", "relabel", "DIR", "--taxonomy", job.taxonomy["name"], "--name", job.space.name]
-    words += ["--confidence", f"{job.confidence:g}", "--out", "OUT"]
-    return shlex.join(words + (["--checkpoint", "RUN"] if job.trained is not None else []))
-
-
 def _report(manifest: Mapping[str, Any], folder: Path, kept: bool = False) -> SplitReport:
-    about = manifest["relabel"]
+    said = manifest["relabel"]
     return SplitReport(
         folder=folder,
         dataset=manifest["dataset"],
         split=manifest["split"],
-        annotation_type=(about["source"]["annotation_type"], manifest["annotation_type"]),
+        annotation_type=(said["source"]["annotation_type"], manifest["annotation_type"]),
         images=manifest["counts"]["written"],
         skipped=tuple((skip["path"], skip["reason"]) for skip in manifest["skipped"]),
-        counts=about["counts"],
-        open=tuple(label["name"] for label in about["labels"] if len(label["concepts"]) > 1),
+        counts=said["counts"],
+        open=tuple(label["name"] for label in said["labels"] if len(label["concepts"]) > 1),
         kept=kept,
     )

@@ -100,7 +100,8 @@ def _in_concepts(manifest: dict[str, Any], source: Source, classes: ClassMap) ->
     """What the recipe says in the dataset's own classes."""
     annotated = source.space.names if source.recipe.annotated is None else source.recipe.annotated
     said = {"annotated": classes.names(annotated, source.space)}
-    countable = things(manifest, source.space)
+    boxes = source.recipe.annotation_type == "box"
+    countable = list(source.space.names) if boxes else things(manifest, source.space)
     return said if countable is None else {**said, "things": classes.names(countable, source.space)}
 
 
