@@ -150,7 +150,7 @@ class Bank:
             BankError: labels that the bank lacks; the message has the command that adds them.
         """
         keys = list(keys)
-        missing = [key for key in keys if key not in self._position]
+        missing = list(dict.fromkeys(key for key in keys if key not in self._position))
         if missing:
             shown = ", ".join(f"{dataset} {index}" for dataset, index in missing[:_MAX_LABELS_SHOWN])
             more = f" and {len(missing) - _MAX_LABELS_SHOWN} more" if len(missing) > _MAX_LABELS_SHOWN else ""

@@ -61,7 +61,7 @@ def _mmseg(request: Request, suffixes: dict[str, dict[str, None]]) -> str:
         f"                palette={pformat(request.palette.tolist(), width=110, compact=True)})",
         f"num_classes = {len(request.sets.space)}",
         f"ignore_index = {request.sets.space.ignore_index}",
-        "data_root = '.'  # this folder",
+        "data_root = '{{ fileDirname }}'  # this folder, as mmengine fills it in",
     ]
     for name, kinds in suffixes.items():
         one = [
