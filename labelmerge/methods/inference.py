@@ -119,8 +119,9 @@ class CosinePredictor(Predictor):
 
     def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
         """The softmax of the cosines over the temperature, averaged over the views."""
-        settings = {"tau": self._tau, "views": self.views, "device": self.device}
-        return stripes(self._model, image, self._labels, **settings, probabilities=True)
+        return stripes(
+            self._model, image, self._labels, tau=self._tau, views=self.views, device=self.device, probabilities=True
+        )
 
     def protocol(self) -> Mapping[str, Any]:
         """How cosines become labels."""

@@ -96,7 +96,7 @@ def test_index_pngs_and_the_class_list(world: Path, export: Callable[..., Any]) 
         source = ShardSet.open(world / "shards" / dataset / split).fetch(int(number)).members
         assert images[path.stem].read_bytes() == source.get("jpg", source.get("png"))
         with Image.open(images[path.stem]) as image:
-            assert pil_to_tensor(image).shape == (3, *np.shape(expected))
+            assert pil_to_tensor(image).shape == (3, 48, 64)
     fragment: dict[str, Any] = {}
     exec((out / "mmseg.py").read_text(), fragment)  # as mmengine reads a configuration
     assert list(fragment["metainfo"]["classes"]) == CLASSES and fragment["num_classes"] == 5
@@ -160,13 +160,14 @@ def test_yolo_boxes_and_outlines(world: Path, export: Callable[..., Any], tmp_pa
         rows = [line.split() for line in path.read_text().splitlines()]
         assert [int(row[0]) for row in rows] == [CLASS_OF["yard"][int(index)] for index in sample.box_classes]
         for row, (x0, y0, x1, y1) in zip(rows, sample.boxes, strict=True):
-            expected = [(x0 + x1) / 128, (y0 + y1) / 96, (x1 - x0) / 64, (y1 - y0) / 48]
-            np.testing.assert_allclose(list(map(float, row[1:])), expected, atol=1e-5)
+            share = [(x0 + x1) / 128, (y0 + y1) / 96, (x1 - x0) / 64, (y1 - y0) / 48]
+            np.testing.assert_allclose(list(map(float, row[1:])), share, atol=1e-5)
         assert (report.folder / f"images/train/{path.stem}.png").is_file()
     segments = export_merged([world / "shards/gate"], "yolo", tmp_path / "segments", taxonomy=world / "company.csv")
     assert segments.task == "segment" and segments.annotations == 6
     for path in segments.folder.glob("labels/train/*.txt"):
         expected = truth(world, path.stem)
+        assert expected is not None
         for line in path.read_text().splitlines():
             index, *numbers = line.split()
             polygon = np.array(numbers, dtype=float).reshape(-1, 2) * (64, 48)
@@ -224,6 +225,7 @@ def test_many_classes_need_sixteen_bits(world: Path, tmp_path: Path) -> None:
     folder = world / "shards/depot/val"
     report = export_merged([folder], "index-png", tmp_path / "wide", taxonomy=tmp_path / "wide.csv")
     expected = truth(world, "depot-val-000000000")
+    assert expected is not None
     values = np.asarray(Image.open(report.folder / "masks/val/depot-val-000000000.png")).astype(np.int64)
     np.testing.assert_array_equal(values, np.where(expected == 255, 65535, np.add(expected, 300)))
 

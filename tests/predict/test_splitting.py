@@ -46,7 +46,7 @@ def values() -> npt.NDArray[np.float32]:
 
 
 def rule(values: npt.NDArray[np.float32], **changes: Any) -> Rule:
-    return Rule(**{  # type: ignore[arg-type]
+    return Rule(**{
         "space": SPACE, "old": OLD, "sets": SETS, "confidence": CONFIDENCE,
         "model": Model(Given(values), list(range(len(SPACE)))), **changes,
     })  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_segment_is_one_concept(values: npt.NDArray[np.float32]) -> None:
 
 
 def test_boxes_become_masks_smallest_first(values: npt.NDArray[np.float32]) -> None:
-    boxes = [
+    boxes: list[dict[str, Any]] = [
         {"bbox": [0.0, 0.0, 9.0, 11.0], "class_index": 1},
         {"bbox": [1.6, 2.4, 6.5, 9.0], "class_index": 0},
         {"bbox": [3.0, 3.0, 8.2, 6.0], "class_index": 2},

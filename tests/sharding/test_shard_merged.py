@@ -106,7 +106,7 @@ def test_the_whole_table_is_the_space_and_the_manifest_says_what_of_it_is_annota
     shard(load_recipe(own.recipe_file), own.root, "train", tmp_path / "out", taxonomy=path)
     opened = ShardSet.open(tmp_path / "out/my_streets/train")
     assert opened.space == LabelSpace.of("company", ["moon", "ground", "heaven", "vehicle"])
-    assert opened.annotated == {"heaven", "vehicle"}
+    assert opened.annotated == frozenset({"heaven", "vehicle"})
     assert verify([opened.folder]).problems == ()
 
 
