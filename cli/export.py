@@ -67,9 +67,9 @@ def command(
             names = [line.strip() for line in things.read_text("utf-8").splitlines() if line.strip()]
         except UnicodeDecodeError as error:
             raise UsageError(f"{things} is not UTF-8", fix="Save the file as UTF-8") from error
-    from labelmerge.inspect.samples import datasets_of
+    from labelmerge.inspect.samples import is_one_dataset
 
-    if taxonomy is None and format.startswith("coco-") and len(folders) == 1 and len(datasets_of(folders)) == 1:
+    if taxonomy is None and format.startswith("coco-") and len(folders) == 1 and is_one_dataset(folders[0]):
         from labelmerge.inspect.export import export
 
         report = export(folders[0], format, out, images=not no_images, things=names, track=options.track)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,9 +101,14 @@ class ExportSplit:
             yield ExportSample(key, int(digits), meta, found, f"{path}:{key}")
 
 
-def datasets_of(folders: Sequence[Path]) -> set[str]:
-    """The names of the datasets whose shards are at or below some folders. Raises ShardError."""
-    return {str(read_manifest(path)[0]["dataset"]) for path in find_splits(folders)}
+def is_one_dataset(folder: Path) -> bool:
+    """Whether all shards at or below a folder are of one dataset and have its own classes. Raises ShardError."""
+    names = {
+        name
+        for manifest, space in map(read_manifest, find_splits([folder]))
+        for name in (manifest["dataset"], space.name)
+    }
+    return len(names) == 1
 
 
 def open_splits(folder: Path) -> list[ExportSplit]:

@@ -14,7 +14,7 @@ from typing import Any
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, ShardError, TaxonomyError, UsageError
-from labelmerge.files import atomic_file, output_faults, sha256_file, write_json
+from labelmerge.files import atomic_file, locked, output_faults, sha256_file, write_json
 from labelmerge.labels import LabelSpace
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
@@ -216,19 +216,22 @@ def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track
         if {**before.get("relabel", {}), "counts": None} != {**wanted, "counts": None}:
             raise ShardError("holds other shards already", where=folder, fix="Remove them, or choose another --out")
         return _report(before, folder, kept=True)
-    made = Made()
     with output_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):  # of a run that was killed
-            leftover.unlink()
-    steps = _write_shards(each, rule, source, folder, made)
-    for _ in track(steps, f"relabelling {each.dataset} {each.split}", len(each)):
-        pass
-    if not made.samples:
-        raise ShardError(f"no sample could be relabelled; the first: {made.skipped[0]['reason']}", where=each.folder)
-    manifest = manifest_of(job, each, rule, source, made, wanted)
-    write_croissant(folder, manifest)
-    write_json(folder / MANIFEST, manifest)
+    with locked(folder / ".lock", f"{each.dataset} {each.split}"):
+        with output_faults(folder):
+            for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+                leftover.unlink()
+        made = Made()
+        steps = _write_shards(each, rule, source, folder, made)
+        for _ in track(steps, f"relabelling {each.dataset} {each.split}", len(each)):
+            pass
+        if not made.samples:
+            first = made.skipped[0]["reason"]
+            raise ShardError(f"no sample could be relabelled; the first: {first}", where=each.folder)
+        manifest = manifest_of(job, each, rule, source, made, wanted)
+        write_croissant(folder, manifest)
+        write_json(folder / MANIFEST, manifest)
     return _report(manifest, folder)
 
 

@@ -283,3 +283,6 @@ def test_the_command(run: Callable[..., Any], world: Path, tmp_path: Path) -> No
     assert told["task"] == "segment" and told["lost"][0]["concepts"] == ["car", "bus"]
     one = run("export", world / "shards/gate", "--format", "coco-instances", "--out", tmp_path / "gate", "--json")
     assert json.loads(one.stdout)["dataset"] == "gate", "one dataset keeps its own ids"
+    shard(load_recipe(world / "gate.toml"), world / "gate", "train", tmp_path / "s", taxonomy=world / "company.csv")
+    in_one = run("export", tmp_path / "s", "--format", "coco-instances", "--out", tmp_path / "gate2", "--json")
+    assert json.loads(in_one.stdout)["classes"] == CLASSES, "one that was merged has the class list's"
