@@ -1,4 +1,4 @@
-"""labelmerge export: shards as COCO files."""
+"""labelmerge export: shards as files that other trainers read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from labelmerge.errors import UsageError, printable
 from labelmerge.text import some
 
 from . import options
@@ -15,12 +16,19 @@ _MAX_THINGS_SHOWN = 8
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=options.existing_folder)
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_folder)
 @click.option(
     "--format",
-    type=click.Choice(["coco-panoptic", "coco-instances"]),
+    type=click.Choice(["index-png", "coco-panoptic", "coco-instances", "yolo", "hf"]),
     required=True,
-    help="Panoptic PNGs and their JSON, or an instances JSON: things as RLE, or boxes where there are only boxes.",
+    help="Images and index PNGs; COCO's panoptic PNGs and JSON, or its instances JSON; YOLO's text files; Parquet for "
+    "Hugging Face's datasets.",
+)
+@click.option(
+    "--taxonomy",
+    type=options.existing_file,
+    metavar="FILE",
+    help="The table that `merge` wrote: its concepts are the classes. Shards of one label space need none.",
 )
 @options.out_folder("Where the files go: a folder that is new or empty.")
 @click.option("--no-images", is_flag=True, help="Only the annotations.")
@@ -31,24 +39,48 @@ _MAX_THINGS_SHOWN = 8
     help="Names of the classes that are things, one a line; by default the recipe's, or those of which an image has "
     "two segments.",
 )
+@click.option("--task", type=click.Choice(["detect", "segment"]), help="YOLO: boxes or outlines; by default outlines.")
+@click.option("--push", metavar="OWNER/NAME", help="hf: upload the folder to this (private) dataset on the hub, too.")
 @options.as_json
-def command(folder: Path, format: str, out: Path, no_images: bool, things: Path | None, as_json: bool) -> None:
-    """Write the shards of one dataset as COCO files, for tools that read those.
+def command(
+    folders: tuple[Path, ...],
+    format: str,
+    taxonomy: Path | None,
+    out: Path,
+    no_images: bool,
+    things: Path | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Write shards as one dataset for other trainers.
 
-    DIR is a split, or a dataset with all its splits. Category ids are the dataset's own where the shards know them,
-    else class index + 1. Masks without instances become one segment for each class.
+    DIR is a split, a dataset, or a folder of datasets. All of them get one class list, one palette, and names and ids
+    that are unique over all; splits stay splits. One dataset alone as COCO files keeps its own category ids.
 
     \b
     Example:
-      labelmerge export shards/coco_panoptic/val --format coco-panoptic --out coco
+      labelmerge export one --format index-png --out merged
     """
-    from labelmerge.inspect.export import export
+    names = None
+    if things is not None:
+        try:
+            names = [line.strip() for line in things.read_text("utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{things} is not UTF-8", fix="Save the file as UTF-8") from error
+    from labelmerge.inspect.samples import is_one_dataset
 
-    names = (
-        None if things is None else [line.strip() for line in things.read_text("utf-8").splitlines() if line.strip()]
+    if taxonomy is None and format.startswith("coco-") and len(folders) == 1 and is_one_dataset(folders[0]):
+        from labelmerge.inspect.export import export
+
+        report = export(folders[0], format, out, images=not no_images, things=names, track=options.track)
+        options.say(report.to_json(), as_json, _text(report))
+        return
+    from labelmerge.inspect.export_merged import export_merged
+
+    merged = export_merged(
+        folders, format, out, taxonomy=taxonomy, images=not no_images, things=names, track=options.track, **chosen
     )
-    report = export(folder, format, out, images=not no_images, things=names, track=options.track)
-    options.say(report.to_json(), as_json, _text(report))
+    options.say(merged.to_json(), as_json, _merged_text(merged))
 
 
 def _text(report: Any) -> str:
@@ -63,3 +95,27 @@ def _text(report: Any) -> str:
     counts = f"{annotations} of {options.counted(report.images, 'image')}, {categories}"
     lines.append(f"Wrote {report.dataset} {', '.join(report.splits)} to {report.folder}: {counts}.")
     return "\n".join(lines)
+
+
+def _merged_text(report: Any) -> str:
+    from labelmerge.inspect.merged import lost_words
+
+    lines = lost_words(report.lost)
+    if report.lost:
+        lines.append("`labelmerge relabel --checkpoint RUN` splits such labels; or give each of them one concept.")
+    lines += [f"left out: {reason}" for reason in report.left_out]
+    if report.things:
+        lines.append(f"things: {some(report.things, _MAX_THINGS_SHOWN)}")
+    if report.format == "yolo" and "val" not in report.splits:
+        lines.append("There is no val split, which YOLO's trainers want: name one in data.yaml.")
+    objects = f"{options.counted(report.annotations, 'annotation')}, " if report.annotations else ""
+    classes = options.counted(len(report.classes), "class", "classes")
+    images = options.counted(report.images, "image")
+    task = f" ({report.task})" if report.task else ""
+    lines.append(
+        f"Wrote {images} of {', '.join(report.datasets)} ({', '.join(report.splits)}) to {report.folder} as "
+        f"{report.format}{task}: {objects}{classes}."
+    )
+    if report.pushed:
+        lines.append(f"Pushed to {report.pushed}.")
+    return "\n".join(map(printable, lines))

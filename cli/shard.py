@@ -58,11 +58,12 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 )
 @click.option("--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEGs that must be encoded again. [95]")
 @click.option(
-    "--mapping",
+    "--taxonomy",
     type=options.existing_file,
     metavar="FILE",
-    help="Write groups of this table, which `merge` made and you edited, for classes.",
+    help="Write concepts of this table, which `merge` made, for classes; every label must have one alone.",
 )
+@click.option("--mapping", "older", type=options.existing_file, hidden=True)  # what older versions called it
 @click.option(
     "--instances/--no-instances", default=True, help="With masks of single objects, where there are any. [yes]"
 )
@@ -84,7 +85,14 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.option("--check", is_flag=True, help="Write nothing: say what is there, what would be skipped, and how large.")
 @options.as_json
 def command(
-    dataset: str, root: Path, split: str | None, out: Path | None, check: bool, as_json: bool, **chosen: Any
+    dataset: str,
+    root: Path,
+    split: str | None,
+    out: Path | None,
+    check: bool,
+    as_json: bool,
+    older: Path | None,
+    **chosen: Any,
 ) -> None:
     """Turn a dataset on disk into WebDataset shards with a manifest.
 
@@ -98,6 +106,7 @@ def command(
     from labelmerge.sharding import shard as write
 
     recipe = load_recipe(dataset)
+    chosen["taxonomy"] = chosen["taxonomy"] or older
     settings = {name: value for name, value in chosen.items() if value is not None}
     if check:
         if unused := [name for name in ("part", "device") if name in settings] + ["executor"] * (

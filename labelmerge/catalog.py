@@ -59,6 +59,8 @@ class Recipe:
         variants: other ways the same dataset lies on disk.
         image_format: the shard member for images: ``jpg``, ``png`` or ``auto`` (jpg where all images are JPEG files).
         role: ``train`` or ``eval`` (never trained on).
+        annotated: names of the classes that the dataset was annotated for, wherever they occur in its images; None: all
+            of its classes. The others never count as negatives in training.
         title, homepage, licence: for people.
         descriptions: path of the descriptions CSV.
         path: the TOML file.
@@ -79,6 +81,7 @@ class Recipe:
     variants: tuple[Variant, ...] = ()
     image_format: str = "auto"
     role: str = "train"
+    annotated: tuple[str, ...] | None = None
     title: str = ""
     homepage: str = ""
     licence: str = ""
@@ -158,6 +161,17 @@ def load_label_space(recipe: Recipe) -> LabelSpace:
     return label_space(recipe.name, _own_rows(recipe))
 
 
+def refuse_unknown_classes(recipe: Recipe, space: LabelSpace) -> None:
+    """Make sure that a recipe's `annotated` lists classes that there are. Raises RecipeError."""
+    unknown = [name for name in recipe.annotated or () if name not in space.names]
+    if unknown:
+        raise RecipeError(
+            f"'annotated' lists {unknown[0]!r}, which is not a class of {space.name}",
+            where=recipe.path,
+            fix=did_you_mean(unknown[0], space.names),
+        )
+
+
 def _own_rows(recipe: Recipe) -> list[Description]:
     if not recipe.descriptions.exists():
         fix = f"The recipe of {recipe.name} names it under `descriptions`, as a path beside the recipe"
@@ -223,6 +237,7 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
             **data,
             "descriptions": descriptions_folder / data["descriptions"],
             "folders": tuple(data.get("folders", ())),
+            "annotated": tuple(data["annotated"]) if "annotated" in data else None,
             "variants": variants,
             "path": path,
             "text": text,
@@ -231,7 +246,7 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
 
 
 def _problems(data: dict[str, Any]) -> list[str]:
-    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, "folders", "variants")
+    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, "folders", "annotated", "variants")
     problems = [f"unknown key {key!r}" for key in data if key not in known]
     required = _STRINGS if data.get("reader") == NO_READER else (*_STRINGS, "layout")
     problems += [f"{key!r} is missing" for key in required if key not in data]
@@ -253,6 +268,8 @@ def _problems(data: dict[str, Any]) -> list[str]:
     problems += _table_problems(data)
     if not isinstance(data.get("variants", []), list):
         problems.append("'variants' must be a list of tables")
+    if not data.get("annotated", ["?"]) or not _are_strings(data.get("annotated", [])):
+        problems.append("'annotated' must be a list of class names, or left out where all classes are annotated")
     if not _are_strings(data.get("folders", [])):
         problems.append("'folders' must be a list of names")
     for number, variant in enumerate(data.get("variants", []) if isinstance(data.get("variants", []), list) else []):

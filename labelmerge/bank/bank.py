@@ -33,7 +33,8 @@ from labelmerge.bank.store import (
 )
 from labelmerge.errors import BankError, did_you_mean
 from labelmerge.files import write_bytes
-from labelmerge.labels import LabelKey
+from labelmerge.labels import LabelKey, LabelSpace
+from labelmerge.text import counted, some
 
 if TYPE_CHECKING:
     from labelmerge.encoders.encoders import TextEncoder
@@ -149,7 +150,7 @@ class Bank:
             BankError: labels that the bank lacks; the message has the command that adds them.
         """
         keys = list(keys)
-        missing = [key for key in keys if key not in self._position]
+        missing = list(dict.fromkeys(key for key in keys if key not in self._position))
         if missing:
             shown = ", ".join(f"{dataset} {index}" for dataset, index in missing[:_MAX_LABELS_SHOWN])
             more = f" and {len(missing) - _MAX_LABELS_SHOWN} more" if len(missing) > _MAX_LABELS_SHOWN else ""
@@ -169,6 +170,28 @@ class Bank:
             )
         own = "; a dataset of your own is named by the path of its recipe"
         return f"`labelmerge embed {' '.join(datasets)} --out {self.folder or 'BANK'}` adds them{own}"
+
+    def refuse_other_names(self, space: LabelSpace) -> None:
+        """Make sure that the bank means the same classes as a label space, and not others of the same numbers.
+
+        Labels that the bank lacks are not compared.
+
+        Raises:
+            BankError: names differ; the message has the first of them.
+        """
+        rows = ((key, name, self._position.get(key)) for key, name in zip(space.keys, space.names, strict=True))
+        other = [
+            f"{key[1]} is {name!r} in the data, {self.names[row]!r} in the bank"
+            for key, name, row in rows
+            if row is not None and self.names[row].split() != name.split()
+        ]
+        if other:
+            differ = f"{counted(len(other), 'class', 'classes')} of {space.name}"
+            raise BankError(
+                f"the bank ({self.version}) and the data name {differ} differently: {some(other, separator='; ')}",
+                where=self.folder,
+                fix="They were made from different class lists: make the shards anew, or embed again",
+            )
 
     def rows(self, keys: Iterable[LabelKey]) -> Vectors:
         """The vectors of these labels, float32 [n, D]. Raises BankError where labels are missing."""

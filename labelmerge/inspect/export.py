@@ -6,23 +6,19 @@ flat in the number of images.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from labelmerge.errors import ShardError, UsageError, did_you_mean
 from labelmerge.files import atomic_folder
-from labelmerge.inspect.samples import Array, ExportSample, ExportSplit, Record, faults, member_pixels, open_splits
+from labelmerge.inspect.coco import boxes, objects, panoptic, text, write_list
+from labelmerge.inspect.samples import ExportSample, ExportSplit, Record, faults, member_pixels, open_splits
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.manifest import recipe_keys
-from labelmerge.shardset.pixels import png_bytes
 
 PANOPTIC, INSTANCES = "coco-panoptic", "coco-instances"
 FORMATS = (PANOPTIC, INSTANCES)
@@ -211,28 +207,40 @@ def _written(
         if images:
             (into / split.name).mkdir()
         with (into / "annotations" / f"{kind}_{split.name}.json").open("w", encoding="utf-8") as stream:
-            stream.write(f'{{"info": {_text(_info(split))}, "categories": {_text(categories)},\n"images": [')
+            stream.write(f'{{"info": {text(_info(split))}, "categories": {text(categories)},\n"images": [')
             empty = True
             for sample in split.read():
                 with faults(sample):
-                    empty = _write_list(stream, [_image(split, sample)], empty)
+                    empty = write_list(stream, [_image(split, sample)], empty)
             stream.write('],\n"annotations": [')
             empty = True
             for sample in split.read(*members, *((split.image,) if images else ())):
                 with faults(sample):
                     if format == PANOPTIC:
-                        annotation, picture = _panoptic(split, sample, ids)
+                        segments, picture = panoptic(
+                            member_pixels(sample, "mask.png"),
+                            member_pixels(sample, "instances.png") if split.has_segments else None,
+                            sample.meta["segments"],
+                            ids,
+                            split.space.ignore_index,
+                        )
                         (pictures / f"{sample.key}.png").write_bytes(picture)
-                        records = [annotation]
-                        counts["annotations"] += len(annotation["segments_info"])
+                        records = [
+                            {"image_id": sample.number, "file_name": f"{sample.key}.png", "segments_info": segments}
+                        ]
+                        counts["annotations"] += len(segments)
                     else:
-                        made = _segments(sample, ids) if split.has_segments else _boxes(sample, ids)
+                        made = (
+                            objects(member_pixels(sample, "instances.png"), sample.meta["segments"], ids)
+                            if split.has_segments
+                            else boxes(sample.meta["boxes"], ids)
+                        )
                         records = [
                             {"id": number, "image_id": sample.number, **record}
                             for number, record in enumerate(made, start=counts["annotations"] + 1)
                         ]
                         counts["annotations"] += len(records)
-                    empty = _write_list(stream, records, empty)
+                    empty = write_list(stream, records, empty)
                 if images:
                     (into / split.name / f"{sample.key}.{split.image}").write_bytes(sample.members[split.image])
                 yield
@@ -257,95 +265,3 @@ def _image(split: ExportSplit, sample: ExportSample) -> Record:
         "native_id": sample.meta["source"]["native_id"],
         "source": sample.meta["source"]["path"],
     }
-
-
-def _panoptic(split: ExportSplit, sample: ExportSample, ids: Mapping[int, int]) -> tuple[Record, bytes]:
-    """The annotation of one image and its PNG."""
-    mask = member_pixels(sample, "mask.png")
-    listed = {segment["id"]: segment for segment in sample.meta["segments"]}
-    numbers = np.zeros_like(mask, dtype=np.uint32)
-    if split.has_segments:
-        known = np.zeros(1 << 16, dtype=np.uint32)
-        known[list(listed)] = list(listed)
-        numbers = known[member_pixels(sample, "instances.png")]
-    free = numbers == 0
-    number_of = np.zeros(1 << 16, dtype=np.uint32)
-    pixels = np.bincount(mask[free], minlength=1 << 16)
-    pixels[split.space.ignore_index] = 0
-    for number, index in enumerate(np.flatnonzero(pixels).tolist(), start=max(listed, default=0) + 1):
-        number_of[index] = number
-        listed[number] = {"class_index": index, "iscrowd": False}
-    numbers = np.where(free, number_of[mask], numbers)
-    records = [
-        {
-            "id": number,
-            "category_id": ids[listed[number]["class_index"]],
-            "area": area,
-            "bbox": bbox,
-            "iscrowd": int(listed[number]["iscrowd"]),
-        }
-        for number, area, bbox in _regions(numbers)
-    ]
-    every = np.arange(max(listed, default=0) + 1)
-    rgb = np.stack([every & 255, every >> 8 & 255, every >> 16], axis=-1).astype(np.uint8)[numbers]
-    annotation = {"image_id": sample.number, "file_name": f"{sample.key}.png", "segments_info": records}
-    return annotation, png_bytes(Image.fromarray(rgb))
-
-
-def _regions(numbers: Array) -> Iterator[tuple[int, int, list[int]]]:
-    """Value, area and [x, y, width, height] of every value but 0 in [H, W], ascending."""
-    width = numbers.shape[1]
-    flat = numbers.ravel()
-    order = np.argsort(flat.astype(np.uint16) if flat.max() < 1 << 16 else flat, kind="stable")
-    starts = np.flatnonzero(np.diff(flat[order], prepend=-1))
-    ends = np.append(starts[1:], flat.size)
-    left, right = (extreme.reduceat(order % width, starts) for extreme in (np.minimum, np.maximum))
-    for start, end, x0, x1 in zip(starts.tolist(), ends.tolist(), left.tolist(), right.tolist(), strict=True):
-        if value := int(flat[order[start]]):
-            # The sort is stable: a region's pixels are still in their order, from its top row to its last.
-            y0, y1 = int(order[start]) // width, int(order[end - 1]) // width
-            yield value, end - start, [x0, y0, x1 - x0 + 1, y1 - y0 + 1]
-
-
-def _segments(sample: ExportSample, ids: Mapping[int, int]) -> Iterator[Record]:
-    """The things of one image, as RLE."""
-    from pycocotools import mask as rle
-
-    numbers = np.asfortranarray(member_pixels(sample, "instances.png"))
-    boxes = {value: (area, bbox) for value, area, bbox in _regions(numbers)}
-    for segment in sample.meta["segments"]:
-        if segment["class_index"] in ids:
-            area, bbox = boxes[segment["id"]]
-            encoded = rle.encode((numbers == segment["id"]).astype(np.uint8))
-            yield {
-                "category_id": ids[segment["class_index"]],
-                "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode()},
-                "area": area,
-                "bbox": bbox,
-                "iscrowd": int(segment["iscrowd"]),
-            }
-
-
-def _boxes(sample: ExportSample, ids: Mapping[int, int]) -> Iterator[Record]:
-    for box in sample.meta["boxes"]:
-        x0, y0, x1, y1 = box["bbox"]
-        yield {
-            "category_id": ids[box["class_index"]],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "area": box["area"],
-            "iscrowd": int(box["iscrowd"] or box["group_of"]),
-            "isfake": int(box["depiction"]),
-            "isreflected": int(box["reflected"]),
-        }
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _write_list(stream: IO[str], records: Iterable[Record], empty: bool) -> bool:
-    """Write more elements of a JSON list; whether the list is still empty."""
-    for record in records:
-        stream.write(("\n" if empty else ",\n") + _text(record))
-        empty = False
-    return empty

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import SampleError, ShardError
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.manifest import MANIFEST, read_manifest, recipe_keys
+from labelmerge.shardset.manifest import MANIFEST, read_manifest, things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.pixels import decode_whole
 from labelmerge.shardset.splits import find_splits
@@ -22,9 +22,6 @@ from labelmerge.shardset.tar import read_samples
 
 Array = npt.NDArray[Any]
 Record = dict[str, Any]
-
-# Readers of annotations that know no stuff.
-_ONLY_OBJECTS = ("coco_instances", "video_instances")
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,10 @@ class ExportSplit:
         return "instances.png" in self.manifest["members"]
 
     @property
-    def things(self) -> list[Any] | None:
-        """The names or indices of the classes that are things, as far as the recipe tells; None where it does not."""
-        recipe = recipe_keys(self.manifest)
+    def things(self) -> list[str] | None:
+        """The names of the classes that are things, as far as the recipe tells; None where it does not."""
         try:
-            variants = [one for one in recipe.get("variants", []) if one["name"] == self.manifest["variant"]]
-            recipe |= variants[0] if variants else {}
-            if recipe["reader"] in _ONLY_OBJECTS:
-                return list(self.space.indices)
-            things = recipe.get("options", {}).get("things")
-            return None if things is None else list(things)
+            return things(self.manifest, self.space)
         except (KeyError, TypeError, AttributeError) as error:
             raise ShardError(f"its recipe is malformed ({error!r})", where=self.folder / MANIFEST) from error
 
@@ -108,6 +99,16 @@ class ExportSplit:
             except ValueError as error:
                 damaged(key, str(error))
             yield ExportSample(key, int(digits), meta, found, f"{path}:{key}")
+
+
+def is_one_dataset(folder: Path) -> bool:
+    """Whether all shards at or below a folder are of one dataset and have its own classes. Raises ShardError."""
+    names = {
+        name
+        for manifest, space in map(read_manifest, find_splits([folder]))
+        for name in (manifest["dataset"], space.name)
+    }
+    return len(names) == 1
 
 
 def open_splits(folder: Path) -> list[ExportSplit]:

@@ -47,6 +47,12 @@ class DatasetShards:
     def annotation_type(self) -> str:
         return self.sets[0].annotation_type
 
+    @property
+    def annotated(self) -> frozenset[str] | None:
+        """The names of the classes that all its splits were annotated for; None: all classes."""
+        listed = [shard_set.annotated for shard_set in self.sets if shard_set.annotated is not None]
+        return frozenset.intersection(*listed) if listed else None
+
     def __len__(self) -> int:
         return sum(map(len, self.sets))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
-from labelmerge.errors import ShardError
+from labelmerge.errors import BankError, ShardError
 from labelmerge.labels import IGNORE, LabelKey, LabelSpace
 from labelmerge.merge.concepts import Booleans
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.names import prompt_name
+from labelmerge.text import counted, some
 
 Labels = Literal["seen", "all"]
 
@@ -39,6 +40,10 @@ class Columns:
         single: whether every label stands for one column alone.
         related: bool ``[L, N]``, the columns whose labels share a concept with the label: the same, its parts, its
             wholes, and what overlaps it.
+        dataset_of: int64 ``[L]``, whose label each is: a row of `allowed`.
+        unannotated: bool ``[D, N]``, the columns of classes that a dataset has, but was not annotated for: a pixel with
+            another of its labels may be one of these all the same.
+        by_label: whether `tables` give rows of `positive`.
     """
 
     texts: tuple[str, ...]
@@ -51,6 +56,9 @@ class Columns:
     label_vectors: npt.NDArray[np.float32]
     single: bool
     related: Booleans
+    dataset_of: npt.NDArray[np.int64]
+    unannotated: Booleans
+    by_label: bool
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -70,6 +78,8 @@ def build_columns(
     *,
     relations: Taxonomy | None = None,
     rows: bool = False,
+    datasets: Sequence[str] | None = None,
+    annotated: Sequence[Container[str] | None] | None = None,
 ) -> Columns:
     """The columns for these training datasets.
 
@@ -86,14 +96,23 @@ def build_columns(
         taxonomy: the sets of the labels.
         relations: the concepts of the labels, where `taxonomy` doesn't say which columns are related.
         rows: tables give rows of `Columns.positive` also where every label has one column only.
+        datasets: the D names in `Columns.tables`, where several datasets have one space; None: the spaces' names.
+        annotated: for each dataset the names of the classes that it was annotated for; None: all of them.
 
     Raises:
-        BankError: the bank lacks labels.
+        BankError: the bank lacks labels, or calls them otherwise than the spaces do.
         ShardError: no label occurs at all.
     """
-    keys = [key for space in spaces for key in space.keys if counts is None or counts.get(key, 0)]
-    if not keys:
-        raise ShardError("nothing is labelled in these shards", where=", ".join(space.name for space in spaces))
+    datasets = [space.name for space in spaces] if datasets is None else datasets
+    annotated = [None] * len(spaces) if annotated is None else annotated
+    for space in spaces:
+        bank.refuse_other_names(space)
+    owned = [
+        (place, key) for place, space in enumerate(spaces) for key in space.keys if counts is None or counts.get(key, 0)
+    ]
+    if not owned:
+        raise ShardError("nothing is labelled in these shards", where=", ".join(datasets))
+    keys = [key for _, key in owned]
     places = bank.positions(keys)
     label_vectors: npt.NDArray[np.float32] = bank.vectors[places]
     if taxonomy is None:
@@ -104,25 +123,45 @@ def build_columns(
         firsts = positive.argmax(axis=0)
         vectors = label_vectors[firsts]
         names = tuple(column)
+
+        def columns_of(key: LabelKey) -> list[int]:
+            text = bank.texts[int(bank.positions([key])[0])] if key in bank else None
+            return [column[text]] if text in column else []
     else:
-        positive = _merged(taxonomy.sets[[taxonomy.rows[key] for key in keys]])
+        order, column_of = _merged(taxonomy.sets[[taxonomy.rows[key] for key in keys]])
+        positive = taxonomy.sets[[taxonomy.rows[key] for key in keys]][:, order]
         own_texts = [bank.texts[place] for place in places]
         vectors = column_vectors(own_texts, label_vectors, positive)
         names = _names([bank.names[place] for place in places], positive)
+
+        def columns_of(key: LabelKey) -> list[int]:
+            concepts = np.flatnonzero(taxonomy.sets[taxonomy.rows[key]]) if key in taxonomy else ()
+            return sorted({int(column_of[concept]) for concept in concepts} - {-1})
+
     single = bool((positive.sum(axis=1) == 1).all())
-    targets = np.arange(len(keys)) if rows or not single else positive.argmax(axis=1)
-    target_of = dict(zip(keys, targets.tolist(), strict=True))
-    row_of = {key: row for row, key in enumerate(keys)}
-    tables, allowed = {}, np.zeros((len(spaces), positive.shape[1]), dtype=np.bool_)
-    for place, space in enumerate(spaces):
-        own = [key for key in space.keys if key in row_of]
-        tables[space.name] = space.lookup({key[1]: target_of[key] for key in own}, IGNORE)
-        allowed[place] = positive[[row_of[key] for key in own]].any(axis=0)
     alone = positive & (positive.sum(axis=1, keepdims=True) == 1)
+    dataset_of = np.array([place for place, _ in owned], dtype=np.int64)
+    unannotated = np.zeros((len(spaces), positive.shape[1]), dtype=np.bool_)
+    for place, (space, listed) in enumerate(zip(spaces, annotated, strict=True)):
+        if listed is not None:
+            for key, name in zip(space.keys, space.names, strict=True):
+                if name not in listed:
+                    unannotated[place, columns_of(key)] = True
+            known = [row for row, (at, key) in enumerate(owned) if at == place and space.name_of(key[1]) in listed]
+            unannotated[place] &= ~alone[known].any(axis=0)
+    by_label = rows or not single or bool(unannotated.any())
+    targets = np.arange(len(keys)) if by_label else positive.argmax(axis=1)
+    tables, allowed = {}, np.zeros((len(spaces), positive.shape[1]), dtype=np.bool_)
+    for place, (name, space) in enumerate(zip(datasets, spaces, strict=True)):
+        own = np.flatnonzero(dataset_of == place)
+        tables[name] = space.lookup({keys[row][1]: int(targets[row]) for row in own.tolist()}, IGNORE)
+        allowed[place] = positive[own].any(axis=0)
     return Columns(
         texts=names,
         vectors=vectors,
-        keys=tuple(tuple(keys[row] for row in np.flatnonzero(alone[:, column])) for column in range(len(names))),
+        keys=tuple(
+            tuple(dict.fromkeys(keys[row] for row in np.flatnonzero(alone[:, column]))) for column in range(len(names))
+        ),
         tables=tables,
         allowed=allowed,
         labels=tuple(keys),
@@ -130,7 +169,38 @@ def build_columns(
         label_vectors=label_vectors,
         single=single,
         related=_related(keys, positive, relations),
+        dataset_of=dataset_of,
+        unannotated=unannotated,
+        by_label=by_label,
     )
+
+
+def concept_vectors(bank: Bank, taxonomy: Taxonomy, concepts: Sequence[int]) -> npt.NDArray[np.float32]:
+    """What some concepts mean, as the columns of `build_columns` do: by the labels of theirs that the bank has.
+
+    Args:
+        concepts: n places in `Taxonomy.concepts`.
+
+    Returns:
+        float32 ``[n, C]``, unit vectors.
+
+    Raises:
+        BankError: the bank has no label of a concept.
+    """
+    rows = [row for row, entry in enumerate(taxonomy.entries) if entry.key in bank]
+    places = bank.positions(taxonomy.entries[row].key for row in rows)
+    sets, texts = taxonomy.sets[rows], [bank.texts[place] for place in places]
+    if unknown := [taxonomy.concepts[concept] for concept in concepts if not sets[:, concept].any()]:
+        lacking = sorted({entry.key[0] for entry in taxonomy.entries} - set(bank.datasets()))
+        raise BankError(
+            f"the bank ({bank.version}) has no label of {counted(len(unknown), 'concept')}: {some(unknown)}",
+            where=bank.folder,
+            fix=f"Use a model that was trained with a bank of all the datasets: {some(lacking)} "
+            + ("is" if len(lacking) == 1 else "are")
+            + " not in this one",
+        )
+    vectors = bank.vectors[places]
+    return np.stack([_vector(texts, vectors, sets, concept) for concept in concepts])
 
 
 def _related(keys: Sequence[LabelKey], positive: Booleans, relations: Taxonomy | None) -> Booleans:
@@ -142,14 +212,22 @@ def _related(keys: Sequence[LabelKey], positive: Booleans, relations: Taxonomy |
     return shared
 
 
-def _merged(sets: Booleans) -> Booleans:
-    """Without the concepts that nobody may mean, and with those that the same labels may mean as one: bool [L, N]."""
+def _merged(sets: Booleans) -> tuple[list[int], npt.NDArray[np.int64]]:
+    """Which concepts are columns, those that the same labels may mean being one, and nobody's being none.
+
+    Args:
+        sets: ``[L, concepts]``.
+
+    Returns:
+        The N concepts that stand for theirs, and the column of every concept, int64 ``[concepts]``, -1 for none.
+    """
     first: dict[bytes, int] = {}
+    stands_for = np.full(sets.shape[1], -1, dtype=np.int64)
     for number in np.flatnonzero(sets.any(axis=0)).tolist():
-        first.setdefault(np.packbits(sets[:, number]).tobytes(), number)
+        stands_for[number] = first.setdefault(np.packbits(sets[:, number]).tobytes(), number)
     order = sorted(first.values(), key=lambda number: (int(sets[:, number].argmax()), number))
-    merged: Booleans = sets[:, order]
-    return merged
+    place = {number: column for column, number in enumerate(order)}
+    return order, np.array([place.get(number, -1) for number in stands_for.tolist()], dtype=np.int64)
 
 
 def column_vectors(

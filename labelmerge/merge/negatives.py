@@ -2,7 +2,8 @@
 
 A pixel of one dataset's *building* may well be what another dataset calls *windowpane*: nobody has said that it is not.
 The label's own dataset has said that it is none of its other labels. The burden of proof lies on the negative, so a
-column of other datasets alone need not count in full.
+column of other datasets alone need not count in full. A class that the dataset was not annotated for is no evidence at
+all, and counts nothing.
 """
 
 from __future__ import annotations
@@ -26,27 +27,30 @@ def negatives(columns: Columns, how: Negatives, *, strength: float = 1.0) -> npt
         how: ``all``: every column in full, as in the paper; ``own``: the columns of the label's own dataset alone;
             ``unrelated``: all
             but those of `Columns.related`; ``graded``: the columns of its own dataset in full, and each
-            other by how far its meaning is from the label's, times `strength`.
+            other by how far its meaning is from the label's, times `strength`. In every way, the classes that the
+            label's dataset was not annotated for (`Columns.unannotated`) do not compete at all.
         strength: the most that a column of other datasets alone may count, in ``graded`` and ``unrelated``.
 
     Returns:
         float32 ``[L, N]``; what stands where a label is the column's does not matter.
     """
-    place = {name: number for number, name in enumerate(columns.tables)}
-    own = columns.allowed[[place[dataset] for dataset, _ in columns.labels]]
+    own = columns.allowed[columns.dataset_of]
     if how == "all":
-        return np.ones(own.shape, dtype=np.float32)
-    if how == "own":
-        return own.astype(np.float32)
-    if how == "unrelated":
-        return np.where(columns.related, 0.0, np.where(own, 1.0, strength)).astype(np.float32)
-    return np.where(own, 1.0, strength * _distance(columns)).astype(np.float32)
+        weights = np.ones(own.shape, dtype=np.float32)
+    elif how == "own":
+        weights = own.astype(np.float32)
+    elif how == "unrelated":
+        weights = np.where(columns.related, 0.0, np.where(own, 1.0, strength)).astype(np.float32)
+    else:
+        weights = np.where(own, 1.0, strength * _distance(columns)).astype(np.float32)
+    weights[columns.unannotated[columns.dataset_of]] = 0
+    return weights
 
 
 def _distance(columns: Columns) -> npt.NDArray[np.float64]:
     """How far each column's meaning is from each label's: 0 as near as the same, 1 as far as things that differ."""
     cosines = (columns.label_vectors @ columns.vectors.T).astype(np.float64)
-    dataset = np.unique([name for name, _ in columns.labels], return_inverse=True)[1]
+    dataset = columns.dataset_of
     between = (columns.label_vectors @ columns.label_vectors.T).astype(np.float64)
     apart = between[np.triu(dataset[:, None] == dataset[None], 1)]
     if not apart.size:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from labelmerge.errors import TaxonomyError, did_you_mean
+from labelmerge.errors import RecipeError, TaxonomyError, did_you_mean
 from labelmerge.files import read_text
-from labelmerge.labels import LabelKey
+from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.concepts import Booleans, split_concepts
 from labelmerge.text import some
 
@@ -28,6 +28,7 @@ HEADER = ("dataset", "index", "name", "concepts", "evidence", "confidence", "not
 _NEEDED = HEADER[:3]
 _GROUP = "group"
 _MAX_PROBLEMS = 8
+_NAME_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_"
 PERSON = "person"
 """The evidence of what a person's table says."""
 
@@ -113,6 +114,13 @@ class Taxonomy:
             self.concepts,
         )  # fmt: skip
 
+    def space(self, name: str) -> LabelSpace:
+        """The concepts as classes, 0 .. C - 1. Raises TaxonomyError where they are too many for a mask."""
+        try:
+            return LabelSpace.of(name, self.concepts)
+        except RecipeError as error:
+            raise TaxonomyError(error.what) from error
+
     def table(self) -> str:
         """The taxonomy as CSV with the columns `HEADER`."""
         out = io.StringIO()
@@ -122,6 +130,11 @@ class Taxonomy:
             cell = ";".join(entry.concepts)
             writer.writerow((*entry.key, entry.name, cell, entry.evidence, f"{entry.confidence:.2f}", entry.note))
         return out.getvalue()
+
+
+def space_name(file: Path) -> str:
+    """What the label space of a taxonomy is called by default: its file's name, in lower case letters and digits."""
+    return "".join(letter if letter in _NAME_LETTERS else "_" for letter in file.stem.lower()) or "taxonomy"
 
 
 def read_taxonomy(path: Path, names: Mapping[LabelKey, str], *, others: bool = False) -> Taxonomy:

@@ -117,6 +117,12 @@ class CosinePredictor(Predictor):
         """As `stripes`."""
         return stripes(self._model, image, self._labels, tau=self._tau, views=self.views, device=self.device)
 
+    def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """The softmax of the cosines over the temperature, averaged over the views."""
+        return stripes(
+            self._model, image, self._labels, tau=self._tau, views=self.views, device=self.device, probabilities=True
+        )
+
     def protocol(self) -> Mapping[str, Any]:
         """How cosines become labels."""
         several = "largest mean of softmax(cosine / temperature) over the views"
@@ -170,8 +176,12 @@ def stripes(
     tau: float,
     views: Views,
     device: torch.device | str = "cpu",
+    probabilities: bool = False,
 ) -> Iterator[tuple[slice, Tensor]]:
     """What `segment` decides by, for one stripe of rows after the other.
+
+    Args:
+        probabilities: softmax probabilities also where there is one view only.
 
     Yields:
         The rows, and float32 ``[P, rows, W]``, the scores of the labels that can be told apart: the mean probabilities
@@ -188,13 +198,13 @@ def stripes(
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
     shown = {size: model.normalise(_resized(pixels, size)) for size in views.sizes(height, width)}
     seen = [
-        _Seen(model, shown[view.height, view.width], (height, width), view, unit, norms=views.several)
+        _Seen(model, shown[view.height, view.width], (height, width), view, unit, norms=views.several or probabilities)
         for view in views.of(height, width)
     ]
     del shown, pixels  # each view drops its own when the model has seen all of it
     for top in range(0, height, stripe):
         rows = slice(top, min(top + stripe, height))
-        if views.several:
+        if views.several or probabilities:
             scores = unit.new_zeros(len(labels.positions), rows.stop - top, width)
             for view in seen:
                 scores += labels.of_labels(view.scores(rows)).div_(tau).softmax(dim=0)

@@ -48,7 +48,9 @@ class LabelList:
 
     @classmethod
     def of(cls, space: LabelSpace, bank: Bank) -> LabelList:
-        """All classes of a label space, each by its own row of the bank. Raises BankError where it lacks some."""
+        """All classes of a label space, each by its own row of the bank. Raises BankError where it lacks some, or
+        has other names for them."""
+        bank.refuse_other_names(space)
         texts = tuple(bank.texts[row] for row in bank.positions(space.keys))
         return cls(space.names, texts, space.keys, bank.rows(space.keys))
 
@@ -95,6 +97,14 @@ class Predictor(ABC):
         Yields:
             The rows, and float32 ``[P, rows, W]``; the largest is predicted.
         """
+
+    def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """How likely each label is at each pixel, as `scores`: values above 0 that add up to 1 over the labels.
+
+        Raises:
+            UsageError: the method has no probabilities.
+        """
+        raise UsageError("this checkpoint's method scores labels, but does not say how likely they are")
 
     def classes(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """The label of every pixel: ``[H, W]`` positions in the list. Among equal scores the first label wins.

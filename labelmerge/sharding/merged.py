@@ -1,22 +1,22 @@
-"""A person's mapping table applied at shard time: classes become groups, the same numbers in every dataset.
+"""A taxonomy applied at shard time: classes become concepts, one label space for every dataset.
 
-For tools that want one label space and nothing of meaning. labelmerge's own training takes the mapping itself
-(`labelmerge train --merge table`), and then the shards can stay as they are.
+For tools that want one label space and nothing of meaning. labelmerge's own training takes the taxonomy itself
+(`labelmerge train --taxonomy`), and then the shards can stay as they are.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from labelmerge.errors import RecipeError, TaxonomyError
+from labelmerge.errors import TaxonomyError
 from labelmerge.labels import LabelSpace
-from labelmerge.merge.taxonomy import read_taxonomy
+from labelmerge.merge.taxonomy import read_taxonomy, space_name
 from labelmerge.sharding.source.source import ClassMap
 from labelmerge.text import some
 
 
 def read_class_map(path: Path, space: LabelSpace) -> ClassMap:
-    """Read a taxonomy for one dataset; its rows of other datasets only count concepts.
+    """Read a taxonomy for one dataset. All its concepts are the classes, those of other datasets too.
 
     Args:
         path: as `labelmerge merge` writes it.
@@ -43,9 +43,7 @@ def read_class_map(path: Path, space: LabelSpace) -> ClassMap:
         )
     numbers = {concept: number for number, concept in enumerate(taxonomy.concepts)}
     group_of = {index: numbers[taxonomy[space.name, index].concepts[0]] for index in space.indices}
-    used = sorted(set(group_of.values()))
     try:
-        merged = LabelSpace(space.name, tuple(used), tuple(taxonomy.concepts[number] for number in used))
-    except RecipeError as error:
+        return ClassMap(taxonomy.space(space_name(path)), group_of)
+    except TaxonomyError as error:
         raise TaxonomyError(error.what, where=path) from error
-    return ClassMap(merged, group_of)

@@ -16,7 +16,8 @@ from labelmerge.sharding.executors import ShardRecord
 from labelmerge.sharding.make import Sizes, member_names
 from labelmerge.sharding.plan import Plan
 from labelmerge.sharding.resume import WHOLE
-from labelmerge.shardset.manifest import FORMAT
+from labelmerge.sharding.source.source import ClassMap, Source
+from labelmerge.shardset.manifest import FORMAT, things
 from labelmerge.text import counted, some
 
 _MAX_REASONS_SHOWN = 3
@@ -69,7 +70,7 @@ class ShardReport:
 def empty_manifest(plan: Plan) -> dict[str, Any]:
     """The manifest of a run of which no shard is made yet."""
     source, recipe = plan.source, plan.source.recipe
-    return {
+    manifest = {
         "format": FORMAT,
         "labelmerge": __version__,
         "dataset": recipe.name,
@@ -92,6 +93,16 @@ def empty_manifest(plan: Plan) -> dict[str, Any]:
         "sizes": Sizes().to_json(),
         "reproduce": _command(plan),
     }
+    return manifest if source.class_map is None else {**manifest, **_in_concepts(manifest, source, source.class_map)}
+
+
+def _in_concepts(manifest: dict[str, Any], source: Source, classes: ClassMap) -> dict[str, list[str]]:
+    """What the recipe says in the dataset's own classes."""
+    annotated = source.space.names if source.recipe.annotated is None else source.recipe.annotated
+    said = {"annotated": classes.names(annotated, source.space)}
+    boxes = source.recipe.annotation_type == "box"
+    countable = list(source.space.names) if boxes else things(manifest, source.space)
+    return said if countable is None else {**said, "things": classes.names(countable, source.space)}
 
 
 def _teacher(plan: Plan) -> dict[str, Any] | None:
@@ -124,7 +135,7 @@ def _command(plan: Plan) -> str:
         ("--image-format", options.image_format),
         ("--quality", options.quality),
         ("--samples-per-shard", options.samples_per_shard),
-        ("--mapping", options.mapping and options.mapping.name),
+        ("--taxonomy", options.taxonomy and options.taxonomy.name),
         ("--no-instances", None if options.instances else ""),
         ("--box-teacher", options.box_teacher and os.path.basename(options.box_teacher)),
     ):

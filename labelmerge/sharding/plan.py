@@ -18,7 +18,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from labelmerge.catalog import Recipe
+from labelmerge.catalog import Recipe, load_label_space, refuse_unknown_classes
 from labelmerge.errors import LayoutError, OutputError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.sharding.readers import READERS
@@ -42,7 +42,7 @@ class Options:
         samples_per_shard: items that go into one shard.
         limit: only the first so many items; None: all.
         box_teacher: the ``open_clip:…`` spec of a model that embeds every box's image; None: no embeddings.
-        mapping: a table of which classes are one group; the shards then have groups for classes (see `merged`).
+        taxonomy: a table of the classes' concepts; the shards then have concepts for classes (see `merged`).
         instances: whether samples have an instances mask where the dataset tells objects apart.
     """
 
@@ -52,13 +52,13 @@ class Options:
     samples_per_shard: int = 250
     limit: int | None = None
     box_teacher: str | None = None
-    mapping: Path | None = None
+    taxonomy: Path | None = None
     instances: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """The mapping by its hash; no teacher, whose name may be a path: a manifest says which model it is."""
+        """The taxonomy by its hash; no teacher, whose name may be a path: a manifest says which model it is."""
         values = {name: value for name, value in asdict(self).items() if name != "box_teacher"}
-        return {**values, "mapping": None if self.mapping is None else sha256_file(self.mapping)}
+        return {**values, "taxonomy": None if self.taxonomy is None else sha256_file(self.taxonomy)}
 
 
 class Chosen(TypedDict, total=False):
@@ -70,7 +70,7 @@ class Chosen(TypedDict, total=False):
     samples_per_shard: int
     limit: int | None
     box_teacher: str | None
-    mapping: Path | None
+    taxonomy: Path | None
     instances: bool
 
 
@@ -132,10 +132,11 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
     source = open_source(recipe, root, split)
     if not chosen.get("instances", True):
         source = replace(source, layout={key: value for key, value in source.layout.items() if key != "instances"})
-    if (mapping := chosen.get("mapping")) is not None:
+    refuse_unknown_classes(recipe, load_label_space(recipe) if recipe.annotated else source.space)
+    if (taxonomy := chosen.get("taxonomy")) is not None:
         from labelmerge.sharding.merged import read_class_map
 
-        source = replace(source, class_map=read_class_map(mapping, source.space))
+        source = replace(source, class_map=read_class_map(taxonomy, source.space))
     with closing(_database(scratch / "tasks.sqlite")) as listed:
         found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))
         with _space(scratch), closing(_database(scratch / "scan.sqlite")) as tables:

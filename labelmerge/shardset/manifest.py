@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import LabelmergeError, ShardError
+from labelmerge.errors import LabelmergeError, ShardError, UsageError, did_you_mean
 from labelmerge.labels import LabelSpace
 
 FORMAT = "labelmerge-shards/2"
@@ -46,6 +46,8 @@ _RECIPE: Types = {"name": str, "sha256": str, "text": str}
 _SHARD: Types = {"name": str, "samples": int, "bytes": int, "sha256": str}
 _SKIP: Types = {"path": str, "reason": str}
 _SIZES: Types = {"pixels": int, "min": list, "max": list}
+# Readers of annotations that know no stuff.
+_ONLY_OBJECTS = ("coco_instances", "video_instances")
 # What these become: names of files.
 _NAME = re.compile(r"[a-z0-9_]+")
 _MEMBER_NAME = re.compile(r"[a-z0-9_.]{1,40}")
@@ -126,6 +128,12 @@ def manifest_problem(manifest: dict[str, Any]) -> str | None:
     for name in ("title", "homepage", "licence", "role"):
         if not isinstance(recipe.get(name, ""), str):
             return f"recipe: {name!r} must be a string"
+    for where, record, name in (
+        ("recipe: ", recipe, "annotated"), ("", manifest, "annotated"), ("", manifest, "things")
+    ):  # fmt: skip
+        listed = record.get(name, [])
+        if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+            return f"{where}{name!r} must be a list of names"
     return None
 
 
@@ -141,6 +149,41 @@ def recipe_keys(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def role(manifest: Mapping[str, Any]) -> str:
     """``train``, or ``eval`` for a dataset that is never trained on, by its recipe."""
     return str(recipe_keys(manifest).get("role", "train"))
+
+
+def annotated(manifest: Mapping[str, Any]) -> frozenset[str] | None:
+    """The names of the classes that the split was annotated for; None: all of its label space.
+
+    The recipe says it in the dataset's own classes, the manifest itself where a taxonomy's concepts took their places.
+    """
+    listed = manifest.get("annotated", recipe_keys(manifest).get("annotated"))
+    return None if listed is None else frozenset(listed)
+
+
+def things(manifest: Mapping[str, Any], space: LabelSpace) -> list[str] | None:
+    """The names of the classes that are things, as far as recipe or manifest tell; None where they don't.
+
+    Args:
+        manifest: of a split.
+        space: the classes that the recipe speaks of: the manifest's, or the dataset's own.
+
+    Raises:
+        KeyError, TypeError, AttributeError: the recipe is malformed.
+        UsageError: it names a class that is not there.
+    """
+    if "things" in manifest:
+        return list(manifest["things"])
+    recipe = recipe_keys(manifest)
+    variants = [one for one in recipe.get("variants", []) if one["name"] == manifest["variant"]]
+    recipe |= variants[0] if variants else {}
+    if recipe["reader"] in _ONLY_OBJECTS:
+        return list(space.names)
+    listed = recipe.get("options", {}).get("things")
+    if listed is None:
+        return None
+    if unknown := [name for name in listed if name not in space.names and name not in space]:
+        raise UsageError(f"{space.name} has no class {unknown[0]!r}", fix=did_you_mean(str(unknown[0]), space.names))
+    return [space.name_of(name) if name in space else name for name in listed]
 
 
 def wrong_types(record: object, types: Types) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 from labelmerge.errors import ShardError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
+from labelmerge.shardset.manifest import MANIFEST, annotated, read_manifest, role
 from labelmerge.shardset.sample import Encoded, Sample
 from labelmerge.shardset.tar import Index, read_index
 
@@ -32,6 +32,7 @@ class ShardSet:
         annotation_type: ``mask`` | ``noisy_mask`` | ``box`` | ``image`` (without annotations).
         role: ``train``, or ``eval`` for a set that is kept from training, by the recipe it was made from.
         space: the label space of its masks and boxes.
+        annotated: the names of the classes that it was annotated for, by its recipe; None: all of them.
         class_pixels: labelled pixels of each class index in the whole split (classes without any may be absent).
         class_boxes: boxes of each class index, likewise.
         nbytes: size of all its shards.
@@ -45,6 +46,7 @@ class ShardSet:
     annotation_type: str
     role: str
     space: LabelSpace
+    annotated: frozenset[str] | None
     class_pixels: Mapping[int, int]
     class_boxes: Mapping[int, int]
     nbytes: int
@@ -72,6 +74,7 @@ class ShardSet:
             annotation_type=manifest["annotation_type"],
             role=role(manifest),
             space=space,
+            annotated=annotated(manifest),
             class_pixels={int(index): count for index, count in manifest["class_pixels"].items()},
             class_boxes={int(index): count for index, count in manifest["class_boxes"].items()},
             nbytes=sum(sizes),

@@ -59,7 +59,9 @@ class Inputs:
     def vocabulary(self) -> Vocabulary:
         """What the learner is built for."""
         columns = self.columns
-        may = tuple(tuple(columns.labels[row] for row in np.flatnonzero(column)) for column in columns.positive.T)
+        may = tuple(
+            tuple(dict.fromkeys(columns.labels[row] for row in np.flatnonzero(column))) for column in columns.positive.T
+        )
         return Vocabulary(self.bank.dim, tuple(self.datasets), tuple(columns.texts), may)
 
 
@@ -92,7 +94,7 @@ def read_inputs(
     taxonomy = _taxonomy(config.merge, language, table)
     told = None if config.merge in ("text", "name", "naive") else taxonomy
     related = by_concepts(language) if told is None and language.probe.size else taxonomy
-    vectors = merged_bank(language, config.merge, [source.dataset for source in labelled], taxonomy)
+    vectors = merged_bank(language, config.merge, sorted({source.space.name for source in labelled}), taxonomy)
     every = {key: 1 for source in labelled for key in source.space.keys}
     columns = build_columns(
         vectors,
@@ -101,6 +103,8 @@ def read_inputs(
         told,
         relations=related,
         rows=needs.label_targets,
+        datasets=[source.dataset for source in sources],
+        annotated=[source.annotated for source in sources],
     )
     mixture = _mixture(sources, columns, config, needs, ranks, defer)
     method.check(settings, sources, vectors)
@@ -165,7 +169,7 @@ def label_counts(sources: Sequence[DatasetShards]) -> dict[LabelKey, int]:
     for source in sources:
         for shard_set in source.sets:
             for counts in (shard_set.class_pixels, shard_set.class_boxes):
-                found.update({(source.dataset, index): count for index, count in counts.items()})
+                found.update({(source.space.name, index): count for index, count in counts.items()})
     return dict(found)
 
 

@@ -259,6 +259,11 @@ def lacking_label(world: Path, tools: Any) -> None:
     tools.bank(labels_of(STREETS, ROOMS)[:-1]).save(world / "bank")
 
 
+def another_name(world: Path, tools: Any) -> None:
+    *others, (dataset, index, _, text) = labels_of(STREETS, ROOMS)
+    tools.bank([*others, (dataset, index, "desk", text)]).save(world / "bank")
+
+
 def boxes_only(world: Path, tools: Any) -> None:
     tools.split(world / "shards/boxes/val", LabelSpace.of("boxes", ["a"]), [(b"", None)], annotation_type="box")
 
@@ -287,6 +292,7 @@ def empty_shards(world: Path, tools: Any) -> None:
         (other_encoder, BankError, r"made by offline \(weights ffff.* trained with offline \(weights 0000"),
         (other_dimension, BankError, r"have 5 dimensions, the checkpoint's pixel embeddings 8"),
         (lacking_label, BankError, "no vector for 1 labels: rooms 2"),
+        (another_name, BankError, "1 class of rooms differently: 2 is 'counter' in the data, 'desk' in the bank"),
         (the_same_twice, ShardError, "rooms val is given twice"),
         (empty_shards, ShardError, "no shards here"),
     ],

@@ -15,7 +15,8 @@ from PIL import Image
 
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import OutputError, ShardError, UsageError
-from labelmerge.inspect.export import _regions, export
+from labelmerge.inspect.coco import regions
+from labelmerge.inspect.export import export
 from labelmerge.sharding.shard import shard
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def test_what_no_segment_covers_becomes_one_segment_a_class(
 @pytest.mark.parametrize("most", [3, 70000])
 def test_regions_are_what_a_slow_count_says(most: int) -> None:
     numbers = np.random.default_rng(most).integers(0, 4, (13, 17)) * (most // 3)
-    found = {value: (area, bbox) for value, area, bbox in _regions(numbers)}
+    found = {value: (area, bbox) for value, area, bbox in regions(numbers)}
     assert list(found) == sorted(set(numbers.ravel().tolist()) - {0})
     for value, (area, (x, y, width, height)) in found.items():
         rows, columns = np.nonzero(numbers == value)

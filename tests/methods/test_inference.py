@@ -126,6 +126,17 @@ def test_equals_the_literal_way(views: Views) -> None:
     assert (classes == expected.argmax(dim=2)).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("views", [Views(), Views(window=8), Views(flip=True)])
+def test_probabilities_are_the_softmax_of_the_literal_cosines(views: Views) -> None:
+    model, image, labels, tau = Tiny(), picture(11, 13), vectors(4), 0.2
+    predictor = CosinePredictor(model, LabelVectors(labels), tau=tau, views=views, device="cpu")
+    found = torch.cat([each for _, each in predictor.probabilities(image)], dim=1).permute(1, 2, 0)
+    expected = literal(model, image, labels, tau, views)
+    if not views.several:  # which is cosines there
+        expected = torch.softmax(expected / tau, dim=2)
+    torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=0)
+
+
 def test_a_whole_view_is_torchs_own_upsampling() -> None:
     """32 x 48 is a multiple of the stride: nothing is padded, so `interpolate` is comparable."""
     model, image, labels = Tiny(), picture(32, 48), vectors(7)

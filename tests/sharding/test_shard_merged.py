@@ -1,4 +1,4 @@
-"""Shards whose classes are the groups of a person's mapping table."""
+"""Shards whose classes are the concepts of a taxonomy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from labelmerge.catalog import load_label_space
-from labelmerge.errors import ShardError, TaxonomyError
+from labelmerge.catalog import load_label_space, load_recipe
+from labelmerge.errors import RecipeError, ShardError, TaxonomyError
 from labelmerge.inspect.verify import verify
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.merged import read_class_map
 from labelmerge.sharding.shard import shard
 from labelmerge.sharding.source.source import Annotation, Box, ClassMap, Segment
+from labelmerge.shardset.shardset import ShardSet
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -43,7 +44,7 @@ def test_masks_have_groups_with_the_same_numbers_everywhere(
 ) -> None:
     (mask,) = own.pairs(1)
     words = ["shard", own.recipe_file, "--root", own.root, "--split", "train", "--out", tmp_path / "out"]
-    assert run(*words, "--mapping", table).exit_code == 0
+    assert run(*words, "--taxonomy", table).exit_code == 0
     folder = tmp_path / "out/my_streets/train"
     (sample,) = read_samples(folder).values()
     for y in range(12):
@@ -51,11 +52,17 @@ def test_masks_have_groups_with_the_same_numbers_everywhere(
             assert sample["mask.png"][y, x] == GROUPS.get(int(mask[y, x]), 255)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["label_space"]["names"] == ["heaven", "ground", "vehicle"]
-    assert manifest["reproduce"].endswith("--mapping mapping.csv") and str(tmp_path) not in json.dumps(manifest)
+    assert manifest["label_space"]["name"] == "mapping" != manifest["dataset"]
+    assert manifest["label_space"]["hash"] != load_label_space(own.recipe).hash
+    assert manifest["annotated"] == ["heaven", "ground", "vehicle"]
+    assert manifest["reproduce"].endswith("--taxonomy mapping.csv") and str(tmp_path) not in json.dumps(manifest)
     assert verify([folder]).problems == ()
+    words[-1] = tmp_path / "older"
+    assert run(*words, "--mapping", table).exit_code == 0, "the option's name before"
+    assert (tmp_path / "older/my_streets/train/manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
     table.write_text(TABLE.replace("vehicle", "ground"))
-    with pytest.raises(ShardError, match="mapping was"):
-        shard(own.recipe, own.root, "train", tmp_path / "out", mapping=table)
+    with pytest.raises(ShardError, match="taxonomy was"):
+        shard(own.recipe, own.root, "train", tmp_path / "out", taxonomy=table)
 
 
 def test_boxes_segments_and_wide_masks() -> None:
@@ -87,5 +94,28 @@ def test_a_table_that_does_not_fit(own: Own, table: Path, tmp_path: Path, text: 
     with pytest.raises(TaxonomyError, match=message):
         read_class_map(table, load_label_space(own.recipe))
     with pytest.raises(TaxonomyError, match=message):
-        shard(own.recipe, own.root, "train", tmp_path / "out", mapping=table)
+        shard(own.recipe, own.root, "train", tmp_path / "out", taxonomy=table)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_whole_table_is_the_space_and_the_manifest_says_what_of_it_is_annotated(own: Own, tmp_path: Path) -> None:
+    own.pairs(1)
+    path = tmp_path / "company.csv"
+    path.write_text(TABLE.replace("other,0,sky,heaven", "other,0,moon,moon"))
+    own.recipe_file.write_text('annotated = ["sky", "car"]\n' + own.recipe_file.read_text())
+    shard(load_recipe(own.recipe_file), own.root, "train", tmp_path / "out", taxonomy=path)
+    opened = ShardSet.open(tmp_path / "out/my_streets/train")
+    assert opened.space == LabelSpace.of("company", ["moon", "ground", "heaven", "vehicle"])
+    assert opened.annotated == frozenset({"heaven", "vehicle"})
+    assert verify([opened.folder]).problems == ()
+
+
+def test_annotated_classes_must_be_classes(own: Own, tmp_path: Path) -> None:
+    own.pairs(1)
+    text = own.recipe_file.read_text()
+    own.recipe_file.write_text('annotated = ["raod"]\n' + text)
+    with pytest.raises(RecipeError, match="'annotated' lists 'raod', which is not a class of my_streets"):
+        shard(load_recipe(own.recipe_file), own.root, "train", tmp_path / "out")
+    own.recipe_file.write_text("annotated = []\n" + text)
+    with pytest.raises(RecipeError, match="'annotated' must be a list of class names"):
+        load_recipe(own.recipe_file)

@@ -110,3 +110,11 @@ def test_losses_and_what_a_run_begins_with_are_options(run: Any, shards: Path, b
     assert wrong.exit_code == 1 and "losses must be some of hd, ld, wd, not ['hd', 'xd']" in wrong.stderr
     twice = run(*args, "--shards", shards, "--out", tmp_path / "c", "--losses", "hd,hd")
     assert twice.exit_code == 1 and "losses must be some of" in twice.stderr
+
+
+def test_shards_whose_classes_are_others_than_the_banks_are_refused(run: Any, bank: Path, tmp_path: Path) -> None:
+    renamed = Toy("streets", ("road", "sky", "lorry")).write(tmp_path / "renamed")
+    words = ["train", "--shards", renamed, "--bank", bank, "--steps", 1, "--device", "cpu"]
+    result = run(*words, "--out", tmp_path / "run")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert "1 class of streets differently: 2 is 'lorry' in the data, 'car' in the bank" in result.stderr

@@ -49,7 +49,7 @@ class Labels:
         """The columns on a device, and what competes with each label."""
         vectors, own = (torch.from_numpy(each).to(device) for each in (columns.vectors, columns.allowed))
         how = cast(Negatives, settings.negatives)
-        if columns.single and how in ("all", "own"):
+        if not columns.by_label:
             return cls(vectors, own, vectors)
         weights = torch.from_numpy(negatives(columns, how, strength=settings.foreign_weight))
         table = LabelTable(torch.from_numpy(columns.positive), weights).to(device)

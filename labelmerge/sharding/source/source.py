@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ class Source:
         bases: folders under the root ("" or ending in "/") at which the layout was found.
         layout, ids, options: the recipe's tables, the variant's in their place where it has some.
         space: the classes; the reader may have narrowed the recipe's.
-        class_map: the groups that take the classes' places in the shards, if the user gave a mapping.
+        class_map: the concepts that take the classes' places in the shards, if the user gave a taxonomy.
     """
 
     recipe: Recipe
@@ -148,16 +148,21 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The groups that take the place of a dataset's classes in its shards (see `sharding.merged`).
+    """The concepts that take the places of a dataset's classes in its shards (see `sharding.merged`).
 
     Attributes:
-        space: the groups that the dataset has: their numbers are places in the whole table, so that a group has the
-            same number in every dataset's shards.
-        group_of: the group's number, by class index.
+        space: all concepts of the taxonomy, so that every dataset's shards have one label space.
+        group_of: the concept's number, by class index.
     """
 
     space: LabelSpace
     group_of: Mapping[int, int]
+
+    def names(self, names: Iterable[str], space: LabelSpace) -> list[str]:
+        """The concepts of some classes of `space`, by name."""
+        wanted = set(names)
+        found = {self.group_of[index] for index, name in zip(space.indices, space.names, strict=True) if name in wanted}
+        return [self.space.name_of(group) for group in sorted(found)]
 
     def apply(self, annotation: Annotation, space: LabelSpace) -> Annotation:
         """The same annotation with groups for the classes of `space`."""

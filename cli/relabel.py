@@ -1,0 +1,82 @@
+"""labelmerge relabel: the shards of several datasets become shards in one taxonomy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labelmerge.errors import printable
+from labelmerge.text import some
+
+from . import options
+
+_MAX_SKIPS_SHOWN = 3
+
+
+@click.command("relabel")
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_folder)
+@click.option(
+    "--taxonomy", type=options.existing_file, required=True, metavar="FILE", help="The table that `merge` wrote."
+)
+@click.option(
+    "--checkpoint",
+    type=options.folder,
+    metavar="RUN",
+    help="The model that splits labels of several concepts; without one they become `no label`.",
+)
+@options.out_folder("Folder for all shards, which go into DIR/<dataset>/<split>/.")
+@click.option("--name", metavar="NAME", help="Of the label space.  [default: the file's name]")
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    metavar="P",
+    help="Ignore pixels and segments whose likeliest concept has less than this probability among its label's.",
+)
+@options.views
+@options.device
+@options.as_json
+def command(folders: tuple[Path, ...], taxonomy: Path, out: Path, as_json: bool, **chosen: Any) -> None:
+    """Write the shards of several datasets as shards in one taxonomy.
+
+    DIR is a split, a dataset, or a folder of datasets. A label of one concept becomes it; among several the model
+    chooses, pixel by pixel or segment by segment. Boxes become masks inside the boxes. Each manifest says what was
+    annotated and what was predicted, and by which checkpoint.
+
+    \b
+    Example:
+      labelmerge relabel shards-out --checkpoint run --taxonomy merge/taxonomy.csv --out one
+    """
+    from labelmerge.predict.relabel import relabel
+
+    views = options.chosen_views(chosen)
+    report = relabel(folders, taxonomy, out, views=views, track=options.track, **chosen)
+    options.say(report.to_json(), as_json, _text(report))
+
+
+def _text(report: Any) -> str:
+    lines = [f"left out: {reason}" for reason in report.left_out]
+    for split in report.splits:
+        name, counts = f"{split.dataset} {split.split}", split.counts
+        lines += [f"skipped {key}: {reason}" for key, reason in split.skipped[:_MAX_SKIPS_SHOWN]]
+        if (more := len(split.skipped) - _MAX_SKIPS_SHOWN) > 0:
+            lines.append(f"… and {more} more, listed in {split.folder / 'manifest.json'}")
+        if report.checkpoint is None and split.open:
+            labels = options.counted(len(split.open), "label stands", "labels stand")
+            lost = f"{counts.get('unsure_pixels', 0):,} pixels and {counts.get('dropped_boxes', 0):,} boxes"
+            lines.append(
+                f"WARNING: {name}: {labels} for several concepts and lost {lost}, which only a model can split "
+                f"(--checkpoint): {some(split.open)}"
+            )
+        before, after = split.annotation_type
+        became = "" if before == after else f", {before} became {after}"
+        pixels = ", ".join(f"{counts.get(f'{what}_pixels', 0):,} {what}" for what in ("mapped", "predicted", "unsure"))
+        there = ", there already" if split.kept else ""
+        lines.append(f"{name}: {options.counted(split.images, 'image')}{became}; pixels: {pixels}{there}")
+    concepts = options.counted(len(report.space), "concept")
+    folders = options.counted(len(report.splits), "split")
+    lines.append(f"Wrote {folders} with the {concepts} of {report.space.name!r} ({report.space.hash}).")
+    return "\n".join(map(printable, lines))

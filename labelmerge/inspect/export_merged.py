@@ -1,0 +1,185 @@
+"""Several datasets → one folder for a trainer of one's own: one class list, one palette, unique names and ids."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from labelmerge.colours import palette
+from labelmerge.errors import LabelmergeError, ShardError, UsageError, did_you_mean
+from labelmerge.files import atomic_folder
+from labelmerge.inspect.formats import coco, hf, index_png, yolo
+from labelmerge.inspect.formats.written import Format, Request
+from labelmerge.inspect.merged import Lost, MergedSets, open_merged
+from labelmerge.progress import Track, no_track
+
+INDEX_PNG, PANOPTIC, INSTANCES, YOLO, HF = "index-png", "coco-panoptic", "coco-instances", "yolo", "hf"
+FORMATS: dict[str, Format] = {
+    INDEX_PNG: index_png,
+    PANOPTIC: coco.PANOPTIC,
+    INSTANCES: coco.INSTANCES,
+    YOLO: yolo,
+    HF: hf,
+}
+TASKS = ("detect", "segment")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class MergedReport:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        format: what.
+        datasets, splits: their names.
+        images, annotations: how many; annotations are objects, or of a panoptic format segments.
+        classes: the class list, in the order of its numbers.
+        things: which of them are things, for formats that tell.
+        lost: the labels that have no class.
+        left_out: the splits that such files can't hold, and why.
+        pushed: the repository that it was pushed to.
+        task: of YOLO's files: ``detect`` or ``segment``.
+    """
+
+    folder: Path
+    format: str
+    datasets: tuple[str, ...]
+    splits: tuple[str, ...]
+    images: int
+    annotations: int
+    classes: tuple[str, ...]
+    things: tuple[str, ...]
+    lost: tuple[Lost, ...]
+    left_out: tuple[str, ...]
+    pushed: str | None = None
+    task: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "folder": str(self.folder), "lost": [vars(each) for each in self.lost]}
+
+
+def export_merged(
+    folders: Sequence[Path],
+    format: str,
+    out: Path,
+    *,
+    taxonomy: Path | None = None,
+    images: bool = True,
+    things: Iterable[str] | None = None,
+    task: str | None = None,
+    push: str | None = None,
+    track: Track = no_track,
+) -> MergedReport:
+    """Write the shards of several datasets as one dataset.
+
+    Beside the format's own files (`labelmerge.inspect.formats`) there are ``classes.txt``, a class a line, and
+    ``classes.csv``: index, name, colour. Images keep their bytes, and are named by their keys, which no two datasets
+    share. A label of several concepts has no class: its pixels are no label, its boxes are left out.
+
+    Args:
+        folders: splits, datasets, or folders of datasets.
+        format: one of `FORMATS`.
+        out: must not exist, or be empty.
+        taxonomy: as `open_merged`.
+        images: whether to write them, too; Parquet files always hold them.
+        things: names of the classes that are things.
+        task: of YOLO's files: ``detect`` or ``segment``; None: outlines where all sets can give some.
+        push: OWNER/NAME of a dataset on the Hugging Face hub to upload the folder to.
+        track: progress over images.
+
+    Raises:
+        ShardError, TaxonomyError, UsageError: as `open_merged`; no split can be in such files; an option that makes no
+            sense.
+        OutputError: no space, no permission, or something in the way.
+        LabelmergeError: it is written, but could not be pushed.
+    """
+    _check(format, images, task, push)
+    sets = open_merged(folders, taxonomy)
+    writer = FORMATS[format]
+    objects = [each.split.has_segments for each in sets.splits if not writer.refuse(each, False)]
+    segments = task == "segment" or (task is None and bool(objects) and all(objects))
+    kept, left_out = [], []
+    for each in sets.splits:
+        if reason := writer.refuse(each, segments):
+            left_out.append(f"{each.split.dataset} {each.name} {reason}")
+        else:
+            kept.append(each)
+    if not kept:
+        raise ShardError(f"nothing to write as {format}: {'; '.join(left_out)}", where=folders[0])
+    countable = sets.things(things) if format not in (INDEX_PNG, HF) else set()
+    if format in (INSTANCES, YOLO) and not countable:
+        raise ShardError(
+            "which classes are things can't be told: no image has two segments of one class",
+            where=folders[0],
+            fix="Name them with --things FILE",
+        )
+    written = replace(sets, splits=tuple(kept))
+    with atomic_folder(out) as into:
+        request = Request(written, into, palette(sets.space.names), countable, images, segments)
+        total = sum(each.split.samples for each in kept)
+        for _ in track(writer.write(request), f"exporting {', '.join(written.datasets)}", total):
+            pass
+        _write_classes(into, written, request)
+    report = MergedReport(
+        folder=out,
+        format=format,
+        datasets=tuple(written.datasets),
+        splits=tuple(written.by_name()),
+        images=request.counts["images"],
+        annotations=request.counts["annotations"],
+        classes=sets.space.names,
+        things=tuple(sets.space.names[index] for index in sorted(countable)),
+        lost=sets.lost,
+        left_out=tuple(left_out),
+        task=TASKS[segments] if format == YOLO else None,
+    )
+    return report if push is None else replace(report, pushed=_push(out, push))
+
+
+def _check(format: str, images: bool, task: str | None, push: str | None) -> None:
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}", fix=did_you_mean(format, FORMATS))
+    if task is not None and format != YOLO:
+        raise UsageError("--task is for --format yolo alone", fix="Leave it out")
+    if task is not None and task not in TASKS:
+        raise UsageError(f"unknown task {task!r}", fix=did_you_mean(task, TASKS))
+    if not images and format == HF:
+        raise UsageError("Parquet files hold the images", fix="Leave --no-images out, or use another --format")
+    if push is not None and format != HF:
+        raise UsageError("--push is for --format hf alone", fix="Use --format hf")
+    if push is not None and not _REPO.fullmatch(push):
+        raise UsageError(f"{push!r} is not the name of a repository", fix="Write OWNER/NAME")
+
+
+def _write_classes(into: Path, sets: MergedSets, request: Request) -> None:
+    names = sets.space.names
+    (into / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    with (into / "classes.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("index", "name", "colour"))
+        for index, (name, colour) in enumerate(zip(names, request.palette.tolist(), strict=True)):
+            writer.writerow((index, name, "#{:02x}{:02x}{:02x}".format(*colour)))
+
+
+def _push(folder: Path, repo: str) -> str:
+    """Upload a folder to the Hugging Face hub, as whoever is logged in there; returns the repository's address."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        made = api.create_repo(repo, repo_type="dataset", exist_ok=True, private=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, repo_type="dataset")
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise LabelmergeError(
+            f"is written, but could not be pushed to {repo} ({reason})",
+            where=folder,
+            fix=f"Log in with `hf auth login`, then: hf upload {repo} {folder} --repo-type dataset",
+        ) from error
+    return str(made)

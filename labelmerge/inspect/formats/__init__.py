@@ -1,0 +1,1 @@
+"""What a merged dataset is written as, a module for each format."""

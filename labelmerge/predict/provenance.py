@@ -1,0 +1,173 @@
+"""What the manifest of relabelled shards says: what was annotated, what was predicted, by which model and rule."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labelmerge import __version__
+from labelmerge.bank.bank import Bank
+from labelmerge.errors import ShardError
+from labelmerge.labels import LabelSpace
+from labelmerge.merge.taxonomy import Taxonomy
+from labelmerge.methods.restore import Trained
+from labelmerge.model.views import Views
+from labelmerge.predict.splitting import Relabelled, Rule
+from labelmerge.shardset.manifest import MANIFEST, things
+from labelmerge.shardset.run_lengths import histogram
+from labelmerge.shardset.shardset import ShardSet
+
+_RULES = {
+    "mask": "a label of one concept is that concept; of several, the model's likeliest among them, a segment's as one",
+    "box": "a pixel in a box, smallest first, is the model's likeliest concept of all where that is one of the box's",
+    "none": "a label of one concept is that concept; of several, no label",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is the same for all splits."""
+
+    table: Taxonomy
+    space: LabelSpace
+    taxonomy: Mapping[str, str]
+    trained: Trained | None
+    bank: Bank | None
+    confidence: float
+    views: Views
+
+
+class Made:
+    """What is counted while shards are written."""
+
+    def __init__(self) -> None:
+        self.shards: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, str]] = []
+        self.class_pixels: Counter[int] = Counter()
+        self.class_boxes: Counter[int] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.ignored = self.samples = self.pixels = 0
+        self.sizes: list[tuple[int, int]] = []
+
+    def add(self, found: Relabelled, size: tuple[int, int], ignore: int) -> set[int]:
+        """Count a sample; returns the concepts that are present."""
+        self.samples += 1
+        self.pixels += size[0] * size[1]
+        sizes = [*self.sizes, size]
+        (low, high), (narrow, wide) = ((min(sides), max(sides)) for sides in zip(*sizes, strict=True))
+        self.sizes = [(low, narrow), (high, wide)]
+        self.counts.update(found.counts)
+        boxes = Counter(box["class_index"] for box in found.boxes)
+        self.class_boxes.update(boxes)
+        if found.mask is None:
+            return set(boxes)
+        pixels = histogram(found.mask)
+        self.ignored += pixels.pop(ignore, 0)
+        self.class_pixels.update(pixels)
+        return set(pixels)
+
+
+def new_type(annotation_type: str, rule: Rule) -> str:
+    """The annotation type of relabelled shards."""
+    return "noisy_mask" if annotation_type == "box" and rule.model is not None else annotation_type
+
+
+def about(job: Job, each: ShardSet, rule: Rule, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the relabelling, without its counts."""
+    how = "none" if rule.model is None else "box" if each.annotation_type == "box" else "mask"
+    decided = "predicted" if rule.model is not None else "ignored"
+    model = None
+    if job.trained is not None and job.bank is not None and rule.model is not None:
+        checkpoint = job.trained.checkpoint
+        model = {
+            "hash": checkpoint.hash,
+            "step": checkpoint.step,
+            "model": checkpoint.model_name,
+            "method": checkpoint.method,
+            "bank_version": job.bank.version,
+            "views": rule.model.predictor.views.to_json(),
+        }
+    return {
+        "labelmerge": __version__,
+        "source": {
+            "manifest_sha256": each.manifest_sha256,
+            "annotation_type": each.annotation_type,
+            "label_space": {"name": each.space.name, "hash": each.space.hash},
+        },
+        "taxonomy": dict(job.taxonomy),
+        "checkpoint": model,
+        "rule": _RULES[how],
+        "confidence": job.confidence,
+        "labels": [
+            {
+                "index": index,
+                "name": each.space.name_of(index),
+                "concepts": [job.space.name_of(concept) for concept in concepts],
+                "how": "annotated" if len(concepts) == 1 and how != "box" else decided,
+            }
+            for index, concepts in rule.sets.items()
+        ],
+    }
+
+
+def manifest_of(
+    job: Job, each: ShardSet, rule: Rule, source: Mapping[str, Any], made: Made, said: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The whole manifest; `said` is what `about` says."""
+    annotation_type = new_type(each.annotation_type, rule)
+    members = {*source["members"]} - {"box_embeddings.npy"} | ({"mask.png"} if annotation_type != "box" else set())
+    countable = _things(each, source)
+    listed = {
+        index for index, name in zip(each.space.indices, each.space.names, strict=True)
+        if each.annotated is None or name in each.annotated
+    }  # fmt: skip
+    manifest = {
+        **source,
+        "labelmerge": __version__,
+        "annotation_type": annotation_type,
+        "box_teacher": None,
+        "label_space": job.space.to_json(),
+        "annotated": _concepts(rule, listed),
+        "members": sorted(members),
+        "shards": made.shards,
+        "counts": {
+            "found": made.samples + len(made.skipped),
+            "written": made.samples,
+            "skipped": len(made.skipped),
+        },
+        "skipped": made.skipped,
+        "class_pixels": {str(index): made.class_pixels[index] for index in sorted(made.class_pixels)},
+        "class_boxes": {str(index): made.class_boxes[index] for index in sorted(made.class_boxes)},
+        "ignored_pixels": made.ignored,
+        "sizes": {"pixels": made.pixels, "min": list(made.sizes[0]), "max": list(made.sizes[-1])},
+        "reproduce": _command(job),
+        "relabel": {**said, "counts": {name: count for name, count in sorted(made.counts.items())}},
+    }
+    return manifest if countable is None else {**manifest, "things": _concepts(rule, countable)}
+
+
+def _concepts(rule: Rule, indices: set[int]) -> list[str]:
+    """The names of all concepts that some classes may stand for."""
+    return [rule.space.name_of(concept) for concept in sorted({c for index in indices for c in rule.sets[index]})]
+
+
+def _things(each: ShardSet, source: Mapping[str, Any]) -> set[int] | None:
+    """The classes that are things, as far as that is known."""
+    if each.annotation_type == "box":
+        return set(each.space.indices)
+    try:
+        named = things(source, each.space)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ShardError(f"its recipe is malformed ({error!r})", where=each.folder / MANIFEST) from error
+    if named is None:
+        return None
+    return {index for index, name in zip(each.space.indices, each.space.names, strict=True) if name in named}
+
+
+def _command(job: Job) -> str:
+    words = ["labelmerge", "relabel", "DIR", "--taxonomy", job.taxonomy["name"], "--name", job.space.name]
+    words += ["--confidence", f"{job.confidence:g}", "--out", "OUT"]
+    return shlex.join(words + (["--checkpoint", "RUN"] if job.trained is not None else []))

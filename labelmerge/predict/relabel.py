@@ -1,0 +1,313 @@
+"""`labelmerge relabel`: the shards of several datasets → shards in one taxonomy, for any trainer.
+
+What a person said is kept, what is left open is decided by a trained model or else ignored, and the manifest says which
+is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labelmerge.bank.bank import Bank
+from labelmerge.device import choose_device
+from labelmerge.errors import CheckpointError, SampleError, ShardError, TaxonomyError, UsageError
+from labelmerge.files import atomic_file, locked, output_faults, sha256_file, write_json
+from labelmerge.labels import LabelSpace
+from labelmerge.merge.columns import concept_vectors
+from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
+from labelmerge.methods.predictor import LabelList
+from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.model.views import Views
+from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type
+from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_mask
+from labelmerge.progress import Track, no_track
+from labelmerge.shardset.croissant import write_croissant
+from labelmerge.shardset.manifest import MANIFEST, read_manifest
+from labelmerge.shardset.meta import meta_bytes
+from labelmerge.shardset.pixels import png_bytes
+from labelmerge.shardset.sample import Sample
+from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.splits import find_splits
+from labelmerge.shardset.tar import ShardWriter
+
+CONFIDENCE = 0.5
+"""From here on a concept is likelier than all others of its label together."""
+
+_AS_TRAINED = Views()
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What became of one split.
+
+    Attributes:
+        folder: its new shards.
+        annotation_type: before and after.
+        images: how many were written.
+        skipped: key and reason of the others.
+        counts: pixels, segments and boxes: ``mapped_pixels``, ``predicted_pixels``, ``unsure_pixels``,
+            ``dropped_segments``, ``predicted_boxes``, ``dropped_boxes``.
+        open: the names of the labels that stand for several concepts.
+        kept: whether an earlier run of the same command had made it.
+    """
+
+    folder: Path
+    dataset: str
+    split: str
+    annotation_type: tuple[str, str]
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+    counts: Mapping[str, int]
+    open: tuple[str, ...]
+    kept: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class RelabelReport:
+    """What `relabel` did.
+
+    Attributes:
+        space: the concepts.
+        splits: one entry each.
+        left_out: what has no annotation to relabel.
+        checkpoint: the hash of the model that split labels; None without one.
+    """
+
+    space: LabelSpace
+    splits: tuple[SplitReport, ...]
+    left_out: tuple[str, ...]
+    checkpoint: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "label_space": self.space.to_json(),
+            "checkpoint": self.checkpoint,
+            "splits": [split.to_json() for split in self.splits],
+            "left_out": list(self.left_out),
+        }
+
+
+def relabel(
+    folders: Sequence[Path],
+    taxonomy: Path,
+    out: Path,
+    *,
+    checkpoint: Path | None = None,
+    name: str | None = None,
+    confidence: float = CONFIDENCE,
+    views: Views = _AS_TRAINED,
+    device: str | None = None,
+    track: Track = no_track,
+) -> RelabelReport:
+    """Write shards whose label space is a taxonomy's concepts, into ``<out>/<dataset>/<split>/``.
+
+    A label of one concept becomes it. A label of several is split by the model among these alone; where the likeliest
+    is less sure than `confidence`, and everywhere without a model, it becomes "no label". Boxes become masks within
+    the boxes, so a box dataset becomes a noisy_mask one; without a model it keeps its boxes. Images stay as they are,
+    byte for byte. The same command goes on from the last finished split.
+
+    Args:
+        folders: splits, datasets, or folders of datasets.
+        taxonomy: as `labelmerge merge` writes it.
+        out: folder for all datasets' shards.
+        checkpoint: a run, or one checkpoint folder; its bank must hold labels for all concepts in question.
+        name: of the label space; None: the file's.
+        confidence: 0 to 1.
+        views: how images are shown to the model.
+
+    Raises:
+        ShardError, TaxonomyError, CheckpointError, BankError: these can't be used or don't fit together.
+        UsageError: an option makes no sense; the method can't say how likely a label is.
+        OutputError: no space, no permission.
+    """
+    if not 0 <= confidence <= 1:
+        raise UsageError(f"confidence is {confidence}: it must be 0 to 1")
+    found = [ShardSet.open(folder) for folder in find_splits(folders)]
+    sets = [each for each in found if each.annotation_type != "image"]
+    left_out = tuple(
+        f"{each.dataset} {each.split} has images alone" for each in found if each.annotation_type == "image"
+    )
+    if not sets:
+        raise ShardError(f"nothing to relabel: {'; '.join(left_out)}", where=folders[0])
+    _refuse_twice(sets, out)
+    trained = None if checkpoint is None else load_trained(checkpoint, choose_device(device))
+    bank = None if trained is None else _bank(trained)
+    table = _taxonomy(taxonomy, sets, bank)
+    job = Job(
+        table=table,
+        space=table.space(name or space_name(taxonomy)),
+        taxonomy={"name": taxonomy.name, "sha256": sha256_file(taxonomy)},
+        trained=trained,
+        bank=bank,
+        confidence=confidence,
+        views=views,
+    )
+    rules = [_rule(job, each) for each in sets]  # so that whatever doesn't fit is said before anything is written
+    reports = [_relabel_split(job, each, rule, out, track) for each, rule in zip(sets, rules, strict=True)]
+    return RelabelReport(job.space, tuple(reports), left_out, None if trained is None else trained.checkpoint.hash)
+
+
+def _bank(trained: Trained) -> Bank:
+    if trained.checkpoint.bank_folder is None:
+        raise CheckpointError(
+            "the checkpoint carries no bank, so no concept has a vector", where=trained.checkpoint.folder
+        )
+    return Bank.load(trained.checkpoint.bank_folder)
+
+
+def _refuse_twice(sets: Sequence[ShardSet], out: Path) -> None:
+    first: dict[tuple[str, str], ShardSet] = {}
+    for each in sets:
+        if (twin := first.setdefault((each.dataset, each.split), each)) is not each:
+            raise ShardError(f"is {each.dataset} {each.split}, and so is {twin.folder}", where=each.folder)
+        if each.folder == (out / each.dataset / each.split).resolve():
+            raise UsageError(f"the output would replace {each.folder}", fix="Choose another --out")
+
+
+def _taxonomy(path: Path, sets: Sequence[ShardSet], bank: Bank | None) -> Taxonomy:
+    """The table, which must have all labels of the sets. Raises TaxonomyError, BankError."""
+    names = {} if bank is None else dict(zip(bank.keys, bank.names, strict=True))
+    for each in sets:
+        if bank is not None:
+            bank.refuse_other_names(each.space)
+        names |= dict(zip(each.space.keys, each.space.names, strict=True))
+    table = read_taxonomy(path, names, others=True)
+    for each in sets:
+        if not all(key in table for key in each.space.keys):
+            raise TaxonomyError(
+                f"has no row for {each.space.name}",
+                where=path,
+                fix=f"Make it with a bank that has {each.space.name}: `labelmerge merge --bank BANK --out DIR`",
+            )
+    return table
+
+
+def _rule(job: Job, each: ShardSet) -> Rule:
+    """How one split's labels become concepts. Raises BankError, UsageError where the model can't serve."""
+    number = {concept: place for place, concept in enumerate(job.table.concepts)}
+    sets = {
+        index: tuple(number[concept] for concept in job.table[each.space.name, index].concepts)
+        for index in each.space.indices
+    }
+    model = None
+    if job.trained is not None and job.bank is not None:
+        several = {concept for concepts in sets.values() if len(concepts) > 1 for concept in concepts}
+        asked = list(range(len(job.space))) if each.annotation_type == "box" else sorted(several)
+        if asked:
+            words = tuple(job.table.concepts[concept] for concept in asked)
+            vectors = concept_vectors(job.bank, job.table, asked)
+            labels = LabelList(words, words, (None,) * len(asked), vectors)
+            model = Model(job.trained.predictor(labels, job.views), asked)
+    return Rule(job.space, each.space, sets, model, job.confidence)
+
+
+def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track) -> SplitReport:
+    folder = out / each.dataset / each.split
+    source, _ = read_manifest(each.folder)
+    wanted = about(job, each, rule, source)
+    if (folder / MANIFEST).is_file():
+        before, _ = read_manifest(folder)
+        if {**before.get("relabel", {}), "counts": None} != {**wanted, "counts": None}:
+            raise ShardError("holds other shards already", where=folder, fix="Remove them, or choose another --out")
+        return _report(before, folder, kept=True)
+    with output_faults(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", f"{each.dataset} {each.split}"):
+        with output_faults(folder):
+            for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+                leftover.unlink()
+        made = Made()
+        steps = _write_shards(each, rule, source, folder, made)
+        for _ in track(steps, f"relabelling {each.dataset} {each.split}", len(each)):
+            pass
+        if not made.samples:
+            first = made.skipped[0]["reason"]
+            raise ShardError(f"no sample could be relabelled; the first: {first}", where=each.folder)
+        manifest = manifest_of(job, each, rule, source, made, wanted)
+        write_croissant(folder, manifest)
+        write_json(folder / MANIFEST, manifest)
+    return _report(manifest, folder)
+
+
+class _Empty(Exception):
+    """Keeps a shard without samples from taking its name."""
+
+
+def _write_shards(each: ShardSet, rule: Rule, source: Mapping[str, Any], folder: Path, made: Made) -> Iterator[None]:
+    """Write every shard under its own name; yields after every sample."""
+    first = 0
+    for entry in source["shards"]:
+        numbers = range(first, first := first + entry["samples"])
+        try:
+            with atomic_file(folder / entry["name"]) as stream, ShardWriter(stream) as writer:
+                before = made.samples
+                for number in numbers:
+                    _write_sample(each, rule, number, writer, made)
+                    yield
+                if made.samples == before:
+                    raise _Empty
+                writer.close()
+                shard = {"name": entry["name"], "samples": made.samples - before}
+                made.shards.append({**shard, "bytes": writer.bytes, "sha256": writer.sha256})
+        except _Empty:
+            continue
+
+
+def _write_sample(each: ShardSet, rule: Rule, number: int, writer: ShardWriter, made: Made) -> None:
+    try:
+        encoded = each.fetch(number, but=())
+        sample = encoded.decode()
+        found = _relabelled(rule, each.annotation_type, sample)
+    except SampleError as error:
+        made.skipped.append({"path": str(error.where or f"sample {number}"), "reason": error.what})
+        return
+    present = made.add(found, (sample.image.shape[0], sample.image.shape[1]), rule.space.ignore_index)
+    members = {name: data for name, data in encoded.members.items() if name in ("jpg", "png")}
+    if found.mask is not None:
+        members["mask.png"] = png_bytes(found.mask)
+    if found.instances is not None:
+        members["instances.png"] = png_bytes(found.instances)
+    meta = {
+        **sample.meta,
+        "annotation_type": new_type(each.annotation_type, rule),
+        "label_space": rule.space.hash,
+        "present": sorted(present),
+        "boxes": found.boxes,
+        "segments": found.segments,
+    }
+    writer.write(sample.key, {**members, "json": meta_bytes(meta)})
+
+
+def _relabelled(rule: Rule, annotation_type: str, sample: Sample) -> Relabelled:
+    """Raises SampleError, also where the JSON is not as it should be."""
+    boxes, segments = sample.meta.get("boxes") or [], sample.meta.get("segments") or []
+    try:
+        if annotation_type == "box":
+            return relabel_boxes(rule, sample.image, boxes)
+        assert sample.mask is not None
+        return relabel_mask(rule, sample.image, sample.mask, sample.instances, segments, boxes)
+    except SampleError as error:
+        raise SampleError(error.what, where=error.where or sample.key, fix=error.fix) from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise SampleError(f"its json is damaged ({type(error).__name__}: {error})", where=sample.key) from error
+
+
+def _report(manifest: Mapping[str, Any], folder: Path, kept: bool = False) -> SplitReport:
+    said = manifest["relabel"]
+    return SplitReport(
+        folder=folder,
+        dataset=manifest["dataset"],
+        split=manifest["split"],
+        annotation_type=(said["source"]["annotation_type"], manifest["annotation_type"]),
+        images=manifest["counts"]["written"],
+        skipped=tuple((skip["path"], skip["reason"]) for skip in manifest["skipped"]),
+        counts=said["counts"],
+        open=tuple(label["name"] for label in said["labels"] if len(label["concepts"]) > 1),
+        kept=kept,
+    )

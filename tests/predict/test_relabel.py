@@ -1,0 +1,164 @@
+"""`labelmerge relabel` on the three datasets of docs/merged.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelmerge.catalog import load_descriptions, load_recipe
+from labelmerge.errors import BankError, LabelmergeError, ShardError, TaxonomyError, UsageError
+from labelmerge.inspect.verify import verify
+from labelmerge.predict import relabel as module
+from labelmerge.predict.relabel import relabel
+from labelmerge.predict.splitting import Relabelled, relabel_mask
+from labelmerge.sharding.shard import shard
+from labelmerge.shardset.manifest import read_manifest
+from labelmerge.shardset.shardset import ShardSet
+
+from ..companies import COUNTS, draw, recipes
+
+TAXONOMY = """dataset,index,name,concepts
+depot,0,road,road
+depot,1,vehicle,car;bus;other vehicle
+depot,2,sky,sky
+gate,0,car,car
+gate,1,bus,bus
+gate,2,person,person
+yard,0,bus,bus
+yard,1,car,car
+"""
+CONCEPTS = ("road", "car", "bus", "other vehicle", "sky", "person")
+
+
+@pytest.fixture
+def world(tmp_path: Path, tools: Any) -> Path:
+    """shards of three datasets, a run that knows their labels, and a taxonomy."""
+    draw(tmp_path)
+    labels = []
+    for dataset, path in recipes(tmp_path).items():
+        recipe = load_recipe(path)
+        labels += [(dataset, row.index, row.name, row.description) for row in load_descriptions(recipe)]
+        for split in COUNTS[dataset]:
+            shard(recipe, tmp_path / dataset, split, tmp_path / "shards")
+    tools.run(tmp_path / "run", tools.bank(labels))
+    (tmp_path / "taxonomy.csv").write_text(TAXONOMY)
+    return tmp_path
+
+
+def go(world: Path, out: str = "one", **settings: Any) -> module.RelabelReport:
+    settings = {"checkpoint": world / "run", "device": "cpu", **settings}
+    return relabel([world / "shards"], world / "taxonomy.csv", world / out, **settings)
+
+
+def samples(folder: Path) -> Iterator[Any]:
+    opened = ShardSet.open(folder)
+    return (opened.read(number, instances=True) for number in range(len(opened)))
+
+
+def test_all_shards_are_in_one_space_and_say_what_was_predicted(world: Path) -> None:
+    report = go(world, confidence=0)
+    assert verify([world / "one"]).problems == ()
+    assert report.space.names == CONCEPTS and report.space.name == "taxonomy"
+    folders = [split.folder for split in report.splits]
+    assert {ShardSet.open(folder).space for folder in folders} == {report.space}
+    about = {f"{split.dataset}/{split.split}": read_manifest(split.folder)[0] for split in report.splits}
+    assert about["depot/val"]["annotated"] == ["road", "car", "bus", "other vehicle", "sky"]
+    assert about["gate/train"]["annotated"] == ["car", "bus"], "as its recipe says"
+    assert about["gate/train"]["things"] == ["car", "bus", "person"]
+    yard = about["yard/train"]
+    assert (yard["annotation_type"], yard["annotated"], yard["things"]) == ("noisy_mask", *[["car", "bus"]] * 2)
+    hows = {label["name"]: label["how"] for label in about["depot/train"]["relabel"]["labels"]}
+    assert hows == {"road": "annotated", "vehicle": "predicted", "sky": "annotated"}
+    assert {label["how"] for label in yard["relabel"]["labels"]} == {"predicted"}
+    assert yard["relabel"]["checkpoint"]["hash"] == report.checkpoint
+    assert about["gate/train"]["relabel"]["checkpoint"] is None, "nothing was asked of the model"
+
+
+def test_labels_are_kept_and_split_within_their_sets(world: Path) -> None:
+    go(world, confidence=0)
+    for old, new in zip(samples(world / "shards/depot/train"), samples(world / "one/depot/train"), strict=True):
+        assert (new.image == old.image).all() and new.meta["source"] == old.meta["source"]
+        for index, concepts in ((0, {0}), (1, {1, 2, 3}), (2, {4}), (255, {255})):
+            assert set(np.unique(new.mask[old.mask == index])) <= concepts
+    for old, new in zip(samples(world / "shards/gate/train"), samples(world / "one/gate/train"), strict=True):
+        assert (new.mask == np.select([old.mask == 0, old.mask == 1], [1, 2], 255)).all()
+        assert (new.instances == old.instances).all() and len(new.meta["segments"]) == 2
+    boxed = 0
+    for old, new in zip(samples(world / "shards/yard/train"), samples(world / "one/yard/train"), strict=True):
+        inside = np.zeros(new.mask.shape, dtype=bool)
+        for (x0, y0, x1, y1), index in zip(old.boxes.astype(int), old.box_classes, strict=True):
+            inside[y0:y1, x0:x1] = True
+            assert set(np.unique(new.mask[y0:y1, x0:x1])) <= {{0: 2, 1: 1}[int(index)], 255}
+        assert (new.mask[~inside] == 255).all() and new.box_classes.tolist() == [1, 2]
+        boxed += int((new.mask != 255).sum())
+    assert boxed
+
+
+def test_without_a_model_what_is_open_is_ignored_and_said(world: Path, run: Callable[..., Any]) -> None:
+    words = ["relabel", world / "shards", "--taxonomy", world / "taxonomy.csv", "--out", world / "one"]
+    result = run(*words, "--name", "company")
+    assert result.exit_code == 0, result.stderr
+    assert "WARNING: depot train: 1 label stands for several concepts and lost 2,240 pixels" in result.stdout
+    assert verify([world / "one"]).problems == ()
+    for old, new in zip(samples(world / "shards/depot/train"), samples(world / "one/depot/train"), strict=True):
+        assert (new.mask[old.mask == 1] == 255).all()
+    assert ShardSet.open(world / "one/yard/train").annotation_type == "box"
+    assert ShardSet.open(world / "one/yard/train").space.name == "company"
+    assert "there already" in run(*words, "--name", "company").stdout
+    assert json.loads(run(*words, "--name", "company", "--json").stdout)["checkpoint"] is None
+
+
+def test_bad_samples_are_counted_and_a_killed_run_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = world / "shards/depot/train/depot-train-000000.tar"
+    tar.write_bytes(tar.read_bytes().replace(b"\x89PNG\r\n", b"\x89PGN\r\n", 1))
+    made: list[Relabelled] = []
+
+    def killed(*arguments: Any) -> Relabelled:
+        if len(made) == 6:
+            raise KeyboardInterrupt
+        made.append(relabel_mask(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(module, "relabel_mask", killed)
+    with pytest.raises(KeyboardInterrupt):
+        go(world)
+    left = sorted(str(path.relative_to(world / "one")) for path in (world / "one").rglob("*.tar"))
+    assert left == ["depot/train/depot-train-000000.tar", "depot/val/depot-val-000000.tar"]
+    assert not list((world / "one").rglob(".*.tmp"))
+    monkeypatch.undo()
+    report = go(world)
+    assert [split.kept for split in report.splits] == [True, True, False, False]
+    first = report.splits[0]
+    assert first.images == 3 and len(first.skipped) == 1 and "depot-train-000000000" in first.skipped[0][0]
+    assert verify([world / "one"]).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "table", "error", "message"),
+    [
+        ({}, TAXONOMY.replace("depot,2,sky,sky\n", ""), TaxonomyError, r"depot 2 .sky. is missing"),
+        ({}, TAXONOMY.replace("depot,2,sky", "depot,2,heaven"), TaxonomyError, "line 4: depot 2 is 'sky'"),
+        ({}, TAXONOMY[: TAXONOMY.index("gate")], TaxonomyError, "has no row for gate"),
+        ({}, TAXONOMY + "other,0,tram,tram\n", BankError, "no label of 1 concept: tram. .*: other is not in this one"),
+        ({"confidence": 1.5}, TAXONOMY, UsageError, "confidence is 1.5"),
+        ({"out": "shards"}, TAXONOMY, UsageError, "would replace"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(
+    world: Path, settings: dict[str, Any], table: str, error: type[LabelmergeError], message: str
+) -> None:
+    (world / "taxonomy.csv").write_text(table)
+    with pytest.raises(error, match=message):
+        go(world, **settings)
+    assert not (world / "one").exists()
+
+
+def test_another_request_is_not_mixed_in(world: Path) -> None:
+    go(world)
+    with pytest.raises(ShardError, match="holds other shards already"):
+        go(world, confidence=0.9)
