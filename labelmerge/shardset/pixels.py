@@ -6,6 +6,9 @@ a lot is decoded at a half, a quarter or an eighth of its size, which is close, 
 
 Pillow reads every kind of file. Ordinary JPEGs go through simplejpeg, which is the same decoder (libjpeg-turbo) with
 less copying around it, and the masks that `labelmerge shard` writes through zlib-ng. The pixels are the same.
+
+Decoders look at few of a PNG's checksums, and a flipped bit of a mask is often another mask that decodes well. So the
+checksums are compared before a PNG is decoded.
 """
 
 from __future__ import annotations
@@ -54,6 +57,8 @@ def open_image(data: bytes) -> Image.Image:
 
 def decode_whole(data: bytes, where: Path) -> Image.Image:
     """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
+    if data.startswith(_PNG) and not is_whole_png(data):
+        raise SampleError("is a damaged PNG (a checksum is wrong, or it ends too early)", where=where)
     return open_checked(data, where, lambda image: image.load())
 
 
@@ -83,14 +88,17 @@ def image_region(data: bytes, region: Region, shrink: int = 1) -> npt.NDArray[np
         uint8 ``[height // shrink, width // shrink, 3]``, RGB.
 
     Raises:
+        SampleError: a checksum of a PNG is wrong, wherever in it.
         What Pillow raises at files that are damaged in what is decoded: OSError, SyntaxError, ValueError and others.
     """
+    _refuse_damaged_png(data, "its image")
     x0, y0, x1, y1 = (side // shrink for side in region)
     return _decoded(first_rows(data, region[3]), shrink)[y0:y1, x0:x1]
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
     """A whole image: uint8 ``[H, W, 3]``, RGB. Raises what `image_region` does."""
+    _refuse_damaged_png(data, "its image")
     return _decoded(data, 1)
 
 
@@ -121,9 +129,10 @@ def decode_mask(data: bytes, name: str, size: tuple[int, int], region: Region | 
         region: left, top, right, bottom in pixels, within it; None for all of it.
 
     Raises:
-        SampleError: it has several channels or another size.
-        What Pillow raises at files that are damaged in what is decoded.
+        SampleError: it is damaged anywhere, or has several channels or another size.
+        What Pillow raises at files that are none of its own.
     """
+    _refuse_damaged_png(data, name)
     image = open_image(data)
     if image.mode not in ("L", "P", "I;16", "I"):
         raise SampleError(f"{name} is not a single channel image ({image.mode})")
@@ -135,6 +144,24 @@ def decode_mask(data: bytes, name: str, size: tuple[int, int], region: Region | 
         values = np.asarray(image if y1 == size[0] else open_image(first_rows(data, y1)))[:y1, x0:x1]
         mask = values if values.dtype == np.uint8 else values.astype(np.uint16)
     return mask[y0:]
+
+
+def is_whole_png(data: bytes) -> bool:
+    """Whether the chunks of a PNG have the right checksums, up to its end (PNG specification, 5.3)."""
+    view, place = memoryview(data), len(_PNG)
+    while place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(view[place : place + 4], "big")
+        if zlib_ng.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if view[place + 4 : place + 8] == b"IEND":
+            return data.startswith(_PNG)
+        place = end + 4
+    return False
+
+
+def _refuse_damaged_png(data: bytes, name: str) -> None:
+    if data.startswith(_PNG) and not is_whole_png(data):
+        raise SampleError(f"{name} is a damaged PNG (a checksum is wrong, or it ends too early)")
 
 
 def _differences_added(data: bytes, width: int, left: int, right: int, rows: int) -> Mask | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from labelmerge.errors import SampleError
-from labelmerge.shardset.pixels import decode_whole, open_checked, png_bytes
+from labelmerge.shardset.pixels import decode_whole, is_whole_png, open_checked, png_bytes
 
 _INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 _DEFAULT_QUALITY = 95
@@ -45,7 +44,7 @@ def open_image(data: bytes, where: Path) -> Image.Image:
     """
 
     def check(image: Image.Image) -> None:
-        whole = {"JPEG": _is_whole_jpeg, "PNG": _is_whole_png}.get(image.format or "")
+        whole = {"JPEG": _is_whole_jpeg, "PNG": is_whole_png}.get(image.format or "")
         if whole is None:
             image.load()
         elif not whole(data):
@@ -75,19 +74,6 @@ def _is_whole_jpeg(data: bytes) -> bool:
             return data.rfind(b"\xff\xd9", place) != -1
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return False
-
-
-def _is_whole_png(data: bytes) -> bool:
-    """Whether the chunks of a PNG have the right checksums, up to its end (PNG specification, 5.3)."""
-    view, place = memoryview(data), 8
-    while place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(view[place : place + 4], "big")
-        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            return False
-        if data[place + 4 : place + 8] == b"IEND":
-            return True
-        place = end + 4
     return False
 
 
