@@ -20,6 +20,7 @@ from labelmerge.sharding.make import MadeSample, Tally, make_sample
 from labelmerge.sharding.plan import Options, Task
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.source import Source
+from labelmerge.sharding.source.state import State, state_of
 from labelmerge.sharding.teacher import Waiting, load_teacher
 from labelmerge.shardset.tar import ShardWriter, Writable
 from labelmerge.workers import interrupts_held_back, stopping, worker_pool
@@ -51,6 +52,7 @@ class ShardRecord:
         skipped: [{"path", "reason"}].
         class_pixels, class_boxes, ignored_pixels, sizes, notes: as in the manifest, of this shard.
         sources: the first half of the SHA-256 of every sample's source image, to find duplicates by.
+        state: of the files that the shard is made from (see `state`), before they were read.
     """
 
     number: int
@@ -65,6 +67,7 @@ class ShardRecord:
     sizes: dict[str, Any] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    state: State = ("", "")
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -75,7 +78,16 @@ class ShardRecord:
         pixels, boxes = (
             Counter({int(k): v for k, v in data[name].items()}) for name in ("class_pixels", "class_boxes")
         )
-        return cls(**{**data, "class_pixels": pixels, "class_boxes": boxes, "notes": Counter(data["notes"])})
+        times, contents = data["state"]
+        return cls(
+            **{
+                **data,
+                "class_pixels": pixels,
+                "class_boxes": boxes,
+                "notes": Counter(data["notes"]),
+                "state": (times, contents),
+            }
+        )
 
 
 EXECUTORS = ("local", "ray")
@@ -115,6 +127,8 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, ShardRecord]:
     keep_memory()
     dataset, split = job.source.recipe.name, job.source.split
     shard = ShardRecord(task.number, f"{dataset}-{split}-{task.number:06d}.tar")
+    if job.folder is not None:
+        shard.state = state_of(job.source, [item for _, item in task.items])
     tally = Tally(shard.class_pixels, shard.class_boxes, notes=shard.notes)
     teacher = None if job.options.box_teacher is None else load_teacher(job.options.box_teacher, job.device)
     target: AbstractContextManager[Writable] = (

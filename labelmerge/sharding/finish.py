@@ -12,7 +12,7 @@ from labelmerge.files import write_json
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import ShardRecord
 from labelmerge.sharding.outcome import ShardReport, full_manifest, refuse_bad, report_of
-from labelmerge.sharding.resume import WHOLE, Request, read_request, records, sweep, working_folder
+from labelmerge.sharding.resume import WHOLE, Request, read_request, records, sweep, working_folder, write_states
 from labelmerge.shardset.croissant import write_croissant
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, read_manifest
 from labelmerge.shardset.splits import find_splits
@@ -89,6 +89,7 @@ def complete(folder: Path, begun: Request, made: dict[int, ShardRecord]) -> Shar
     manifest = full_manifest(begun.manifest, list(made.values()))
     refuse_bad(manifest, begun.max_skip_ratio, folder)
     write_croissant(folder, manifest)
+    write_states(folder, {number: made[number].state for number in range(begun.tasks)})
     write_json(folder / MANIFEST, manifest)
     sweep(folder)
     return report_of(manifest, folder, kept=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +18,15 @@ from typing import Any
 from labelmerge.errors import ShardError
 from labelmerge.files import locked, output_faults, sha256_file, write_json
 from labelmerge.sharding.executors import ShardRecord
+from labelmerge.sharding.source.state import State
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, Types, manifest_problem, read_manifest, wrong_types
+from labelmerge.text import some
 
 WHOLE = (1, 1)
 """The part of a run that is all of it."""
 
 _RUN = "run.json"
+_STATES = ".sources.json"
 _REQUEST_TYPES: Types = {"tasks": int, "max_skip_ratio": (int, float, type(None)), "manifest": dict}
 _OTHER_OUT = "Remove the folder, or choose another --out"
 
@@ -170,6 +173,38 @@ def records(folder: Path, numbers: range) -> dict[int, ShardRecord]:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
     return there
+
+
+def write_states(folder: Path, states: Mapping[int, State]) -> None:
+    """Keep beside the manifest what the source files of each shard were. Raises OutputError."""
+    write_json(folder / _STATES, {f"{number:06d}": list(states[number]) for number in sorted(states)})
+
+
+def refuse_changed(folder: Path, as_before: Callable[[int, State], bool]) -> None:
+    """Refuse finished shards whose sources are others by now; older shards do not say what theirs were.
+
+    Args:
+        folder: the split's.
+        as_before: whether the files of a shard, by number, are still in a state.
+
+    Raises:
+        ShardError: some are not.
+    """
+    path = folder / _STATES
+    if not path.is_file():
+        return
+    try:
+        states = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name, (times, contents) in states.items() if not as_before(int(name), (times, contents))]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
+    if changed:
+        raise ShardError(
+            f"files of the dataset have changed since its shards were made (shard {some(changed)}; "
+            f"{len(changed)} of {len(states)})",
+            where=folder,
+            fix="Remove the folder to make them again, or choose another --out",
+        )
 
 
 def sweep(folder: Path) -> None:

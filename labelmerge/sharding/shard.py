@@ -22,9 +22,18 @@ from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import EXECUTORS, Job, ShardRecord, make_shards
 from labelmerge.sharding.finish import complete
 from labelmerge.sharding.outcome import ShardReport, empty_manifest, full_manifest, refuse_bad, report_of
-from labelmerge.sharding.plan import Chosen, make_plan
-from labelmerge.sharding.resume import WHOLE, Request, begin, finished_manifest, working_folder, write_record
+from labelmerge.sharding.plan import Chosen, Plan, make_plan
+from labelmerge.sharding.resume import (
+    WHOLE,
+    Request,
+    begin,
+    finished_manifest,
+    refuse_changed,
+    working_folder,
+    write_record,
+)
 from labelmerge.sharding.source.locate import NoLabels
+from labelmerge.sharding.source.state import State, is_as_before
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +73,8 @@ def shard(
 
     Raises:
         LayoutError, RecipeError, UsageError: the dataset isn't there, or isn't as the recipe says.
-        ShardError: the folder holds shards made from other files or options, or too much was skipped.
+        ShardError: the folder holds shards made from other files or options, or of files that have changed since they
+            were finished, or too much was skipped. (Of an unfinished run, the shards of changed files are made again.)
         OutputError: no space, no permission.
     """
     start = time.monotonic()
@@ -76,11 +86,16 @@ def shard(
     ):
         wanted = Request(len(plan.sizes), max_skip_ratio, empty_manifest(plan))
         if (finished := finished_manifest(folder, wanted)) is not None:
+            refuse_changed(folder, lambda number, state: _is_as_before(plan, number, state))
             _log.info("%s is complete already", folder)
             refuse_bad(finished, max_skip_ratio, folder)
             return report_of(finished, folder, kept=len(finished["shards"]))
         ours = range(part[0] - 1, len(plan.sizes), part[1])
         there = begin(folder, wanted, ours, alone=part == WHOLE)
+        changed = [number for number, made in there.items() if not _is_as_before(plan, number, made.state)]
+        if changed:
+            _log.warning("%s: files of %d finished shards have changed: these are made again", folder, len(changed))
+            there = {number: made for number, made in there.items() if number not in changed}
         todo = [number for number in ours if number not in there]
 
         def progress() -> Generator[None, None, None]:
@@ -164,6 +179,10 @@ def check_all(recipe: Recipe, root: Path, **settings: Any) -> list[ShardReport]:
     for split, why in left_out:
         _log.warning("%s: %s", split, why)
     return reports
+
+
+def _is_as_before(plan: Plan, number: int, state: State) -> bool:
+    return number < len(plan.sizes) and is_as_before(plan.source, [item for _, item in plan.task(number).items], state)
 
 
 def _check_options(workers: int | None, executor: str, max_skip_ratio: float | None, part: tuple[int, int]) -> None:

@@ -58,7 +58,7 @@ def open_image(data: bytes) -> Image.Image:
 def decode_whole(data: bytes, where: Path) -> Image.Image:
     """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
     if data.startswith(_PNG) and not is_whole_png(data):
-        raise SampleError("is a damaged PNG (a checksum is wrong, or it ends too early)", where=where)
+        raise SampleError("is not a readable image", where=where)
     return open_checked(data, where, lambda image: image.load())
 
 

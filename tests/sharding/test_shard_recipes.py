@@ -189,7 +189,7 @@ train = 100
 def test_a_list_chooses_images(own: Own) -> None:
     own.write_recipe(own.recipe_file.read_text().replace("[ids]", 'list = "{split}.txt"\n[ids]'))
     own.pairs(4)
-    (own.root / "train.txt").write_text("001 extra\n003\n\n009\n")
+    (own.root / "train.txt").write_text("001 1\n003\n\n009\n")
     plan = listed(own.recipe, own.root, "train")
     assert [item.path for item in plan.items] == ["images/train/001.jpg", "images/train/003.jpg"]
     assert [(skip.path, skip.reason) for skip in plan.skips] == [

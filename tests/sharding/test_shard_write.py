@@ -55,7 +55,12 @@ def test_the_same_bytes_for_any_number_of_workers(own: Own, tmp_path: Path) -> N
     one, two = content(tmp_path / "1"), content(tmp_path / "2")
     assert one == two
     tars = [f"my_streets/train/my_streets-train-{number:06d}.tar" for number in range(4)]
-    assert list(one) == ["my_streets/train/croissant.json", "my_streets/train/manifest.json", *tars]
+    assert list(one) == [
+        "my_streets/train/.sources.json",
+        "my_streets/train/croissant.json",
+        "my_streets/train/manifest.json",
+        *tars,
+    ]
     assert verify([tmp_path]).problems == ()
 
 

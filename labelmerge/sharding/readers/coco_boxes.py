@@ -37,6 +37,7 @@ from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note,
 KEYS = Keys(types=("box",), layout=("images", "annotations"), options=("name_parts",))
 label_space = None
 image = None
+files = None
 
 _CROWD, _DEPICTION, _REFLECTED = 1, 2, 4
 

@@ -22,6 +22,7 @@ from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip
 KEYS = Keys(types=("mask", "noisy_mask"), layout=("images", "annotations"), options=("name_parts",), instances=True)
 label_space = None
 image = None
+files = None
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:

@@ -72,6 +72,12 @@ def image(source: Source, item: Item) -> bytes:
     return png_bytes(Image.fromarray(np.ascontiguousarray(pixels.transpose(2, 1, 0))))
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = (item.annotation[0],)
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The labels of one image; raises SampleError."""
     where, labels = source.root / item.path, _entry(source, item, "labels_key")  # [W, H]

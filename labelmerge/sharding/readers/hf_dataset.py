@@ -113,6 +113,12 @@ def image(source: Source, item: Item) -> bytes:
     return _bytes(field_of(row, _columns(source).image), source, item)
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = (item.annotation[0],)
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The mask or the boxes of one row; raises SampleError."""
     row, columns, where = _row(source, item), _columns(source), source.root / item.path

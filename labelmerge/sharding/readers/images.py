@@ -15,6 +15,7 @@ from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip
 KEYS = Keys(types=("image",), layout=("images",))
 label_space = None
 image = None
+files = None
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:

@@ -63,6 +63,12 @@ def _with_instances(source: Source) -> Iterator[Item | Skip | Note]:
             yield Skip(entry.path, why.replace("no annotation", "no instances", 1))
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = (item.annotation,) if isinstance(item.annotation, str) else item.annotation
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Decode one mask; raises SampleError."""
     if "instances" not in source.layout:

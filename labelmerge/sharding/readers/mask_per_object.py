@@ -95,6 +95,12 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     yield from (Note(what, count) for what, count in sorted(notes.items()) if count)
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = tuple(entry[0] for entry in item.annotation)
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Paint one image's masks; raises SampleError."""
     height, width = size

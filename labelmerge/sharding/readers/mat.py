@@ -55,6 +55,12 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     return pair(source, "masks")
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = (item.annotation,)
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Decode one file; raises SampleError."""
     path = source.root / item.annotation

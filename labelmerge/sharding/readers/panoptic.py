@@ -87,6 +87,12 @@ def _malformed(path: Path, number: int, why: str) -> LayoutError:
     return LayoutError(f"annotations {number} is malformed ({why})", where=path)
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = (item.annotation[0],)
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Decode one panoptic PNG; raises SampleError."""
     png, listed_size, listed = item.annotation

@@ -47,6 +47,12 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     return pair(source, "polygons")
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = (item.annotation,)
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Paint one image's polygons; raises SampleError."""
     path = source.root / item.annotation

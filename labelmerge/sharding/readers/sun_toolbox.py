@@ -67,6 +67,12 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         yield Skip(lost, f"named in the split, but not listed in {frames.name}")
 
 
+def files(item: Item) -> tuple[str, ...]:
+    """The annotation files of one item, under the root."""
+    found: tuple[str, ...] = (item.annotation[0],)
+    return found
+
+
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The labels of one frame; raises SampleError."""
     import h5py

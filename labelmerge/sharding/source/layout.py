@@ -13,7 +13,7 @@ from typing import Any
 
 from labelmerge.catalog import Recipe
 from labelmerge.errors import LayoutError, RecipeError
-from labelmerge.sharding.pictures import matlab
+from labelmerge.sharding.source.lists import read_list
 from labelmerge.sharding.source.source import Item, Skip, Source
 
 _WILDCARD = re.compile(r"\*\*/|\*")
@@ -230,8 +230,7 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
     excluded = [re.compile("".join(map(_regex, _split_wildcards(pattern)))) for pattern in places(source, "exclude")]
     stems = strings(source.layout.get("stems", {}), source.split)
     list_entries = places(source, "list_entry") or ["{stem}"]
-    listed, list_path = _listed(source)
-    unseen = None if listed is None else set(listed)
+    listed = read_list(source, first_place(source, "list", "list of images")) if "list" in source.layout else None
     images: dict[str, tuple[str, Match]] = {}
     annotations: set[str] = set()
     for base in source.bases:
@@ -252,19 +251,18 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
             for match in kept(pattern):
                 if stems and not any(fnmatchcase(match.stem, wanted) for wanted in stems):
                     continue
-                if listed is not None and unseen is not None:
+                if listed is not None:
                     fields = _fields(source, match)
-                    entries_of_image = {fill(entry, fields) for entry in list_entries} & listed
-                    if not entries_of_image:
+                    if not listed.offer({fill(entry, fields) for entry in list_entries}, match.path):
                         continue
-                    unseen -= entries_of_image
                 images.setdefault(match.path, (base, match))
         wanted = {mask_wildcards(place, pattern): None for pattern in patterns for place in places(source, key)}
         for pattern in wanted:
             annotations.update(match.path for match in find(source.root, base + pattern))
 
+    chosen, missing = (set(images), []) if listed is None else listed.chosen()
     used: set[str] = set()
-    for path in sorted(images):
+    for path in sorted(chosen):
         base, match = images[path]
         looked_for = [base + fill(place, _fields(source, match)) for place in places(source, key)]
         found = next((place for place in looked_for if place in annotations), None)
@@ -273,31 +271,14 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
         else:
             used.add(found)
             yield Item(path, found)
-    for entry in sorted(unseen or ()):
-        yield Skip(entry, f"named in {list_path}, but there is no such image")
+    for entry in missing:
+        yield Skip(entry, f"named in {listed.path if listed else ''}, but there is no such image")
     # Where one folder serves several splits, the other splits' annotations are not orphans.
     if listed is None and not stems and "number_offset" not in source.layout:
         bases = {path: base for path in annotations - used for base in source.bases if path.startswith(base)}
         for path in sorted(bases):
             if path not in images and not any(r.fullmatch(path.removeprefix(bases[path])) for r in excluded):
                 yield Skip(path, "no image for this annotation")
-
-
-def _listed(source: Source) -> tuple[set[str] | None, str]:
-    if "list" not in source.layout:
-        return None, ""
-    path = first_place(source, "list", "list of images")
-    if path.endswith(".mat"):
-        names = matlab.texts(matlab.load(source.root / path, source.word, fault=LayoutError))
-        return {"/".join(filter(None, name.split("/"))) for name in names if name}, path
-    try:
-        lines = (source.root / path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(f"can't be read as a list ({error})", where=source.root / path) from error
-    listed = {line.split()[0].lstrip("/") for line in lines if line.strip()}
-    if not listed:
-        raise LayoutError("is a list of images, but names none", where=source.root / path)
-    return listed, path
 
 
 def _fields(source: Source, match: Match) -> dict[str, str | int]:

@@ -211,6 +211,10 @@ class Reader(Protocol):
     def image(self) -> Callable[[Source, Item], bytes] | None:
         """How to get an item's image as the bytes of a PNG or JPEG (may raise SampleError); None: a file."""
 
+    @property
+    def files(self) -> Callable[[Item], tuple[str, ...]] | None:
+        """The files, under the root, that an item's annotation is read from; None where the item holds it."""
+
     def scan(self, source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
         """List the items, cheaply, sorted by image path; then whatever else is worth a record.
 
