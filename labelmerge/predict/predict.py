@@ -26,6 +26,7 @@ from labelmerge.model.views import Views
 from labelmerge.predict.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.progress import Track, no_track
+from labelmerge.shardset.depth import eight_bit, is_deep
 
 FORMAT = "labelmerge-prediction/1"
 _MAX_8BIT_LABELS = 254
@@ -157,9 +158,11 @@ def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
         with Image.open(path) as image:
             orientation = int(image.getexif().get(_ORIENTATION, 1))
             turned = ImageOps.exif_transpose(image)
-            if turned.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them at 255
-                turned = Image.fromarray((np.asarray(turned).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+            if is_deep(turned):  # Pillow's own conversion would clip the values at 255
+                turned = eight_bit(turned)
             return np.asarray(turned.convert("RGB")), orientation
+    except SampleError as error:
+        raise SampleError(error.what, where=path) from error
     except FileNotFoundError:
         raise SampleError("no such file", where=path) from None
     except UnidentifiedImageError as error:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -21,14 +22,16 @@ from labelmerge.sharding.pictures.images import (
     shrunk,
     to_rgb,
 )
+from labelmerge.sharding.pictures.orientation import AS_STORED, as_stored, orientation_of, turned
 from labelmerge.sharding.plan import Options
 from labelmerge.sharding.readers import READERS
-from labelmerge.sharding.source.source import Annotation, Item, Source
+from labelmerge.sharding.source.source import UPRIGHT, Annotation, Item, Source
 from labelmerge.shardset.meta import meta_bytes
 from labelmerge.shardset.pixels import png_bytes
 from labelmerge.shardset.run_lengths import histogram
 
 _SOURCE_DIGITS = 32
+_DRAWN = "the masks were drawn on the picture as viewers turn it"
 
 
 @dataclass
@@ -106,21 +109,36 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     reader = READERS[source.reader]
     data = read_file(path) if reader.image is None else reader.image(source, item)
     image = open_image(data, path)
-    original = (image.height, image.width)
-    annotation = reader.read(source, item, original)
-    for values, what in ((annotation.mask, "mask"), (annotation.instances, "instances mask")):
-        if values is not None and values.shape != original:
-            height, width = values.shape
-            raise SampleError(
-                f"the image is {original[1]}x{original[0]}, but its {what} is {width}x{height}", where=path
-            )
+    orientation = orientation_of(data, image)
+    upright = bool(source.options.get(UPRIGHT)) and orientation != AS_STORED
+    shown = image
+    if upright:
+        load(image, path)
+        shown = turned(image, orientation)
+    original = (shown.height, shown.width)
+    try:
+        annotation = reader.read(source, item, original)
+        _refuse_sizes(annotation, original, path)
+    except SampleError as error:
+        if orientation == AS_STORED or upright:
+            raise
+        hint = f"{error.what} (the picture has orientation tag {orientation}: options.upright = true, if {_DRAWN})"
+        raise SampleError(hint, where=error.where) from error
     if source.class_map is not None:
         annotation = source.class_map.apply(annotation, source.space)
     size = shrunk(original, options.short_edge)
-    if options.box_teacher is not None or not passes_through(image, data, options.image_format, size):
+    plain = data if orientation == AS_STORED else as_stored(data, image)
+    if upright:
+        image = shown  # no file's any more, so that it does not pass through
+    elif options.box_teacher is not None or not passes_through(image, plain, options.image_format, size):
         load(image, path)
-    pixels, encoded_anew = image_member(data, image, options.image_format, size, options.quality)
+    try:
+        pixels, encoded_anew = image_member(plain, image, options.image_format, size, options.quality)
+    except SampleError as error:
+        raise SampleError(error.what, where=path) from error
     notes = Counter({what: count for what, count in annotation.notes.items() if count})
+    if orientation != AS_STORED:
+        notes["images_turned_upright" if upright else "images_with_orientation_tag"] += 1
     if encoded_anew and size == original:
         notes["reencoded_images"] += 1
 
@@ -160,6 +178,15 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     tally.sizes.add(Sizes(size[0] * size[1], size, size))
     tally.sources.append(meta["source"]["sha256"][:_SOURCE_DIGITS])
     return MadeSample(key, members, [] if options.box_teacher is None else _cut_out(image, annotation))
+
+
+def _refuse_sizes(annotation: Annotation, original: tuple[int, int], path: Path) -> None:
+    for values, what in ((annotation.mask, "mask"), (annotation.instances, "instances mask")):
+        if values is not None and values.shape != original:
+            height, width = values.shape
+            raise SampleError(
+                f"the image is {original[1]}x{original[0]}, but its {what} is {width}x{height}", where=path
+            )
 
 
 def _cut_out(image: Image.Image, annotation: Annotation) -> list[Image.Image]:

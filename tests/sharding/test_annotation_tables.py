@@ -117,8 +117,13 @@ def test_ids_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_lists(path, {"categories": found})
         return found.names
 
-    assert names([{"id": 3.0, "name": "a"}, {"id": "3", "name": 7}]) == {3: "a", "3": "7"}
-    odd: tuple[object, ...] = (None, [], 1.5, float("nan"), float("inf"), 2**60, "\ud800")
+    assert names([{"id": 3.0, "name": "a"}, {"id": "4", "name": 7}, {"id": "03", "name": "b"}]) == {
+        3: "a",
+        4: "7",
+        "03": "b",
+    }
+    assert names([{"id": 2**62 + 1, "name": "a"}, {"id": 2**70, "name": "b"}]) == {2**62 + 1: "a", str(2**70): "b"}
+    odd: tuple[object, ...] = (None, [], 1.5, float("nan"), float("inf"), "\ud800")
     for number in odd:
         with pytest.raises(LayoutError, match="categories 1 is malformed"):
             names([{"id": number, "name": "a"}])

@@ -258,7 +258,7 @@ def test_the_documented_recipe_reads_coco(own: Own) -> None:
 def test_annotations_without_any_object_that_fits(own: Own) -> None:
     with pytest.raises(LayoutError, match="none of its annotations is of an image and a category that it lists"):
         plan(own, [{"image_id": 2, "category_id": 4, "segmentation": []}])
-    with pytest.raises(LayoutError, match="annotations 1 has no 'segmentation'"):
+    with pytest.raises(LayoutError, match="annotations left out: has no 'segmentation'"):
         plan(own, [{"image_id": 1, "category_id": 4}])
     many = [{"id": n, "image_id": 1, "category_id": 4, "segmentation": []} for n in range(70_000)]
     found = plan(own, many)
@@ -366,7 +366,7 @@ def test_malformed_videos(own: Own) -> None:
     video, thing = data["videos"][0], data["annotations"][0]
     refused("videos 2 is malformed .its id 1 is not unique", videos=[video, video])
     refused("videos 1 has no 'file_names'", videos=[{"id": 1}])
-    refused("annotations 1 is malformed .it has 4 segmentations, but 1 bboxes", annotations=[{**thing, "bboxes": [1]}])
+    refused("annotations left out: it has 4 segmentations, but 1 bboxes", annotations=[{**thing, "bboxes": [1]}])
     refused("none of its annotations", annotations=[{**thing, "video_id": 9}])
     path.write_text(
         json.dumps({**data, "annotations": [thing, {**thing, "segmentations": [None] * 9 + [{}], "bboxes": None}]})

@@ -110,8 +110,7 @@ def test_panoptic_images_that_do_not_fit(own: Own) -> None:
     found = reasons(own)
     assert found.pop("train/grey.jpg") == "annotations/train/grey.png: is not an RGB panoptic PNG (mode L)"
     assert found == {
-        # a name's folders are dropped: all images lie in one folder, so nothing can lead out of it
-        "train/escape.jpg": "listed, but there is no such image",
+        "../escape.jpg": "the name leads out of its folder",
         "train/no_entry.jpg": "no annotation in the JSON",
         "train/no_png.jpg": "no annotation: expected annotations/train/no_png.png",
         "train/no_image.jpg": "listed, but there is no such image",

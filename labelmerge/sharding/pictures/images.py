@@ -12,10 +12,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from labelmerge.errors import SampleError
+from labelmerge.sharding.pictures.orientation import tiff_as_stored
+from labelmerge.shardset.depth import eight_bit, is_deep, refuse_black
 from labelmerge.shardset.pixels import decode_whole, is_whole_png, open_checked, png_bytes
 
 _INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 _DEFAULT_QUALITY = 95
+_LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
+_BITS_PER_SAMPLE = 258  # TIFF 6.0
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp", "jpeg2000")
 
 MAX_FILE_BYTES = 1 << 30
 """No image or annotation of one image is as large; `verify` reads no larger samples either."""
@@ -50,7 +55,7 @@ def open_image(data: bytes, where: Path) -> Image.Image:
         elif not whole(data):
             raise ValueError("truncated or damaged")
 
-    return open_checked(data, where, check)
+    return open_checked(tiff_as_stored(data), where, check)
 
 
 def load(image: Image.Image, where: Path) -> None:
@@ -77,6 +82,28 @@ def _is_whole_jpeg(data: bytes) -> bool:
     return False
 
 
+def decode_exact(data: bytes, where: Path) -> Image.Image:
+    """Decode a picture whose values are ids: as stored, never turned.
+
+    Raises:
+        SampleError: unreadable; or of a kind that stores nearly the same values (JPEG and its like, whatever the file
+            is called), where ids would be guesses.
+    """
+    image = decode_whole(tiff_as_stored(data), where)
+    if kind := _lossy_kind(image, data):
+        raise SampleError(f"is a {kind}, which does not keep values exactly: its ids would be guesses", where=where)
+    return image
+
+
+def _lossy_kind(image: Image.Image, data: bytes) -> str | None:
+    if image.format == "TIFF":
+        compression = str(image.info.get("compression", ""))
+        return f"TIFF with {compression} compression" if compression in _LOSSY_TIFF else None
+    if image.format == "WEBP":
+        return None if b"VP8L" in data[12:64] and b"VP8 " not in data[12:64] else "lossy WebP"
+    return _LOSSY.get(image.format or "")
+
+
 def read_indices(path: Path) -> Array:
     """Read an index PNG of any kind (palette, 1 to 16 bit) as [H, W] integers: the stored values, never colours.
 
@@ -88,7 +115,7 @@ def read_indices(path: Path) -> Array:
 
 def indices(data: bytes, where: Path) -> Array:
     """As `read_indices`, for a picture that is not a file of its own."""
-    image = decode_whole(data, where)
+    image = decode_exact(data, where)
     if image.mode not in _INDEX_MODES:
         raise SampleError(f"is a colour picture ({image.mode}), not an index PNG", where=where)
     values: Array = np.asarray(image)
@@ -104,7 +131,7 @@ def indices(data: bytes, where: Path) -> Array:
 
 def packed_colours(path: Path) -> npt.NDArray[np.uint32]:
     """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
-    picture = decode_whole(read_file(path), path)
+    picture = decode_exact(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA", "P"):
         raise SampleError(f"is not a colour picture (mode {picture.mode})", where=path)
     # Not straight to RGB: Pillow has doubts about palettes with transparency.
@@ -136,6 +163,7 @@ def image_member(
     if passes_through(image, data, image_format, size):
         return data, False
     rgb = to_rgb(image)
+    refuse_black(rgb, stored_bits(image, data))
     if (image.height, image.width) != size:
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     if image_format == "png":
@@ -152,15 +180,24 @@ def passes_through(image: Image.Image, data: bytes, image_format: str, size: tup
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as 8-bit RGB, without metadata."""
-    if image.mode.startswith("I"):
-        # 16 bits to 8: Pillow's own conversion would clip instead of scale.
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    """An image of any mode as 8-bit RGB, without metadata. Raises SampleError where its values may mean anything."""
+    if is_deep(image):  # Pillow's own conversion would clip instead of scale
+        return eight_bit(image).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     rgb = image.convert("RGB")
     rgb.info.clear()  # colour profiles and such would make the bytes depend on more than pixels
     return rgb
+
+
+def stored_bits(image: Image.Image, data: bytes) -> int:
+    """Bits of a channel in a file whose channels Pillow decodes to 8 bits: more than 8 in some PNGs and TIFFs."""
+    if image.mode not in ("RGB", "RGBA", "LA", "L") or image.format not in ("PNG", "TIFF"):
+        return 8
+    if image.format == "PNG":
+        return data[24]
+    bits: Any = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+    return max(bits) if isinstance(bits, tuple) else 8
 
 
 def resize_nearest(values: Array, size: tuple[int, int]) -> Array:

@@ -22,24 +22,36 @@ from labelmerge.errors import LayoutError
 from labelmerge.sharding.readers.shared.boxes import check_size, clipped
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.listed import (
-    IMAGE_SUFFIXES,
     Images,
     name_parts,
     of_unknown_images,
     on_disk,
+    together,
     unlisted,
     with_entries,
 )
-from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists
+from labelmerge.sharding.readers.shared.tables import (
+    Faults,
+    Groups,
+    NameById,
+    Record,
+    flag,
+    four_numbers,
+    loading,
+    native_id,
+    read_lists,
+    reference,
+)
 from labelmerge.sharding.source.layout import find, first_place
 from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source
 
-KEYS = Keys(types=("box",), layout=("images", "annotations"), options=("name_parts",))
+KEYS = Keys(types=("box",), layout=("images", "annotations"), ids=("ignore", "map"), options=("name_parts",))
 label_space = None
 image = None
 files = None
 
 _CROWD, _DEPICTION, _REFLECTED = 1, 2, 4
+_LOST = (0.0, 0.0, 0.0, 0.0, 0.0, -1, "", "")  # takes the place of a box that can't be read
 
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
@@ -49,48 +61,68 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     with loading(scratch):
         categories, images, boxes = NameById(), Images(scratch, folder, name_parts(source)), Groups(scratch, "boxes")
 
+        faults = Faults("images", "annotations")
+        used_categories: set[int | str] = set()
+
         def add(record: Record) -> None:
-            boxes.add(native_id(record, "image_id"), _packed(record))
+            image = reference(record, "image_id")
+            try:
+                packed = _packed(record)
+            except (KeyError, TypeError, ValueError, OverflowError):
+                boxes.add(image, _LOST)  # so that the image is not taken for one without objects
+                raise
+            used_categories.add(packed[-1])
+            boxes.add(image, packed)
 
-        read_lists(path, {"categories": categories, "images": images, "annotations": add})
+        read_lists(path, {"categories": categories, "images": images, "annotations": add}, faults)
         boxes.close()
+        on_disk(scratch, "files", (match.path for match in find(source.root, f"{folder}/**/*")))
         images.close(path)
-        classes = match_categories(source, categories.names, path)
-        found = (match.path for match in find(source.root, f"{folder}/**/*"))
-        on_disk(scratch, "files", (name for name in found if name.lower().endswith(IMAGE_SUFFIXES)))
+        classes = match_categories(source, categories.names, path, used_categories)
 
-    used = unknown_categories = 0
-    for listed, entries in with_entries(scratch, "boxes"):
-        known = [entry for entry in entries if entry[-1] in classes]
-        used += len(known)
-        unknown_categories += len(entries) - len(known)
+    used = unknown_categories = ignored = 0
+    ignore = source.space.ignore_index
+    for listed, entries in together(with_entries(scratch, "boxes"), own=-2 % len(_LOST)):
+        whole = [entry for entry in entries if entry != _LOST]
+        ignoring = [entry for entry in whole if classes.get(entry[-1]) == ignore]
+        known = [entry for entry in whole if classes.get(entry[-1], ignore) != ignore]
+        used += len(known) + len(ignoring)
+        ignored += len(ignoring)
+        unknown_categories += len(whole) - len(known) - len(ignoring)
         if listed.problem is not None:
             yield Skip(listed.path, listed.problem)
+        elif len(entries) > len(ignoring) and not known:
+            yield Skip(listed.path, "none of its annotations can be used")
         else:
             rows = np.array([(*entry[:6], classes[entry[-1]]) for entry in known]).reshape(-1, 7)
             yield Item(listed.path, (listed.size, rows, tuple(entry[-2] for entry in known)), str(listed.id))
     if not used:
-        raise LayoutError("none of its annotations is of an image and a category that it lists", where=path)
+        why = f" ({faults})" if faults.notes() else ""
+        raise LayoutError(f"none of its annotations is of an image and a category that it lists{why}", where=path)
     counts = (
         ("images_not_listed", unlisted(scratch)),
         ("boxes_of_unknown_images", of_unknown_images(scratch, "boxes")),
         ("boxes_of_unknown_categories", unknown_categories),
+        ("boxes_of_ignored_categories", ignored),
+        *faults.notes().items(),
     )
     yield from (Note(what, count) for what, count in counts if count)
 
 
 def _packed(record: Record) -> tuple[Any, ...]:
     """x, y, width, height, area, flags, the box's own id, category id."""
-    x, y, width, height = map(float, record["bbox"])
-    area = record.get("area")
+    x, y, width, height = four_numbers(record, "bbox")
     flags = (
-        _CROWD * bool(record.get("iscrowd"))
-        | _DEPICTION * bool(record.get("isfake"))
-        | _REFLECTED * bool(record.get("isreflected"))
+        _CROWD * flag(record.get("iscrowd"))
+        | _DEPICTION * flag(record.get("isfake"))
+        | _REFLECTED * flag(record.get("isreflected"))
     )
     number = str(native_id(record, "id")) if "id" in record else ""
-    area = width * height if area is None else float(area)
-    return x, y, width, height, area, flags, number, native_id(record, "category_id")
+    try:
+        area = float(record["area"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        area = width * height
+    return x, y, width, height, area, flags, number, reference(record, "category_id")
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

@@ -14,12 +14,28 @@ from collections.abc import Iterator
 
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.instance_masks import items_of, object_id, packed, painted
-from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, name_parts, on_disk
-from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
+from labelmerge.sharding.readers.shared.listed import Images, name_parts, on_disk
+from labelmerge.sharding.readers.shared.tables import (
+    Faults,
+    Groups,
+    NameById,
+    Record,
+    flag,
+    loading,
+    read_lists,
+    reference,
+    whole,
+)
 from labelmerge.sharding.source.layout import find, first_place
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
-KEYS = Keys(types=("mask", "noisy_mask"), layout=("images", "annotations"), options=("name_parts",), instances=True)
+KEYS = Keys(
+    types=("mask", "noisy_mask"),
+    layout=("images", "annotations"),
+    ids=("ignore", "map"),
+    options=("name_parts",),
+    instances=True,
+)
 label_space = None
 image = None
 files = None
@@ -36,22 +52,25 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
             Groups(scratch, "objects"),
         )
         count = 0
+        faults = Faults("images", "annotations")
+        used_categories: set[int | str] = set()
 
         def add(record: Record) -> None:
             nonlocal count
             count += 1
             data = packed(record.get("bbox"), record["segmentation"])
-            entry = object_id(record, count), whole(record["category_id"]), bool(record.get("iscrowd")), data
-            objects.add(native_id(record, "image_id"), entry, size=300 + len(data))
+            kind = whole(reference(record, "category_id"))
+            entry = object_id(record, count), kind, flag(record.get("iscrowd")), data
+            used_categories.add(kind)
+            objects.add(reference(record, "image_id"), entry, size=300 + len(data))
 
-        read_lists(path, {"categories": categories, "images": images, "annotations": add})
+        read_lists(path, {"categories": categories, "images": images, "annotations": add}, faults)
         objects.close()
+        on_disk(scratch, "files", (match.path for match in find(source.root, f"{folder}/**/*")))
         images.close(path)
-        classes = match_categories(source, categories.names, path)
-        found = (match.path for match in find(source.root, f"{folder}/**/*"))
-        on_disk(scratch, "files", (name for name in found if name.lower().endswith(IMAGE_SUFFIXES)))
+        classes = match_categories(source, categories.names, path, used_categories)
 
-    yield from items_of(scratch, classes, path, skipped="no annotation in the JSON")
+    yield from items_of(source, scratch, classes, path, faults, skipped="no annotation in the JSON")
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

@@ -45,7 +45,7 @@ from labelmerge.sharding.pictures.arrow import (
 )
 from labelmerge.sharding.pictures.images import Array, indices, read_file
 from labelmerge.sharding.readers.shared import values
-from labelmerge.sharding.readers.shared.classes import class_index, folded
+from labelmerge.sharding.readers.shared.classes import ByName, class_index
 from labelmerge.sharding.source.layout import find, inside, places, see
 from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
 from labelmerge.text import some
@@ -284,7 +284,7 @@ def _boxes(boxes: Any, classes: Any, source: Source, item: Item, size: tuple[int
     kept: list[Box] = []
     notes: Counter[str] = Counter()
     for box, name in zip(boxes, classes, strict=True):
-        index = numbers.get(folded(name) if isinstance(name, str) else name)
+        index = _class_of(numbers, name)
         if index is None and not values.ignores_others(source):
             raise SampleError(f"its class {name!r} is unknown to the recipe", where=where)
         if index is None or index == source.space.ignore_index:
@@ -299,6 +299,12 @@ def _boxes(boxes: Any, classes: Any, source: Source, item: Item, size: tuple[int
     return Annotation(boxes=tuple(kept), notes=notes)
 
 
+def _class_of(classes: ByName | dict[int, int], said: Any) -> int | None:
+    if isinstance(classes, ByName):
+        return classes.get(said) if isinstance(said, str) else None
+    return None if isinstance(said, str) else classes.get(said)
+
+
 def _corners(box: Any, source: Source, where: Path) -> tuple[float, float, float, float]:
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(edge, (int, float)) for edge in box):
         raise SampleError(f"its box {box!r} is not four numbers", where=where)
@@ -311,7 +317,7 @@ def _box_format(source: Source) -> object:
 
 
 @lru_cache(maxsize=1)
-def _classes(source: Source, path: Path) -> dict[int | str, int]:
+def _classes(source: Source, path: Path) -> ByName | dict[int, int]:
     """Class index, or `ignore_index`, by what the column of classes of a file may hold. Raises LayoutError."""
     ids, space, where = source.ids, source.space, source.recipe.path
     schema, column = open_table(path).schema, _columns(source).classes
@@ -321,12 +327,14 @@ def _classes(source: Source, path: Path) -> dict[int | str, int]:
     if numbered and (names is None or "offset" in ids or any(name.isdecimal() for name in ids.get("map", {}))):
         table = values.value_table(source)
         return {int(value): int(table[value]) for value in np.flatnonzero(table >= 0)}
-    by_name: dict[int | str, int] = dict(zip(map(folded, space.names), space.indices, strict=True))
-    by_name |= {folded(name): class_index(space, target, where) for name, target in ids.get("map", {}).items()}
-    by_name |= {folded(str(name)): space.ignore_index for name in ids.get("ignore", [])}
+    by_name = ByName(space)
+    for name, target in ids.get("map", {}).items():
+        by_name.set(name, class_index(space, target, where))
+    for name in ids.get("ignore", []):
+        by_name.set(str(name), space.ignore_index)
     if names is None:
         return by_name
-    found: dict[int | str, int] = {n: by_name[folded(name)] for n, name in enumerate(names) if folded(name) in by_name}
+    found = {n: index for n, name in enumerate(names) if (index := by_name.get(name)) is not None}
     found |= {number: space.ignore_index for number in ids.get("ignore", []) if isinstance(number, int)}
     unknown = [name for number, name in enumerate(names) if number not in found]
     if unknown and not values.ignores_others(source):

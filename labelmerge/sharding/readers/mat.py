@@ -21,7 +21,7 @@ import numpy as np
 from labelmerge.errors import RecipeError, SampleError
 from labelmerge.sharding.pictures import matlab
 from labelmerge.sharding.readers.shared import values
-from labelmerge.sharding.readers.shared.classes import class_index, folded
+from labelmerge.sharding.readers.shared.classes import ByName, class_index, folded
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
@@ -71,10 +71,10 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     if (largest := int(labels.max())) > len(names):
         raise SampleError(f"label {largest} has no name: {source.options['names_key']!r} has {len(names)}", where=path)
     classes, ignore = _classes(source), source.space.ignore_index
-    indices = [ignore, *(classes.get(_plain(name), ignore) for name in names)]
+    indices = [ignore, *(ignore if (index := classes.get(name)) is None else index for name in names)]
     unknown: Counter[str] = Counter()
     for number in np.unique(labels).tolist():
-        if number and indices[number] == ignore and _plain(names[number - 1]) not in classes:
+        if number and indices[number] == ignore and names[number - 1] not in classes:
             unknown[f"label {_plain(names[number - 1])[:_MAX_NAME]!r} is no class"] += 1
     return Annotation(mask=np.array(indices, dtype=source.space.dtype)[labels], notes=unknown)
 
@@ -84,9 +84,9 @@ def _plain(name: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _classes(source: Source) -> dict[str, int]:
-    """Class index by name as `_plain` leaves it."""
-    classes = dict(zip(map(_plain, source.space.names), source.space.indices, strict=True))
+def _classes(source: Source) -> ByName:
+    """Class index by name, as `_plain` leaves it."""
+    classes = ByName(source.space, _plain)
     for name, target in source.ids.get("map", {}).items():
-        classes[_plain(name)] = class_index(source.space, target, source.recipe.path)
+        classes.set(name, class_index(source.space, target, source.recipe.path))
     return classes

@@ -10,19 +10,29 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from os.path import splitext
 from pathlib import Path
 
 import numpy as np
 
 from labelmerge.errors import LayoutError, SampleError
-from labelmerge.sharding.pictures.images import packed_pixels, read_file
+from labelmerge.sharding.pictures.images import decode_exact, packed_pixels, read_file
 from labelmerge.sharding.readers.shared.boxes import check_size
 from labelmerge.sharding.readers.shared.classes import match_categories
-from labelmerge.sharding.readers.shared.listed import Images, on_disk, stored, unlisted, with_entries
-from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
+from labelmerge.sharding.readers.shared.listed import Images, on_disk, spellings, stored, unlisted, with_entries
+from labelmerge.sharding.readers.shared.tables import (
+    Faults,
+    Groups,
+    NameById,
+    Record,
+    flag,
+    loading,
+    read_lists,
+    reference,
+    whole,
+)
 from labelmerge.sharding.source.layout import find, first_place, inside
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Segment, Skip, Source
-from labelmerge.shardset.pixels import decode_whole
 from labelmerge.shardset.run_lengths import RunLengths
 
 KEYS = Keys(types=("mask",), layout=("images", "annotations", "masks"), ids=("ignore", "map"), instances=True)
@@ -38,7 +48,9 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     masks = first_place(source, "masks", "folder of panoptic PNGs")
     path = source.root / first_place(source, "annotations", "panoptic JSON")
     with loading(scratch):
-        categories, listed_images = NameById(), Images(scratch, images, parts=1)
+        categories, listed_images = NameById(), Images(scratch, images, None, or_flat=True)
+        faults = Faults("images", "annotations")
+        used_categories: set[int | str] = set()
         annotations = Groups(scratch, "annotations")
         count = 0
 
@@ -46,31 +58,34 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
             nonlocal count
             count += 1
             segments = [_packed(info) for info in record["segments_info"]]
-            mask = inside(masks, str(record["file_name"]), parts=1)
-            annotations.add(native_id(record, "image_id"), (count, mask, segments), size=300 * (1 + len(segments)))
+            used_categories.update(category for _, category, _ in segments)
+            name = str(record["file_name"])
+            annotations.add(reference(record, "image_id"), (count, name, segments), size=300 * (1 + len(segments)))
 
-        read_lists(path, {"categories": categories, "images": listed_images, "annotations": add})
+        read_lists(path, {"categories": categories, "images": listed_images, "annotations": add}, faults)
+        on_disk(scratch, "files", (match.path for match in find(source.root, f"{images}/**/*")))
+        pictures = (match.path for match in find(source.root, f"{masks}/**/*"))
+        on_disk(scratch, "masks", (path for path in pictures if path.lower().endswith(".png")))
         listed_images.close(path)
         annotations.close()
-        classes = match_categories(source, categories.names, path)
-        on_disk(scratch, "files", (match.path for match in find(source.root, f"{images}/*")))
-        on_disk(scratch, "masks", (match.path for match in find(source.root, f"{masks}/*.png")))
+        classes = match_categories(source, categories.names, path, used_categories)
 
     for listed, entries in with_entries(scratch, "annotations"):
         if len(entries) > 1:
             raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is not unique")
-        number, mask, segments = entries[0] if entries else (0, None, [])
+        number, name, segments = entries[0] if entries else (0, None, [])
         if unknown := [category for _, category, _ in segments if category not in classes]:
             raise _malformed(path, number, f"the file lists no category {unknown[0]!r}")
         if listed.problem is not None:
             yield Skip(listed.path, listed.problem)
-        elif mask is None:
+        elif name is None:
             yield Skip(listed.path, "no annotation in the JSON")
-        elif scratch.execute("DELETE FROM masks WHERE path = ?", (stored(mask),)).rowcount == 0:
-            yield Skip(listed.path, f"no annotation: expected {mask}")
+        elif (mask := _taken(scratch, masks, name)) is None:
+            yield Skip(listed.path, f"no annotation: expected {masks}/{name}")
         else:
             found = tuple((value, category, classes[category], crowd) for value, category, crowd in segments)
             yield Item(listed.path, (mask, listed.size, found), str(listed.id))
+    yield from (Note(what, count) for what, count in faults.notes().items())
     if extra := unlisted(scratch):
         yield Note("images_not_listed", extra)
     ((extra,),) = scratch.execute("SELECT count(*) FROM masks")
@@ -78,9 +93,19 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         yield Note("masks_not_listed", extra)
 
 
+def _taken(scratch: sqlite3.Connection, masks: str, name: str) -> str | None:
+    """The mask that an annotation names, no longer among those that are left; with its folders, or else without."""
+    for parts in (None, 1):
+        for spelling in (name, *spellings(name), *spellings(splitext(name)[0] + ".png")):
+            path = inside(masks, spelling, parts)
+            if path is not None and scratch.execute("DELETE FROM masks WHERE path = ?", (stored(path),)).rowcount:
+                return path
+    return None
+
+
 def _packed(info: Record) -> tuple[int, int, bool]:
     """Id in the PNG, category id, crowd."""
-    return whole(info["id"]), whole(info["category_id"]), bool(info.get("iscrowd"))
+    return whole(info["id"]), whole(reference(info, "category_id")), flag(info.get("iscrowd"))
 
 
 def _malformed(path: Path, number: int, why: str) -> LayoutError:
@@ -100,7 +125,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     check_size(source, item, listed_size, size)
     if len(listed) > _MAX_SEGMENTS:
         raise SampleError(f"the JSON lists {len(listed)} segments, more than {_MAX_SEGMENTS}", where=path)
-    picture = decode_whole(read_file(path), path)
+    picture = decode_exact(read_file(path), path)
     if picture.mode not in ("RGB", "RGBA"):
         raise SampleError(f"is not an RGB panoptic PNG (mode {picture.mode})", where=path)
     if (picture.height, picture.width) != size:

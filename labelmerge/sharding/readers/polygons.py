@@ -6,6 +6,7 @@ ends in "group", try without; if it is still unknown, skip it (and count it); el
 
 Keys of `[ids]`, all by label: `ignore` (painted as "no label"), `skip` (not painted at all: Cityscapes' "license
 plate"), `map` (label → class index or name). Other labels are the class names themselves.
+A label as it is written counts first; else its case and outer blanks do not. Unknown ones are counted by their name.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image, ImageDraw
 
 from labelmerge.errors import RecipeError, SampleError
 from labelmerge.sharding.pictures.images import read_file
-from labelmerge.sharding.readers.shared.classes import class_index
+from labelmerge.sharding.readers.shared.classes import ByName, class_index
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
@@ -35,6 +36,8 @@ KEYS = Keys(
 label_space = None
 image = None
 
+_SKIPPED = -1  # what labels that are not painted have for a value
+_MAX_NAME = 40  # characters of a label that the notes show
 _MIN_POINTS = 3
 _FAR = 1_000_000  # pixels from the image's corner
 _MAX_BYTES = 1 << 26  # of a file; that of _MAX_VERTICES and all they are called is a tenth of it
@@ -56,7 +59,7 @@ def files(item: Item) -> tuple[str, ...]:
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Paint one image's polygons; raises SampleError."""
     path = source.root / item.annotation
-    values, skipped = _values(source), source.ids.get("skip", [])
+    values = _values(source)
     canvas = Image.new("I", (size[1], size[0]), source.space.ignore_index)
     draw = ImageDraw.Draw(canvas)
     notes: Counter[str] = Counter()
@@ -65,7 +68,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         if len(text) > _MAX_BYTES:
             raise SampleError(f"has more than {_MAX_BYTES} bytes", where=path)
         data = json.loads(text)
-        height, width = data["imgHeight"], data["imgWidth"]
+        height, width = int(data["imgHeight"]), int(data["imgWidth"])
         if (height, width) != size:
             raise SampleError(
                 f"polygons are for {width!r}x{height!r}, but the image is {size[1]}x{size[0]}", where=path
@@ -79,12 +82,14 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             if thing.get("deleted") or len(polygon) < _MIN_POINTS:
                 notes["deleted_or_degenerate_polygons"] += 1
                 continue
-            if label not in values and label not in skipped and label.endswith("group"):
-                label = label.removesuffix("group")
-            if label in values:
-                draw.polygon(_vertices(polygon), fill=values[label])
-            elif label not in skipped:
+            value = values.get(label)
+            if value is None and label.strip().casefold().endswith("group"):
+                value = values.get(label.strip()[: -len("group")])
+            if value is None:
                 notes["polygons_of_unknown_labels"] += 1
+                notes[f"label {label.strip()[:_MAX_NAME]!r} is no class"] += 1
+            elif value != _SKIPPED:
+                draw.polygon(_vertices(polygon), fill=value)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise SampleError(f"is not polygon JSON ({_say(error)})", where=path) from error
     return Annotation(mask=np.asarray(canvas).astype(source.space.dtype), notes=notes)
@@ -107,15 +112,16 @@ def _say(error: Exception) -> str:
 
 
 @lru_cache(maxsize=1)
-def _values(source: Source) -> dict[str, int]:
+def _values(source: Source) -> ByName:
     """What to paint for each label."""
-    values: dict[str, int] = dict(zip(source.space.names, source.space.indices, strict=True))
+    values = ByName(source.space)
     mapping: dict[str, Any] = source.ids.get("map", {})
     for label, target in mapping.items():
-        values[label] = class_index(source.space, target, source.recipe.path)
-    for label in (*source.ids.get("ignore", []), *source.ids.get("skip", [])):
-        if not isinstance(label, str):
-            raise RecipeError(f"ids: {label!r} is not a label", where=source.recipe.path)
-    for label in source.ids.get("ignore", []):
-        values[label] = source.space.ignore_index
+        values.set(label, class_index(source.space, target, source.recipe.path))
+    for key, meaning in (("skip", _SKIPPED), ("ignore", source.space.ignore_index)):
+        for label in source.ids.get(key, []):
+            if not isinstance(label, str):
+                raise RecipeError(f"ids: {label!r} is not a label", where=source.recipe.path)
+            if key == "ignore" or label not in (*source.space.names, *mapping):
+                values.set(label, meaning)
     return values

@@ -16,12 +16,28 @@ from collections.abc import Iterator
 from labelmerge.errors import RecipeError
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.instance_masks import items_of, object_id, packed, painted
-from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES, Images, on_disk
-from labelmerge.sharding.readers.shared.tables import Groups, NameById, Record, loading, native_id, read_lists, whole
+from labelmerge.sharding.readers.shared.listed import Images, on_disk
+from labelmerge.sharding.readers.shared.tables import (
+    Faults,
+    Groups,
+    NameById,
+    Record,
+    flag,
+    loading,
+    read_lists,
+    reference,
+    whole,
+)
 from labelmerge.sharding.source.layout import find, first_place
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
-KEYS = Keys(types=("mask", "noisy_mask"), layout=("images", "annotations"), options=("every",), instances=True)
+KEYS = Keys(
+    types=("mask", "noisy_mask"),
+    layout=("images", "annotations"),
+    ids=("ignore", "map"),
+    options=("every",),
+    instances=True,
+)
 label_space = None
 image = None
 files = None
@@ -38,9 +54,11 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         categories, frames, objects = NameById(), Images(scratch, folder, None), Groups(scratch, "objects")
         videos: set[int | str] = set()
         count = 0
+        faults = Faults("annotations")
+        used_categories: set[int | str] = set()
 
         def add_video(record: Record) -> None:
-            video = native_id(record, "id")
+            video = reference(record, "id")
             if video in videos:
                 raise ValueError(f"its id {video!r} is not unique")
             videos.add(video)
@@ -54,21 +72,25 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
             boxes = record.get("bboxes") or [None] * len(masks)
             if len(boxes) != len(masks):
                 raise ValueError(f"it has {len(masks)} segmentations, but {len(boxes)} bboxes")
-            own, kind, crowd = object_id(record, count), whole(record["category_id"]), bool(record.get("iscrowd"))
+            own, kind, crowd = (
+                object_id(record, count),
+                whole(reference(record, "category_id")),
+                flag(record.get("iscrowd")),
+            )
+            used_categories.add(kind)
             for frame, (mask, box) in list(enumerate(zip(masks, boxes, strict=True)))[::every]:
                 if mask is not None:
                     data = packed(box, mask)
-                    key = f"{native_id(record, 'video_id')}/{frame}"
+                    key = f"{reference(record, 'video_id')}/{frame}"
                     objects.add(key, (own, kind, crowd, data), size=300 + len(data))
 
-        read_lists(path, {"categories": categories, "videos": add_video, "annotations": add_object})
+        read_lists(path, {"categories": categories, "videos": add_video, "annotations": add_object}, faults)
         objects.close()
+        on_disk(scratch, "files", (match.path for match in find(source.root, f"{folder}/**/*")))
         frames.close(path)
-        classes = match_categories(source, categories.names, path)
-        found = (match.path for match in find(source.root, f"{folder}/**/*"))
-        on_disk(scratch, "files", (name for name in found if name.lower().endswith(IMAGE_SUFFIXES)))
+        classes = match_categories(source, categories.names, path, used_categories)
 
-    yield from items_of(scratch, classes, path, skipped="no object in this frame")
+    yield from items_of(source, scratch, classes, path, faults, skipped="no object in this frame")
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

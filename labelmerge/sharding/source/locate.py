@@ -13,7 +13,7 @@ from labelmerge.catalog import NO_READER, SPLITS, Recipe, Variant
 from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import entries, exists, fill, pattern_problem, see, strings
-from labelmerge.sharding.source.source import Source
+from labelmerge.sharding.source.source import UPRIGHT, Source
 from labelmerge.text import some
 
 _log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _key_problems(recipe: Recipe) -> list[str]:
         if recipe.annotation_type not in keys.types:
             types = " or ".join(keys.types)
             problems.append(f"the reader {variant.reader!r} gives {types}, not {recipe.annotation_type}")
-        known = {"layout": (*keys.layout, *keys.layout_optional), "ids": keys.ids, "options": keys.options}
+        known = {"layout": (*keys.layout, *keys.layout_optional), "ids": keys.ids, "options": (*keys.options, UPRIGHT)}
         at = f" of variant {variant.name!r}" if variant.name else ""
         for table, names in known.items():
             content: Mapping[str, object] = getattr(variant, table)
@@ -195,6 +195,7 @@ _TYPES: dict[tuple[str, str], tuple[type, str]] = {
     ("ids", "skip"): (list, "a list"),
     ("ids", "map"): (dict, "a table"),
     ("options", "resize_masks"): (bool, "true or false"),
+    ("options", UPRIGHT): (bool, "true or false"),
 }
 
 

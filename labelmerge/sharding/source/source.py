@@ -14,6 +14,9 @@ import numpy.typing as npt
 from labelmerge.catalog import Recipe
 from labelmerge.labels import LabelSpace
 
+UPRIGHT = "upright"
+"""An option of every reader: annotations are of the pictures as their orientation tags turn them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:

@@ -19,9 +19,9 @@ def clipped(bbox: Sequence[float], size: tuple[int, int]) -> tuple[float, float,
     return "zero_size_boxes" if corners is None else corners
 
 
-def check_size(source: Source, item: Item, listed: tuple[int, int], size: tuple[int, int]) -> None:
-    """Raises SampleError where the size that a JSON lists is not the image's."""
-    if listed != size:
+def check_size(source: Source, item: Item, listed: tuple[int, int] | None, size: tuple[int, int]) -> None:
+    """Raises SampleError where the size that a JSON lists, if it lists one, is not the image's."""
+    if listed is not None and listed != size:
         raise SampleError(
             f"the JSON says {listed[1]}x{listed[0]}, but the image is {size[1]}x{size[0]}",
             where=source.root / item.path,

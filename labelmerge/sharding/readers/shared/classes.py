@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +31,87 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def match_categories(source: Source, categories: Mapping[Any, str], where: Path) -> dict[Any, int]:
+class ByName:
+    """Class indices by name: a name as it is written first, then as `fold` leaves it, if only one class is called so.
+
+    Args:
+        space: the classes.
+        fold: how two spellings of a name are compared.
+    """
+
+    def __init__(self, space: LabelSpace, fold: Callable[[str], str] = folded) -> None:
+        self._fold = fold
+        self._exact: dict[str, int] = {}
+        self._folded: dict[str, set[int]] = {}
+        for name, index in zip(reversed(space.names), reversed(space.indices), strict=True):
+            self._exact[name] = index
+            self._folded.setdefault(fold(name), set()).add(index)
+
+    def set(self, name: str, index: int) -> None:
+        """Let a name mean this, whatever it meant; another spelling too, unless a class is called just so."""
+        self._exact[name] = index
+        self._folded[self._fold(name)] = {index}
+
+    def get(self, name: str) -> int | None:
+        """The index that a file's name of a class means; None where there is none, or two classes may be meant."""
+        if name in self._exact:
+            return self._exact[name]
+        found = self._folded.get(self._fold(name), set())
+        return next(iter(found)) if len(found) == 1 else None
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+
+def match_categories(
+    source: Source, categories: Mapping[Any, str], where: Path, used: Container[Any]
+) -> dict[Any, int]:
     """Class index by category id, for annotation files that carry their own list of categories.
 
     Categories are matched by name, for their ids have holes and their order in the file means nothing. A file may list
-    fewer categories than the label space has, never others, except those that the recipe names: in `ids.map` with
-    their class, in `ids.ignore` as "no label", which becomes `ignore_index`.
+    fewer categories than the label space has, never others, except those that no annotation is of (exporters' root
+    categories), and those that the recipe names: in `ids.map` with their class, in `ids.ignore` as "no label", which
+    becomes `ignore_index`.
 
     Args:
         source: whose label space.
         categories: name by id.
         where: the annotation file.
+        used: the ids of categories that annotations are of.
+
+    Returns:
+        without the categories that are no classes.
 
     Raises:
         LayoutError: the file is of another dataset; names the recipe that fits, if one does.
         RecipeError: `ids.map` names a class that does not exist.
     """
-    index_of = _by_folded_name(source.space)
+    index_of = ByName(source.space)
     for name, target in source.ids.get("map", {}).items():
-        index_of[folded(name)] = class_index(source.space, target, source.recipe.path)
+        index_of.set(name, class_index(source.space, target, source.recipe.path))
     for name in source.ids.get("ignore", []):
-        index_of[folded(str(name))] = source.space.ignore_index
-    unknown = [name for name in categories.values() if folded(name) not in index_of]
+        index_of.set(str(name), source.space.ignore_index)
+    found = {number: index_of.get(name) for number, name in categories.items()}
+    unknown = [name for number, name in categories.items() if found[number] is None]
+    fitting = _fitting_recipe(source, categories) if unknown else None
+    if unknown and fitting is None and len(unknown) < len(categories):
+        unknown = [name for number, name in categories.items() if found[number] is None and number in used]
     if unknown:
-        fitting = _fitting_recipe(source, categories)
+        alike = [name for name in unknown if sum(folded(name) == folded(other) for other in source.space.names) > 1]
+        if alike:
+            raise LayoutError(
+                f"its category {alike[0]!r} may be several classes of {source.space.name}, whose names differ only by "
+                "case or outer blanks",
+                where=where,
+                fix="ids.map may say which",
+            )
         raise LayoutError(
             f"{len(unknown)} of its {len(categories)} categories are not classes of {source.space.name}: "
             f"{some(map(repr, unknown), 3)}",
             where=where,
             fix=f"This is {fitting}: use that name" if fitting else f"Compare with {source.recipe.descriptions.name}",
         )
-    return {number: index_of[folded(name)] for number, name in categories.items()}
+    return {number: index for number, index in found.items() if index is not None}
 
 
 def _by_folded_name(space: LabelSpace) -> dict[str, int]:

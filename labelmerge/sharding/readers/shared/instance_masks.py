@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from labelmerge.errors import LayoutError, SampleError
 from labelmerge.sharding.readers.shared.boxes import FAR, check_size, clipped
-from labelmerge.sharding.readers.shared.listed import of_unknown_images, unlisted, with_entries
+from labelmerge.sharding.readers.shared.listed import of_unknown_images, together, unlisted, with_entries
 from labelmerge.sharding.readers.shared.painting import Canvas
-from labelmerge.sharding.readers.shared.tables import Record, native_id
+from labelmerge.sharding.readers.shared.tables import Faults, Record, native_id
 from labelmerge.sharding.source.source import Annotation, Box, Item, Note, Segment, Skip, Source
 
 Mask = npt.NDArray[np.bool_]
@@ -41,34 +41,46 @@ def object_id(record: Record, otherwise: int) -> int | str:
 
 
 def items_of(
-    scratch: sqlite3.Connection, classes: Mapping[int | str, int], path: Path, skipped: str
+    source: Source,
+    scratch: sqlite3.Connection,
+    classes: Mapping[int | str, int],
+    path: Path,
+    faults: Faults,
+    skipped: str,
 ) -> Iterator[Item | Skip | Note]:
     """The images of `Images`, each with its objects from the table `objects`.
 
     Args:
+        source: whose label space.
         scratch: the database; the entries of `objects` are (id, category id, crowd, `packed` box and mask).
         classes: class index by category id.
         path: the annotation file.
+        faults: its malformed records.
         skipped: why an image without objects is left out.
 
     Raises:
         LayoutError: no image has an object.
     """
-    used = unknown = 0
-    for listed, entries in with_entries(scratch, "objects"):
-        known = tuple((own, classes[kind], kind, crowd, data) for own, kind, crowd, data in entries if kind in classes)
-        used += len(known)
-        unknown += len(entries) - len(known)
+    used = unknown = ignored = 0
+    for listed, entries in together(with_entries(scratch, "objects"), own=0):
+        every = tuple((own, classes[kind], kind, crowd, data) for own, kind, crowd, data in entries if kind in classes)
+        known = tuple(entry for entry in every if entry[1] != source.space.ignore_index)
+        used += len(every)
+        ignored += len(every) - len(known)
+        unknown += len(entries) - len(every)
         if listed.problem is not None or not known:
             yield Skip(listed.path, listed.problem or skipped)
         else:
             yield Item(listed.path, (listed.size, known), str(listed.id))
     if not used:
-        raise LayoutError("none of its annotations is of an image and a category that it lists", where=path)
+        why = f" ({faults})" if faults.notes() else ""
+        raise LayoutError(f"none of its annotations is of an image and a category that it lists{why}", where=path)
     counts = (
         ("images_not_listed", unlisted(scratch)),
         ("objects_of_unknown_images", of_unknown_images(scratch, "objects")),
         ("objects_of_unknown_categories", unknown),
+        ("objects_of_ignored_categories", ignored),
+        *faults.notes().items(),
     )
     yield from (Note(what, count) for what, count in counts if count)
 

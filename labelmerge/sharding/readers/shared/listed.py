@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
+from os.path import splitext
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from labelmerge.errors import LayoutError, RecipeError
-from labelmerge.sharding.readers.shared.tables import Record, Rows, entries, native_id, whole
+from labelmerge.sharding.readers.shared.tables import Record, Rows, entries, reference, whole
 from labelmerge.sharding.source.layout import inside
 from labelmerge.sharding.source.source import Source
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".avif", ".gif", ".jp2", ".ppm", ".pgm"),
+)
+"""Of files that are counted as images where nothing lists them; those that are listed may be called anything."""
+
+LISTED_BEFORE = "listed before: its objects are with the first listing"
 
 
 @dataclass(frozen=True)
@@ -26,14 +36,14 @@ class Listed:
         rank: its place among them all, sorted by path.
         path: under the root; only the listed name where that leads out of its folder.
         id: in the annotation file.
-        size: height and width, as listed.
+        size: height and width, as listed; None where the file gives none.
         problem: why it can't be an item, or None.
     """
 
     rank: int
     path: str
     id: int | str
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     problem: str | None
 
 
@@ -44,10 +54,12 @@ class Images:
         scratch: the database.
         folder: under the root, where the images lie.
         parts: of a listed name, only so many last parts count; None: all.
+        or_flat: an image that is not there may lie in the folder itself, whatever folders its listed name has.
     """
 
-    def __init__(self, scratch: sqlite3.Connection, folder: str, parts: int | None) -> None:
-        self._scratch, self._folder, self._parts = scratch, folder, parts
+    def __init__(self, scratch: sqlite3.Connection, folder: str, parts: int | None, *, or_flat: bool = False) -> None:
+        self._scratch, self._folder = scratch, folder
+        self._parts, self._tries = parts, (parts, 1) if or_flat else (parts,)
         self._rows = Rows(scratch, "listed", ("id", "path", "name", "height", "width", "refused"))
         self._number = 0
 
@@ -56,17 +68,17 @@ class Images:
         name = str(record["file_name"])
         path = inside(self._folder, name, self._parts)
         self._rows.add(
-            native_id(record, "id"),
+            reference(record, "id"),
             stored(name if path is None else path),
             stored(name),
-            whole(record["height"]),
-            whole(record["width"]),
+            *_size(record),
             path is None,
         )
 
     def close(self, where: Path) -> None:
-        """Put the images in order. Raises LayoutError where two have one id."""
+        """Find the images among the table `files`, and put them in order. Raises LayoutError where two have one id."""
         self._rows.close()
+        self._find_others()
         self._scratch.execute(
             "CREATE TABLE image (rank INTEGER PRIMARY KEY, id, path, height, width, refused)",
         )
@@ -81,6 +93,41 @@ class Images:
             number, row = self._scratch.execute(query).fetchone()
             raise LayoutError(f"images {row} is malformed (its id {number!r} is not unique)", where=where) from None
         self._scratch.execute("DROP TABLE listed")
+
+    def _find_others(self) -> None:
+        """Look under other spellings for the images that are not on disk by the name that the file gives."""
+        query = "SELECT rowid, name FROM listed WHERE refused OR path NOT IN (SELECT path FROM files)"
+        for row, name in self._scratch.execute(query).fetchall():
+            for parts in self._tries:
+                paths = {inside(self._folder, spelling, parts) for spelling in spellings(loaded(name))} - {None}
+                found = [path for path in map(stored, filter(None, paths)) if self._is_there(path)]
+                if len(found) == 1:
+                    self._scratch.execute("UPDATE listed SET path = ?, refused = 0 WHERE rowid = ?", (*found, row))
+                if found:
+                    break
+
+    def _is_there(self, path: bytes) -> bool:
+        return self._scratch.execute("SELECT 1 FROM files WHERE path = ?", (path,)).fetchone() is not None
+
+
+def spellings(name: str) -> Iterator[str]:
+    """How else a name may be written: as in Windows or a URL, in the other Unicode form, its ending in other case."""
+    plain = name.replace("\\", "/")
+    if "://" in plain:
+        plain = urlsplit(plain).path.lstrip("/")
+    for each in dict.fromkeys((plain, unquote(plain), unquote(unquote(plain)))):
+        stem, ending = splitext(each)
+        for text in dict.fromkeys((each, stem + ending.lower(), stem + ending.upper())):
+            yield from dict.fromkeys((text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))))
+
+
+def _size(record: Record) -> tuple[int | None, int | None]:
+    """Height and width; None for both where a record gives none that can be."""
+    try:
+        height, width = whole(record["height"]), whole(record["width"])
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None, None
+    return (height, width) if height > 0 and width > 0 else (None, None)
 
 
 def stored(path: str) -> bytes:
@@ -114,13 +161,18 @@ def listed_images(scratch: sqlite3.Connection) -> Iterator[Listed]:
     for rank, path, number, height, width, refused, there in scratch.execute(f"{query} ORDER BY rank"):
         problem = None
         if refused:
-            problem = "the name leads out of its folder"
+            name = loaded(path)
+            problem = "the name leads out of its folder" if _leads_out(name) else "the name is no path of a file"
         elif path == before:
-            problem = "listed before"
+            problem = LISTED_BEFORE
         elif there is None:
             problem = "listed, but there is no such image"
         before = path
-        yield Listed(rank, loaded(path), number, (height, width), problem)
+        yield Listed(rank, loaded(path), number, None if height is None else (height, width), problem)
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)
 
 
 def with_entries(scratch: sqlite3.Connection, table: str) -> Iterator[tuple[Listed, list[Any]]]:
@@ -138,6 +190,34 @@ def with_entries(scratch: sqlite3.Connection, table: str) -> Iterator[tuple[List
         yield image, found
 
 
+def together(images: Iterable[tuple[Listed, list[Any]]], own: int) -> Iterator[tuple[Listed, list[Any]]]:
+    """As `with_entries`; what is of the later listings of a file is of the first, each thing once.
+
+    Args:
+        images: of `with_entries`.
+        own: the place in an entry of the thing's own id, which two listings of one thing need not share.
+    """
+    for _, group in groupby(images, key=lambda pair: pair[0].path):
+        listings = list(group)
+        first = listings[0][0]
+        if len(listings) == 1 or first.problem is not None:
+            yield from listings
+            continue
+        entries_of_all = list(listings[0][1])
+        known = {_but(entry, own) for entry in entries_of_all}
+        for _, more in listings[1:]:
+            fresh = [entry for entry in more if _but(entry, own) not in known]
+            entries_of_all += fresh
+            known |= {_but(entry, own) for entry in fresh}
+        size = next((listed.size for listed, _ in listings if listed.size is not None), None)
+        yield replace(first, size=size), entries_of_all
+        yield from ((listed, []) for listed, _ in listings[1:])
+
+
+def _but(entry: Sequence[Any], own: int) -> tuple[Any, ...]:
+    return tuple(value for place, value in enumerate(entry) if place != own)
+
+
 def of_unknown_images(scratch: sqlite3.Connection, table: str) -> int:
     """How many entries of `Groups` are of images that aren't listed."""
     query = f"SELECT coalesce(sum(count), 0) FROM {table} WHERE key NOT IN (SELECT id FROM image)"
@@ -147,9 +227,8 @@ def of_unknown_images(scratch: sqlite3.Connection, table: str) -> int:
 
 def unlisted(scratch: sqlite3.Connection) -> int:
     """How many images are on disk and not in the list."""
-    query = "SELECT count(*) FROM files WHERE path NOT IN (SELECT path FROM image)"
-    (count,) = scratch.execute(query).fetchone()
-    return int(count)
+    query = "SELECT path FROM files WHERE path NOT IN (SELECT path FROM image)"
+    return sum(loaded(path).lower().endswith(IMAGE_SUFFIXES) for (path,) in scratch.execute(query))
 
 
 def name_parts(source: Source) -> int | None:

@@ -26,9 +26,13 @@ _ROWS_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 1 << 26
 _SPACE = re.compile(r"[ \t\r\n]*")
 _MAX_WHOLE = 2**53  # beyond it, not every whole number is a float
+_MAX_ID = 2**63 - 1  # what SQLite holds
+_DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_NO = ("", "0", "0.0", "false", "no", "none", "null", "n", "f")
+_SHOWN = 60  # characters of what a file says
 
 
-def read_lists(path: Path, parsers: Mapping[str, Callable[[Record], None]]) -> None:
+def read_lists(path: Path, parsers: Mapping[str, Callable[[Record], None]], faults: Faults | None = None) -> None:
     """Call a parser for every record of some lists of a JSON object, in file order.
 
     The file is read once, whatever the order of its lists, and never held in memory. (A pass of ijson for each list
@@ -38,9 +42,11 @@ def read_lists(path: Path, parsers: Mapping[str, Callable[[Record], None]]) -> N
         path: the file.
         parsers: what to do with a record, by the name of its list. KeyError, TypeError, ValueError, AttributeError and
             OverflowError of a parser mean that the record is malformed.
+        faults: takes note of the malformed records of the lists that it knows, which are then left out; None: of none.
 
     Raises:
-        LayoutError: the file is not JSON, lacks one of the lists or has an empty one, or a record is malformed.
+        LayoutError: the file is not JSON, lacks one of the lists or has an empty one, or a record of another list is
+            malformed.
     """
     counts = dict.fromkeys(parsers, 0)
     at = "its beginning"
@@ -54,10 +60,13 @@ def read_lists(path: Path, parsers: Mapping[str, Callable[[Record], None]]) -> N
                         at = f"{key} {counts[key]}"
                         try:
                             parsers[key](record)
-                        except KeyError as error:
-                            raise LayoutError(f"{at} has no {error}", where=path) from error
-                        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-                            raise LayoutError(f"{at} is malformed ({error})", where=path) from error
+                        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                            missing = isinstance(error, KeyError)
+                            if faults is not None and key in faults.lists:
+                                faults.add(key, counts[key], record, f"has no {error}" if missing else str(error))
+                            else:
+                                why = f"has no {error}" if missing else f"is malformed ({error})"
+                                raise LayoutError(f"{at} {why}", where=path) from error
     except OSError as error:
         raise LayoutError(f"can't be read ({error.strerror})", where=path) from error
     except UnicodeDecodeError as error:
@@ -70,6 +79,37 @@ def read_lists(path: Path, parsers: Mapping[str, Callable[[Record], None]]) -> N
     for key, count in counts.items():
         if count == 0:
             raise LayoutError(f"lists no {key}", where=path)
+
+
+class Faults:
+    """The malformed records of a file's lists: how many of each kind, and where the first of it is.
+
+    Args:
+        lists: of which lists records may be left out.
+    """
+
+    _KINDS = 20  # that are told apart
+
+    def __init__(self, *lists: str) -> None:
+        self.lists = lists
+        self._counts: dict[str, int] = {}
+        self._first: dict[str, str] = {}
+
+    def add(self, key: str, number: int, record: Any, why: str) -> None:
+        """Take note of the record of this number in a list."""
+        kind = f"{key} left out: {why[:_SHOWN]}"
+        if kind not in self._counts and len(self._counts) >= self._KINDS:
+            kind = f"{key} left out: other faults"
+        own = record.get("id") if isinstance(record, dict) else None
+        self._first.setdefault(kind, f"the first is number {number}, id {str(own)[:_SHOWN]}")
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+
+    def notes(self) -> dict[str, int]:
+        """What was left out, and how often; each line names the field, and the first record."""
+        return {f"{kind} ({self._first[kind]})": count for kind, count in self._counts.items()}
+
+    def __str__(self) -> str:
+        return "; ".join(self.notes())
 
 
 class _Json:
@@ -158,14 +198,37 @@ class _Json:
 def native_id(record: Record, key: str) -> int | str:
     """The id that a record has under `key`. Raises KeyError, or ValueError where it is neither number nor text."""
     value = record[key]
-    if type(value) is int and -_MAX_WHOLE <= value <= _MAX_WHOLE:
-        return value
+    if type(value) is int:
+        return value if abs(value) <= _MAX_ID else str(value)
     if isinstance(value, str):
         value.encode()  # raises a ValueError where it is half a character
         return value
     if isinstance(value, (int, float)) and abs(value) <= _MAX_WHOLE and value == int(value):
         return int(value)
     raise ValueError(f"its {key} {value!r} is not an id")
+
+
+def reference(record: Record, key: str) -> int | str:
+    """As `native_id`, for ids that records of several lists share: a number in quotes is that number."""
+    value = native_id(record, key)
+    if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()) and abs(int(value)) <= _MAX_ID:
+        return int(value)
+    return value
+
+
+def flag(value: Any) -> bool:
+    """A flag by its value, whatever its type: 0, 0.0, "0", "false", "no", null and the like are no."""
+    return value.strip().casefold() not in _NO if isinstance(value, str) else bool(value)
+
+
+def four_numbers(record: Record, key: str) -> tuple[float, float, float, float]:
+    """The box that a record has under `key`. Raises KeyError, or ValueError that says what is there instead."""
+    value = record[key]
+    try:
+        x, y, width, height = map(float, value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"its {key} is {str(value)[:_SHOWN]}, not four numbers") from None
+    return x, y, width, height
 
 
 def whole(value: Any) -> int:
@@ -185,7 +248,7 @@ class NameById:
         self.names: dict[int | str, str] = {}
 
     def __call__(self, record: Record) -> None:
-        number = native_id(record, "id")
+        number = reference(record, "id")
         if number in self.names:
             raise ValueError(f"its id {number!r} is not unique")
         if len(self.names) == self._MAX:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, SampleError
-from labelmerge.sharding.readers.shared.classes import class_index, folded
+from labelmerge.sharding.readers.shared.classes import ByName, class_index, folded
 from labelmerge.sharding.source.layout import first_place
 from labelmerge.sharding.source.source import Source
 from labelmerge.shardset.run_lengths import RunLengths, pixel_counts
@@ -115,17 +115,17 @@ def _by_name(source: Source) -> npt.NDArray[np.int32]:
     ids, space, where = source.ids, source.space, source.recipe.path
     if "offset" in ids:
         raise RecipeError("ids.offset and layout.class_names can't both be given", where=where)
-    meanings = dict(zip(map(folded, space.names), space.indices, strict=True))
+    meanings = ByName(space)
     for name, target in ids.get("map", {}).items():
-        meanings[folded(name)] = class_index(space, target, where)
+        meanings.set(name, class_index(space, target, where))
     for name in ids.get("ignore", []):
         if not isinstance(name, str):
             raise RecipeError(f"ids: {name!r} is not a name, which layout.class_names asks for", where=where)
-        meanings[folded(name)] = space.ignore_index
+        meanings.set(name, space.ignore_index)
     path = source.root / first_place(source, "class_names", "list of class names")
     table, listed, unknown = _empty(source), _names(path), []
     for value, names in enumerate(listed):
-        known = [meanings[folded(name)] for name in names if folded(name) in meanings]
+        known = [index for name in names if (index := meanings.get(name)) is not None]
         if known:
             table[value] = known[0]
         elif not ignores_others(source):

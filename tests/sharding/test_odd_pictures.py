@@ -1,0 +1,130 @@
+"""Pictures with tags, depths and compressions that say something else than their pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelmerge.errors import SampleError
+from labelmerge.sharding.pictures.images import decode_exact, to_rgb
+from labelmerge.sharding.pictures.orientation import as_stored, orientation_of, tiff_as_stored
+from labelmerge.sharding.shard import shard
+
+if TYPE_CHECKING:
+    from tests.sharding.conftest import Own
+
+Samples = Callable[[Path], dict[str, dict[str, Any]]]
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def tag(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = orientation
+    return exif
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_the_tag_goes_and_the_pixels_stay(kind: str, orientation: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8))
+    data = encoded(image, kind, exif=tag(orientation))
+    opened = Image.open(io.BytesIO(data))
+    assert orientation_of(data, opened) == orientation
+    plain = as_stored(data, opened)
+    again = Image.open(io.BytesIO(plain))
+    assert again.getexif().get(274, 1) == 1 and orientation_of(plain, again) == 1
+    assert (np.asarray(again) == np.asarray(opened)).all()
+
+
+def test_the_tag_in_xmp_goes_too() -> None:
+    data = encoded(Image.new("RGB", (12, 8)), "JPEG", xmp=XMP)
+    opened = Image.open(io.BytesIO(data))
+    assert orientation_of(data, opened) == 6 == opened.getexif()[274]
+    assert Image.open(io.BytesIO(as_stored(data, opened))).getexif().get(274, 1) == 1
+
+
+def test_a_tiff_is_as_stored() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(pixels), "TIFF", exif=tag(6))
+    assert (np.asarray(Image.open(io.BytesIO(tiff_as_stored(data)))) == pixels).all()
+    assert (np.asarray(decode_exact(data, Path("a.tif"))) == pixels).all()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_masks_drawn_upright_need_an_option(own: Own, tmp_path: Path, read_samples: Samples, orientation: int) -> None:
+    own.write_recipe(own.recipe_file.read_text().replace("*.jpg", "*.png"))
+    own.image("images/train/a.png", exif=tag(orientation))
+    shape = (16, 12) if orientation > 4 else (12, 16)
+    mask = own.mask("masks/train/a.png", size=shape)
+    if orientation > 4:
+        with pytest.raises(Exception, match=f"orientation tag {orientation}: options.upright"):
+            shard(own.recipe, own.root, "train", tmp_path / "no")
+    else:
+        assert shard(own.recipe, own.root, "train", tmp_path / "no").notes["images_with_orientation_tag"] == 1
+    own.write_recipe(own.recipe_file.read_text() + "[options]\nupright = true\n")
+    report = shard(own.recipe, own.root, "train", tmp_path / "yes")
+    assert report.notes["images_turned_upright"] == 1 and report.folder is not None
+    (sample,) = read_samples(report.folder).values()
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(Image.open(own.root / "images/train/a.png"))
+    assert (sample["png"] == np.asarray(upright)).all() and (sample["mask.png"] == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG", {}), ("JPEG2000", {"quality_layers": [20]}), ("WEBP", {}), ("AVIF", {})]
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_lossy_pictures_are_no_masks(kind: str, options: dict[str, Any], mode: str) -> None:
+    with pytest.raises(SampleError, match="does not keep values exactly"):
+        decode_exact(encoded(Image.new(mode, (16, 16)), kind, **options), Path("mask.png"))
+
+
+def test_lossless_pictures_may_be_masks() -> None:
+    decode_exact(encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True), Path("a.webp"))
+    decode_exact(encoded(Image.new("L", (16, 16)), "TIFF", compression="tiff_lzw"), Path("a.tif"))
+
+
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        GREY.astype(np.uint16) * 257,
+        GREY.astype(np.uint16),
+        GREY.astype(np.int32),
+        GREY.astype(np.float32) / 255,
+        GREY.astype(np.float32),
+        GREY.astype(np.float32) * 257,
+    ],
+)
+def test_deep_pictures_whose_scale_is_certain(values: np.ndarray[Any, Any]) -> None:
+    assert (np.asarray(to_rgb(Image.fromarray(values)))[..., 0] == GREY).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        GREY.astype(np.uint16) * 16 - GREY.astype(np.uint16) % 2,
+        GREY.astype(np.int32) - 1,
+        GREY.astype(np.float32) / 100,
+        np.where(GREY > 9, np.nan, 1).astype(np.float32),
+        GREY.astype(np.int32) * 10**6,
+    ],
+)
+def test_deep_pictures_whose_scale_is_a_guess(values: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(SampleError, match="not known"):
+        to_rgb(Image.fromarray(values))
