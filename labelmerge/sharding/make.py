@@ -26,6 +26,7 @@ from labelmerge.sharding.pictures.orientation import AS_STORED, as_stored, orien
 from labelmerge.sharding.plan import Options
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.source import UPRIGHT, Annotation, Item, Source
+from labelmerge.shardset.manifest import CROWD_BOXES
 from labelmerge.shardset.meta import meta_bytes
 from labelmerge.shardset.pixels import png_bytes
 from labelmerge.shardset.run_lengths import histogram
@@ -137,6 +138,8 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     except SampleError as error:
         raise SampleError(error.what, where=path) from error
     notes = Counter({what: count for what, count in annotation.notes.items() if count})
+    if annotation.mask is None and (crowds := sum(box.iscrowd or box.group_of for box in annotation.boxes)):
+        notes[CROWD_BOXES] += crowds
     if orientation != AS_STORED:
         notes["images_turned_upright" if upright else "images_with_orientation_tag"] += 1
     if encoded_anew and size == original:

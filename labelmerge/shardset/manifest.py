@@ -17,6 +17,9 @@ FORMAT = "labelmerge-shards/2"
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
 
+CROWD_BOXES = "crowd_boxes"
+"""The note that counts, in a box dataset, boxes of several things not told apart, which no box loss takes."""
+
 Types = Mapping[str, type | tuple[type, ...]]
 
 _TYPES: Types = {

@@ -16,7 +16,7 @@ from typing import Any
 from labelmerge.errors import ShardError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.manifest import MANIFEST, annotated, read_manifest, role
+from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role
 from labelmerge.shardset.sample import Encoded, Sample
 from labelmerge.shardset.tar import Index, read_index
 
@@ -35,6 +35,7 @@ class ShardSet:
         annotated: the names of the classes that it was annotated for, by its recipe; None: all of them.
         class_pixels: labelled pixels of each class index in the whole split (classes without any may be absent).
         class_boxes: boxes of each class index, likewise.
+        crowd_boxes: those of them, in a box dataset, that stand for several things not told apart.
         nbytes: size of all its shards.
         box_teacher: the model that embedded the boxes when the shards were made, as in the manifest.
         manifest_sha256: hash of the manifest, which holds the hashes of the shards: the identity of the data.
@@ -49,6 +50,7 @@ class ShardSet:
     annotated: frozenset[str] | None
     class_pixels: Mapping[int, int]
     class_boxes: Mapping[int, int]
+    crowd_boxes: int
     nbytes: int
     box_teacher: Mapping[str, str | None] | None
     manifest_sha256: str
@@ -77,6 +79,7 @@ class ShardSet:
             annotated=annotated(manifest),
             class_pixels={int(index): count for index, count in manifest["class_pixels"].items()},
             class_boxes={int(index): count for index, count in manifest["class_boxes"].items()},
+            crowd_boxes=manifest["notes"].get(CROWD_BOXES, 0),
             nbytes=sum(sizes),
             box_teacher=manifest["box_teacher"],
             manifest_sha256=sha256_file(folder / MANIFEST),

@@ -135,6 +135,11 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> lis
         raise ConfigError(f"nothing to train on: {'; '.join(reasons)}")
     for reason in reasons:
         _log.info("%s", reason)
+    silent = {source.dataset: why for source in kept if (why := teaches_nothing(source)) is not None}
+    if len(silent) == len(kept):
+        raise ConfigError(f"nothing to learn: {'; '.join(f'{name}: {why}' for name, why in silent.items())}")
+    for name, why in silent.items():
+        _log.warning("nothing in %s teaches anything: %s", name, why)
     return kept
 
 
@@ -161,6 +166,21 @@ def _taxonomy(merge: str, bank: Bank, table: Path | None) -> Taxonomy:
             "(%s): `labelmerge merge` shows what comes of it, and --taxonomy takes its table", error,
         )  # fmt: skip
         return taxonomy_of(merge, bank, table)
+
+
+def teaches_nothing(source: DatasetShards) -> str | None:
+    """Why no loss can come from a dataset, by its manifests; None where one can. Images alone need no labels."""
+    boxes = sum(sum(shard_set.class_boxes.values()) for shard_set in source.sets)
+    if source.annotation_type == "box":
+        if not boxes:
+            return "it has no boxes"
+        if boxes == sum(shard_set.crowd_boxes for shard_set in source.sets):
+            return "every box is a crowd (iscrowd or group_of), and these are left out"
+    elif source.annotation_type in ("mask", "noisy_mask") and not any(
+        count for shard_set in source.sets for count in shard_set.class_pixels.values()
+    ):
+        return "no pixel has a label"
+    return None
 
 
 def label_counts(sources: Sequence[DatasetShards]) -> dict[LabelKey, int]:

@@ -78,6 +78,7 @@ def test_boxes_of_ones_own(own: Own) -> None:
     assert report.notes == {
         "boxes_of_unknown_categories": 1,
         "boxes_of_unknown_images": 1,
+        "crowd_boxes": 1,
         "images_not_listed": 1,
         "reencoded_images": 1,
         "zero_size_boxes": 2,

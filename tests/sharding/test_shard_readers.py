@@ -195,7 +195,11 @@ def test_polygons_are_painted_by_the_official_rule(own: Own) -> None:
     expected[0:2, 8:10] = 255
     expected[8:, 12:] = 1
     np.testing.assert_array_equal(annotation.mask, expected)
-    assert annotation.notes == {"deleted_or_degenerate_polygons": 2, "polygons_of_unknown_labels": 1}
+    assert annotation.notes == {
+        "deleted_or_degenerate_polygons": 2,
+        "polygons_of_unknown_labels": 1,
+        "label 'unicorn' is no class": 1,
+    }
 
 
 corner = st.tuples(st.floats(-3, 19, width=32), st.floats(-3, 15, width=32))
@@ -261,7 +265,7 @@ def inside_triangle(x: float, y: float, triangle: tuple[Corner, Corner, Corner])
             '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": [], "polygon": [1, 2, 3]}]}',
             "is not polygon JSON",
         ),
-        ('{"imgHeight": "12", "imgWidth": 16, "objects": []}', "polygons are for 16x'12', but"),
+        ('{"imgHeight": "13", "imgWidth": 16, "objects": []}', "polygons are for 16x13, but"),
         (
             '{"imgHeight": 12, "imgWidth": 16, "objects": [{"label": "car", "polygon": [[0, 0], [9, 9], [NaN, 5]]}]}',
             "a vertex is not within",
