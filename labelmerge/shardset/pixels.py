@@ -14,6 +14,7 @@ checksums are compared before a PNG is decoded.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -47,6 +48,7 @@ _FILTER_UP = 2  # PNG specification 9.2
 _BLOCK = 16  # rows of a mask that are added up side by side
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_END = b"\xff\xd9"
+_EXTRANEOUS = 64  # bytes; some cameras write a few that mean nothing
 _TAIL = 64  # where a whole JPEG's end is; some files have a few bytes more
 
 
@@ -59,7 +61,20 @@ def decode_whole(data: bytes, where: Path) -> Image.Image:
     """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
     if data.startswith(_PNG) and not is_whole_png(data):
         raise SampleError("is not a readable image", where=where)
-    return open_checked(data, where, lambda image: image.load())
+    image = open_checked(data, where, lambda image: image.load())
+    if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        _refuse_half_jpeg(data, where)
+    return image
+
+
+def _refuse_half_jpeg(data: bytes, where: Path) -> None:
+    """Pillow fills up with grey what a JPEG with an end marker lacks; libjpeg knows, and says so as a warning."""
+    try:
+        simplejpeg.decode_jpeg(data, strict=True)
+    except ValueError as error:
+        few = re.search(r"(\d+) extraneous bytes", str(error))
+        if "premature end" in str(error).lower() or (few is not None and int(few[1]) > _EXTRANEOUS):
+            raise SampleError(f"is a damaged JPEG ({error})", where=where) from error
 
 
 def open_checked(data: bytes, where: Path, check: Callable[[Image.Image], object]) -> Image.Image:
@@ -153,7 +168,7 @@ def is_whole_png(data: bytes) -> bool:
         end = place + 8 + int.from_bytes(view[place : place + 4], "big")
         if zlib_ng.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
-        if view[place + 4 : place + 8] == b"IEND":
+        if data[place + 4 : place + 8] == b"IEND":
             return data.startswith(_PNG)
         place = end + 4
     return False

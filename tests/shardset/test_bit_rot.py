@@ -62,3 +62,13 @@ def test_a_whole_png() -> None:
     data = png_bytes(label_mask(*SIZE, 20))
     assert is_whole_png(data) and is_whole_png(data + b"more")
     assert not is_whole_png(data[:-1]) and not is_whole_png(b"") and not is_whole_png(b"x" + data[1:])
+
+
+def test_half_a_jpeg_with_an_end_is_damaged_when_all_is_decoded() -> None:
+    out = io.BytesIO()
+    Image.fromarray(photograph(*SIZE)).save(out, "JPEG", quality=90)
+    data = out.getvalue()
+    decode_whole(data, Path("a.jpg"))
+    decode_whole(data[:-2] + bytes(3) + data[-2:], Path("a.jpg"))  # a few bytes too many are no damage
+    with pytest.raises(SampleError, match="damaged JPEG"):
+        decode_whole(data[: len(data) // 2] + b"\xff\xd9", Path("a.jpg"))
