@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from labelmerge.catalog import load_recipe
-from labelmerge.sharding.shard import ShardReport, shard
+from labelmerge.sharding.outcome import ShardReport
+from labelmerge.sharding.shard import shard
 
 from .. import conftest
 
