@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from labelmerge.bank.bank import Bank
-from labelmerge.catalog import load_recipe
+from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import LayoutError, ShardError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.model.views import Views
@@ -114,7 +114,8 @@ def test_limit_counts_candidates(world: Path) -> None:
 
 def test_an_authentic_dataset(world: Path, fixtures: Path, tools: Any) -> None:
     """The small Cityscapes sample: the split is found, and the masks are what the reader makes of them."""
-    labels = [("cityscapes", index, f"class {index}", "") for index in range(19)]
+    space = load_label_space(load_recipe("cityscapes"))
+    labels = [("cityscapes", index, name, "") for index, name in zip(space.indices, space.names, strict=True)]
     tools.bank(labels).save(world / "city")
     results = evaluate(
         world / "run",

@@ -138,7 +138,7 @@ def test_objects365_v2(fixtures: Path, tmp_path: Path, read_samples: Samples) ->
     report = shard(load_recipe("objects365"), fixtures / "objects365" / "v2", "val", tmp_path)
     assert (report.found, report.written) == (3, 2)
     assert report.skipped[0]["path"] == "val/patch44/objects365_v2_02024631.jpg"
-    assert report.notes == {"zero_size_boxes": 1}
+    assert report.notes == {"zero_size_boxes": 1, "crowd_boxes": 1}
     names = load_label_space(load_recipe("objects365")).names
     first, second = sorted(
         (s["json"] for s in read_samples(tmp_path / "objects365" / "val").values()), key=lambda s: s["source"]["path"]
