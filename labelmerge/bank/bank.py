@@ -7,6 +7,7 @@ every field.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +21,19 @@ import numpy.typing as npt
 
 from labelmerge.bank.prompt import Prompt
 from labelmerge.bank.store import (
+    FORMAT,
     INDEX,
+    PARTS,
     PROBE,
     bank_lock,
     find_version,
+    identity_key,
     last_number,
     read_index,
     read_version,
-    to_parquet,
+    shown_identity,
+    shown_versions,
+    text_sha256,
     version_name,
     write_index,
 )
@@ -46,7 +52,6 @@ WORD_TEMPLATE = "{name}"
 IMPORTED, ONE_HOT = "imported", "one-hot"
 """The `encoder` of a bank of foreign vectors, and how that of a bank of basis vectors begins."""
 _PROBE_COSINE = 0.9999  # other devices and releases move a vector by 1e-6; another model or activation by far more
-_IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
 _MAX_LABELS_SHOWN = 5
 
 
@@ -280,7 +285,8 @@ class Bank:
         ours, theirs = identity_key(self.identity), identity_key(encoder.identity)
         if ours != theirs:
             raise BankError(
-                f"the bank was made by {_show(self.identity)}, but the encoder is {_show(encoder.identity)}",
+                f"the bank was made by {shown_identity(self.identity)}, "
+                f"but the encoder is {shown_identity(encoder.identity)}",
                 where=self.folder,
                 fix=(
                     "Restore what it was made by, or embed into another folder"
@@ -291,9 +297,9 @@ class Bank:
         cosine = float(encoder.encode([PROBE])[0] @ self.probe)
         if cosine < _PROBE_COSINE:
             raise BankError(
-                f"the encoder {_show(encoder.identity)} no longer gives the vector it gave when the bank was made "
-                f"(cosine {cosine:.4f}; made with {_show_versions(self.identity)}, "
-                f"now {_show_versions(encoder.identity)})",
+                f"the encoder {shown_identity(encoder.identity)} no longer gives the vector it gave when the bank was "
+                f"made (cosine {cosine:.4f}; made with {shown_versions(self.identity)}, "
+                f"now {shown_versions(encoder.identity)})",
                 where=self.folder,
                 fix="Embed into another folder",
             )
@@ -337,7 +343,7 @@ class Bank:
         self._write(Path(folder), [], self.version)
 
     def _write(self, folder: Path, versions: list[dict[str, Any]], version: str) -> str:
-        data = to_parquet(self, version)
+        data = _to_parquet(self, version)
         # The index comes last: a file that it doesn't name is the rest of an interrupted run and no version yet.
         write_bytes(folder / f"{version}.parquet", data)
         entry = {
@@ -356,15 +362,36 @@ class Bank:
         return version
 
 
-def identity_key(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an encoder's identity that decides whether two encoders are the same."""
-    return {key: identity.get(key) for key in _IDENTITY}
+def _to_parquet(bank: Bank, version: str) -> bytes:
+    """A version's file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-
-def _show(identity: Mapping[str, Any]) -> str:
-    key = identity_key(identity)
-    return f"{key['model']} (weights {str(key['weights_sha256'])[:12]}, {key['activation']}, {key['tokenizer']})"
-
-
-def _show_versions(identity: Mapping[str, Any]) -> str:
-    return ", ".join(f"{package} {version}" for package, version in dict(identity.get("versions", {})).items())
+    flat = pa.array(bank.vectors.reshape(-1), pa.float32())
+    table = pa.table(
+        {
+            "dataset": pa.array([dataset for dataset, _ in bank.keys], pa.string()),
+            "index": pa.array([index for _, index in bank.keys], pa.int32()),
+            "name": pa.array(bank.names, pa.string()),
+            "text": pa.array(bank.texts, pa.string()),
+            "text_sha256": pa.array([text_sha256(text) for text in bank.texts], pa.string()),
+            "tokens": pa.array(bank.tokens, pa.int32()),
+            "truncated": pa.array(bank.truncated, pa.bool_()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, bank.dim),
+        }
+    )
+    if bank.parts is not None:
+        ends = np.cumsum([0, *(len(part) for part in bank.parts)])
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(bank.sentences()[0].reshape(-1), pa.float32()), bank.dim)
+        table = table.append_column(PARTS, pa.ListArray.from_arrays(pa.array(ends, pa.int32()), rows))
+    about = {
+        "format": FORMAT,
+        "version": version,
+        "encoder": bank.encoder,
+        "identity": dict(bank.identity),
+        "prompt": bank.prompt,
+        "probe": {"text": PROBE, "vector": bank.probe.tolist()} if bank.probe.size else None,
+    }
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"labelmerge": json.dumps(about, ensure_ascii=False)}), out)
+    return out.getvalue()

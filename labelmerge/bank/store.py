@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from labelmerge.errors import BankError, OutputError
 from labelmerge.files import locked, output_faults, write_json
-
-if TYPE_CHECKING:
-    from labelmerge.bank.bank import Bank
 
 FORMAT = "labelmerge-bank/1"
 INDEX = "bank.json"
@@ -29,8 +25,9 @@ _ENTRY = {
     **dict.fromkeys(("dim", "labels"), int),
 }
 _COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
-_PARTS = "parts"  # a column that only banks with several vectors for a label have
+PARTS = "parts"  # a column that only banks with several vectors for a label have
 _VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
+_IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
 _ANEW = "Restore the file, or remove the folder and make the bank anew with `labelmerge embed`"
 
 
@@ -130,41 +127,6 @@ def _number(version: str) -> int:
     return int(match.group(1))
 
 
-def to_parquet(bank: Bank, version: str) -> bytes:
-    """A version's file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = pa.array(bank.vectors.reshape(-1), pa.float32())
-    table = pa.table(
-        {
-            "dataset": pa.array([dataset for dataset, _ in bank.keys], pa.string()),
-            "index": pa.array([index for _, index in bank.keys], pa.int32()),
-            "name": pa.array(bank.names, pa.string()),
-            "text": pa.array(bank.texts, pa.string()),
-            "text_sha256": pa.array([text_sha256(text) for text in bank.texts], pa.string()),
-            "tokens": pa.array(bank.tokens, pa.int32()),
-            "truncated": pa.array(bank.truncated, pa.bool_()),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, bank.dim),
-        }
-    )
-    if bank.parts is not None:
-        ends = np.cumsum([0, *(len(part) for part in bank.parts)])
-        rows = pa.FixedSizeListArray.from_arrays(pa.array(bank.sentences()[0].reshape(-1), pa.float32()), bank.dim)
-        table = table.append_column(_PARTS, pa.ListArray.from_arrays(pa.array(ends, pa.int32()), rows))
-    about = {
-        "format": FORMAT,
-        "version": version,
-        "encoder": bank.encoder,
-        "identity": dict(bank.identity),
-        "prompt": bank.prompt,
-        "probe": {"text": PROBE, "vector": bank.probe.tolist()} if bank.probe.size else None,
-    }
-    out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"labelmerge": json.dumps(about, ensure_ascii=False)}), out)
-    return out.getvalue()
-
-
 def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     """What the bank of a version is made of, by the names of `Bank`'s attributes. Raises BankError."""
     import pyarrow as pa
@@ -186,8 +148,8 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
         vectors = columns["embedding"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
         rows = {name: columns[name].to_pylist() for name in _COLUMNS if name != "embedding"}
         parts = None
-        if _PARTS in table.column_names:
-            column = table[_PARTS].combine_chunks()
+        if PARTS in table.column_names:
+            column = table[PARTS].combine_chunks()
             flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
             parts = np.split(flat, np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))[:-1])
         return dict(
@@ -207,3 +169,19 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
         )
     except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error
+
+
+def identity_key(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an encoder's identity that decides whether two encoders are the same."""
+    return {key: identity.get(key) for key in _IDENTITY}
+
+
+def shown_identity(identity: Mapping[str, Any]) -> str:
+    """An encoder's identity, for messages."""
+    key = identity_key(identity)
+    return f"{key['model']} (weights {str(key['weights_sha256'])[:12]}, {key['activation']}, {key['tokenizer']})"
+
+
+def shown_versions(identity: Mapping[str, Any]) -> str:
+    """The versions of the packages that an encoder was run by, for messages."""
+    return ", ".join(f"{package} {version}" for package, version in dict(identity.get("versions", {})).items())

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from labelmerge.bank.bank import Bank, identity_key
-from labelmerge.bank.store import bank_lock, find_version, read_index, write_index
+from labelmerge.bank.bank import Bank
+from labelmerge.bank.store import bank_lock, find_version, identity_key, read_index, write_index
 from labelmerge.errors import BankError, UsageError
 from labelmerge.files import output_faults
 

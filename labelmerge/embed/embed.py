@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from labelmerge.bank.bank import WORD_TEMPLATE, Bank, Vectors, identity_key
+from labelmerge.bank.bank import WORD_TEMPLATE, Bank, Vectors
 from labelmerge.bank.prompt import Prompt
-from labelmerge.bank.store import INDEX, PROBE, bank_lock, read_index
+from labelmerge.bank.store import INDEX, PROBE, bank_lock, identity_key, read_index
 from labelmerge.catalog import Recipe, dataset_names, load_descriptions, load_mixture, load_recipe
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from labelmerge.bank.bank import Bank, identity_key
+from labelmerge.bank.bank import Bank
+from labelmerge.bank.store import identity_key
 from labelmerge.errors import EncoderError, ShardError
 from labelmerge.loading.batch import Batch
 from labelmerge.loading.datasets import DatasetShards
