@@ -47,9 +47,6 @@ def word(name: str) -> str:
     return prompt_name(name)
 
 
-CLIP_TOKENS = 77
-"""How many tokens CLIP's text encoder reads, its start and end tokens included; what is beyond is cut off."""
-
 MAX_TOKENS = 60
 """How long a sentence may be, so that there is room for longer names and other templates before CLIP's limit."""
 

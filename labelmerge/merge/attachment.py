@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.prompt import Prompt
@@ -366,8 +366,3 @@ def _description(bank: Bank, row: int) -> str:
 def _ends(phrase: str) -> list[str]:
     words = phrase.split()
     return [" ".join(words[start:]) for start in range(len(words))]
-
-
-def with_evidence(attachment: Attachment, word: str, confidence: float) -> Attachment:
-    """The same attachment, with one more thing that speaks for it."""
-    return replace(attachment, evidence=f"{attachment.evidence}+{word}", confidence=confidence)

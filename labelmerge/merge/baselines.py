@@ -135,10 +135,9 @@ def shared_bank(bank: Bank, train_datasets: Sequence[str], taxonomy: Taxonomy) -
     parts = None if bank.parts is None else list(bank.parts)
     trained = set(training.keys)
     for row, key in enumerate(bank.keys):
-        own = np.packbits(taxonomy.sets[rows[key]][kept]).tobytes() if key in rows else b""
-        if key not in trained and not (key in rows and taxonomy.sets[rows[key]][kept].any()):
-            own = b""
-        shared = of_class.get(own) or (None if key in trained else joint.get(bank.texts[row]))
+        # A set that no training label has shares nothing: every class has a concept, so none is without a bit.
+        own = taxonomy.sets[rows[key]][kept] if key in rows else np.zeros(0, dtype=np.bool_)
+        shared = of_class.get(np.packbits(own).tobytes()) or (None if key in trained else joint.get(bank.texts[row]))
         if shared is None or len(shared[1]) == 1 and bank.texts[row] == shared[0]:
             continue
         texts_of[row], firsts = shared

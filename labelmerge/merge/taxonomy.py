@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,25 +94,6 @@ class Taxonomy:
     def datasets(self) -> list[str]:
         """The datasets whose labels are here, sorted."""
         return sorted({entry.key[0] for entry in self.entries})
-
-    def restricted(self, datasets: Collection[str]) -> Taxonomy:
-        """The same for some datasets alone: concepts that only the others tell apart are one, named by the first."""
-        kept = [entry for entry in self.entries if entry.key[0] in datasets]
-        sets = self.sets[[self.rows[entry.key] for entry in kept]]
-        first: dict[bytes, str] = {}
-        one: dict[str, str] = {}
-        for place, concept in enumerate(self.concepts):
-            one[concept] = first.setdefault(sets[:, place].tobytes(), concept)
-        return Taxonomy(
-            [
-                Entry(
-                    entry.key, entry.name, tuple(dict.fromkeys(one[concept] for concept in entry.concepts)),
-                    entry.evidence, entry.confidence, entry.note,
-                )
-                for entry in kept
-            ],
-            self.concepts,
-        )  # fmt: skip
 
     def space(self, name: str) -> LabelSpace:
         """The concepts as classes, 0 .. C - 1. Raises TaxonomyError where they are too many for a mask."""
