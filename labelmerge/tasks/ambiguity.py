@@ -101,7 +101,7 @@ class AmbiguityAware:
 class Mixed:
     """Semantic segmentation of a set with a list of M labels that are not its own (`labelmerge.tasks.task.Task`)."""
 
-    asks: Literal["classes", "segments"] = "classes"
+    asks: Literal["classes", "segments", "instances"] = "classes"
 
     def __init__(self, space: LabelSpace, verdicts: Verdicts) -> None:
         """`verdicts`: what predicting each label of the list is worth on this set."""

@@ -79,7 +79,7 @@ class SemanticCounts:
 class Semantic:
     """Semantic segmentation on a set with masks (`labelmerge.tasks.task.Task`)."""
 
-    asks: Literal["classes", "segments"] = "classes"
+    asks: Literal["classes", "segments", "instances"] = "classes"
 
     def __init__(self, space: LabelSpace) -> None:
         self._space = space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -20,20 +21,36 @@ class Truth(Protocol):
         """``[H, W]`` class indices of the dataset's label space; None where the dataset has no masks."""
 
 
+class SegmentedTruth(Truth, Protocol):
+    """An image's annotation with its segments."""
+
+    @property
+    def instances(self) -> npt.NDArray[np.integer] | None:
+        """``[H, W]`` segment ids, 0 for none; None where the dataset has no segments."""
+
+    @property
+    def segments(self) -> Sequence[Mapping[str, Any]]:
+        """What the ids mean: each ``id``, ``class_index`` and ``iscrowd``, as in a sample's JSON."""
+
+
 class Task(Protocol[Counts]):
     """What is measured on one set.
 
     Attributes:
-        asks: what of a predictor: the label of every pixel (``classes``), or ``segments``.
+        asks: what of a predictor: the label of every pixel (``classes``), ``segments``, or ``instances``.
     """
 
-    asks: Literal["classes", "segments"]
+    asks: Literal["classes", "segments", "instances"]
 
     def nothing(self) -> Counts:
         """The counts of no image."""
 
-    def count(self, truth: Truth, prediction: Any) -> Counts:
-        """Those of one image; picklable. Raises SampleError where the annotation can't be used."""
+    def count(self, truth: Any, prediction: Any) -> Counts:
+        """Those of one image; picklable. Raises SampleError where the annotation can't be used.
+
+        Args:
+            truth: a `Truth`, or a `SegmentedTruth` where segments or instances are asked for.
+        """
 
     def total(self, counts: list[Counts]) -> Counts:
         """Those of several parts together, in whatever order the parts were counted."""
