@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from labelmerge.text import some
+
 from . import options
 
+if TYPE_CHECKING:
+    from labelmerge.embed.changes import ChangedText
+
 _MAX_SHOWN = 5
+_MAX_CHANGES_SHOWN = 10
 
 
 @click.command("embed")
@@ -42,6 +50,11 @@ _MAX_SHOWN = 5
     help="A label of several sentences has the mean of their vectors, or that and each of them; default: the bank's "
     "own, or average.",
 )
+@click.option(
+    "--shipped",
+    is_flag=True,
+    help="Let the texts that ship replace your own, which the bank has from --descriptions or a recipe.",
+)
 @click.option("--only", is_flag=True, help="Leave out the datasets that the bank holds and that are not named.")
 @options.device
 @options.as_json
@@ -54,14 +67,16 @@ def command(
     prompts: tuple[str, ...],
     several: str | None,
     only: bool,
+    shipped: bool,
     device: str | None,
     as_json: bool,
 ) -> None:
     """Turn labels and descriptions into a versioned embedding bank.
 
-    A DATASET is a known one (`labelmerge ls`), a recipe of your own (a path ending in .toml), a mixture such as
-    mseg7, or `all`. Datasets that the bank holds already stay in it. Only texts that are new are encoded: running the
-    same again changes nothing.
+    A DATASET is a known one (`labelmerge ls`), a recipe of your own (a path ending in .toml), a list of class names (a
+    path ending in .csv or .txt), a mixture such as mseg7, or `all`. Datasets that the bank holds already stay in it.
+    Only texts that are new are encoded: running the same again changes nothing. Texts that differ from the bank's
+    replace them, and are named.
 
     \b
     Example:
@@ -79,6 +94,7 @@ def command(
         prompts=prompts,
         several=several,
         only=only,
+        shipped=shipped,
         device=device,
         track=options.track,
     )
@@ -101,5 +117,21 @@ def command(
             f"{options.counted(long, 'label')} {'has' if long == 1 else 'have'} a text longer than the encoder reads, "
             f"whose end doesn't count: {shown}"
         )
+    lines += _changes(report.changed)
     lines.append(f"{options.made(report.new, report.back)} {report.version} in {out}")
     options.say({**asdict(report), "out": str(out)}, as_json, "\n".join(lines))
+
+
+def _changes(changed: Sequence[ChangedText]) -> list[str]:
+    """Whose text is another than before, and which labels that text is shared with."""
+    lines = []
+    for label in changed[:_MAX_CHANGES_SHOWN]:
+        line = f"Another text: {label.key} {label.name}"
+        if label.left:
+            line += f"; no longer that of {some(label.left, 3)}"
+        if label.joined:
+            line += f"; now that of {some(label.joined, 3)}"
+        lines.append(line)
+    if (rest := len(changed) - _MAX_CHANGES_SHOWN) > 0:
+        lines.append(f"… and {options.counted(rest, 'other label')} with another text: `labelmerge bank diff`")
+    return lines

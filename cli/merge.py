@@ -12,7 +12,18 @@ from . import options
 
 
 @click.command("merge", cls=options.SpreadCommand)
-@options.bank()
+@click.argument("datasets", nargs=-1, metavar="[DATASET…]")
+@click.option(
+    "--bank",
+    type=options.folder,
+    metavar="BANK",
+    help="The embedding bank that `embed` wrote; default: one in --out, with the DATASETs that you name.",
+)
+@click.option(
+    "--encoder",
+    metavar="SPEC",
+    help="For a bank in --out: as in `embed`; default: the one that is there, or offline.",
+)
 @options.out_folder("Where merge.html, taxonomy.csv, relations.csv, merge.csv and merge.json go.")
 @click.option(
     "--shards",
@@ -55,7 +66,9 @@ from . import options
 @options.seed
 @options.as_json
 def command(
-    bank: Path,
+    datasets: tuple[str, ...],
+    bank: Path | None,
+    encoder: str | None,
     out: Path,
     shards: tuple[Path, ...],
     how: str,
@@ -69,12 +82,18 @@ def command(
 ) -> None:
     """Find which labels are the same, which contain others, and which clash.
 
+    A DATASET is a known one (`labelmerge ls`), the path of a recipe, or a list of class names: a .txt file with one
+    name a line, or a .csv file with a column `name` and maybe one `description`. With --bank, they are those of the
+    bank's datasets that count; all do by default.
+
     merge.html is the report to read. taxonomy.csv says which concepts each label may stand for: edit it, and
     `labelmerge train --taxonomy taxonomy.csv` trains with your word instead of the machine's. relations.csv lists every
     pair of labels that are related, with the evidence.
 
     \b
     Example:
+      labelmerge merge cityscapes camvid --out merge
+      labelmerge merge my.csv other.txt cityscapes --out merge
       labelmerge embed cityscapes camvid --encoder offline --out bank
       labelmerge merge --bank bank --out merge
       labelmerge merge --bank bank --shards shards-out --out merge
@@ -88,7 +107,13 @@ def command(
     from labelmerge.merge.report import merge_report
     from labelmerge.plot.merge_page.page import write_merge_page
 
-    labels = Bank.load(bank)
+    if bank is None:
+        bank = _bank_of(datasets, encoder, out, device)
+        labels = Bank.load(bank)
+    elif encoder is not None:
+        raise click.UsageError("--encoder is for a bank in --out; --bank has its own")
+    else:
+        labels = Bank.load(bank).for_datasets(datasets) if datasets else Bank.load(bank)
     encode = concept_encoder(labels, device=device, track=options.track)
     if checkpoint is not None:
         from labelmerge.evaluate.cross import IMAGES, count_predictions
@@ -128,3 +153,16 @@ def command(
         f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
         "merge.json",
     )
+
+
+def _bank_of(datasets: tuple[str, ...], encoder: str | None, out: Path, device: str | None) -> Path:
+    """A bank in the merge's own folder that holds these datasets and no others."""
+    from labelmerge.embed.embed import embed_labels, find_datasets
+
+    if not datasets:
+        raise click.UsageError("nothing to merge: name DATASETs or lists of class names, or give --bank")
+    bank = out / "bank"
+    default = None if (bank / "bank.json").exists() else "offline"
+    recipes = find_datasets(datasets)
+    embed_labels(recipes, bank, encoder=encoder or default, only=True, shipped=True, device=device, track=options.track)
+    return bank

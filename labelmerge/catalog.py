@@ -1,10 +1,12 @@
 """The known datasets: the only file that opens `label_descriptions/` and `shards/`.
 
-A recipe is a TOML file that says what a dataset is. Shipped recipes go by name; a user's own by path.
+A recipe is a TOML file that says what a dataset is. Shipped recipes go by name; a user's own by path. A class list is
+a dataset of labels alone.
 """
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from labelmerge.class_lists import SUFFIXES, is_class_list, list_name, read_class_list
 from labelmerge.descriptions import Description, label_space, read_descriptions
 from labelmerge.errors import DescriptionsError, LabelmergeError, RecipeError, UsageError, did_you_mean
 from labelmerge.labels import LabelSpace
@@ -106,24 +109,45 @@ def dataset_names() -> list[str]:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """Read a shipped recipe by its name, or a user's own by its path (anything that ends in ``.toml``).
 
+    A class list (``.csv``, ``.tsv``, ``.txt``) is a dataset of labels without images.
+
     Raises:
-        UsageError: no shipped recipe has this name; the message suggests the near ones.
+        UsageError: no shipped recipe has this name; the message suggests the near ones and what lies here.
         RecipeError: the file is malformed; all its problems are in one message.
     """
     text = str(name_or_path)
-    if text.endswith(".toml"):
-        path = Path(text)
+    path = Path(text)
+    if text.endswith(".toml") or is_class_list(text):
         if not path.is_file():
-            raise UsageError("no such recipe", where=path)
-        return _parse(path, path.parent)
+            what = "recipe" if text.endswith(".toml") else "class list"
+            near = difflib.get_close_matches(path.name, _lying_in(path.parent), n=3, cutoff=0.5)
+            lies = f"{' and '.join(near)} {'lies' if len(near) == 1 else 'lie'} there" if near else None
+            raise UsageError(f"no such {what}", where=path, fix=lies)
+        return _of_class_list(path) if is_class_list(text) else _parse(path, path.parent)
     names = dataset_names()
     if text not in names:
+        files = _lying_in(Path())
+        here = [file for file in files if Path(file).stem == text]
+        near = here or difflib.get_close_matches(text, files, n=2, cutoff=0.7)
+        lies = f"Did you mean {' or '.join(near)}, which {'lies' if len(near) == 1 else 'lie'} here? " if near else ""
         raise UsageError(
             f"unknown dataset {text!r}",
-            fix=f"{did_you_mean(text, names)} `labelmerge ls` shows all; a recipe of your "
-            "own is given by its path, ending in .toml",
+            fix=f"{lies}{'' if here else did_you_mean(text, names) + ' '}`labelmerge ls` shows all; a recipe of your "
+            f"own is given by its path, ending in .toml, and a list of classes by one in {' or '.join(SUFFIXES)}",
         )
     return _parse(_recipes_folder() / f"{text}.toml", _descriptions_folder())
+
+
+def _lying_in(folder: Path) -> list[str]:
+    """The names of the recipes and class lists in a folder, sorted."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in (".toml", *SUFFIXES))
+    except OSError:
+        return []
+
+
+def _of_class_list(path: Path) -> Recipe:
+    return Recipe(list_name(path), "mask", NO_READER, descriptions=path, path=path, text="")
 
 
 def load_descriptions(recipe: Recipe, overrides: Path | None = None) -> list[Description]:
@@ -156,6 +180,26 @@ def load_descriptions(recipe: Recipe, overrides: Path | None = None) -> list[Des
     return ordered
 
 
+def refuse_taken_name(recipe: Recipe) -> bool:
+    """Whether a recipe of the user's own is called as a dataset that ships, and has the same classes.
+
+    Raises:
+        UsageError: it has other classes, and so would be taken for what it is not.
+    """
+    if recipe.argument == recipe.name or recipe.name not in dataset_names():
+        return False
+    space, shipped = load_label_space(recipe), load_label_space(load_recipe(recipe.name))
+    if space.hash != shipped.hash:
+        is_list = recipe.path == recipe.descriptions
+        raise UsageError(
+            f"is called {recipe.name}, as a dataset that ships with other classes ({len(space)} here, {len(shipped)} "
+            "there)",
+            where=recipe.path,
+            fix="Give the file another name" if is_list else "Give it another `name`",
+        )
+    return True
+
+
 def load_label_space(recipe: Recipe) -> LabelSpace:
     """The recipe's full label space. Raises DescriptionsError or RecipeError."""
     return label_space(recipe.name, _own_rows(recipe))
@@ -176,7 +220,7 @@ def _own_rows(recipe: Recipe) -> list[Description]:
     if not recipe.descriptions.exists():
         fix = f"The recipe of {recipe.name} names it under `descriptions`, as a path beside the recipe"
         raise DescriptionsError("no such file", where=recipe.descriptions, fix=fix)
-    return read_descriptions(recipe.descriptions)
+    return (read_class_list if recipe.path == recipe.descriptions else read_descriptions)(recipe.descriptions)
 
 
 def load_mixture(name: str) -> list[str]:

@@ -1,10 +1,12 @@
-"""The README's example of a dataset of one's own, run as it stands there."""
+"""Every command of the README, run as it stands there: on toy datasets where it says /data, with a tiny network."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +53,54 @@ def test_the_example_of_an_own_dataset_runs(
         assert result.exit_code == 0, f"{command}\n{result.output}\n{result.stderr}"
     assert (tmp_path / "my_results.json").is_file()
     assert list((tmp_path / "my_masks").glob("*.png"))
+
+
+_TOYS = {"/data/cityscapes": "cityscapes", "/data/coco": "coco_panoptic", "/data/CamVid": "camvid", "/data/idd": "idd"}
+_NOT_HERE = ("make ", "pip ", "python3 -m venv", "torchrun ")  # installing, and several processes at once
+
+
+def _commands(text: str) -> list[str]:
+    """The commands of all console blocks, each in one line."""
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+def _on_toys(command: str, roots: dict[str, Path]) -> list[str]:
+    for real, toy in _TOYS.items():
+        command = command.replace(f"{real} ", f"{roots[toy]} ")
+    command = command.replace("--preset segformer-b5", "--preset tiny --steps 2").replace("--steps 100", "--steps 2")
+    command = command.replace("--workers 8", "--workers 1")
+    words = shlex.split(command, comments=True)
+    return words + ["--encoder", "offline"] * (words[1] == "embed" and "--encoder" not in words)
+
+
+def test_the_three_roads_and_the_same_road_on_real_data(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from labelmerge.demo.datasets import write_worlds
+
+    roots = write_worlds(tmp_path / "data", 2, seed=0)
+    for kind in ("leftImg8bit", "gtFine"):
+        shutil.copytree(roots["cityscapes"] / kind / "train", roots["cityscapes"] / kind / "val")
+    for title in ("Three roads", "The same road on real data"):
+        folder = tmp_path / title.replace(" ", "-")
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        Image.new("RGB", (64, 48), "green").save("photo.jpg")
+        done = 0
+        for command in _commands(_section(title)):
+            if command.startswith("printf "):
+                subprocess.run(["bash", "-c", command], check=True)
+            elif not command.startswith(_NOT_HERE):
+                if " report " in command:
+                    shutil.copytree("run", "other-run")
+                words = _on_toys(command, roots)
+                assert words[0] == "labelmerge", command
+                result = run(*words[1:])
+                assert result.exit_code == 0, f"{command}\n{result.output}\n{result.stderr}"
+                done += 1
+        assert done >= 8
 
 
 def test_every_page_and_picture_that_the_readme_names_exists() -> None:

@@ -328,21 +328,22 @@ class Bank:
         with bank_lock(Path(folder)):
             return self.save_locked(Path(folder))
 
-    def save_locked(self, folder: Path) -> str:
-        """`save`, for who holds the folder's `bank_lock`."""
+    def save_locked(self, folder: Path, own: Iterable[str] | None = None) -> str:
+        """`save`, for who holds the folder's `bank_lock`; `own` are the datasets whose texts are a user's own."""
         versions = read_index(folder) if (folder / INDEX).exists() else []
+        about = {} if own is None else {"own": sorted(own)}
         for entry in versions:
             if entry["content_sha256"] == self.content_hash:
-                if entry is not versions[-1]:
-                    write_index(folder, [*(other for other in versions if other is not entry), entry])
+                if entry is not versions[-1] or not about.items() <= entry.items():
+                    write_index(folder, [*(other for other in versions if other is not entry), entry | about])
                 return str(entry["version"])
-        return self._write(folder, versions, version_name(1 + last_number(folder), self.content_hash))
+        return self._write(folder, versions, version_name(1 + last_number(folder), self.content_hash), about)
 
     def save_copy(self, folder: str | Path) -> None:
         """Make a bank folder that holds just this version, under its own name; raises OutputError."""
-        self._write(Path(folder), [], self.version)
+        self._write(Path(folder), [], self.version, {})
 
-    def _write(self, folder: Path, versions: list[dict[str, Any]], version: str) -> str:
+    def _write(self, folder: Path, versions: list[dict[str, Any]], version: str, about: Mapping[str, Any]) -> str:
         data = _to_parquet(self, version)
         # The index comes last: a file that it doesn't name is the rest of an interrupted run and no version yet.
         write_bytes(folder / f"{version}.parquet", data)
@@ -357,6 +358,7 @@ class Bank:
             "dim": self.dim,
             "labels": len(self),
             "datasets": self.count_by_dataset(),
+            **about,
         }
         write_index(folder, [*versions, entry])
         return version

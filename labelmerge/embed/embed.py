@@ -13,19 +13,28 @@ import numpy as np
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank, Vectors
 from labelmerge.bank.prompt import Prompt
 from labelmerge.bank.store import INDEX, PROBE, bank_lock, identity_key, read_index
-from labelmerge.catalog import Recipe, dataset_names, load_descriptions, load_mixture, load_recipe
+from labelmerge.catalog import (
+    Recipe,
+    dataset_names,
+    load_descriptions,
+    load_mixture,
+    load_recipe,
+    refuse_taken_name,
+)
+from labelmerge.class_lists import is_class_list
+from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_own_texts
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder
 from labelmerge.errors import BankError, UsageError
 from labelmerge.labels import LabelKey
 from labelmerge.names import prompt_name
 from labelmerge.progress import Track, no_track
+from labelmerge.text import some
 
 SEVERAL = ("average", "keep")
 """What becomes of the vectors of a label's several sentences."""
 
 _ELSEWHERE = "Choose another --out"
-_MAX_SHOWN = 5
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +59,7 @@ class EmbedReport:
         prompt: the templates of the texts.
         several: what becomes of a label's several sentences: ``average`` or ``keep``.
         sentences: how many sentences the texts have in all.
+        changed: the labels whose text is another than in the version before.
     """
 
     version: str
@@ -67,6 +77,7 @@ class EmbedReport:
     prompt: tuple[str, ...]
     several: str
     sentences: int
+    changed: tuple[ChangedText, ...]
 
 
 @dataclass(frozen=True)
@@ -82,15 +93,19 @@ class _Encoded:
 def find_datasets(names: Sequence[str]) -> list[Recipe]:
     """The recipes that these words mean, each once.
 
-    A word is a dataset's name, the path of a recipe (ending in ``.toml``), a mixture's name, or ``all``.
+    A word is a dataset's name, the path of a recipe (ending in ``.toml``) or of a class list (``.csv``, ``.txt``), a
+    mixture's name, or ``all``.
 
     Raises:
-        UsageError: a word is none of these; the message suggests the near ones.
+        UsageError: a word is none of these; the message suggests the near ones. Or a file of the user's own is called
+            as a dataset that ships and has other classes.
         RecipeError: a recipe is malformed.
     """
     found: dict[str, Recipe] = {}
     for name in names:
         for recipe in map(load_recipe, _expand(name)):
+            if refuse_taken_name(recipe):
+                _log.info("%s: is called as the dataset %s that ships, and stands for it", recipe.path, recipe.name)
             found.setdefault(str(recipe.path), recipe)
     return list(found.values())
 
@@ -98,7 +113,7 @@ def find_datasets(names: Sequence[str]) -> list[Recipe]:
 def _expand(name: str) -> list[str]:
     if name == "all":
         return dataset_names()
-    if name.endswith(".toml") or name in dataset_names():
+    if name.endswith(".toml") or is_class_list(name) or name in dataset_names():
         return [name]
     try:
         return load_mixture(name)
@@ -116,6 +131,7 @@ def embed_labels(
     prompts: Sequence[str] = (),
     several: str | None = None,
     only: bool = False,
+    shipped: bool = False,
     device: str | None = None,
     track: Track = no_track,
 ) -> EmbedReport:
@@ -135,12 +151,13 @@ def embed_labels(
         several: ``average``: a label of several sentences has the normalised mean of their vectors; ``keep``: it has
             that, and each of them beside it. None means the bank's own, or ``average`` for a new bank.
         only: leave out the datasets that the bank holds and `datasets` doesn't name.
+        shipped: let the texts that ship replace a user's own that the bank holds.
         device: for the encoder; None means a GPU if there is one.
         track: progress.
 
     Raises:
         UsageError: an unknown encoder, device or way to treat several sentences; a prompt that is no template; a
-            dataset named twice.
+            dataset named twice; texts that ship would replace a user's own without `shipped`.
         DescriptionsError: a descriptions file is malformed.
         EncoderError: the encoder can't be had.
         BankError: the bank is damaged, has other prompts, names a label otherwise, or the encoder is not the one that
@@ -161,12 +178,18 @@ def embed_labels(
         prompt = _same_prompt(current, asked, out)
         keep = _same_several(current, several, out) == "keep"
         _check_names(current, rows)
+        own = {recipe.name for recipe in datasets if is_own(recipe, descriptions)}
         labels = {key: (name, prompt.text(name, description)) for key, (name, description) in rows.items()}
         if current is not None and not only:
             named = {recipe.name for recipe in datasets}
             for key, name, text in zip(current.keys, current.names, current.texts, strict=True):
                 if key[0] not in named:
                     labels[key] = (name, text)
+        before = dict(zip(current.keys, current.texts, strict=True)) if current is not None else {}
+        owned = set(versions[-1].get("own", current.datasets())) if current is not None else set()
+        if not shipped:
+            keep_own_texts(({recipe.name for recipe in datasets} - own) & owned, before, labels, out)
+        own |= owned - {recipe.name for recipe in datasets}
         keys = sorted(labels)
         texts = [labels[key][1] for key in keys]
         distinct = list(dict.fromkeys(texts))
@@ -203,7 +226,7 @@ def embed_labels(
             probe=probe,
             parts=[text.parts for text in found if text.parts is not None] if keep else None,
         )
-        version = bank.save_locked(out)
+        version = bank.save_locked(out, own)
     known = [entry["version"] for entry in versions]
     return EmbedReport(
         version=version,
@@ -221,6 +244,7 @@ def embed_labels(
         prompt=prompt.templates,
         several="keep" if keep else "average",
         sentences=sum(text.count("\n") + 1 for text in distinct),
+        changed=changed_texts(before, labels),
     )
 
 
@@ -264,7 +288,8 @@ def _rows(datasets: Sequence[Recipe], descriptions: Path | None) -> dict[LabelKe
     """Name and description of every label."""
     names = [recipe.name for recipe in datasets]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"{', '.join(twice)}: named twice")
+        files = [recipe.argument for recipe in datasets if recipe.name in twice]
+        raise UsageError(f"{' and '.join(files)} are all called {' and '.join(twice)}", fix="Give one another name")
     if descriptions is not None and not any((descriptions / f"{name}.csv").is_file() for name in names):
         _log.warning("%s: has no descriptions of these datasets", descriptions)
     return {
@@ -310,9 +335,8 @@ def _check_names(current: Bank | None, rows: Mapping[LabelKey, tuple[str, str]])
         if key in rows and prompt_name(rows[key][0]) != prompt_name(name)
     ]
     if changed:
-        more = f"; and {len(changed) - _MAX_SHOWN} more" if len(changed) > _MAX_SHOWN else ""
         raise BankError(
-            f"labels have come to mean something else: {'; '.join(changed[:_MAX_SHOWN])}{more}",
+            f"labels have come to mean something else: {some(changed, separator='; ')}",
             where=current.folder,
             fix="Give new classes new indices, at the end of the list, or choose another --out",
         )

@@ -321,7 +321,7 @@ def test_words_for_datasets(make_dataset: MakeDataset) -> None:
     assert len(find_datasets(["all"])) > 15
     with pytest.raises(UsageError, match="unknown dataset 'citiscapes'. Did you mean cityscapes"):
         find_datasets(["citiscapes"])
-    with pytest.raises(UsageError, match="streets: named twice"):
+    with pytest.raises(UsageError, match="are all called streets"):
         embed_labels([recipe, recipe], Path("nowhere"))
 
 

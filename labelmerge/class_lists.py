@@ -1,0 +1,97 @@
+"""Class lists as people have them: one name a line, or a table with a column of names. No recipe, no images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from labelmerge.descriptions import HEADER, Description, read_descriptions
+from labelmerge.errors import DescriptionsError, UsageError
+from labelmerge.files import read_text
+from labelmerge.text import some
+
+SUFFIXES = (".csv", ".tsv", ".txt")
+_NAMES = ("name", "class", "class_name", "label", "label_name", "category", "category_name")
+_DESCRIPTIONS = ("description", "definition")
+_NOT_PLAIN = re.compile(r"[^a-z0-9]+")
+
+
+def is_class_list(path: str) -> bool:
+    """Whether a word of the command line is the path of a class list, by its ending."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def list_name(path: Path) -> str:
+    """What the dataset of a class list is called: the file's stem in lower case letters, digits and ``_``.
+
+    Raises:
+        UsageError: nothing is left of it.
+    """
+    plain = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode().lower()
+    name = _NOT_PLAIN.sub("_", plain).strip("_")[:60]
+    if not name:
+        raise UsageError("the file's name has no letter from a to z", where=path, fix="Give it one: it names the list")
+    return name
+
+
+def read_class_list(path: Path) -> list[Description]:
+    """The classes of a list, numbered from 0 in the file's order.
+
+    ``.txt``: one name a line; blank lines don't count. ``.csv`` and ``.tsv``: a header with a column `name` (or
+    `class`, `label`, `category`), maybe one `description`, and any others, which are ignored; with the columns
+    `index` and `name` it is a descriptions file (`labelmerge.descriptions.read_descriptions`).
+
+    Raises:
+        DescriptionsError: the file can't be read, has no such column, or has a name twice; all in one message.
+    """
+    text = read_text(path, DescriptionsError)
+    if path.suffix.lower() == ".txt":
+        found = [(number, line.strip(), "") for number, line in enumerate(text.splitlines(), 1)]
+    else:
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)
+        columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+        if {"index", "name"} <= set(columns) <= set(HEADER):
+            return read_descriptions(path)
+        found = list(_table(path, text, columns, delimiter))
+    rows: list[Description] = []
+    first: dict[str, int] = {}
+    twice = []
+    for line, name, description in found:
+        if not name:
+            continue
+        if name in first:
+            twice.append(f"line {line}: {name!r} is on line {first[name]} already")
+        first.setdefault(name, line)
+        rows.append(Description(len(rows), name, description))
+    if twice:
+        raise DescriptionsError(some(twice, separator="; "), where=path, fix="Each class once")
+    if not rows:
+        raise DescriptionsError("no names", where=path)
+    return rows
+
+
+def _table(path: Path, text: str, columns: list[str], delimiter: str) -> Iterable[tuple[int, str, str]]:
+    names = next((columns.index(name) for name in _NAMES if name in columns), None)
+    if names is None:
+        raise DescriptionsError(
+            f"no column is called {', '.join(_NAMES[:-1])} or {_NAMES[-1]} (the first line has {', '.join(columns)})",
+            where=path,
+            fix="Name the columns in the first line; a list of one name a line ends in .txt",
+        )
+    described = next((columns.index(name) for name in _DESCRIPTIONS if name in columns), None)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        next(reader)
+        for row in reader:
+            if row and len(row) <= names:
+                raise DescriptionsError(f"line {reader.line_num}: not as many fields as the header has", where=path)
+            if row:
+                description = row[described] if described is not None and described < len(row) else ""
+                yield reader.line_num, row[names].strip(), description.strip()
+    except csv.Error as error:
+        raise DescriptionsError(f"line {reader.line_num}: {error}", where=path) from error

@@ -1,0 +1,100 @@
+"""Class lists: one name a line, or tables with a column of names; and what merges straight from them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from labelmerge.catalog import load_descriptions, load_recipe
+from labelmerge.class_lists import list_name, read_class_list
+from labelmerge.errors import DescriptionsError, UsageError
+
+Run = Callable[..., Result]
+
+
+def _file(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.txt", "road\n\n  sofa, couch \r\nsky", [("road", ""), ("sofa, couch", ""), ("sky", "")]),
+        ("a.txt", "\ufeffroad", [("road", "")]),
+        ("a.csv", 'colour,Name\nred,road\nblue,"sofa, couch"\n\n', [("road", ""), ("sofa, couch", "")]),
+        ("a.csv", "class;definition\nroad;What one drives on.\nsky;", [("road", "What one drives on."), ("sky", "")]),
+        ("a.tsv", "id\tcategory\n7\troad\n8\tsky\n", [("road", ""), ("sky", "")]),
+        ("a.csv", "name\nroad\nsky\n", [("road", ""), ("sky", "")]),
+    ],
+)
+def test_a_list_is_read(tmp_path: Path, name: str, text: str, expected: list[tuple[str, str]]) -> None:
+    rows = read_class_list(_file(tmp_path / name, text))
+    assert [(row.name, row.description) for row in rows] == expected
+    assert [row.index for row in rows] == list(range(len(rows)))
+
+
+def test_a_descriptions_file_keeps_its_indices(tmp_path: Path) -> None:
+    path = _file(tmp_path / "mine.csv", "index,name,description\n7,road,A road is a way.\n9,sky,\n")
+    assert [(row.index, row.name) for row in read_class_list(path)] == [(7, "road"), (9, "sky")]
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.argument) == ("mine", str(path))
+    assert [row.index for row in load_descriptions(recipe)] == [7, 9]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.txt", "road\nsky\nroad\n", "line 3: 'road' is on line 1 already"),
+        ("a.txt", "\n \n", "no names"),
+        ("a.csv", "road\nsky\n", "no column is called name"),
+        ("a.csv", "id,name\n1,road\n2\n", "line 3"),
+        ("a.csv", 'name\n"road\n', "line 2"),
+    ],
+)
+def test_what_is_no_list_is_said(tmp_path: Path, name: str, text: str, problem: str) -> None:
+    with pytest.raises(DescriptionsError, match=problem):
+        read_class_list(_file(tmp_path / name, text))
+
+
+def test_a_list_is_called_as_its_file(tmp_path: Path) -> None:
+    assert list_name(Path("a/My Straßen-Klassen (v2).csv")) == "my_straen_klassen_v2"
+    with pytest.raises(UsageError, match="no letter"):
+        list_name(Path("道路.txt"))
+
+
+def test_merge_begins_with_class_lists_alone(run: Run, tmp_path: Path) -> None:
+    mine = _file(tmp_path / "mine.csv", "name\ncar\nbus\npavement\n")
+    other = _file(tmp_path / "other.txt", "automobile\nbread\n")
+    out = tmp_path / "page"
+    for _ in range(2):  # again changes nothing
+        result = run("merge", mine, other, "cityscapes", "--out", out)
+        assert result.exit_code == 0, result.stderr
+        with (out / "taxonomy.csv").open() as stream:
+            concepts = {(row["dataset"], row["name"]): row["concepts"] for row in csv.DictReader(stream)}
+        assert concepts["mine", "car"] == concepts["other", "automobile"] == concepts["cityscapes", "car"]
+        assert concepts["mine", "pavement"] == concepts["cityscapes", "sidewalk"]
+        assert concepts["other", "bread"] not in (concepts["cityscapes", "car"], concepts["cityscapes", "sidewalk"])
+        assert (out / "merge.html").is_file()
+    only = run("merge", "mine", "cityscapes", "--bank", out / "bank", "--out", tmp_path / "two")
+    assert only.exit_code == 0, only.stderr
+    assert "22 labels" in only.output
+
+
+def test_a_file_called_as_another_dataset_is_refused(run: Run, tmp_path: Path) -> None:
+    mine = _file(tmp_path / "camvid.txt", "car\nroad\n")
+    result = run("embed", mine, "--encoder", "offline", "--out", tmp_path / "bank")
+    assert result.exit_code == 2
+    assert "ships with other classes (2 here, 11 there)" in result.stderr
+    assert not (tmp_path / "bank").exists()
+
+
+def test_near_files_are_suggested(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _file(tmp_path / "my_streets.toml", "")
+    assert "Did you mean my_streets.toml, which lies here?" in run("ls", "my_streets").stderr
+    assert "my_streets.toml lies there" in run("ls", "my_street.toml").stderr
