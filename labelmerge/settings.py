@@ -245,10 +245,16 @@ def _read(value: Any, kind: Any) -> Any:
         return tuple(item.strip() for item in value.split(","))
     if get_origin(kind) is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    if get_origin(kind) is not None and get_args(kind) == (str, int) and isinstance(value, Mapping):
-        return {str(name): _read(number, int) for name, number in value.items()}
+    if get_origin(kind) is not None and get_args(kind) == (str, int):
+        if isinstance(value, str) and value:  # as a flag gives it: NAME=1,OTHER=2
+            parts = [item.partition("=") for item in value.split(",")]
+            value = {name.strip(): int(number) if number.strip().isdecimal() else number for name, _, number in parts}
+        if isinstance(value, Mapping):
+            return {str(name): _read(number, int) for name, number in value.items()}
     tables = get_origin(kind) is not None and get_args(kind)[1:] == (Mapping[str, Any],)
     if tables and isinstance(value, Mapping) and all(isinstance(table, Mapping) for table in value.values()):
         return {str(name): dict(table) for name, table in value.items()}
+    if get_origin(kind) is not None and get_args(kind) == (str, int) and isinstance(value, str):
+        raise TypeError("NAME=NUMBER, or several with commas between them")
     many = "a list of strings" if get_origin(kind) is tuple else f"a table of {'tables' if tables else 'whole numbers'}"
     raise TypeError(_TYPE_NAMES.get(kind, many))

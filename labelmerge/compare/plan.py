@@ -199,6 +199,7 @@ def _plan_job(
     with _quietly():
         method = find_method(config.method)
         inputs = read_inputs(shards, bank, asked.split, config, method, Ranks())
+        config = config.with_steps_for(inputs.samples)
         for data in sets:
             inputs.bank.rows(data.space.keys)
         computed = {
@@ -211,7 +212,9 @@ def _plan_job(
         same[what] = variant.name
         if checkpoint is not None:
             claim_run(folder, config, inputs.record, begun=True)
-        elif (model := (config.method, config.model, config.pretrained, config.init, inputs.bank.dim)) not in begun:
+        elif (
+            model := (config.method, config.model, config.pretrained, config.init, config.encoder_only, inputs.bank.dim)
+        ) not in begun:
             begin(config, method, inputs.vocabulary, inputs.bank.encoder)
             begun.add(model)
     if checkpoint is None or read_meta(checkpoint)["step"] < config.steps:

@@ -308,6 +308,7 @@ def _protocol(
             "step": checkpoint.step,
             "model": checkpoint.model_name,
             "merge": checkpoint.meta.get("merge"),
+            **({"labelled": labelled} if (labelled := checkpoint.config.get("labelled")) else {}),
         },
         "bank": {
             "version": bank.version,

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.sample import Encoded
 from labelmerge.shardset.shardset import ShardSet
 
+_ANNOTATIONS = ("mask.png", "instances.png", "box_embeddings.npy")
+
+UNLABELLED = "/unlabelled"
+"""What follows a dataset's name where its images stand as a dataset of their own, without their labels."""
+
 
 @dataclass(frozen=True)
 class DatasetShards:
-    """All the shard sets of one dataset, one after the other."""
+    """All the shard sets of one dataset, one after the other.
+
+    Attributes:
+        dataset: its name.
+        sets: the splits.
+        chosen: which of their samples there are, by number, ascending; None: all.
+        hidden: nobody sees their annotations: masks, boxes and segments are not even read.
+    """
 
     dataset: str
     sets: tuple[ShardSet, ...]
+    chosen: tuple[int, ...] | None = None
+    hidden: bool = False
 
     def __post_init__(self) -> None:
         first = self.sets[0]
@@ -45,7 +62,7 @@ class DatasetShards:
 
     @property
     def annotation_type(self) -> str:
-        return self.sets[0].annotation_type
+        return "image" if self.hidden else self.sets[0].annotation_type
 
     @property
     def annotated(self) -> frozenset[str] | None:
@@ -54,7 +71,13 @@ class DatasetShards:
         return frozenset.intersection(*listed) if listed else None
 
     def __len__(self) -> int:
-        return sum(map(len, self.sets))
+        return sum(map(len, self.sets)) if self.chosen is None else len(self.chosen)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of shards its samples have; of chosen ones, what as many have on average."""
+        whole, count = sum(each.nbytes for each in self.sets), sum(map(len, self.sets))
+        return whole if self.chosen is None else whole * len(self.chosen) // max(count, 1)
 
     def fetch(self, number: int, *, instances: bool = False) -> Encoded:
         """Sample `number` of them all, not decoded; raises SampleError or ShardError.
@@ -62,10 +85,31 @@ class DatasetShards:
         Args:
             instances: read its map of segment ids too, where it has one.
         """
+        number = number if self.chosen is None else self.chosen[number]
         ends = list(itertools.accumulate(map(len, self.sets)))
         place = bisect.bisect_right(ends, number)
         number -= ends[place - 1] if place else 0
+        if self.hidden:
+            return replace(self.sets[place].fetch(number, but=_ANNOTATIONS), annotation_type="image")
         return self.sets[place].fetch(number, but=()) if instances else self.sets[place].fetch(number)
+
+    def labelled(self, count: int, seed: int) -> DatasetShards:
+        """The dataset as if `count` of its samples were annotated: the first of a permutation of them all.
+
+        A larger count of the same seed holds those of a smaller one.
+
+        Raises:
+            ShardError: there are not so many.
+        """
+        if count > len(self):
+            raise ShardError(f"{count} labelled samples of {self.dataset} were asked for, and it has {len(self)}")
+        identity = int.from_bytes(hashlib.sha256(self.dataset.encode()).digest()[:8])
+        order = np.random.default_rng([3, seed, identity]).permutation(len(self))
+        return replace(self, chosen=tuple(sorted(order[:count].tolist())))
+
+    def without_labels(self) -> DatasetShards:
+        """All its images as a dataset of their own, which nobody sees the annotations of."""
+        return replace(self, dataset=self.dataset + UNLABELLED, chosen=None, hidden=True)
 
 
 def group_by_dataset(sets: Sequence[ShardSet]) -> list[DatasetShards]:

@@ -135,7 +135,7 @@ class Mixture:
         self._narrow = [self._tables[source.dataset].astype(narrow) for source in self.sources]
         # Whether a dataset is decoded whole must not depend on the number of processes that share the memory.
         room = self.cache_mb * 2**20
-        self._whole = [_UNPACKED * sum(s.nbytes for s in source.sets) <= room for source in self.sources]
+        self._whole = [_UNPACKED * source.nbytes <= room for source in self.sources]
         self._cache: dict[tuple[int, int], _Read] = {}
         self._room = room
 

@@ -72,6 +72,12 @@ class SegmentationModel(nn.Module):
         out: Tensor = self.net(padded)
         return out[:, :, : -(-height // self.stride), : -(-width // self.stride)]
 
+    def is_encoders(self, name: str) -> bool:
+        """Whether a tensor of the state belongs to the encoder; in `tiny`, to all but the head."""
+        if hasattr(self.net, "encoder"):
+            return name.startswith("net.encoder.")
+        return name.startswith("net.") and not name.startswith("net.head.")
+
     def parameter_groups(self, lr: float, weight_decay: float, *, head_factor: float = 1.0) -> list[dict[str, Any]]:
         """Parameters for an optimiser: no weight decay on norms and biases, and a rate of its own for what is new.
 

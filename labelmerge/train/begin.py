@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def begin(
     """A learner: new, or with the weights of the run or checkpoint `config.init`.
 
     What a checkpoint of the same method holds is taken over whole; of another method, what has the same name and shape,
-    that is the encoder and often more.
+    that is the encoder and often more; with `config.encoder_only` its encoder, and all else is new.
 
     Args:
         encoder: of the label vectors.
@@ -43,13 +44,13 @@ def begin(
         return learner, None
     given = load_checkpoint(Path(config.init))
     _refuse_what_does_not_fit(given, config, vocabulary)
-    if given.meta.get("encoder") != encoder:
+    if given.meta.get("encoder") != encoder and not config.encoder_only:
         _log.warning(
             "%s was trained with vectors of %s, and goes on with those of %s: equal labels lie elsewhere",
             given.folder, given.meta.get("encoder"), encoder,
         )  # fmt: skip
     _log.info("beginning with the weights of %s", given.folder)
-    _take_over(learner, given)
+    _take_over(learner, given, encoder_only=config.encoder_only)
     return learner, {"checkpoint": str(given.folder), "hash": given.hash, "step": given.step}
 
 
@@ -70,17 +71,21 @@ def _refuse_what_does_not_fit(given: Checkpoint, config: TrainConfig, vocabulary
             fix=f"Use its preset or --set model={given.model_name}, or another --init",
         )
     dim = Vocabulary.from_meta(given.meta).dim
-    if given.method == config.method and dim != vocabulary.dim:
+    if given.method == config.method and not config.encoder_only and dim != vocabulary.dim:
         raise ConfigError(
             f"its embeddings have {dim} dimensions, and the labels' vectors {vocabulary.dim}",
             where=given.folder,
-            fix=f"Use a bank of the encoder that it was trained with ({given.meta.get('encoder')}), or another --init",
+            fix=f"Use a bank of the encoder that it was trained with ({given.meta.get('encoder')}), another --init, or "
+            "--encoder-only",
         )
 
 
-def _take_over(learner: Learner, given: Checkpoint) -> None:
+def _take_over(learner: Learner, given: Checkpoint, *, encoder_only: bool) -> None:
     """Give the learner what the checkpoint has of its state. Raises CheckpointError where that is nothing."""
     own = learner.state_dict()
+    if encoder_only:
+        taken = {key for key in own if key.startswith("model.") and learner.model.is_encoders(key[len("model.") :])}
+        given = replace(given, tensors={key: value for key, value in given.tensors.items() if key in taken})
     fitting = {key: value for key, value in given.tensors.items() if key in own and own[key].shape == value.shape}
     if not fitting:
         raise CheckpointError("none of its weights fit", where=given.folder, fix="Use another --init")

@@ -14,9 +14,10 @@ Tables of other methods than the run's are checked and left out, so that a prese
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.merge.choices import MERGES
 from labelmerge.methods.settings import METHOD_SETTINGS
 from labelmerge.settings import Setting, grouped, parse, problems, refuse, setting, settings_of, summary, values_of
+from labelmerge.train.renamed import renamed
 from labelmerge.train.views import view_problems
 
 DEFAULT_PRESET = "tiny"
@@ -64,6 +66,11 @@ class TrainConfig:
         metavar="RUN",
         flag=True,
     )
+    encoder_only: bool = setting(
+        False,
+        "Take the encoder alone from `init`, whatever it was trained for; with `tiny` all but the last layer.",
+        flag=True,
+    )
     method: str = setting(
         "ssiw",
         f"How annotations supervise the network: {', '.join(f'`{name}`' for name in METHOD_SETTINGS)}.",
@@ -97,12 +104,27 @@ class TrainConfig:
     )
 
     steps: int = setting(1000, "How many batches to train on.", group="batches", minimum=1, flag=True)
+    epochs: float = setting(
+        0.0,
+        "Where above 0, in place of `steps`: how often as many samples are seen as the datasets have together.",
+        metavar="E",
+        flag=True,
+    )
     batch_size: int = setting(
         18, "Samples in a batch, over all processes, shared equally among the datasets.", minimum=1, flag=True
     )
     eval_sets: bool = setting(
         False, "Also train on evaluation sets (recipes with `role = eval`), which are left out otherwise."
     )
+    labelled: Mapping[str, int] = setting(
+        {},
+        "How many samples of single datasets may be learned from with their labels: the first of a permutation by "
+        "`labelled_seed`. Methods that learn from unlabelled images have all images of the dataset as such, in "
+        "`DATASET/unlabelled`.",
+        metavar="DATASET=N,…",
+        flag=True,
+    )
+    labelled_seed: int = setting(0, "Seed of the choice of `labelled`.")
     weights: Mapping[str, int] = setting(
         {}, "Shares of datasets by name where they should not be equal; 1 for those not listed."
     )
@@ -192,6 +214,9 @@ class TrainConfig:
         wrong = problems(self)
         if not isinstance(self.method_settings, kind):
             wrong.append(f"{type(self.method_settings).__name__} are not the settings of the method {self.method}")
+        wrong += [
+            f"labelled.{name} must be at least 1, not {count}" for name, count in self.labelled.items() if count < 1
+        ]
         if self.accumulate > self.batch_size:
             wrong.append(f"accumulate {self.accumulate} makes more pieces than the batch has samples")
         if self.scale_min > self.scale_max:
@@ -212,6 +237,12 @@ class TrainConfig:
     def changed(self, **values: Any) -> TrainConfig:
         """A copy with other values of some settings, the method's among them. Raises ConfigError."""
         return self.from_dict({**self.to_dict(), **values})
+
+    def with_steps_for(self, samples: int) -> TrainConfig:
+        """The same where `epochs` is 0, else with the `steps` that so many epochs of `samples` samples have."""
+        if not self.epochs:
+            return self
+        return replace(self, steps=max(1, math.ceil(self.epochs * samples / self.batch_size)))
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as TOML knows them, the method's among them."""
@@ -351,17 +382,6 @@ def _parse_layer(layer: Mapping[str, Any], method: str, where: Path | str | None
             values |= right
     refuse(wrong, where)
     return values
-
-
-def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their present names: `mapping` became `taxonomy`, and `merge`'s ``embedding`` became ``text``."""
-    now = {"taxonomy" if key == "mapping" else key: value for key, value in values.items()}
-    if now.get("merge") == "embedding":
-        now["merge"] = "concepts" if now.get("taxonomy") else "text"
-    if "label_space" in now:
-        space = now.pop("label_space")
-        now.setdefault("negatives", {"union": "all", "dataset": "own"}.get(space, space))
-    return now
 
 
 def _build(method: str, values: Mapping[str, Any], where: Path | str | None) -> TrainConfig:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.concepts import concept_encoder
-from labelmerge.errors import ConfigError, LabelmergeError
+from labelmerge.errors import ConfigError, LabelmergeError, did_you_mean
 from labelmerge.labels import LabelKey
 from labelmerge.loading.datasets import DatasetShards, group_by_dataset
 from labelmerge.loading.mixture import Mixture
@@ -54,6 +54,11 @@ class Inputs:
     def datasets(self) -> list[str]:
         """The D datasets by name, in the order of `Batch.dataset_ids`."""
         return self.mixture.datasets
+
+    @property
+    def samples(self) -> int:
+        """How many samples the datasets have together."""
+        return sum(map(len, self.mixture.sources))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -113,7 +118,7 @@ def read_inputs(
         "bank": str(bank),
         "bank_version": vectors.version,
         "columns": columns.hash,
-        "shards": [str(shard_set.folder) for shard_set in sets],
+        "shards": list(dict.fromkeys(str(shard_set.folder) for shard_set in sets)),
         "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
     }
     return Inputs(mixture, vectors, columns, told, record)
@@ -122,7 +127,7 @@ def read_inputs(
 def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> list[DatasetShards]:
     """The datasets to train on: those that some loss is for, evaluation sets only on request. Raises ConfigError."""
     kept, reasons = [], []
-    for source in group_by_dataset(sets):
+    for source in _labelled(group_by_dataset(sets), config, needs):
         if source.annotation_type not in needs.annotation_types:
             reason = f"no loss for {source.annotation_type} samples in {needs.because or f'method {config.method}'}"
         elif any(shard_set.role == "eval" for shard_set in source.sets) and not config.eval_sets:
@@ -141,6 +146,32 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> lis
     for name, why in silent.items():
         _log.warning("nothing in %s teaches anything: %s", name, why)
     return kept
+
+
+def _labelled(sources: Sequence[DatasetShards], config: TrainConfig, needs: Needs) -> list[DatasetShards]:
+    """The datasets with as many labels as `labelled` says, and their images alone where the method learns from such.
+
+    Raises:
+        ConfigError: it names a dataset that is not here, or one without labels.
+        ShardError: it asks for more samples than there are.
+    """
+    names = [source.dataset for source in sources]
+    for name in config.labelled:
+        if name not in names:
+            raise ConfigError(f"`labelled` names {name!r}, which is not here", fix=did_you_mean(name, names))
+    given = []
+    for source in sources:
+        count = config.labelled.get(source.dataset)
+        if count is None:
+            given.append(source)
+            continue
+        if source.annotation_type == "image":
+            raise ConfigError(f"`labelled` asks for samples of {source.dataset}, which has no labels")
+        given.append(source.labelled(count, config.labelled_seed))
+        _log.info("%s: labels of %d of %d samples", source.dataset, count, len(source))
+        if "image" in needs.annotation_types:
+            given.append(source.without_labels())
+    return given
 
 
 class _NoEncoder(Exception):

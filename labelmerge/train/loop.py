@@ -123,6 +123,7 @@ def _train(
     # ---- the inputs: which samples, which labels
     inputs = read_inputs(shards, bank, split, config, method, ranks, defer=here.type == "cuda")
     columns, datasets = inputs.columns, inputs.datasets
+    config = config.with_steps_for(inputs.samples)
     whole_config = {}
     if first:
         held.enter_context(lock_run(out))
@@ -176,7 +177,7 @@ def _train(
     }
     _log.info(
         "%d datasets, %d samples, %d labels in %d columns, on %s",
-        len(datasets), sum(map(len, inputs.mixture.sources)), sum(map(len, columns.keys)), len(columns),
+        len(datasets), inputs.samples, sum(map(len, columns.keys)), len(columns),
         f"{ranks.world} processes" if ranks.world > 1 else here,
     )  # fmt: skip
     terms, parameters, on_gpu = learner.terms, list(learner.parameters()), here.type == "cuda"

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from labelmerge.errors import ConfigError
 from labelmerge.files import locked, output_faults, write_bytes, write_text
-from labelmerge.train.config import INCIDENTAL, TrainConfig, renamed
+from labelmerge.train.config import INCIDENTAL, TrainConfig
+from labelmerge.train.renamed import renamed
 
 CONFIG, LOG, CURVES, TENSORBOARD = "config.toml", "log.jsonl", "curves.png", "tensorboard"
 _LOCK = ".lock"

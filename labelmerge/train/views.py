@@ -49,6 +49,7 @@ def augmentations(config: Any, datasets: Sequence[str]) -> tuple[Augmentation, d
         The common way, the ways of single datasets of the run, and a line for each table of a dataset that isn't here.
     """
     from labelmerge.loading.augment import Augmentation
+    from labelmerge.loading.datasets import UNLABELLED
 
     common = Augmentation(
         crop=config.crop,
@@ -60,8 +61,10 @@ def augmentations(config: Any, datasets: Sequence[str]) -> tuple[Augmentation, d
         jpeg=config.jpeg,
     )
     own = {}
-    for dataset in (name for name in datasets if name in config.views):
-        table = dict(config.views[dataset])
+    for dataset in datasets:  # images without their labels are seen as with them
+        table = dict(config.views.get(dataset, config.views.get(dataset.removesuffix(UNLABELLED), {})))
+        if not table:
+            continue
         low, high = table.pop("scale_min", config.scale_min), table.pop("scale_max", config.scale_max)
         crop = _sides(table.pop("crop", config.crop)) or common.crop
         own[dataset] = replace(common, crop=crop, scale=(float(low), float(high)), **table)
