@@ -86,8 +86,8 @@ def member_names(source: Source, options: Options) -> list[str]:
     names = [options.image_format, "json"]
     if source.recipe.annotation_type in ("mask", "noisy_mask"):
         names.append("mask.png")
-    if options.instances and (READERS[source.reader].KEYS.instances or "instances" in source.layout):
-        names.append("instances.png")
+        if options.instances and (READERS[source.reader].KEYS.instances or "instances" in source.layout):
+            names.append("instances.png")
     if options.box_teacher is not None:
         names.append("box_embeddings.npy")
     return sorted(names)

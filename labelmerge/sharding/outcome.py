@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from labelmerge.sharding.executors import ShardRecord
 from labelmerge.sharding.make import Sizes, member_names
 from labelmerge.sharding.plan import Plan
 from labelmerge.sharding.resume import WHOLE
-from labelmerge.sharding.source.source import ClassMap, Source
+from labelmerge.sharding.source.source import FIRST, ClassMap, Source
 from labelmerge.shardset.manifest import FORMAT, things
 from labelmerge.text import counted, some
 
@@ -149,7 +150,7 @@ def full_manifest(skeleton: dict[str, Any], shards: list[ShardRecord]) -> dict[s
     shards = sorted(shards, key=lambda made: made.number)
     pixels: Counter[int] = sum((made.class_pixels for made in shards), Counter())
     boxes: Counter[int] = sum((made.class_boxes for made in shards), Counter())
-    notes: Counter[str] = sum((made.notes for made in shards), Counter(skeleton["notes"]))
+    notes = _merged([skeleton["notes"], *(made.notes for made in shards)])
     sizes = Sizes()
     for made in shards:
         if made.samples:
@@ -173,6 +174,17 @@ def full_manifest(skeleton: dict[str, Any], shards: list[ShardRecord]) -> dict[s
         "ignored_pixels": sum(made.ignored_pixels for made in shards),
         "sizes": sizes.to_json(),
     }
+
+
+def _merged(counted: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """All notes together; of those that say where they were found first, each kind once, with its first place."""
+    notes: Counter[str] = Counter()
+    whole: dict[str, str] = {}
+    for some_notes in counted:
+        for what, count in some_notes.items():
+            kind, mark, _ = what.partition(FIRST)
+            notes[whole.setdefault(kind, what) if mark else what] += count
+    return notes
 
 
 def refuse_bad(manifest: dict[str, Any], max_skip_ratio: float | None, root: Path) -> None:

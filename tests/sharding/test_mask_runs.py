@@ -22,16 +22,21 @@ from labelmerge.sharding.readers import (
     coco_boxes,
     coco_instances,
     colour_png,
+    cvat,
     hdf5_stack,
     hf_dataset,
     images,
     index_png,
+    labelme,
     mask_per_object,
     mat,
     panoptic,
     polygons,
     sun_toolbox,
+    supervisely,
     video_instances,
+    voc_xml,
+    yolo,
 )
 from labelmerge.sharding.source.source import Reader
 from labelmerge.shardset.run_lengths import RunLengths, histogram, pixel_counts
@@ -79,16 +84,21 @@ def test_readers_are_known_by_the_names_of_their_modules() -> None:
         coco_boxes,
         coco_instances,
         colour_png,
+        cvat,
         hdf5_stack,
         hf_dataset,
         images,
         index_png,
+        labelme,
         mask_per_object,
         mat,
         panoptic,
         polygons,
         sun_toolbox,
+        supervisely,
         video_instances,
+        voc_xml,
+        yolo,
     )
     assert {id(reader) for reader in READERS.values()} == {id(module) for module in modules}
     with pytest.raises(KeyError):

@@ -15,15 +15,14 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labelmerge.errors import RecipeError, SampleError
+from labelmerge.errors import SampleError
 from labelmerge.sharding.pictures.images import read_file
-from labelmerge.sharding.readers.shared.classes import ByName, class_index
+from labelmerge.sharding.readers.shared.classes import SKIPPED, label_values
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
 
@@ -36,7 +35,6 @@ KEYS = Keys(
 label_space = None
 image = None
 
-_SKIPPED = -1  # what labels that are not painted have for a value
 _MAX_NAME = 40  # characters of a label that the notes show
 _MIN_POINTS = 3
 _FAR = 1_000_000  # pixels from the image's corner
@@ -46,7 +44,7 @@ _MAX_VERTICES = 100_000  # of a file; real ones have a tenth at most, and painti
 
 def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | Note]:
     """List images with their polygon file; raises LayoutError or RecipeError."""
-    _values(source)
+    label_values(source)
     return pair(source, "polygons")
 
 
@@ -59,7 +57,7 @@ def files(item: Item) -> tuple[str, ...]:
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Paint one image's polygons; raises SampleError."""
     path = source.root / item.annotation
-    values = _values(source)
+    values = label_values(source)
     canvas = Image.new("I", (size[1], size[0]), source.space.ignore_index)
     draw = ImageDraw.Draw(canvas)
     notes: Counter[str] = Counter()
@@ -88,7 +86,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             if value is None:
                 notes["polygons_of_unknown_labels"] += 1
                 notes[f"label {label.strip()[:_MAX_NAME]!r} is no class"] += 1
-            elif value != _SKIPPED:
+            elif value != SKIPPED:
                 draw.polygon(_vertices(polygon), fill=value)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise SampleError(f"is not polygon JSON ({_say(error)})", where=path) from error
@@ -109,19 +107,3 @@ def _say(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return str(error) if isinstance(error, ValueError | OverflowError) else "a field is of another type"
-
-
-@lru_cache(maxsize=1)
-def _values(source: Source) -> ByName:
-    """What to paint for each label."""
-    values = ByName(source.space)
-    mapping: dict[str, Any] = source.ids.get("map", {})
-    for label, target in mapping.items():
-        values.set(label, class_index(source.space, target, source.recipe.path))
-    for key, meaning in (("skip", _SKIPPED), ("ignore", source.space.ignore_index)):
-        for label in source.ids.get(key, []):
-            if not isinstance(label, str):
-                raise RecipeError(f"ids: {label!r} is not a label", where=source.recipe.path)
-            if key == "ignore" or label not in (*source.space.names, *mapping):
-                values.set(label, meaning)
-    return values

@@ -18,6 +18,10 @@ UPRIGHT = "upright"
 """An option of every reader: annotations are of the pictures as their orientation tags turn them."""
 
 
+FIRST = " (first: "
+"""Between what a note counts and where it was found first, which is kept of one of them only."""
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """One split of a dataset on disk, as its recipe describes it.

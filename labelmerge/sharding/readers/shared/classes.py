@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,26 @@ class ByName:
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
+
+
+SKIPPED = -1
+"""What `label_values` gives for labels that are left out."""
+
+
+@lru_cache(maxsize=1)
+def label_values(source: Source) -> ByName:
+    """What each label means, by `[ids]`: a class index, `ignore_index`, or SKIPPED. Raises RecipeError."""
+    values = ByName(source.space)
+    mapping: dict[str, Any] = source.ids.get("map", {})
+    for label, target in mapping.items():
+        values.set(label, class_index(source.space, target, source.recipe.path))
+    for key, meaning in (("skip", SKIPPED), ("ignore", source.space.ignore_index)):
+        for label in source.ids.get(key, []):
+            if not isinstance(label, str):
+                raise RecipeError(f"ids: {label!r} is not a label", where=source.recipe.path)
+            if key == "ignore" or label not in (*source.space.names, *mapping):
+                values.set(label, meaning)
+    return values
 
 
 def match_categories(

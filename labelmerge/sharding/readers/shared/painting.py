@@ -21,8 +21,12 @@ class Canvas:
         self._areas = np.full(1, self.top.size + 1)
         self._count = 0
 
-    def paint(self, covered: npt.NDArray[np.bool_]) -> int:
+    def paint(self, covered: npt.NDArray[np.bool_], over_all: bool = False) -> int:
         """Put a mask [H, W] below all smaller ones, and above all that are larger or, painted before, equal.
+
+        Args:
+            covered: the mask.
+            over_all: put it above all that were painted before, whatever their sizes.
 
         Returns:
             its area in pixels; a mask of none gets no number.
@@ -35,7 +39,7 @@ class Canvas:
             self._areas = np.resize(self._areas, 2 * self._count)
         self._areas[self._count] = len(places)
         flat = self.top.reshape(-1)
-        flat[places[self._areas[flat[places]] >= len(places)]] = self._count
+        flat[places if over_all else places[self._areas[flat[places]] >= len(places)]] = self._count
         return len(places)
 
     def classes(self, indices: list[int], ignore: int, dtype: type[np.uint8] | type[np.uint16]) -> npt.NDArray[np.uint]:
