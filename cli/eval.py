@@ -44,6 +44,13 @@ from . import options
     type=click.Choice(["train", "val", "test"]),
     help="Which split of each dataset; default: val; without one, test; without that, train.",
 )
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    type=click.Choice(["semantic", "panoptic", "instances"]),
+    help="What to measure: semantic always is; panoptic (PQ) of sets and methods with segments.",
+)
 @options.by
 @click.option(
     "--mixed", is_flag=True, help="Also segment every set with one list of all sets' labels, and judge by relations."

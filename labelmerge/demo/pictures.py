@@ -54,7 +54,7 @@ class Viewer:
 
     def prediction(self, key: str, dataset: str, sample: Sample) -> Classes:
         model = self.models[key]
-        columns = run_columns(model.checkpoint, model.learner.vocabulary)
+        columns = run_columns(model.checkpoint, model.learner)
         labels = labels_of(self.sets[dataset].space, self.banks[key], columns)
         return model.predictor(labels, Views(short_edge=0)).classes(sample.image)
 

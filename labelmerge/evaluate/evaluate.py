@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,8 +29,12 @@ from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.samples import LabelledImage, Samples
 from labelmerge.tasks.ambiguity import AmbiguityAware, Mixed
+from labelmerge.tasks.panoptic import Panoptic
 from labelmerge.tasks.semantic import Metrics, Semantic, SemanticCounts, harmonic_mean
 from labelmerge.tasks.task import Task
+
+Measure = Literal["semantic", "panoptic", "instances"]
+"""What can be measured."""
 
 _BY = {"text": "its own row of the bank", "concepts": "the columns of the run that it stands for"}
 _AHEAD = 2  # images that are read while the model works
@@ -54,6 +58,7 @@ def evaluate(
     by: By | None = None,
     mixed: bool = False,
     taxonomy: Path | None = None,
+    tasks: Collection[Measure] = (),
     track: Track = no_track,
 ) -> Results:
     """Segment every image with its own dataset's labels, and compare with the masks.
@@ -82,6 +87,7 @@ def evaluate(
         mixed: also segment every set with one list of all sets' labels.
         taxonomy: what the sets' labels mean, for the figures that know relations; by default as
             `labelmerge.merge.merges.by_concepts` has it.
+        tasks: what to measure; ``semantic`` always is, and the others on sets that have segments.
 
     Raises:
         CheckpointError, ShardError, LayoutError, RecipeError, BankError, TaxonomyError, UsageError: what was given
@@ -97,6 +103,8 @@ def evaluate(
     vectors = load_bank(bank, trained)
     if views.short_edge is None:
         views = views.at(trained.checkpoint.short_edge)
+    more = [task for task in ("panoptic",) if task in tasks]
+    _refuse_no_segments(sets, more)
     asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
     for data in sets:
         if f"{data.dataset}/{data.split}" in trained.checkpoint.meta.get("manifests", ()):
@@ -104,7 +112,7 @@ def evaluate(
     measured = []
     with processes() as ranks:
         for question in asked.sets:
-            measured.append(_measure(question, limit, ranks, track))
+            measured.append(_measure(question, more, limit, ranks, track))
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
@@ -118,6 +126,7 @@ def evaluate(
                 views,
                 {"split": split, "limit": limit, "by": by, "taxonomy": taxonomy},
                 mixed=mixed,
+                tasks=more,
             ),
             path=out,
             mixed=asked.mixed_json(),
@@ -174,6 +183,20 @@ def _identity(bank: Bank) -> str:
     return f"{bank.encoder} (weights {str(bank.identity.get('weights_sha256'))[:12]}, {bank.dim} dimensions)"
 
 
+def _refuse_no_segments(sets: Sequence[EvalSet], tasks: Sequence[str]) -> None:
+    """Say which sets can't be measured in segments. Raises ShardError where none can."""
+    without = [data for data in sets if not data.has_segments] if tasks else []
+    if without and len(without) == len(sets):
+        raise ShardError(
+            f"{without[0].name} has no segments (instances.png), so there is nothing to measure but mIoU",
+            where=without[0].where,
+            fix="Shard it from an archive with instances (`labelmerge ls --json` says where they lie), or leave out "
+            "--task",
+        )
+    for data in without:
+        _log.warning("%s has no segments: only its mIoU is measured", data.name)
+
+
 def _check_out(out: Path) -> None:
     """Say before the work, not after it, that its result has no place."""
     with output_faults(out):
@@ -193,13 +216,17 @@ class _Part:
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
 
 
-def _measure(question: Question, limit: int | None, ranks: Ranks, track: Track) -> SetResult:
+def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: Ranks, track: Track) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
     data, space = question.data, question.data.space
     own, common = Semantic(space), Mixed(space, question.mixed) if question.mixed is not None else None
+    panoptic: Panoptic | None = None
     jobs: list[tuple[Task[Any], Predictor]] = []
     if question.predictor is not None:
         jobs.append((own, question.predictor))
+        if data.has_segments and "panoptic" in more:
+            panoptic = Panoptic(space, data.things)
+            jobs.append((panoptic, question.predictor))
         if ranks.rank == 0:
             _say_twins(question, question.predictor)
     elif ranks.rank == 0:
@@ -212,7 +239,7 @@ def _measure(question: Question, limit: int | None, ranks: Ranks, track: Track) 
     with ranks.same_fate():
         progress = track if ranks.rank == 0 else no_track
         what = f"evaluating {data.dataset} {data.split}"
-        for number, picture in progress(_read_ahead(data, numbers), what, len(numbers)):
+        for number, picture in progress(_read_ahead(data, numbers, panoptic is not None), what, len(numbers)):
             try:
                 shown = picture()
                 counted = [_count(task, predictor, shown) for task, predictor in jobs]
@@ -247,6 +274,7 @@ def _measure(question: Question, limit: int | None, ranks: Ranks, track: Track) 
         metrics=own.figures(mine_alone) if known else Metrics.unpredicted(len(space)),
         ambiguity=AmbiguityAware.of(mine_alone.confusion, question.own) if known and question.own else None,
         mixed=common.figures(found.get(id(common), common.nothing())) if common is not None else None,
+        panoptic=panoptic.figures(found[id(panoptic)]) if panoptic is not None else None,
     )
 
 
@@ -260,14 +288,18 @@ def _say_twins(question: Question, predictor: Predictor) -> None:
             )  # fmt: skip
 
 
-def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Callable[[], LabelledImage]]]:
+def _read_ahead(
+    data: EvalSet, numbers: Sequence[int], segments: bool
+) -> Iterator[tuple[int, Callable[[], LabelledImage]]]:
     """Each number with a function that returns its sample, or raises: a thread reads on while the model works."""
     with ThreadPoolExecutor(1) as reader:
         remaining = iter(numbers)
         waiting: list[tuple[int, Future[LabelledImage]]] = []
         try:
             while True:
-                waiting += [(n, reader.submit(data.read, n)) for n in islice(remaining, _AHEAD - len(waiting))]
+                waiting += [
+                    (n, reader.submit(data.read, n, segments)) for n in islice(remaining, _AHEAD - len(waiting))
+                ]
                 if not waiting:
                     return
                 number, future = waiting.pop(0)
@@ -280,7 +312,7 @@ def _read_ahead(data: EvalSet, numbers: Sequence[int]) -> Iterator[tuple[int, Ca
 def _count(task: Task[Any], predictor: Predictor, picture: LabelledImage) -> Any:
     """Segment one image and count what is right and wrong. Raises SampleError."""
     try:
-        segment = predictor.classes if task.asks == "classes" else predictor.segments
+        segment = {"classes": predictor.classes, "segments": predictor.segments}[task.asks]
         prediction = segment(picture.image)
     except SampleError as error:
         raise SampleError(error.what, where=picture.key, fix=error.fix) from error
@@ -332,6 +364,7 @@ def _command(
     others: Mapping[str, object],
     *,
     mixed: bool,
+    tasks: Sequence[str],
 ) -> str:
     """The command that does it again."""
     words: list[object] = ["labelmerge", "eval", "--checkpoint", checkpoint]
@@ -344,4 +377,5 @@ def _command(
     words += ["--window", views.window, "--window-stride", views.window_stride] if views.window else []
     words += [word for name, value in others.items() if value is not None for word in (f"--{name}", value)]
     words += ["--mixed"] if mixed else []
+    words += [word for task in tasks for word in ("--task", task)]
     return shlex.join(map(str, words))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,16 @@ def ask(
     Raises:
         UsageError, BankError, TaxonomyError, CheckpointError: as there.
     """
-    columns = run_columns(trained.checkpoint, trained.learner.vocabulary, by)
+    columns = run_columns(trained.checkpoint, trained.learner, by)
     spaces = list({data.space.name: data.space for data in sets}.values())
-    own = {space.name: labels_of(space, bank, columns) for space in spaces}
+    things = {data.space.name: data.things for data in sets if data.things is not None}
+    own = {
+        space.name: replace(
+            labels_of(space, bank, columns),
+            things=tuple(k in things[space.name] for k in space.indices) if space.name in things else None,
+        )
+        for space in spaces
+    }
     told = meanings(spaces, bank, taxonomy)
     listed = asked = None
     if mixed:

@@ -16,6 +16,7 @@ from labelmerge.evaluate.sets import EvalSet
 from labelmerge.files import write_bytes, write_json
 from labelmerge.methods.predictor import LabelList
 from labelmerge.tasks.ambiguity import AmbiguityAware
+from labelmerge.tasks.panoptic import PanopticQuality
 from labelmerge.tasks.semantic import Confusion, Metrics, worst_mistakes
 from labelmerge.text import aligned
 
@@ -40,6 +41,7 @@ class SetResult:
         metrics: what it says; 0 where no class has a vector.
         ambiguity: what it says where relations count; None where the set's labels are not related.
         mixed: what a list of several sets' labels came to on this set, where one was asked for.
+        panoptic: what its segments came to, where they were asked for and the set has any.
     """
 
     data: EvalSet
@@ -52,6 +54,7 @@ class SetResult:
     metrics: Metrics
     ambiguity: AmbiguityAware | None = None
     mixed: AmbiguityAware | None = None
+    panoptic: PanopticQuality | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +93,8 @@ class SetResult:
             for figure, figures in (("ambiguity_aware_iou", self.ambiguity), ("mixed_iou", self.mixed)):
                 if figures is not None:
                     row[figure] = _number(figures.iou[k])
+            if self.panoptic is not None:
+                row["panoptic"] = self.panoptic.class_json(k)
             meant = self.predicted_as[k]
             if meant != k:
                 row["predicted_as"] = space.indices[meant] if meant >= 0 else None
@@ -107,6 +112,7 @@ class SetResult:
             "pixel_accuracy": _number(metrics.pixel_accuracy),
             **({"ambiguity_aware": self.ambiguity.to_json()} if self.ambiguity is not None else {}),
             **({"mixed": self.mixed.to_json()} if self.mixed is not None else {}),
+            **({"panoptic": self.panoptic.to_json()} if self.panoptic is not None else {}),
             **({"why_zero": self.why_zero} if self.why_zero else {}),
             "labelled_pixels": int(self.confusion.sum()),
             "ignored_pixels": self.ignored_pixels,
@@ -205,6 +211,7 @@ class Results:
         ):
             if any(each is not None for each in figures):
                 more.append((head, [math.nan if each is None else each.miou for each in figures]))
+        more += self._in_segments()
         heads += [head for head, _ in more]
         rows: list[tuple[str, ...]] = [("set", "images", "classes", *heads)]
         for place, result in enumerate(self.sets):
@@ -232,6 +239,15 @@ class Results:
             parts.append("\n".join(aligned(lines)))
         parts += [text for result in self.sets if (text := self._confused(result))]
         return "\n\n".join(parts)
+
+    def _in_segments(self) -> list[tuple[str, list[float]]]:
+        """The columns of PQ, where it was measured."""
+        columns = []
+        for head, group in (("PQ %", "all"), ("PQ things %", "things"), ("PQ stuff %", "stuff")):
+            found = [result.panoptic.groups.get(group) if result.panoptic else None for result in self.sets]
+            if any(each is not None for each in found):
+                columns.append((head, [math.nan if each is None else each.pq for each in found]))
+        return columns
 
     def _confused(self, result: SetResult) -> str:
         names = result.data.space.names

@@ -31,8 +31,10 @@ class EvalSet:
         where: the folder of its shards, or of the dataset.
         source: what in results.json says which data these are.
         count: how many samples there are.
-        read: sample 0 .. count - 1; raises SampleError where it is unusable.
+        read: sample 0 .. count - 1, with its segments or without; raises SampleError where it is unusable.
         skipped: path and reason of what is known to be unusable before it is read.
+        has_segments: whether samples have segments.
+        things: the indices of the classes that are things; None where it isn't told.
     """
 
     dataset: str
@@ -42,8 +44,10 @@ class EvalSet:
     where: Path
     source: Mapping[str, Any]
     count: int
-    read: Callable[[int], LabelledImage]
+    read: Callable[[int, bool], LabelledImage]
     skipped: Sequence[tuple[str, str]] = ()
+    has_segments: bool = False
+    things: frozenset[int] | None = None
 
     @property
     def name(self) -> str:
@@ -63,6 +67,8 @@ class EvalSet:
             count=len(data),
             read=data.read,
             skipped=data.skipped,
+            has_segments=data.has_segments,
+            things=data.things,
         )
 
 

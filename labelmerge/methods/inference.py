@@ -228,7 +228,7 @@ class _Seen:
         """`shown`: the whole view, ``[3, h, w]``; `size`: (height, width) of the image."""
         self._model, self._pixels, self._size, self._view, self._unit = model, shown, size, view, unit
         self._norms = norms or not view.whole
-        axis = partial(_Axis.of, stride=model.stride, device=unit.device)
+        axis = partial(Axis.of, stride=model.stride, device=unit.device)
         self._down = [axis(self._size[0], view.height, top, view.window_height) for top in view.tops]
         self._across = [axis(self._size[1], view.width, left, view.window_width, view.mirror) for left in view.lefts]
         self._rows: dict[int, list[_Window]] = {}
@@ -287,7 +287,7 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """Where the image's pixels lie in a window, along one direction.
 
     Attributes:
@@ -308,7 +308,7 @@ class _Axis:
     @classmethod
     def of(
         cls, size: int, extent: int, start: int, length: int, mirror: bool = False, *, stride: int, device: torch.device
-    ) -> _Axis:
+    ) -> Axis:
         """For `size` pixels of the image, which the view shows as `extent`; the window is `length` of those.
 
         Pixel centres, as in ``interpolate(align_corners=False)``; what lies outside the outermost centres takes them.
@@ -331,8 +331,8 @@ class _Window:
 
     logits: Tensor  # [U, h, w] dot products with the unit label vectors
     products: Tensor | None  # [5, h, w] inner products of each embedding with itself and its neighbours, if needed
-    y: _Axis
-    x: _Axis
+    y: Axis
+    x: Axis
 
     def cosines(self, rows: slice) -> Tensor:
         """[U, rows, columns covered]."""

@@ -23,7 +23,7 @@ from labelmerge.merge.columns import column_vectors
 from labelmerge.merge.concepts import Booleans
 from labelmerge.merge.merges import by_concepts
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy
-from labelmerge.methods.method import Vocabulary
+from labelmerge.methods.method import Learner, Vocabulary
 from labelmerge.methods.predictor import LabelList
 from labelmerge.model.checkpoint import Checkpoint
 
@@ -204,21 +204,21 @@ def share_columns(
     return claims & good, alone
 
 
-def run_columns(checkpoint: Checkpoint, vocabulary: Vocabulary, by: By | None = None) -> RunColumns | None:
+def run_columns(checkpoint: Checkpoint, learner: Learner, by: By | None = None) -> RunColumns | None:
     """What to ask for labels by: the run's columns, or None for the labels' own texts.
 
     Args:
-        by: ``concepts``, ``text``, or None for concepts where the run has them.
+        by: ``concepts``, ``text``, or None for concepts where the run has them and its method knows columns.
 
     Raises:
         UsageError: concepts were asked for, and the run's columns are none.
     """
-    found = RunColumns.of(checkpoint, vocabulary) if by != "text" else None
+    found = RunColumns.of(checkpoint, learner.vocabulary) if by != "text" and not learner.by_text else None
     if by == "concepts" and found is None:
         raise UsageError(
-            "the columns of this run are no concepts",
+            "this run's method asks for labels by their texts" if learner.by_text else "its columns are no concepts",
             where=checkpoint.folder,
-            fix="Use --by text, or train with --merge concepts",
+            fix="Use --by text" if learner.by_text else "Use --by text, or train with --merge concepts",
         )
     return found
 

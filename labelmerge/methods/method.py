@@ -123,12 +123,14 @@ class Learner(nn.Module):
         terms: the T terms of the loss by name, as the log shows them.
         can_name: which labels it can be asked for: ``anything`` that has a vector, or those that it was ``trained``
             with.
+        by_text: it knows labels by their own texts alone, and is never asked by a run's columns.
         vocabulary: what it was built for.
         model: its network.
     """
 
     terms: tuple[str, ...] = ()
     can_name: Literal["anything", "trained"] = "anything"
+    by_text: bool = False
 
     def __init__(self, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__()

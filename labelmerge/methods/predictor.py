@@ -31,6 +31,8 @@ class LabelList:
         several: where labels may have several vectors, those of each, float32 ``[n, C]``, in place of `vectors`; a
             label scores the largest of its vectors' scores, and one that has none is never predicted.
         columns: the run's columns that are among them, by name; () where labels are asked for by their texts.
+        things: which of them are things, whose segments stay apart; those of the others are one segment for each
+            label. None: all stay apart.
     """
 
     names: tuple[str, ...]
@@ -39,6 +41,7 @@ class LabelList:
     vectors: npt.NDArray[np.float32]
     several: tuple[npt.NDArray[np.float32], ...] | None = None
     columns: tuple[tuple[str, ...], ...] = ()
+    things: tuple[bool, ...] | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.ssiw.settings import SsiwSettings
 
-METHOD_SETTINGS: dict[str, type[Any]] = {"ssiw": SsiwSettings}
+METHOD_SETTINGS: dict[str, type[Any]] = {
+    "ssiw": SsiwSettings,
+    "lmseg": LmsegSettings,
+}
 """For each method, the dataclass of its settings (`labelmerge.settings.setting`).
 
 The method itself is ``METHOD`` in ``method.py`` beside the file that declares them, and imported when it is asked for.

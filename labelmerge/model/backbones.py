@@ -34,6 +34,20 @@ class SegFormer(nn.Module):
         out: Tensor = self.head(self.decoder(self.encoder(images)))
         return out
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the maps."""
+        return tuple(self.encoder.out_channels[-4:])
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Features at stride 4, 8, 16 and 32."""
+        return list(self.encoder(images)[-4:])
+
+    def without_head(self) -> SegFormer:
+        """The same for `maps` alone."""
+        del self.decoder, self.head
+        return self
+
 
 class HRNet(nn.Module):
     """HRNet-W48 (Wang et al., TPAMI 2020) with the V2 head: all four resolutions, upsampled to stride 4, concatenated.
@@ -52,8 +66,22 @@ class HRNet(nn.Module):
         )
         self.head = nn.Conv2d(channels, embedding_dim, 1)
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the maps."""
+        return tuple(self.encoder.feature_info.channels())
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Features at stride 4, 8, 16 and 32."""
+        return list(self.encoder(images))
+
+    def without_head(self) -> HRNet:
+        """The same for `maps` alone."""
+        del self.fuse, self.head
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
-        finest, *coarser = self.encoder(images)
+        finest, *coarser = self.maps(images)
         size = finest.shape[2:]
         resized = [F.interpolate(map_, size=size, mode="bilinear", align_corners=False) for map_ in coarser]
         out: Tensor = self.head(self.fuse(cat([finest, *resized], dim=1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,38 @@ class SegmentationModel(nn.Module):
         return [
             {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
         ]
+
+
+class Pyramid(SegmentationModel):
+    """A network without its head, for methods that have one of their own. Make it with `Pyramid.of`.
+
+    Attributes:
+        channels: of each map.
+    """
+
+    def __init__(self, name: str, embedding_dim: int, net: nn.Module, divisor: int) -> None:
+        super().__init__(name, embedding_dim, net, divisor)
+        self.channels: tuple[int, ...] = tuple(cast(Any, net).channels)
+
+    @classmethod
+    def of(cls, model: SegmentationModel) -> Pyramid:
+        """The encoder of a model, whose head is dropped."""
+        return cls(model.name, model.embedding_dim, cast(Any, model.net).without_head(), model.divisor)
+
+    def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]  # several maps in place of one
+        """Features of images of any size, from fine to coarse.
+
+        Args:
+            images: float [B, 3, H, W], as `normalise` gives them.
+
+        Returns:
+            ``[B, C_i, H' / s_i, W' / s_i]``, s_0 = `stride`; H' and W' are H and W, rounded up to what the network
+            needs.
+        """
+        height, width = images.shape[2:]
+        padded = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
+        maps: list[Tensor] = cast(Any, self.net).maps(padded)
+        return maps
 
 
 def _segformer(size: int, embedding_dim: int) -> nn.Module:

@@ -22,11 +22,24 @@ class TinyNet(nn.Module):
         self.head = nn.Conv2d(96, embedding_dim, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        detail = self.detail(self.stem(images))
-        coarse = self.coarse(detail)
-        context = F.interpolate(coarse + self.whole(coarse), scale_factor=2, mode="bilinear", align_corners=False)
+        detail, coarse = self.maps(images)
+        context = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
         out: Tensor = self.head(self.fuse(cat([detail, context], dim=1)))
         return out
+
+    channels = (48, 96)
+    """Of the maps."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Features at stride 4 and 8."""
+        detail = self.detail(self.stem(images))
+        coarse = self.coarse(detail)
+        return [detail, coarse + self.whole(coarse)]
+
+    def without_head(self) -> TinyNet:
+        """The same for `maps` alone."""
+        del self.fuse, self.head
+        return self
 
 
 def _conv(channels_in: int, channels_out: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:

@@ -116,7 +116,7 @@ def predict(
     bank = Bank.load(source.bank_folder)
     resolved = resolve(labels, bank, encoder=encoder, device=device)
     asked = _label_list(resolved)
-    if (columns := run_columns(source, trained.learner.vocabulary, by)) is not None:
+    if (columns := run_columns(source, trained.learner, by)) is not None:
         asked = columns.ask(asked, [(label.key,) if label.key else () for label in resolved], bank)
     predictor = trained.predictor(asked, views)
     _warn(resolved, predictor)

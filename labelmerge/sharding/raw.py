@@ -18,9 +18,11 @@ from PIL import Image
 from labelmerge.catalog import SPLITS, Recipe
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError, UsageError
 from labelmerge.labels import LabelSpace
-from labelmerge.sharding.make import Tally, make_sample
+from labelmerge.sharding.make import Tally, make_sample, member_names
 from labelmerge.sharding.plan import Options, make_plan
 from labelmerge.sharding.source.source import Item, Source
+from labelmerge.shardset.manifest import things
+from labelmerge.shardset.meta import unpacked
 from labelmerge.shardset.pixels import Mask
 
 _PREFERENCE = ("val", "test", "train")
@@ -36,6 +38,8 @@ class RawSample:
     key: str
     image: npt.NDArray[np.uint8]
     mask: Mask | None
+    instances: Mask | None = None
+    segments: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ class RawSplit:
         return self.on_disk.space
 
     @property
+    def has_segments(self) -> bool:
+        return "instances.png" in member_names(self.on_disk, self.options)
+
+    @property
+    def things(self) -> frozenset[int] | None:
+        told = {"recipe": {"text": self.on_disk.recipe.text}, "variant": self.on_disk.variant}
+        names = things(told, self.space)
+        return None if names is None else frozenset(self.space.indices[self.space.names.index(name)] for name in names)
+
+    @property
     def folder(self) -> Path:
         return self.on_disk.root
 
@@ -83,19 +97,24 @@ class RawSplit:
     def __len__(self) -> int:
         return len(self.items)
 
-    def read(self, number: int) -> RawSample:
+    def read(self, number: int, instances: bool = False) -> RawSample:
         """Make sample 0 .. len - 1; raises SampleError where it is unusable."""
         place, item = self.items[number]
         made = make_sample(self.on_disk, item, f"{self.dataset}-{self.split}-{place:09d}", self.options, Tally())
         try:
             image = np.asarray(Image.open(io.BytesIO(made.members[self.options.image_format])).convert("RGB"))
-            mask = None
-            if "mask.png" in made.members:
-                values = np.asarray(Image.open(io.BytesIO(made.members["mask.png"])))
-                mask = values if values.dtype == np.uint8 else values.astype(np.uint16)
+            mask, ids = (
+                _indices(made.members[name]) if name in made.members else None for name in ("mask.png", "instances.png")
+            )
+            segments = unpacked(made.members["json"])["segments"] if instances else ()
         except Exception as error:  # decoders raise whatever they like at bytes that are not theirs
             raise SampleError(f"can't be decoded ({type(error).__name__}: {error})", where=item.path) from error
-        return RawSample(made.key, image, mask)
+        return RawSample(made.key, image, mask, ids if instances else None, segments)
+
+
+def _indices(png: bytes) -> Mask:
+    values = np.asarray(Image.open(io.BytesIO(png)))
+    return values if values.dtype == np.uint8 else values.astype(np.uint16)
 
 
 def open_raw(recipe: Recipe, root: Path, split: str | None = None) -> RawSplit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,12 @@ class Sample:
     group_of: npt.NDArray[np.bool_]
     box_embeddings: npt.NDArray[np.float16] | None
     meta: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def segments(self) -> Sequence[Mapping[str, Any]]:
+        """What the values of `instances` mean, as in the JSON."""
+        listed: Sequence[Mapping[str, Any]] = self.meta.get("segments") or ()
+        return listed
 
 
 @dataclass(frozen=True)

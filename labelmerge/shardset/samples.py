@@ -27,6 +27,14 @@ class LabelledImage(Protocol):
     def mask(self) -> Mask | None:
         """``[H, W]`` class indices of the dataset's label space; None in a box dataset."""
 
+    @property
+    def instances(self) -> Mask | None:
+        """``[H, W]`` segment ids, 0 for none; None where there are none or nobody asked."""
+
+    @property
+    def segments(self) -> Sequence[Mapping[str, Any]]:
+        """What the ids mean, as in a sample's JSON."""
+
 
 class Samples(Protocol):
     """One split of one dataset: `ShardSet`, or `labelmerge.sharding.raw.RawSplit`."""
@@ -45,6 +53,14 @@ class Samples(Protocol):
         """The label space of its masks."""
 
     @property
+    def has_segments(self) -> bool:
+        """Whether samples have segments."""
+
+    @property
+    def things(self) -> frozenset[int] | None:
+        """The indices of the classes that are things; None where it isn't told."""
+
+    @property
     def folder(self) -> Path:
         """Where it lies: the split's shards, or the root of the dataset."""
 
@@ -58,5 +74,5 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, number: int) -> LabelledImage:
-        """Sample 0 .. len - 1; raises SampleError where it is unusable."""
+    def read(self, number: int, instances: bool = False) -> LabelledImage:
+        """Sample 0 .. len - 1, with its segments where they are asked for; raises SampleError where it is unusable."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import ShardError
+from labelmerge.errors import ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role
+from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role, things
 from labelmerge.shardset.sample import Encoded, Sample
 from labelmerge.shardset.tar import Index, read_index
 
@@ -33,6 +33,8 @@ class ShardSet:
         role: ``train``, or ``eval`` for a set that is kept from training, by the recipe it was made from.
         space: the label space of its masks and boxes.
         annotated: the names of the classes that it was annotated for, by its recipe; None: all of them.
+        has_segments: whether its samples have segments (``instances.png``).
+        things: the indices of the classes that are things, by its recipe; None: it isn't told.
         class_pixels: labelled pixels of each class index in the whole split (classes without any may be absent).
         class_boxes: boxes of each class index, likewise.
         crowd_boxes: those of them, in a box dataset, that stand for several things not told apart.
@@ -48,6 +50,8 @@ class ShardSet:
     role: str
     space: LabelSpace
     annotated: frozenset[str] | None
+    has_segments: bool
+    things: frozenset[int] | None
     class_pixels: Mapping[int, int]
     class_boxes: Mapping[int, int]
     crowd_boxes: int
@@ -77,6 +81,8 @@ class ShardSet:
             role=role(manifest),
             space=space,
             annotated=annotated(manifest),
+            has_segments="instances.png" in manifest["members"],
+            things=_things(manifest, space, folder),
             class_pixels={int(index): count for index, count in manifest["class_pixels"].items()},
             class_boxes={int(index): count for index, count in manifest["class_boxes"].items()},
             crowd_boxes=manifest["notes"].get(CROWD_BOXES, 0),
@@ -157,3 +163,13 @@ class ShardSet:
                 )
             self._index[shard] = index
         return self._index[shard]
+
+
+def _things(manifest: Mapping[str, Any], space: LabelSpace, folder: Path) -> frozenset[int] | None:
+    try:
+        names = things(manifest, space)
+    except (KeyError, TypeError, AttributeError):  # a recipe without a reader tells nothing
+        return None
+    except UsageError as error:
+        raise ShardError(f"its recipe is at fault: {error.what}", where=folder / MANIFEST, fix=error.fix) from error
+    return None if names is None else frozenset(space.indices[space.names.index(name)] for name in names)

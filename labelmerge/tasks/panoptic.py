@@ -82,7 +82,8 @@ class Panoptic:
 
     def nothing(self) -> PanopticCounts:
         """The counts of no image."""
-        return PanopticCounts(*(np.zeros(len(self._space), dtype=np.int64) for _ in range(4)))
+        zeros = np.zeros(len(self._space), dtype=np.int64)
+        return PanopticCounts(zeros, zeros, zeros, zeros)
 
     def count(self, truth: SegmentedTruth, prediction: Segmented) -> PanopticCounts:
         """Match the segments of an image. Raises SampleError where its annotation can't be used."""
@@ -93,10 +94,13 @@ class Panoptic:
     def total(self, counts: list[PanopticCounts]) -> PanopticCounts:
         """All images together."""
         every = [self.nothing(), *counts]
-        arrays = (
-            np.sum([getattr(each, name) for each in every], axis=0) for name in ("iou", "matched", "missed", "wrong")
+        return PanopticCounts(
+            iou=np.sum([each.iou for each in every], axis=0),
+            matched=np.sum([each.matched for each in every], axis=0),
+            missed=np.sum([each.missed for each in every], axis=0),
+            wrong=np.sum([each.wrong for each in every], axis=0),
+            ignored=sum(each.ignored for each in counts),
         )
-        return PanopticCounts(*arrays, sum(each.ignored for each in counts))
 
     def measured(self, counts: PanopticCounts) -> bool:
         """Whether there was a segment to find."""
@@ -253,10 +257,20 @@ class PanopticQuality:
         if thing is not None:
             sets |= {"things": known & thing, "stuff": known & ~thing}
         groups = {
-            name: Means(*(_mean(values[some]) for values in (pq, sq, rq)), int(some.sum()))
+            name: Means(_mean(pq[some]), _mean(sq[some]), _mean(rq[some]), int(some.sum()))
             for name, some in sets.items()
         }
         return cls(pq, sq, rq, counts, groups)
+
+    def to_json(self) -> dict[str, Any]:
+        """The means, as in results.json."""
+        return {name: means.to_json() for name, means in self.groups.items()}
+
+    def class_json(self, position: int) -> dict[str, Any]:
+        """One class, as in results.json."""
+        figures = {name: float(getattr(self, name)[position]) for name in ("pq", "sq", "rq")}
+        counts = {name: int(getattr(self.counts, name)[position]) for name in ("matched", "missed", "wrong")}
+        return {**{name: None if math.isnan(value) else value for name, value in figures.items()}, **counts}
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -75,7 +75,8 @@ def slow(truth: TruthSegments, found: Found) -> dict[int, list[float]]:
             region = found.ids == other
             iou = (own & region).sum() / ((own | region) & ~(region & void)).sum()
             if label == position and iou > 0.5:
-                best, _ = iou, used.add(other)
+                best = iou
+                used.add(other)
         out[position][0] += best
         out[position][1 if best else 2] += 1
     for other, label in enumerate(found.labels, start=1):

@@ -58,9 +58,9 @@ def test_a_resolved_configuration_reads_back(tmp_path: Path) -> None:
 def test_the_summary_has_every_setting() -> None:
     config = load_config()
     lines = config.summary()
-    assert [line.split()[0] for line in lines] == list(settings_by_group())
+    assert [line.split()[0] for line in lines] == list(settings_by_group((config.method,)))
     shown = [part.partition("=")[0] for line in lines for part in line.split()[1:] if "=" in part]
-    assert sorted(shown) == sorted(config.to_dict()) == sorted(NAMES)
+    assert sorted(shown) == sorted(config.to_dict()) and set(shown) < set(NAMES)
     assert "lr=0.002  " in lines[5] and 'pretrained=""' in lines[0]
 
 
@@ -143,7 +143,7 @@ def test_each_method_has_its_own_settings(tmp_path: Path, monkeypatch: pytest.Mo
         ({"scale_min": 3.0}, "scale_min 3.0 must not be above scale_max 1.5"),
         ({"scale_min": 0.0}, "scale_min must be above 0, not 0.0"),
         ({"accumulate": 19}, "accumulate 19 makes more pieces than the batch has samples"),
-        ({"method": "lmseg"}, "unknown method 'lmseg'. Known: ssiw"),
+        ({"method": "other"}, "unknown method 'other'. Known: "),
         ({"stepz": 3, "lr": -1.0, "drop": "x"}, "unknown setting 'stepz'.*; lr must be .*; drop must be a number"),
         ({"temperature": 5.0}, "temperature must be within"),
         ({"seed": 2**63}, "seed must be at most 9223372036854775807"),

@@ -1,0 +1,222 @@
+"""What LMSeg trains: an encoder, a pixel decoder, queries and their decoder, and what brings words to the queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labelmerge.labels import LabelKey
+from labelmerge.loading.batch import Batch
+from labelmerge.methods.lmseg.decoder import DecoderLayer, MaskHead, PixelDecoder
+from labelmerge.methods.lmseg.losses import TERMS, Outputs, class_units, image_sums
+from labelmerge.methods.lmseg.predictor import LmsegPredictor
+from labelmerge.methods.lmseg.settings import LmsegSettings
+from labelmerge.methods.lmseg.targets import Targets, targets_of
+from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
+from labelmerge.methods.predictor import LabelList
+from labelmerge.model.build import Pyramid, SegmentationModel
+from labelmerge.model.temperature import Temperature
+from labelmerge.model.views import Views
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """The label lists of D datasets, on the device.
+
+    Attributes:
+        rows: int64 ``[D, K]``, the rows of each dataset's labels, filled up with 0.
+        padding: bool ``[D, K]``, where `rows` is filled up.
+        place: int64 ``[L]``, where each label is in its dataset's list.
+        vectors: float32 ``[L, C]``.
+        head: int64 ``[L]``, which row of the heads is each label's.
+        space: int64 ``[D]``, the label space of each dataset.
+        things: bool ``[L]``.
+    """
+
+    rows: Tensor
+    padding: Tensor
+    place: Tensor
+    vectors: Tensor
+    head: Tensor
+    space: Tensor
+    things: Tensor
+
+
+class LmsegLearner(Learner):
+    """Segments by queries. Queries start from learned embeddings; "nothing" is a learned vector among the words.
+
+    Attributes:
+        labels: the V labels that it was trained with, sorted.
+        spaces: the label spaces of these, sorted.
+        things: bool ``[V]``, which of them are things.
+    """
+
+    terms = TERMS
+    by_text = True
+    model: Pyramid
+    things: Tensor
+
+    def __init__(self, settings: LmsegSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
+        super().__init__(vocabulary, Pyramid.of(model))
+        self.settings = settings
+        self.labels: tuple[LabelKey, ...] = tuple(sorted({key for keys in vocabulary.labels for key in keys}))
+        self.spaces = tuple(sorted({space for space, _ in self.labels}))
+        dim, heads, depth = settings.query_dim, settings.attention_heads, settings.decoder_layers
+        by_words = settings.classifier == "text"
+        if not by_words:
+            self.can_name = "trained"
+        self.pixels = PixelDecoder(self.model.channels, dim, settings.pixel_layers, heads)
+        sets = max(1, len(self.spaces)) if settings.space_queries else 1
+        self.queries = nn.Parameter(torch.randn(sets, settings.queries, dim))
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                dim,
+                heads,
+                text=by_words and settings.text_attention,
+                skip=settings.drop_path * number / max(1, depth - 1),
+            )
+            for number in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.masks = MaskHead(dim)
+        self.adapter: nn.Module | None = None
+        self.heads: nn.Linear | None = None
+        if by_words:
+            self.adapter = nn.Sequential(nn.LayerNorm(vocabulary.dim), nn.Linear(vocabulary.dim, dim))
+            self.nothing = nn.Parameter(torch.randn(dim) / dim**0.5)
+            self.temperature = Temperature(settings.query_temperature)
+        else:
+            self.heads = nn.Linear(dim, len(self.labels) + len(self.spaces))
+        self.register_buffer("things", torch.zeros(len(self.labels), dtype=torch.bool))
+        self._lists: Lists
+        self._unmatched = torch.zeros(())
+        self._world = 1
+
+    # ---- training
+
+    def prepare(self, data: TrainingData) -> None:
+        """The datasets' label lists, and which labels are things."""
+        columns = data.columns
+        own = [torch.from_numpy((columns.dataset_of == d).nonzero()[0]) for d in range(len(data.sources))]
+        rows = nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=-1)
+        place = torch.zeros(len(columns.labels), dtype=torch.long)
+        for each in own:
+            place[each] = torch.arange(len(each))
+        # Where a dataset doesn't say what is a thing, its segments stay apart.
+        told = [[each.things for each in source.sets if each.things is not None] for source in data.sources]
+        things = torch.tensor(
+            [
+                not told[d] or any(index in each for each in told[d])
+                for d, (_, index) in zip(columns.dataset_of.tolist(), columns.labels, strict=True)
+            ]
+        )
+        number = {key: place for place, key in enumerate(self.labels)}
+        head = torch.tensor([number[key] for key in columns.labels])
+        if data.step == 0:
+            self.things.zero_()
+            self.things[head.to(data.device)] = things.to(data.device)
+        space = torch.tensor([self.spaces.index(source.space.name) for source in data.sources])
+        vectors = torch.from_numpy(columns.label_vectors)
+        parts = (rows.clamp(min=0), rows < 0, place, vectors, head, space, things)
+        self._lists = Lists(*(each.to(data.device) for each in parts))
+        self._unmatched = torch.zeros((), device=data.device)
+        self._world = data.ranks.world
+
+    def units(self, batch: Batch) -> Tensor:
+        """Weights of queries for the classes, segments for masks and dice, boxes for boxes."""
+        units = torch.zeros(len(TERMS), len(self.vocabulary.datasets), dtype=torch.long, device=batch.masks.device)
+        for place, dataset in enumerate(batch.dataset_ids.tolist()):
+            targets = self._targets(batch, place)
+            matched = min(len(targets), self.settings.queries)
+            self._unmatched += len(targets) - matched
+            units[0, dataset] += class_units(len(targets), self.settings)
+            units[[1, 2] if targets.boxes is None else [3], dataset] += matched
+        return units
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Eq. 3, matched anew in every layer."""
+        lists, ids = self._lists, batch.dataset_ids
+        words = self.words(lists.vectors)
+        listed = None if words is None else words[lists.rows[ids]]  # [B, K, D]
+        padding = lists.padding[ids]
+        queries = self.queries[lists.space[ids] if self.settings.space_queries else torch.zeros_like(ids)]
+        features, memory = self.see(batch.images)
+        decoded = self.decode(queries, memory, listed, padding)  # T of [B, N, D]
+        masks = [self.masks(each, features) for each in decoded]
+        height, width = (-(-side // self.model.stride) for side in batch.images.shape[2:])
+        sums = batch.masks.new_zeros(len(TERMS), len(self.vocabulary.datasets), dtype=torch.float32)
+        with torch.autocast("cuda", enabled=False):
+            classes = [self._logits(each.float(), listed, padding, ids) for each in decoded]
+            for place in range(len(batch)):
+                targets = self._targets(batch, place)
+                outputs = Outputs(
+                    torch.stack([each[place] for each in classes]),
+                    torch.stack([each[place, :, :height, :width] for each in masks]).float(),
+                    self.model.stride,
+                )
+                own = image_sums(outputs, targets, lists.place[targets.labels], self.settings)
+                sums = sums.index_add(1, ids[place : place + 1], own[:, None])
+            return sums + part_in_step(*masks, *([] if words is None else [words]))
+
+    def _targets(self, batch: Batch, place: int) -> Targets:
+        return targets_of(batch, place, self._lists.things, whole_classes=self.settings.targets == "classes")
+
+    def after_step(self, step: int) -> Mapping[str, float | Tensor]:
+        """How many segments of the step had no query, because there are too few of them."""
+        count, self._unmatched = self._unmatched, torch.zeros_like(self._unmatched)
+        if self._world > 1:
+            torch.distributed.all_reduce(count)
+        return {"segments_without_query": count}
+
+    def figures(self) -> dict[str, float]:
+        """The temperature."""
+        return {"temperature": self.temperature().item()} if self.heads is None else {}
+
+    # ---- what training and prediction share
+
+    def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of pixels ``[B, D, h, w]`` and memory ``[B, S, D]`` of images ``[B, 3, H, W]``."""
+        features, memory = self.pixels(self.model(self.model.normalise(images)))
+        return features, memory
+
+    def words(self, vectors: Tensor) -> Tensor | None:
+        """Label vectors ``[K, C]`` in the space of queries, ``[K, D]``; None where heads classify."""
+        return None if self.adapter is None else self.adapter(vectors)
+
+    def decode(self, queries: Tensor, memory: Tensor, words: Tensor | None, padding: Tensor) -> list[Tensor]:
+        """The queries ``[B, N, D]`` after every layer, before them the label list ``[B, K, D]`` with its `padding`."""
+        if words is not None:
+            words = torch.cat([words, self.nothing.expand(len(words), 1, -1)], dim=1)
+            padding = torch.cat([padding, padding.new_zeros(len(padding), 1)], dim=1)
+        decoded = []
+        for layer in self.layers:
+            queries = layer(queries, memory, words, padding)
+            decoded.append(self.norm(queries))
+        return decoded
+
+    def by_words(self, queries: Tensor, words: Tensor) -> Tensor:
+        """Eq. 1: cosine over τ of queries ``[B, N, D]`` with words ``[B, K, D]`` and "nothing": ``[B, N, K + 1]``."""
+        every = torch.cat([words, self.nothing.expand(len(words), 1, -1)], dim=1).float()
+        logits: Tensor = F.normalize(queries, dim=-1) @ F.normalize(every, dim=-1).transpose(1, 2) / self.temperature()
+        return logits
+
+    def _logits(self, queries: Tensor, words: Tensor | None, padding: Tensor, ids: Tensor) -> Tensor:
+        """float32 ``[B, N, K + 1]``, −∞ for what is padding."""
+        if words is not None:
+            logits = self.by_words(queries, words)
+        else:
+            assert self.heads is not None
+            lists = self._lists
+            wanted = torch.cat([lists.head[lists.rows[ids]], (len(self.labels) + lists.space[ids])[:, None]], dim=1)
+            every = self.heads(queries)  # [B, N, V + S]
+            logits = every.gather(2, wanted[:, None].expand(-1, every.shape[1], -1))
+        absent = torch.cat([padding, padding.new_zeros(len(padding), 1)], dim=1)
+        return logits.masked_fill(absent[:, None], -torch.inf)
+
+    def predictor(self, labels: LabelList, views: Views) -> LmsegPredictor:
+        """Any list of vectors; with heads, labels of one label space."""
+        return LmsegPredictor(self, labels, views)

@@ -1,0 +1,209 @@
+"""What LMSeg's queries say of an image: a label for every pixel, or segments.
+
+A pixel's score for a label is Σ over the queries of the label's probability times the mask's (Cheng et al., NeurIPS
+2021, section 3.4). Mask logits are sampled at the centres of the image's own pixels, in stripes of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from labelmerge.device import at_once
+from labelmerge.errors import BankError, UsageError
+from labelmerge.methods.inference import Axis, LabelVectors
+from labelmerge.methods.lmseg.merging import Merged
+from labelmerge.methods.predictor import LabelList, Predictor, SegmentMap
+from labelmerge.model.views import View, Views
+
+if TYPE_CHECKING:
+    from labelmerge.methods.lmseg.learner import LmsegLearner
+
+_STRIPE_ELEMENTS = 2**24  # queries x rows x width of one stripe: 64 MiB of float32, a few times over
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What the queries say of one window.
+
+    Attributes:
+        classes: float32 ``[Q, P + 1]``, probabilities; the last is "nothing".
+        masks: float32 ``[Q, h, w]``, logits.
+        y, x: where the image's pixels lie in it.
+    """
+
+    classes: Tensor
+    masks: Tensor
+    y: Axis
+    x: Axis
+
+    def probabilities(self, rows: slice, queries: Tensor | None = None) -> Tensor:
+        """Of the masks, ``[Q, rows, columns]``; `rows` count from the window's first."""
+        masks = self.masks if queries is None else self.masks[queries]
+        share = self.y.share[rows][:, None]
+        lines = masks[:, self.y.before[rows]] * (1 - share) + masks[:, self.y.after[rows]] * share
+        return (lines[..., self.x.before] * (1 - self.x.share) + lines[..., self.x.after] * self.x.share).sigmoid()
+
+
+class LmsegPredictor(Predictor):
+    """Queries with one list of labels."""
+
+    def __init__(self, learner: LmsegLearner, labels: LabelList, views: Views) -> None:
+        """Raises BankError where the vectors are of another dimension, UsageError where no head knows the labels."""
+        self.views, self.device = views, next(learner.parameters()).device
+        self._learner, self._settings = learner, learner.settings
+        if learner.heads is None:
+            distinct = LabelVectors(labels.vectors)  # a label's own vector: what it was trained with
+            if distinct.unit.shape[1] != learner.vocabulary.dim:
+                raise BankError(
+                    f"the label vectors have {distinct.unit.shape[1]} dimensions, those of training "
+                    f"{learner.vocabulary.dim}",
+                    fix="Use the bank that the model was trained with",
+                )
+            self.positions, self.predicted_as = distinct.positions, distinct.predicted_as
+            self._vectors = at_once(torch.from_numpy(labels.vectors[self.positions]), self.device)
+        else:
+            self._rows, space = _of_one_head(learner, labels)
+            self._rows.append(len(learner.labels) + learner.spaces.index(space))
+            self.positions = self.predicted_as = np.arange(len(labels.names))
+        asked = {None if key is None else key[0] for key in labels.keys}
+        one = next((space for space in learner.spaces if {space} == asked), None)
+        every = list(range(len(learner.queries)))
+        self._sets = every if one is None or len(every) == 1 else [learner.spaces.index(one)]
+        things = labels.things
+        self._things = np.array([things is None or things[k] for k in self.positions], dtype=np.bool_)
+
+    @torch.inference_mode()
+    def scores(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """Σ of label times mask, their mean over the windows and views."""
+        height, width = image.shape[:2]
+        seen = [self._windows(image, view) for view in self.views.of(height, width)]
+        stripe = max(1, _STRIPE_ELEMENTS // (len(seen[0][0].masks) * width))
+        for top in range(0, height, stripe):
+            rows = slice(top, min(top + stripe, height))
+            total = torch.zeros(len(self.positions), rows.stop - top, width, device=self.device)
+            for windows in seen:
+                own, counts = torch.zeros_like(total), torch.zeros_like(total[0])
+                for window in windows:
+                    first, last = max(window.y.covers.start, top), min(window.y.covers.stop, rows.stop)
+                    if first < last:
+                        masks = window.probabilities(slice(first - window.y.covers.start, last - window.y.covers.start))
+                        here = slice(first - top, last - top)
+                        own[:, here, window.x.covers] += torch.einsum("qp,qrc->prc", window.classes[:, :-1], masks)
+                        counts[here, window.x.covers] += 1
+                total += own / counts
+            yield rows, total / len(seen)
+
+    def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
+        """The scores as shares of their sum over the labels."""
+        for rows, scores in self.scores(image):
+            positive = scores.clamp(min=1e-12)
+            yield rows, positive / positive.sum(0)
+
+    @torch.inference_mode()
+    def segments(self, image: npt.NDArray[np.uint8]) -> SegmentMap:
+        """Each sure query a segment, where it is the strongest; stuff of one label is one segment.
+
+        Raises:
+            UsageError: the image would be shown more than once, or in pieces: queries then are not the same.
+        """
+        merged, window = self._merged(image)
+        height, width = image.shape[:2]
+        merged.begin(height, width)
+        for rows in self._stripes(height, width, len(merged.queries)):
+            merged.add(rows, window.probabilities(rows, merged.queries))
+        ids, labels, scores = merged.segments(self._things)
+        return SegmentMap(ids, self.positions[labels], scores)
+
+    def protocol(self) -> Mapping[str, Any]:
+        """How queries become labels and segments."""
+        settings = self._settings
+        return {
+            "decision": "largest sum over the queries of class probability times mask probability",
+            "segments": {"score": settings.segment_score, "overlap": settings.segment_overlap},
+            "queries": settings.queries * len(self._sets),
+        }
+
+    def once(self, image: npt.NDArray[np.uint8]) -> _Window:
+        """What the queries say of the whole image. Raises UsageError where views ask for more than one look."""
+        if self.views.several or self.views.window:
+            raise UsageError(
+                "segments are told apart in one look at the whole image",
+                fix="Leave out --scales, --flip and --window; --short-edge and --device cpu save memory",
+            )
+        (view,) = self.views.of(*image.shape[:2])
+        (window,) = self._windows(image, view)
+        return window
+
+    def _merged(self, image: npt.NDArray[np.uint8]) -> tuple[Merged, _Window]:
+        window = self.once(image)
+        return Merged(window.classes, self._settings.segment_score, self._settings.segment_overlap), window
+
+    def _stripes(self, height: int, width: int, queries: int) -> Iterator[slice]:
+        stripe = max(1, _STRIPE_ELEMENTS // (max(1, queries) * width))
+        for top in range(0, height, stripe):
+            yield slice(top, min(top + stripe, height))
+
+    def _windows(self, image: npt.NDArray[np.uint8], view: View) -> list[_Window]:
+        stride = self._learner.model.stride
+        pixels = at_once(torch.from_numpy(image.copy()), self.device).permute(2, 0, 1)[None].float() / 255
+        shown = F.interpolate(pixels, (view.height, view.width), mode="bilinear", antialias=True, align_corners=False)
+        size = image.shape[:2]
+        axis = partial(Axis.of, stride=stride, device=self.device)
+        made = []
+        for top in view.tops:
+            for left in view.lefts:
+                cut = shown[:, :, top : top + view.window_height, left : left + view.window_width]
+                classes, masks = self._ask(cut.flip(3) if view.mirror else cut)
+                h, w = (-(-side // stride) for side in (view.window_height, view.window_width))
+                y = axis(size[0], view.height, top, view.window_height)
+                x = axis(size[1], view.width, left, view.window_width, view.mirror)
+                made.append(_Window(classes, masks[:, :h, :w], y, x))
+        return made
+
+    def _ask(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities ``[Q, P + 1]`` and mask logits ``[Q, h, w]`` of one image ``[1, 3, h, w]``."""
+        learner = self._learner
+        features, memory = learner.see(images)
+        words, padding = None, torch.zeros(1, len(self.positions), dtype=torch.bool, device=self.device)
+        if learner.heads is None:
+            words = learner.words(self._vectors)
+            assert words is not None
+            words = words[None]
+        classes, masks = [], []
+        for number in self._sets:
+            queries = learner.decode(learner.queries[number : number + 1], memory, words, padding)[-1]
+            logits = self._by_head(queries) if words is None else learner.by_words(queries, words)
+            classes.append(logits[0].float().softmax(-1))
+            masks.append(learner.masks(queries, features)[0].float())
+        return torch.cat(classes), torch.cat(masks)
+
+    def _by_head(self, queries: Tensor) -> Tensor:
+        assert self._learner.heads is not None
+        logits: Tensor = self._learner.heads(queries)[..., self._rows]
+        return logits
+
+
+def _of_one_head(learner: LmsegLearner, labels: LabelList) -> tuple[list[int], str]:
+    """The rows of the heads for a list of labels, and their label space. Raises UsageError where it is not one."""
+    found = []
+    for key, text in zip(labels.keys, labels.texts, strict=True):
+        if key not in learner.labels:
+            column = learner.vocabulary.columns_of(key, text)[0]
+            key = learner.vocabulary.labels[column][0]
+        found.append(key)
+    spaces = sorted({space for space, _ in found})
+    if len(spaces) != 1:
+        raise UsageError(
+            f"these labels are of {len(spaces)} datasets ({', '.join(spaces)}), and each has a head of its own",
+            fix="Ask for labels of one dataset, such as --labels 'cityscapes:*', or train with --classifier text",
+        )
+    return [learner.labels.index(key) for key in found], spaces[0]
