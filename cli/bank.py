@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,18 +13,28 @@ from labelmerge.text import aligned
 from . import options
 
 if TYPE_CHECKING:
+    from labelmerge.bank.bank import Bank
     from labelmerge.bank.versions import Change, Difference, Label
 
 _MAX_SHOWN = 5
 _MAX_LABELS = 10
 
+
+class _OfBank(click.Command):
+    """A command on a BANK, which is that of labelmerge.toml or LABELMERGE_BANK where no word is one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = ctx.lookup_default("bank")
+        if own is not None and not any((Path(arg) / "bank.json").is_file() for arg in args):
+            args = [str(own), *args]
+        return super().parse_args(ctx, args)
+
+
 _bank = click.argument("bank", type=options.folder)
+_version = click.option("--version", metavar="VERSION", help="In full, as v0002 or as 2; default: the newest.")
 
 
-_version = click.option("--version", metavar="VERSION", help="In full or as v0002; default: the newest.")
-
-
-@click.group("bank")
+@click.group("bank", cls=options.Group)
 def command() -> None:
     """Look into an embedding bank, and move vectors in and out of it.
 
@@ -38,7 +49,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", cls=_OfBank)
 @_bank
 @options.as_json
 def list_command(bank: Path, as_json: bool) -> None:
@@ -57,17 +68,30 @@ def list_command(bank: Path, as_json: bool) -> None:
     options.say({"versions": [version.to_json() for version in versions]}, as_json, text)
 
 
-@command.command("show")
+@command.command("show", cls=_OfBank)
 @_bank
 @_version
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Also show the texts of its labels.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="LABEL", help="Only the texts of a NAME, DATASET:NAME or DATASET:INDEX."
+)
 @options.as_json
-def show_command(bank: Path, version: str | None, datasets: tuple[str, ...], as_json: bool) -> None:
-    """Show what a version holds, and what made it."""
+def show_command(
+    bank: Path, version: str | None, datasets: tuple[str, ...], labels: tuple[str, ...], as_json: bool
+) -> None:
+    """Show what a version holds, and what made it.
+
+    \b
+    Example:
+      labelmerge bank show bank --label car --label camvid:Road
+    """
     from labelmerge.bank.bank import Bank
     from labelmerge.bank.versions import summarise
 
     loaded = Bank.load(bank, version)
+    if labels:
+        _show_labels(loaded.for_datasets(datasets) if datasets else loaded, labels, as_json)
+        return
     about = summarise(loaded)
     chosen = loaded.for_datasets(datasets) if datasets else None
     lines = [
@@ -89,16 +113,40 @@ def show_command(bank: Path, version: str | None, datasets: tuple[str, ...], as_
         lines.append(f"cut          {len(cut)} have a text longer than the encoder reads: {shown}")
     result = about.to_json()
     if chosen is not None:
-        rows = list(zip(chosen.keys, chosen.names, chosen.tokens, chosen.truncated, chosen.texts, strict=True))
-        keys = ("dataset", "index", "name", "tokens", "truncated", "text")
-        result["rows"] = [
-            dict(zip(keys, (*key, name, tokens, cut, text), strict=True)) for key, name, tokens, cut, text in rows
-        ]
-        lines += [f"\n{key[0]} {key[1]} {name}\n{_indented(text)}" for key, name, _, _, text in rows]
+        result["rows"] = _rows(chosen, range(len(chosen)))
+        lines += [_label(row) for row in result["rows"]]
     options.say(result, as_json, "\n".join(lines))
 
 
-@command.command("diff")
+def _show_labels(bank: Bank, labels: tuple[str, ...], as_json: bool) -> None:
+    from labelmerge.merge.neighbours import find_rows
+
+    places = dict.fromkeys(row for label in labels for row in find_rows(bank, label))
+    rows = _rows(bank, places)
+    texts = len({row["text"] for row in rows})
+    last = f"{options.counted(len(rows), 'label')} with {options.counted(texts, 'distinct text')} in {bank.version}"
+    options.say({"version": bank.version, "rows": rows}, as_json, "\n".join([*map(_label, rows), f"\n{last}"]).lstrip())
+
+
+def _rows(bank: Bank, places: Iterable[int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": bank.keys[row][0],
+            "index": bank.keys[row][1],
+            "name": bank.names[row],
+            "tokens": bank.tokens[row],
+            "truncated": bank.truncated[row],
+            "text": bank.texts[row],
+        }
+        for row in places
+    ]
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"\n{row['dataset']} {row['index']} {row['name']}\n{_indented(row['text'])}"
+
+
+@command.command("diff", cls=_OfBank)
 @_bank
 @click.argument("old", required=False)
 @click.argument("new", required=False)
@@ -157,7 +205,7 @@ def _moved(change: Change) -> str:
     return "" if change.cosine is None else f"  cosine {change.cosine:.4f}"
 
 
-@command.command("export")
+@command.command("export", cls=_OfBank)
 @_bank
 @options.out_file("vectors.npy (with vectors.names.csv beside it), vectors.safetensors or vectors.csv.")
 @_version
@@ -215,7 +263,7 @@ def import_command(
     )
 
 
-@command.command("prune")
+@command.command("prune", cls=_OfBank)
 @_bank
 @click.argument("versions", nargs=-1, metavar="[VERSION...]")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Remove all but the N newest versions.")

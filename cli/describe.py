@@ -16,7 +16,7 @@ from . import options
 
 
 @click.command("describe")
-@click.argument("datasets", nargs=-1, required=True, metavar="DATASET…")
+@click.argument("datasets", shell_complete=options.complete_dataset, nargs=-1, required=True, metavar="DATASET…")
 @click.option(
     "--from",
     "source",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 import click
 
-from labelmerge.catalog import Recipe, dataset_names, load_label_space, load_recipe
+from labelmerge.catalog import ANNOTATION_TYPES, ROLES, Recipe, dataset_names, load_label_space, load_recipe
+from labelmerge.names import prompt_name
 from labelmerge.text import aligned
 
 from . import options
@@ -16,24 +18,46 @@ _COLUMNS = ("name", "type", "role", "classes", "reader", "layout")
 
 
 @click.command()
-@click.argument("dataset", metavar="[DATASET|RECIPE.toml]", required=False)
+@click.argument("datasets", metavar="[DATASET|RECIPE.toml|PATTERN]…", nargs=-1, shell_complete=options.complete_dataset)
+@click.option("--type", "kind", type=click.Choice(ANNOTATION_TYPES), help="Only datasets of this annotation type.")
+@click.option("--role", type=click.Choice(ROLES), help="Only those to train on, or to evaluate on.")
+@click.option("--label", metavar="NAME", help="Only those that have such a class, as it reads in a sentence.")
 @options.as_json
-def command(dataset: str | None, as_json: bool) -> None:
-    """Show the known datasets, or one in full: where to get it, how it lies on disk, its classes.
+def command(datasets: tuple[str, ...], kind: str | None, role: str | None, label: str | None, as_json: bool) -> None:
+    """Show the known datasets, or some in full: where to get one, how it lies on disk, its classes.
+
+    A PATTERN such as "coco*" stands for the datasets whose names it matches, and shows them as a table.
 
     \b
     Example:
-      labelmerge ls cityscapes
+      labelmerge ls cityscapes camvid
+      labelmerge ls --type box
+      labelmerge ls --role eval --label rider
     """
-    if dataset is not None:
-        recipe = load_recipe(dataset)
-        options.say(_facts(recipe, full=True), as_json, _page(recipe))
+    patterns = [word for word in datasets if set(word) & set("*?[")]
+    if datasets and not patterns and kind is None and role is None and label is None:
+        recipes = [load_recipe(name) for name in datasets]
+        facts = [_facts(recipe, full=True) for recipe in recipes]
+        text = "\n\n".join(map(_page, recipes))
+        options.say(facts[0] if len(facts) == 1 else facts, as_json, text)
         return
-    rows = [_facts(load_recipe(name)) for name in dataset_names()]
+    names = [name for name in dataset_names() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    names += [word for word in datasets if word not in patterns]
+    recipes = [load_recipe(name) for name in (dict.fromkeys(names) if datasets else dataset_names())]
+    rows = [
+        _facts(recipe)
+        for recipe in recipes
+        if kind in (None, recipe.annotation_type) and role in (None, recipe.role) and _has(recipe, label)
+    ]
     cells = [[*map(str, (row[column] for column in _COLUMNS[:-1])), _layout(row)] for row in rows]
-    lines = aligned([_COLUMNS, *cells], left=len(_COLUMNS))
-    lines.append(f"{len(rows)} datasets. `labelmerge ls NAME` shows where to get one and its whole layout.")
+    lines = aligned([_COLUMNS, *cells], left=len(_COLUMNS)) if rows else []
+    count = options.counted(len(rows), "dataset")
+    lines.append(f"{count}. `labelmerge ls NAME` shows where to get one and its whole layout.")
     options.say(rows, as_json, "\n".join(lines))
+
+
+def _has(recipe: Recipe, label: str | None) -> bool:
+    return label is None or prompt_name(label) in map(prompt_name, load_label_space(recipe).names)
 
 
 def _facts(recipe: Recipe, full: bool = False) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import click
 from labelmerge import __version__
 from labelmerge.errors import LabelmergeError
 
-from .options import close_bars
+from . import options
 
 # In the order of the pipeline. The help line stands here so that `labelmerge --help` imports no command.
 COMMANDS = {
@@ -35,7 +35,10 @@ COMMANDS = {
     "relabel": "Write shards of several datasets as shards in one taxonomy.",
     "plot": "Draw similarity matrices and other pictures.",
     "demo": "Run all of it on nine toy datasets.",
+    "config": "Show what labelmerge.toml and the environment give to all commands.",
+    "completion": "Print what a shell needs to complete commands, options and datasets.",
 }
+_ANYWHERE = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
 
 
 class _OneLine(click.ClickException):
@@ -45,8 +48,20 @@ class _OneLine(click.ClickException):
         super().__init__(str(error))
         self.exit_code = error.exit_code  # type: ignore[misc]  # click declares it on the class and reads it off self
 
+    def show(self, file: Any = None) -> None:
+        options.close_bars()
+        click.echo(f"{options.styled('Error:', fg='red', bold=True)} {self.format_message()}", err=True)
 
-class _Pipeline(click.Group):
+
+class _Lines(logging.Formatter):
+    """What the library logs: a line as it is, warnings in colour on terminals."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        return options.styled(line, fg="yellow") if record.levelno >= logging.WARNING else line
+
+
+class _Pipeline(options.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -57,6 +72,13 @@ class _Pipeline(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--quiet` and `--verbose` may stand anywhere, as they are guessed to."""
+        words = args[: args.index("--")] if "--" in args else args
+        chosen = {_ANYWHERE[word] for word in words if word in _ANYWHERE}
+        rest = [word for word in words if word not in _ANYWHERE] + args[len(words) :]
+        return super().parse_args(ctx, [f"--{name}" for name in sorted(chosen)] + rest)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -65,23 +87,27 @@ class _Pipeline(click.Group):
         try:
             return super().invoke(ctx)
         except LabelmergeError as error:
-            close_bars()
             raise _OneLine(error) from error
         except OSError as error:
             if error.filename is None:  # a fault of the program, or a pipe that click knows how to end
                 raise
-            close_bars()
             raise _OneLine(LabelmergeError(f"{error.strerror}", where=error.filename)) from error
 
 
 @click.group(cls=_Pipeline, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="labelmerge")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes: results and errors alone.")
 @click.option("-v", "--verbose", is_flag=True, help="Also log what goes on inside.")
-def cli(verbose: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Merge segmentation datasets by what their labels mean.
 
-    describe → embed → shard → train → eval. Start with `labelmerge demo --out demo-out`.
+    describe → embed → shard → train → eval. Start with `labelmerge demo --out demo-out`, or with two lists of names:
+    `labelmerge merge mine.txt theirs.csv --out merge`.
     """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    options.be_quiet(quiet)
     # No hub is asked for anything but weights that the user names, and tokenizers must not warn about forking.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that wait must not spin: where other programs use the cores too, training was seven times slower.
@@ -89,11 +115,23 @@ def cli(verbose: bool) -> None:
     if not verbose:
         warnings.filterwarnings("ignore")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Lines("%(message)s"))
     logger = logging.getLogger("labelmerge")
     logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     logger.propagate = False
+    name = context.invoked_subcommand
+    if name is not None and name not in ("config", "completion"):
+        _take_settings(context, name)
+
+
+def _take_settings(context: click.Context, name: str) -> None:
+    from .config import defaults_for, read_settings
+
+    settings = read_settings(tuple(COMMANDS))
+    command = cli.get_command(context, name)
+    if command is not None and (settings.shared or settings.tables):
+        context.default_map = {name: defaults_for(name, command, settings)}
 
 
 def main() -> None:

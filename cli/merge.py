@@ -12,7 +12,7 @@ from . import options
 
 
 @click.command("merge", cls=options.SpreadCommand)
-@click.argument("datasets", nargs=-1, metavar="[DATASET…]")
+@click.argument("datasets", shell_complete=options.complete_dataset, nargs=-1, metavar="[DATASET…]")
 @click.option(
     "--bank",
     type=options.folder,
@@ -21,6 +21,7 @@ from . import options
 )
 @click.option(
     "--encoder",
+    shell_complete=options.complete_encoder,
     metavar="SPEC",
     help="For a bank in --out: as in `embed`; default: the one that is there, or offline.",
 )
@@ -65,7 +66,9 @@ from . import options
 )
 @options.seed
 @options.as_json
+@click.pass_context
 def command(
+    context: click.Context,
     datasets: tuple[str, ...],
     bank: Path | None,
     encoder: str | None,
@@ -107,10 +110,12 @@ def command(
     from labelmerge.merge.report import merge_report
     from labelmerge.plot.merge_page.page import write_merge_page
 
+    if bank is not None and datasets and not options.was_typed(context, "bank"):
+        bank = None  # labelmerge.toml's is for what names no datasets
     if bank is None:
         bank = _bank_of(datasets, encoder, out, device)
         labels = Bank.load(bank)
-    elif encoder is not None:
+    elif encoder is not None and options.was_typed(context, "encoder"):
         raise click.UsageError("--encoder is for a bank in --out; --bank has its own")
     else:
         labels = Bank.load(bank).for_datasets(datasets) if datasets else Bank.load(bank)

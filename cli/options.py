@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
-from labelmerge.errors import OutputError
+from labelmerge.errors import OutputError, did_you_mean
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from labelmerge.model.views import Views
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -230,12 +234,98 @@ class SpreadCommand(click.Command):
                 formatter.write_dl(records)
 
 
+_SECONDS_BETWEEN_LINES = 60.0
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Show no progress from now on, or do."""
+    global _quiet
+    _quiet = quiet
+
+
 def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:
-    """A progress bar on standard error (labelmerge.progress.Track)."""
+    """Progress on standard error (labelmerge.progress.Track): a bar on a terminal, else a short line a minute."""
+    if _quiet:
+        return things
+    if not sys.stderr.isatty():
+        return _Lines(things, what, total)
     from tqdm import tqdm
 
     bar: Iterable[T] = tqdm(things, desc=what, total=total, dynamic_ncols=True, mininterval=0.2)
     return bar
+
+
+class _Lines(Generic[T]):
+    """Progress for a log file."""
+
+    def __init__(self, things: Iterable[T], what: str, total: int | None) -> None:
+        self._things, self._what, self._more = things, what, ""
+        self._total = total if total is not None else len(things) if isinstance(things, Sized) else None
+
+    def set_postfix_str(self, text: str = "", refresh: bool = True) -> None:
+        """What else the lines say, as tqdm takes it."""
+        self._more = f", {text}" if text else ""
+
+    def __iter__(self) -> Iterator[T]:
+        began = last = time.monotonic()
+        for done, thing in enumerate(self._things, 1):
+            yield thing
+            if (now := time.monotonic()) - last >= _SECONDS_BETWEEN_LINES:
+                last = now
+                share = f" of {self._total:,} ({done / self._total:.0%})" if self._total else ""
+                minutes = f"{(now - began) / 60:.0f} min"
+                click.echo(f"{self._what}: {done:,}{share}, {minutes}{self._more}", err=True)
+
+
+def styled(text: str, **style: Any) -> str:
+    """Text in colour where standard error is a terminal that wants it."""
+    return click.style(text, **style) if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def was_typed(context: click.Context, name: str) -> bool:
+    """Whether the command line has this option, and not labelmerge.toml or the environment alone."""
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+class Group(click.Group):
+    """A group of commands that answers a wrong name by the near ones."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = str(args[0])
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = did_you_mean(name, self.list_commands(ctx))
+            raise click.UsageError(f"No such command {name!r}. {near}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of datasets, and files: recipes and class lists."""
+    from click.shell_completion import CompletionItem
+
+    from labelmerge.catalog import dataset_names
+
+    names = [CompletionItem(name) for name in dataset_names() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
+def complete_preset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of presets."""
+    from click.shell_completion import CompletionItem
+
+    from labelmerge.train.config import preset_names
+
+    return [CompletionItem(name) for name in preset_names() if name.startswith(incomplete)]
+
+
+def complete_encoder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The beginnings of encoder specs."""
+    from click.shell_completion import CompletionItem
+
+    specs = ("offline", "open_clip:ViT-B-32/laion2b_s34b_b79k", "sentence-transformers:")
+    return [CompletionItem(spec) for spec in specs if spec.startswith(incomplete)]
 
 
 def close_bars() -> None:

@@ -21,7 +21,7 @@ def _datasets(function: F) -> F:
     return click.option("--dataset", "datasets", multiple=True, metavar="NAME", help=what)(function)
 
 
-@click.group("plot")
+@click.group("plot", cls=options.Group)
 def command() -> None:
     """Draw similarity matrices and other pictures.
 

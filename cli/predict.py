@@ -7,13 +7,17 @@ from typing import Any
 
 import click
 
-from labelmerge.errors import SampleError, UsageError
+from labelmerge.errors import SampleError, UsageError, printable
+from labelmerge.text import some
 
 from . import options
 
+_MAX_IMAGES_SHOWN = 20
+_MAX_LABELS_SHOWN = 10
+
 
 @click.command("predict")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|PATTERN|URL…")
 @click.option("--checkpoint", type=options.folder, required=True, metavar="RUN", help="A run, or one checkpoint of it.")
 @click.option(
     "--labels", metavar="TEXT", help='"deer, grass, sky", or "deer = DESCRIPTION; grass; sky"; or --labels-file.'
@@ -29,11 +33,12 @@ from . import options
 @click.option(
     "--encoder", metavar="SPEC", help="The text encoder for new labels, if the bank's own path is not on this machine."
 )
+@click.option("--coco", is_flag=True, help="Also write coco.json: each label's region in each image, as run lengths.")
 @options.by
 @options.device
 @options.as_json
 def command(
-    images: tuple[Path, ...],
+    images: tuple[str, ...],
     checkpoint: Path,
     labels: str | None,
     labels_file: Path | None,
@@ -47,12 +52,14 @@ def command(
     datasets differ about it, DATASET:NAME chooses one's meaning, and DATASET:* takes all its labels. Any other label
     is best described: NAME = DESCRIPTION, up to the next semicolon.
 
-    Writes for each image an index PNG, a JSON file that says what its values mean, and an overlay.
+    A FOLDER stands for the images in it, a PATTERN ("shots/**/*.jpg") for those it matches. Writes for each image an
+    index PNG, a JSON file that says what its values mean, and an overlay, and says which share of it each label has.
 
     \b
     Example:
       labelmerge predict photo.jpg --checkpoint run --out masks \\
         --labels "road, sky; deer = A deer is a wild hoofed animal with slender legs"
+      labelmerge predict shots/ https://example.org/street.jpg --checkpoint run --labels "road, sky" --out masks --coco
     """
     if labels is None and labels_file is None:
         raise UsageError("no labels to choose from", fix="Give --labels or --labels-file")
@@ -70,12 +77,23 @@ def command(
         track=options.track,
         **{name: value for name, value in chosen.items() if value is not None},
     )
+    lines = [f"{entry.image.name}: {_shares(entry.shares)}" for entry in done.written[:_MAX_IMAGES_SHOWN]]
+    if (rest := len(done.written) - _MAX_IMAGES_SHOWN) > 0:
+        lines.append(f"… and {options.counted(rest, 'other image')}, whose shares are in their JSON files")
     masks = ", ".join(entry.mask.name for entry in done.written[:3])
     more = f" and {len(done.written) - 3} more" if len(done.written) > 3 else ""
     written = f"Wrote {masks}{more} with labels and overlays into {out}" if done.written else "Wrote nothing"
-    options.say(done.to_json(), as_json, written)
+    if done.coco is not None:
+        written += f", and {done.coco.name}"
+    options.say(done.to_json(), as_json, "\n".join([*map(printable, lines), written]))
     if done.failed:
         path, reason = done.failed[0]
         raise SampleError(
             f"{len(done.failed)} of {len(done.failed) + len(done.written)} images failed; the first: {path}: {reason}"
         )
+
+
+def _shares(shares: dict[str, float]) -> str:
+    """The labels that an image has pixels of, the largest first."""
+    present = [f"{name} {share:.1%}" for name, share in shares.items() if share > 0]
+    return some(present, _MAX_LABELS_SHOWN)

@@ -38,7 +38,12 @@ def settings(function: Any) -> Any:
             "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting of docs/training.md."
         ),
         click.option("--config", "config_file", type=options.existing_file, metavar="FILE", help="Settings, as TOML."),
-        click.option("--preset", metavar="NAME", help=f"Settings to start from: {presets}."),
+        click.option(
+            "--preset",
+            metavar="NAME",
+            shell_complete=options.complete_preset,
+            help=f"Settings to start from: {presets}.",
+        ),
     ):
         function = option(function)
     return function

@@ -114,3 +114,14 @@ def test_every_command_the_readme_shows_exists() -> None:
     shown = set(re.findall(r"^\$ labelmerge (\w+)", _README, flags=re.MULTILINE))
     assert shown <= set(commands)
     assert {"shard", "verify", "embed", "merge", "train", "eval", "predict"} <= shown
+
+
+def test_the_settings_file_of_the_readme_is_one(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (text,) = re.findall(r"```toml\n(.*?)```", _section("On the command line"), flags=re.DOTALL)
+    Path("labelmerge.toml").write_text(text)
+    shown = run("config")
+    assert shown.exit_code == 0, shown.stderr
+    assert len(shown.output.splitlines()) == 7

@@ -92,8 +92,10 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
 
 
 def find_version(versions: Sequence[dict[str, Any]], name: str, folder: Path) -> dict[str, Any]:
-    """The entry of a version, named in full or as ``v0002``. Raises BankError where there is none."""
-    found = [entry for entry in versions if name in (entry["version"], entry["version"].partition("-")[0])]
+    """The entry of a version, named in full, as ``v0002`` or as ``2``. Raises BankError where there is none."""
+    number = name.removeprefix("v")
+    wanted = int(number) if number.isascii() and number.isdigit() else None
+    found = [entry for entry in versions if name == entry["version"] or wanted == _number(entry["version"])]
     if not found:
         known = ", ".join(entry["version"] for entry in versions)
         raise BankError(f"no version {name!r}", where=folder, fix=f"It has {known}")

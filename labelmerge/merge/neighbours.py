@@ -104,7 +104,7 @@ def find_neighbours(bank: Bank, label: str, count: int = 8) -> list[Neighbourhoo
     for row, place in enumerate(column):
         rows_of[place].append(row)
     asked: dict[int, list[int]] = {}
-    for row in _find(bank, label):
+    for row in find_rows(bank, label):
         asked.setdefault(int(column[row]), []).append(row)
     found = []
     for place, rows in asked.items():
@@ -121,7 +121,7 @@ def find_neighbours(bank: Bank, label: str, count: int = 8) -> list[Neighbourhoo
     return found
 
 
-def _find(bank: Bank, label: str) -> list[int]:
+def find_rows(bank: Bank, label: str) -> list[int]:
     """The rows that `label` names; raises UsageError where there are none."""
     rows = _called(bank, range(len(bank)), label)
     dataset, colon, name = label.partition(":")

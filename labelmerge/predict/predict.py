@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,15 @@ from labelmerge.methods.meaning import By, run_columns
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.views import Views
+from labelmerge.predict.coco import CocoFile
+from labelmerge.predict.images import Found, find_images
 from labelmerge.predict.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.depth import eight_bit, is_deep
 
 FORMAT = "labelmerge-prediction/1"
+COCO = "coco.json"
 _MAX_8BIT_LABELS = 254
 _OVERLAY_EDGE = 2000  # pixels; a picture to look at needs no more
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -40,12 +44,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was written for one image."""
+    """What was written for one image, and the share of its pixels that each label has, the largest first."""
 
     image: Path
     mask: Path
     labels: Path
     overlay: Path
+    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -56,23 +61,29 @@ class Predictions:
         labels: the labels that were asked for, in the order of the mask's values.
         written: one entry for each image that was segmented.
         failed: path and reason of the others.
+        coco: the COCO file, where one was asked for.
     """
 
     labels: tuple[ResolvedLabel, ...]
     written: tuple[Prediction, ...]
-    failed: tuple[tuple[Path, str], ...]
+    failed: tuple[tuple[str | Path, str], ...]
+    coco: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON."""
         return {
             "labels": [_describe(label, number) for number, label in enumerate(self.labels)],
-            "written": [{name: str(path) for name, path in vars(entry).items()} for entry in self.written],
+            "written": [
+                {name: str(value) if isinstance(value, Path) else value for name, value in vars(entry).items()}
+                for entry in self.written
+            ],
             "failed": [{"image": str(path), "reason": reason} for path, reason in self.failed],
+            "coco": str(self.coco) if self.coco else None,
         }
 
 
 def predict(
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     checkpoint: Path,
     labels: Sequence[LabelQuery],
     out: Path,
@@ -81,6 +92,7 @@ def predict(
     encoder: str | None = None,
     device: str | None = None,
     by: By | None = None,
+    coco: bool = False,
     track: Track = no_track,
 ) -> Predictions:
     """Segment images with the labels asked for; every pixel gets one of them.
@@ -91,7 +103,8 @@ def predict(
     outputs. An image that can't be read is recorded and the others go on.
 
     Args:
-        images: files of any format that Pillow reads. A file given twice is segmented once.
+        images: files of any format that Pillow reads, folders of them, patterns, or addresses on the web
+            (`labelmerge.predict.images.find_images`). A file given twice is segmented once.
         checkpoint: a run, or one checkpoint folder.
         labels: as in `labelmerge.predict.queries`; names are looked up in the bank that the checkpoint carries.
         views: how images are shown to the model.
@@ -99,15 +112,36 @@ def predict(
         device: where the model lives; by default a GPU if there is one.
         by: what labels of datasets are asked for by: ``concepts``, the run's columns that they stand for, or their own
             ``text``; by default concepts where the run has them.
+        coco: also write ``coco.json``, every label's region in every image (`labelmerge.predict.coco`).
 
     Raises:
-        UsageError: an image would be overwritten; a label can't be found.
+        UsageError: no image is there, or one would be overwritten; a label can't be found.
         CheckpointError, BankError, EncoderError: these can't be used.
         OutputError: `out` can't be written.
     """
     if not labels:
         raise UsageError("no labels to choose from")
-    places = _places(images, out)
+    with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
+        found = find_images(images, Path(scratch), track)
+        places = _places(found.files, out)
+        return _predict(
+            found, places, checkpoint, labels, out, views, encoder, device, by, CocoFile if coco else None, track
+        )
+
+
+def _predict(
+    found: Found,
+    places: dict[Path, str],
+    checkpoint: Path,
+    labels: Sequence[LabelQuery],
+    out: Path,
+    views: Views,
+    encoder: str | None,
+    device: str | None,
+    by: By | None,
+    coco_file: type[CocoFile] | None,
+    track: Track,
+) -> Predictions:
     here = choose_device(device)
     trained = load_trained(checkpoint, here)
     source = trained.checkpoint
@@ -121,19 +155,23 @@ def predict(
     predictor = trained.predictor(asked, views)
     _warn(resolved, predictor)
     written: list[Prediction] = []
-    failed: list[tuple[Path, str]] = []
+    failed: list[tuple[str | Path, str]] = list(found.failed)
+    coco = coco_file([label.name for label in resolved]) if coco_file is not None else None
     for path, stem in track(places.items(), "predicting", len(places)):
         try:
             pixels, orientation = read_photo(path)
             classes = predictor.classes(pixels)
         except SampleError as error:
             _log.warning("skipped %s: %s", path, error.what)
-            failed.append((path, error.what))
+            failed.append((found.origins.get(path, path), error.what))
             continue
+        if coco is not None:
+            coco.add(path.name, classes)
+        image = found.origins.get(path, path)
         about = {
             "format": FORMAT,
             "labelmerge": __version__,
-            "image": str(path),
+            "image": str(image),
             "height": pixels.shape[0],
             "width": pixels.shape[1],
             "exif_orientation": orientation,
@@ -142,7 +180,9 @@ def predict(
             "by": "text" if columns is None else "concepts",
         }
         written.append(_write(path, out, stem, pixels, classes, resolved, asked, about))
-    return Predictions(tuple(resolved), tuple(written), tuple(failed))
+    if coco is not None:
+        coco.write(out / COCO)
+    return Predictions(tuple(resolved), tuple(written), tuple(failed), out / COCO if coco is not None else None)
 
 
 def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
@@ -244,7 +284,9 @@ def _write(
     for row, columns in zip(rows, asked.columns, strict=False):  # () where labels are asked for by text
         row["columns"] = list(columns)
     write_json(labels_path, {**about, "mask": mask_path.name, "overlay": overlay_path.name, "labels": rows})
-    return Prediction(path, mask_path, labels_path, overlay_path)
+    order = sorted(rows, key=lambda row: -row["pixels"])
+    shares = {str(row["name"]): row["pixels"] / classes.size for row in order}
+    return Prediction(path, mask_path, labels_path, overlay_path, shares)
 
 
 def _describe(label: ResolvedLabel, number: int) -> dict[str, Any]:

@@ -1,0 +1,179 @@
+"""`labelmerge config`, and what it shows: options that a file or the environment gives once for all commands."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labelmerge.errors import ConfigError, did_you_mean, printable
+from labelmerge.text import aligned
+
+from . import options
+
+FILE = "labelmerge.toml"
+_COMMANDS_ON_DEVICES = ("embed", "merge", "train", "eval", "compare", "predict", "relabel")
+# What may be said once, and the option that it is, by command.
+SHARED: dict[str, dict[str, str]] = {
+    "bank": {"embed": "out", **dict.fromkeys(("merge", "train", "compare", "plot", "bank"), "bank")},
+    "shards": dict.fromkeys(("merge", "train", "compare"), "shards"),
+    "checkpoint": dict.fromkeys(("eval", "predict", "relabel"), "checkpoint"),
+    "descriptions": {"embed": "descriptions"},
+    "encoder": dict.fromkeys(("embed", "merge"), "encoder"),
+    "device": dict.fromkeys(_COMMANDS_ON_DEVICES, "device"),
+    "workers": dict.fromkeys(("shard", "verify"), "workers"),
+}
+_PATHS = ("bank", "shards", "checkpoint", "descriptions")
+_EXAMPLE = 'bank = "bank"\nshards = ["shards-out"]\nencoder = "offline"\n[train]\npreset = "tiny"'
+
+
+@dataclass(frozen=True)
+class Given:
+    """One value and where it was given."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the file and the environment say.
+
+    Attributes:
+        shared: values of `SHARED`, by name; the environment's win.
+        tables: options of single commands, from the file.
+        file: the file, if there is one.
+    """
+
+    shared: dict[str, Given]
+    tables: dict[str, dict[str, Any]]
+    file: Path | None
+
+
+def read_settings(commands: tuple[str, ...]) -> Settings:
+    """`labelmerge.toml` of this folder or the nearest above it, and ``LABELMERGE_BANK`` and the like.
+
+    Raises:
+        ConfigError: the file can't be read, or has a key that is neither of `SHARED` nor a command.
+    """
+    file = next((path for folder in (Path.cwd(), *Path.cwd().parents) if os.path.isfile(path := folder / FILE)), None)
+    shared: dict[str, Given] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    for key, value in (_read(file) if file is not None else {}).items():
+        assert file is not None
+        if key in SHARED and key not in commands or key in SHARED and not isinstance(value, dict):
+            shared[key] = Given(_in_folder(value, file.parent) if key in _PATHS else value, str(file))
+        elif key in commands and isinstance(value, dict):
+            tables[key] = value
+        else:
+            what = "must be a table" if key in commands else "is no setting and no command"
+            raise ConfigError(f"{key!r} {what}", where=file, fix=did_you_mean(key, [*SHARED, *commands]))
+    for key in SHARED:
+        if value := os.environ.get(variable := f"LABELMERGE_{key.upper()}"):
+            shared[key] = Given(value.split(os.pathsep) if key == "shards" else value, variable)
+    return Settings(shared, tables, file)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"can't be read ({error.strerror})", where=file) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"can't be read as TOML ({error})", where=file) from error
+
+
+def _in_folder(value: Any, folder: Path) -> Any:
+    """Paths of a file are relative to its folder."""
+    if isinstance(value, list):
+        return [_in_folder(entry, folder) for entry in value]
+    if isinstance(value, str) and "://" not in value:
+        return os.path.relpath(folder / Path(value).expanduser())
+    return value
+
+
+def defaults_for(name: str, command: click.Command, settings: Settings) -> dict[str, Any]:
+    """The defaults of a command's parameters, as click takes them.
+
+    Raises:
+        ConfigError: the command's table has a key that is none of its options.
+    """
+    if isinstance(command, click.Group):
+        found: dict[str, Any] = {}
+        for part in command.list_commands(click.Context(command)):
+            inner = command.commands[part]
+            table = settings.tables.get(name, {}).get(part, {})
+            found[part] = _shared(name, inner, settings) | _own(f"{name}.{part}", inner, table, settings)
+        return found
+    return _shared(name, command, settings) | _own(name, command, settings.tables.get(name, {}), settings)
+
+
+def _shared(name: str, command: click.Command, settings: Settings) -> dict[str, Any]:
+    params = {param.name: param for param in command.params}
+    found: dict[str, Any] = {}
+    for key, given in settings.shared.items():
+        option = SHARED[key].get(name, "")
+        if option in params:
+            several = getattr(params[option], "multiple", False)
+            found[option] = [given.value] if several and not isinstance(given.value, list) else given.value
+    return found
+
+
+def _own(name: str, command: click.Command, table: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    params = {param.name: param for param in command.params if isinstance(param, click.Option) and param.name}
+    flags = {opt.removeprefix("--"): param for param in params.values() for opt in param.opts}
+    found = {}
+    for key, value in table.items():
+        param = flags.get(key.replace("_", "-"))
+        if param is None or param.name is None:
+            raise ConfigError(
+                f"[{name}] has {key!r}, which is no option of it", where=settings.file, fix=did_you_mean(key, flags)
+            )
+        if isinstance(param.type, click.Path) and settings.file is not None:
+            value = _in_folder(value, settings.file.parent)
+        found[param.name] = [value] if param.multiple and not isinstance(value, list) else value
+    return found
+
+
+@click.command("config")
+@options.as_json
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """Show which options labelmerge.toml and the environment give to all commands.
+
+    labelmerge.toml lies in this folder or one above it; its paths are relative to it. At its top, it may say bank,
+    shards, checkpoint, descriptions, encoder, device and workers; a table with a command's name has options of that
+    command. LABELMERGE_BANK, LABELMERGE_SHARDS (folders separated as in PATH) and so on win over the file, and what a
+    command is given wins over both.
+
+    \b
+    Example:
+      LABELMERGE_BANK=bank labelmerge config
+    """
+    root = context.find_root()
+    assert isinstance(root.command, click.Group)
+    settings = read_settings(tuple(root.command.list_commands(root)))
+    rows = [("setting", "value", "from", "used by")]
+    for key, given in settings.shared.items():
+        value = ", ".join(map(str, given.value)) if isinstance(given.value, list) else str(given.value)
+        used = ", ".join(f"{each} --out" if option == "out" else each for each, option in SHARED[key].items())
+        rows.append((key, value, given.source, used))
+    for name, table in settings.tables.items():
+        shown = root.command.get_command(root, name)
+        assert shown is not None
+        defaults_for(name, shown, settings)  # raises where a key is none of its options
+        for key, entry in table.items():
+            rows.append((key, str(entry), str(settings.file), name))
+    lines = list(map(printable, aligned(rows, left=4)))
+    if len(rows) == 1:
+        lines = [f"No {FILE} here or above, and no LABELMERGE_… is set. Such a file may say", "", _EXAMPLE]
+    result = {
+        "file": str(settings.file) if settings.file else None,
+        "shared": {key: {"value": given.value, "from": given.source} for key, given in settings.shared.items()},
+        "commands": settings.tables,
+    }
+    options.say(result, as_json, "\n".join(lines))

@@ -1,0 +1,139 @@
+"""What a command line is guessed to do: near names, --quiet anywhere, settings from a file, completion, progress."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+OPTIONS = importlib.import_module("labelmerge.cli.options")
+CLI = importlib.import_module("labelmerge.cli.main").cli
+
+Run = Callable[..., Result]
+
+
+def test_a_wrong_command_is_answered_by_the_near_one(run: Run) -> None:
+    assert "Did you mean shard?" in run("shrad").stderr
+    assert "Did you mean diff?" in run("bank", "dif").stderr
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-P", "-m", "labelmerge", "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("labelmerge, version "), done.stderr
+
+
+def test_quiet_may_stand_anywhere_and_leaves_results_alone(run: Run, tmp_path: Path) -> None:
+    names = tmp_path / "mine.txt"
+    names.write_text("car\n")
+    assert run("ls", names, "--quiet").output == run("-q", "ls", names).output != ""
+    assert run("ls", "-q", "--verbose").exit_code == 2
+
+
+def test_progress_is_a_line_a_minute_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    OPTIONS.be_quiet(False)
+    clock = iter(range(0, 1000, 25))
+    monkeypatch.setattr(OPTIONS.time, "monotonic", lambda: next(clock))
+    bar = OPTIONS.track(range(8), "training", 8)
+    bar.set_postfix_str("loss 1.5")
+    assert list(bar) == list(range(8))
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 3 of 8 (38%), 1 min, loss 1.5",
+        "training: 6 of 8 (75%), 2 min, loss 1.5",
+    ]
+    OPTIONS.be_quiet(True)
+    assert OPTIONS.track([1], "training") == [1]
+    OPTIONS.be_quiet(False)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    return tmp_path
+
+
+def test_a_file_and_the_environment_give_options(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "labelmerge.toml").write_text('bank = "my bank"\nworkers = 3\n[train]\nbatch-size = 4\n')
+    shown: dict[str, Any] = json.loads(run("config", "--json").output)
+    assert shown["shared"]["bank"] == {"value": "../my bank", "from": str(here / "labelmerge.toml")}
+    assert shown["commands"] == {"train": {"batch-size": 4}}
+    assert "../my bank: no bank here" in run("plot", "map", "--out", "map.png").stderr
+    assert "../my bank: no bank here" in run("bank", "list").stderr
+    assert "other: no bank here" in run("plot", "map", "--bank", "other", "--out", "map.png").stderr
+    monkeypatch.setenv("LABELMERGE_BANK", "third")
+    assert "third: no bank here" in run("plot", "map", "--out", "map.png").stderr
+    assert "LABELMERGE_BANK" in run("config").output
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("bnak = 'x'\n", "'bnak' is no setting and no command. Did you mean bank"),
+        ("[train]\nprest = 'tiny'\n", "[train] has 'prest', which is no option of it. Did you mean preset"),
+        ("train = 3\n", "'train' must be a table"),
+        ("bank = ", "can't be read as TOML"),
+    ],
+)
+def test_a_wrong_file_is_said(run: Run, here: Path, text: str, answer: str) -> None:
+    (here / "labelmerge.toml").write_text(text)
+    result = run("config")
+    assert result.exit_code == 1
+    assert answer in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("labelmerge sha", "shard"),
+        ("labelmerge embed citysc", "cityscapes"),
+        ("labelmerge train --preset seg", "segformer-b5"),
+        ("labelmerge embed x --encoder off", "offline"),
+        ("labelmerge shard --sp", "--split"),
+    ],
+)
+def test_a_shell_completes(words: str, expected: str) -> None:
+    environment = {
+        "_LABELMERGE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    output = CliRunner().invoke(CLI, [], prog_name="labelmerge", env=environment).output
+    assert output.splitlines()[0] == f"plain,{expected}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_is_printed(run: Run, shell: str) -> None:
+    output = run("completion", shell).output
+    assert "_LABELMERGE_COMPLETE" in output and "labelmerge" in output
+
+
+def test_ls_takes_patterns_filters_and_several_names(run: Run) -> None:
+    names = [row["name"] for row in json.loads(run("ls", "coco*", "camvid", "--json").output)]
+    assert names == ["coco_panoptic", "camvid"]
+    assert {row["type"] for row in json.loads(run("ls", "--type", "box", "--json").output)} == {"box"}
+    riders = [row["name"] for row in json.loads(run("ls", "--label", "Rider", "--json").output)]
+    assert "cityscapes" in riders and "camvid" not in riders
+    assert [page["name"] for page in json.loads(run("ls", "voc", "kitti", "--json").output)] == ["voc", "kitti"]
+
+
+def test_a_bank_is_looked_into_by_label_and_number(run: Run, tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    for dataset in ("camvid", "kitti"):
+        assert run("embed", dataset, "--encoder", "offline", "--out", bank).exit_code == 0
+    shown = run("bank", "show", bank, "--label", "car", "--label", "camvid:Road")
+    assert "camvid 8 Car" in shown.output and "camvid 3 Road" in shown.output, shown.output
+    assert "3 labels with 2 distinct texts" in shown.output
+    assert "+ kitti" in run("bank", "diff", bank, "1", "2").output
+    assert "kitti" not in run("bank", "show", bank, "--version", "1").output
+    environment = {"LABELMERGE_BANK": str(bank)}
+    result = CliRunner().invoke(CLI, ["bank", "diff", "1", "v2"], prog_name="labelmerge", env=environment)
+    assert "+ kitti" in result.output, result.stderr

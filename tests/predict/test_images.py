@@ -1,0 +1,80 @@
+"""Which images `predict` is asked for: files, folders, patterns, addresses; and the COCO file of what it finds."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from labelmerge.errors import UsageError
+from labelmerge.predict.coco import CocoFile
+from labelmerge.predict.images import find_images
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    folder = tmp_path / "shots"
+    (folder / "below").mkdir(parents=True)
+    for name in ("b.jpg", "a.PNG", "notes.txt", "below/c.jpg"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture
+def server(shots: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(shots))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_folders_patterns_and_files_are_found_each_once(shots: Path, tmp_path: Path) -> None:
+    found = find_images([shots, shots / "b.jpg", f"{shots}/**/*.jpg", "gone.jpg"], tmp_path)
+    assert [path.relative_to(shots).as_posix() for path in found.files] == ["a.PNG", "b.jpg", "below/c.jpg"]
+    assert found.failed == (("gone.jpg", "no such file"),)
+
+
+def test_an_image_of_the_web_is_fetched(server: str, tmp_path: Path) -> None:
+    found = find_images([f"{server}/b.jpg?size=1", f"{server}/gone.jpg"], tmp_path / "scratch")
+    (path,) = found.files
+    assert (path.name, path.read_bytes(), found.origins[path]) == ("b.jpg", b"x", f"{server}/b.jpg?size=1")
+    assert found.failed == ((f"{server}/gone.jpg", "the server answers 404"),)
+
+
+@pytest.mark.parametrize("word", ["gone.jpg", "*.nothing", "http://127.0.0.1:1/a.jpg", "below"])
+def test_nothing_there_is_said_before_anything_is_loaded(
+    word: str, shots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shots)
+    (shots / "below/c.jpg").unlink()
+    with pytest.raises(UsageError, match="no such file|no file|can't be fetched|no images"):
+        find_images([word], tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools under numpy 2
+def test_the_coco_file_holds_the_same_masks(tmp_path: Path) -> None:
+    classes = np.random.default_rng(0).integers(0, 3, (7, 5))
+    classes[classes == 1] = 0
+    file = CocoFile(["road", "sky", "car"])
+    file.add("a.jpg", classes)
+    file.write(tmp_path / "coco.json")
+    coco = COCO(tmp_path / "coco.json")
+    found = np.full(classes.shape, -1)
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        mask = coco.annToMask(annotation).astype(bool)
+        assert (found[mask] == -1).all() and mask.sum() == annotation["area"]
+        found[mask] = annotation["category_id"] - 1
+    assert (found == classes).all()
+    categories = json.loads((tmp_path / "coco.json").read_text())["categories"]
+    assert [category["name"] for category in categories] == ["road", "sky", "car"]
