@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from labelmerge.errors import SampleError, UsageError
 from labelmerge.files import write_bytes
 from labelmerge.progress import Track, no_track
-from labelmerge.text import counted, some
+from labelmerge.text import counted
 
 SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
