@@ -16,6 +16,8 @@ from PIL import Image
 
 from labelmerge.catalog import Recipe, load_recipe
 
+from .tool_formats import Dataset
+
 RECIPE = """# My streets.
 name = "my_streets"
 annotation_type = "mask"
@@ -116,3 +118,8 @@ def samples(folder: Path) -> dict[str, Sample]:
 @pytest.fixture
 def read_samples() -> Callable[[Path], dict[str, Sample]]:
     return samples
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return Dataset(tmp_path)

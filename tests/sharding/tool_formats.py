@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from labelmerge.catalog import load_recipe
+from labelmerge.sharding.outcome import ShardReport
+from labelmerge.sharding.shard import check
+from labelmerge.sharding.source.source import Annotation
+
+from .listing import Listed, listed
+
 NAMES = ("road", "car", "traffic light")
 SIZE = (30, 40)
 
-Points = list[tuple[float, float]]
+Points = Sequence[tuple[float, float]]
 Scene = list[tuple[str, Points]]
 
 
@@ -52,7 +60,7 @@ def inside(points: Points, size: tuple[int, int] = SIZE) -> npt.NDArray[np.bool_
     for row in range(size[0]):
         for column in range(size[1]):
             x, y, crossings = column + 0.5, row + 0.5, 0
-            for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+            for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
                 if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
                     crossings += 1
             found[row, column] = crossings % 2 == 1
@@ -63,7 +71,7 @@ def near_edge(points: Points, size: tuple[int, int] = SIZE, distance: float = 0.
     """[H, W] of the pixels whose centres are so near to an edge that a rule of filling may decide."""
     rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
     near = np.zeros(size, dtype=np.bool_)
-    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+    for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
         length = (x1 - x0) ** 2 + (y1 - y0) ** 2
         along = np.clip(((columns - x0) * (x1 - x0) + (rows - y0) * (y1 - y0)) / max(length, 1e-9), 0, 1)
         near |= np.hypot(columns - x0 - along * (x1 - x0), rows - y0 - along * (y1 - y0)) <= distance
@@ -214,7 +222,8 @@ def coco_json(scenes: dict[str, Scene], **image: Any) -> dict[str, Any]:
     """As Roboflow writes it: the first category is the project, which nothing is of."""
     categories = [{"id": 0, "name": "things-abcd", "supercategory": "none"}]
     categories += [{"id": n, "name": name, "supercategory": "things-abcd"} for n, name in enumerate(NAMES, 1)]
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, (stem, things) in enumerate(scenes.items()):
         images.append(
             {"id": number, "license": 1, "file_name": f"{stem}.jpg", "height": SIZE[0], "width": SIZE[1], **image}
@@ -237,3 +246,55 @@ def coco(root: Path, scenes: dict[str, Scene]) -> Recipe:
 
 
 TOOLS = {tool.__name__: tool for tool in (labelme, supervisely, yolo, cvat, coco)}
+
+
+class Dataset:
+    """A folder of one format, with its recipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root = folder, folder / "data"
+        self.root.mkdir()
+        rows = "".join(f"{index},{name}\n" for index, name in enumerate(NAMES))
+        (folder / "tools.csv").write_text(f"index,name\n{rows}")
+
+    def recipe(self, made: Recipe, kind: str = "noisy_mask", more: str = "") -> Any:
+        head = f'name = "tools"\nannotation_type = "{kind}"\nreader = "{made.reader}"\ndescriptions = "tools.csv"\n'
+        (self.folder / "tools.toml").write_text(f"{head}{made.rest}\n{more}\n")
+        return load_recipe(self.folder / "tools.toml")
+
+    def listed(self, made: Recipe, kind: str = "noisy_mask", more: str = "", split: str = "train") -> Listed:
+        return listed(self.recipe(made, kind, more), self.root, split)
+
+    def read(self, made: Recipe, kind: str = "noisy_mask", more: str = "") -> Annotation:
+        found = self.listed(made, kind, more)
+        return found.read(found.item, SIZE)
+
+    def check(self, made: Recipe, kind: str = "noisy_mask", more: str = "") -> ShardReport:
+        return check(self.recipe(made, kind, more), self.root, "train")
+
+    # One image "a.jpg" of some objects, by format.
+
+    def labelme(self, *shapes: dict[str, Any]) -> Recipe:
+        picture(self.root / "train/a.jpg")
+        text(self.root / "train/a.json", labelme_json("a.jpg", list(shapes)))
+        return Recipe("labelme", '[layout]\nannotations = "{split}/*.json"')
+
+    def supervisely(self, *objects: dict[str, Any]) -> Recipe:
+        made = supervisely(self.root, {"a": []})
+        text(self.root / "train/ann/a.jpg.json", supervisely_json(list(objects)))
+        return made
+
+    def cvat(self, *shapes: str) -> Recipe:
+        made = cvat(self.root, {"a": []})
+        text(self.root / "annotations.xml", cvat_xml([cvat_image("a.jpg", list(shapes))]))
+        return made
+
+    def yolo(self, *lines: str) -> Recipe:
+        made = yolo(self.root, {"a": []})
+        text(self.root / "train/labels/a.txt", "\n".join(lines))
+        return made
+
+    def voc(self, *objects: str, size: tuple[int, int] | None = SIZE) -> Recipe:
+        picture(self.root / "JPEGImages/a.jpg")
+        text(self.root / "Annotations/a.xml", voc_xml("a.jpg", list(objects), size))
+        return Recipe("voc_xml", '[layout]\nimages = "JPEGImages/*.jpg"\nannotations = "Annotations/{stem}.xml"')
