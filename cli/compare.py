@@ -142,7 +142,7 @@ def command(
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    from labelmerge.train.config import parse_setting
+    from labelmerge.settings import parse_setting
 
     key, _ = parse_setting(text)
     return key, text.partition("=")[2].strip()
@@ -150,7 +150,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 def _texts(flags: dict[str, Any]) -> dict[str, str]:
     """The settings given by flags, in the form that --set takes."""
-    from labelmerge.train.config import parse_setting
+    from labelmerge.settings import parse_setting
 
     texts = {}
     for name, value in flags.items():

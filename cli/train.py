@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from labelmerge.errors import LabelmergeError
+from labelmerge.settings import parse_setting
 from labelmerge.train.config import (
     DEFAULT_PRESET,
     heading,
     load_config,
-    parse_setting,
     preset_names,
     settings_by_group,
 )

@@ -15,12 +15,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from labelmerge.errors import ConfigError, did_you_mean
+from labelmerge.errors import ConfigError, UsageError, did_you_mean
 
 LARGEST = 2**63 - 1
 """The largest number that TOML and torch can hold; no setting may be above it."""
@@ -258,3 +259,19 @@ def _read(value: Any, kind: Any) -> Any:
         raise TypeError("NAME=NUMBER, or several with commas between them")
     many = "a list of strings" if get_origin(kind) is tuple else f"a table of {'tables' if tables else 'whole numbers'}"
     raise TypeError(_TYPE_NAMES.get(kind, many))
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """One ``key=value`` of the command line; the value is read as TOML, or taken as a string where it is none.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals:
+        raise UsageError(f"{text!r} is not KEY=VALUE")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value.strip()

@@ -20,8 +20,9 @@ from labelmerge.methods.method import find_method
 from labelmerge.model.checkpoint import newest_checkpoint, read_meta
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
+from labelmerge.settings import parse_setting
 from labelmerge.train.begin import begin
-from labelmerge.train.config import TrainConfig, load_config, parse_setting
+from labelmerge.train.config import TrainConfig, load_config
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.run import claim_run
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelmerge.errors import UsageError, did_you_mean
-from labelmerge.train.config import all_settings, parse_setting
+from labelmerge.settings import parse_setting
+from labelmerge.train.config import all_settings
 
 INPUTS = ("shards", "bank", "preset", "config")
 """What may vary besides the settings: options of `train` that name folders, files and presets."""

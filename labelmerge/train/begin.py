@@ -68,7 +68,7 @@ def _refuse_what_does_not_fit(given: Checkpoint, config: TrainConfig, vocabulary
         raise ConfigError(
             f"is a {given.model_name}, and this run trains a {config.model}",
             where=given.folder,
-            fix=f"Use its preset or --set model={given.model_name}, or another --init",
+            fix=f"Use its preset or --model {given.model_name}, or another --init",
         )
     dim = Vocabulary.from_meta(given.meta).dim
     if given.method == config.method and not config.encoder_only and dim != vocabulary.dim:

@@ -49,11 +49,17 @@ class TrainConfig:
     """
 
     model: str = setting(
-        "tiny", "The network: `tiny`, `segformer-b0` to `segformer-b5`, or `hrnet-w48`.", group="model"
+        "tiny",
+        "The network: `tiny`, `lite`, `segformer-b0` to `segformer-b5`, `hrnet-w48`, or `timm:NAME` for any encoder of "
+        "timm.",
+        group="model",
+        metavar="NAME",
+        flag=True,
     )
     pretrained: str = setting(
         "",
-        "Encoder weights to start from: `imagenet` or a file; random where it is empty.",
+        "Encoder weights to start from: `imagenet`, the `hub`'s, a file, or a run of any labels; random "
+        "where it is empty.",
         path=True,
         metavar="WHAT",
         flag=True,
@@ -69,6 +75,12 @@ class TrainConfig:
     encoder_only: bool = setting(
         False,
         "Take the encoder alone from `init`, whatever it was trained for; with `tiny` all but the last layer.",
+        flag=True,
+    )
+    freeze: str = setting(
+        "nothing",
+        "What of the encoder stays as it is: `nothing`, the statistics of its batch `norms`, or the whole `encoder`.",
+        choices=("nothing", "norms", "encoder"),
         flag=True,
     )
     method: str = setting(
@@ -161,6 +173,12 @@ class TrainConfig:
     optimizer: str = setting("adamw", "The optimizer.", group="optimizer", choices=("adamw", "sgd"))
     lr: float = setting(1e-3, "Learning rate of the encoder after the warm-up.", metavar="RATE", flag=True)
     head_lr_factor: float = setting(1.0, "Learning rate of everything but the encoder, as a multiple of `lr`.")
+    layer_decay: float = setting(
+        1.0,
+        "Each layer of the encoder learns at this times the rate of the layer after it; 1: all alike.",
+        above=0,
+        maximum=1,
+    )
     weight_decay: float = setting(0.01, "Weight decay; norms, biases and the temperature have none.")
     momentum: float = setting(0.9, "Momentum of SGD.")
     warmup: int = setting(0, "Steps in which the rate rises linearly from 0 to `lr`.")
@@ -324,22 +342,6 @@ def load_config(
     for layer, where in layers:
         values |= _parse_layer(layer, method, where)
     return _build(method, values, file)
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """One ``key=value`` of the command line; the value is read as TOML, or taken as a string where it is none.
-
-    Raises:
-        UsageError: it is not of that form.
-    """
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    if not equals:
-        raise UsageError(f"{text!r} is not KEY=VALUE")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value.strip()
 
 
 def _settings_class(method: object, where: Path | str | None = None) -> type[Any]:

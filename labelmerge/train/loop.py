@@ -145,8 +145,11 @@ def _train(
         if first and not (out / CURVES).exists():
             draw_curves(out)
         return RunResult(out, start, last_loss(out), checkpoint, time.monotonic() - began, 0)
-    learner.to(here).train()
     networks = [part for part in learner.modules() if isinstance(part, SegmentationModel)]
+    for network in networks:
+        network.layer_decay = config.layer_decay
+        network.freeze(config.freeze)
+    learner.to(here).train()
     if config.channels_last:
         learner.to(memory_format=torch.channels_last)
         for network in networks:

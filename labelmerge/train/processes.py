@@ -132,7 +132,7 @@ def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modu
         return DistributedDataParallel(
             module, device_ids=[device], broadcast_buffers=False, gradient_as_bucket_view=True
         )
-    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+    if any(part.training for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)):
         _log.warning("batch norm is not synchronised among CPU processes: each has its own statistics")
     return DistributedDataParallel(module, gradient_as_bucket_view=True)
 

@@ -14,13 +14,12 @@ from labelmerge.errors import ConfigError, UsageError
 from labelmerge.methods.method import find_method
 from labelmerge.methods.settings import METHOD_SETTINGS
 from labelmerge.methods.ssiw.settings import SsiwSettings
-from labelmerge.settings import setting
+from labelmerge.settings import parse_setting, setting
 from labelmerge.train.config import (
     INCIDENTAL,
     TrainConfig,
     all_settings,
     load_config,
-    parse_setting,
     preset_names,
     settings_by_group,
 )
@@ -31,7 +30,7 @@ NAMES = [each.name for each in all_settings()]
 
 
 def test_presets_are_the_papers() -> None:
-    assert preset_names() == ["hrnet-w48", "segformer-b5", "tiny"]
+    assert preset_names() == ["hrnet-w48", "lite", "segformer-b5", "tiny"]
     segformer, hrnet = load_config("segformer-b5"), load_config("hrnet-w48")
     assert (segformer.model, segformer.optimizer, segformer.lr, segformer.crop) == ("segformer-b5", "adamw", 6e-5, 640)
     assert (hrnet.model, hrnet.optimizer, hrnet.lr, hrnet.momentum, hrnet.crop) == ("hrnet-w48", "sgd", 0.01, 0.9, 713)

@@ -153,7 +153,9 @@ def test_what_does_not_fit_is_not_fine_tuned(
     shards: Path, bank: Path, tmp_path: Path, plain: RunResult, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = dataclasses.replace(CONFIG, steps=1, init=str(plain.run))
-    with pytest.raises(ConfigError, match="is a tiny, and this run trains a segformer-b0. Use its preset or --set mod"):
+    with pytest.raises(
+        ConfigError, match="is a tiny, and this run trains a segformer-b0. Use its preset or --model tiny"
+    ):
         other = dataclasses.replace(config, model="segformer-b0")
         train([shards], bank, tmp_path / "run", config=other, device="cpu")
     toy_bank(TOYS, dim=8).save(tmp_path / "narrow")
