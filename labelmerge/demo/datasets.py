@@ -12,7 +12,7 @@ from labelmerge.files import write_bytes
 from labelmerge.progress import Track, no_track
 
 
-def write_worlds(out: Path, images: int, seed: int, track: Track = no_track) -> dict[str, Path]:
+def write_worlds(out: Path, images: int, seed: int, track: Track = no_track, *, first: int = 0) -> dict[str, Path]:
     """Write all toy datasets; returns the root of each, as `labelmerge shard --root` takes it.
 
     Args:
@@ -20,6 +20,7 @@ def write_worlds(out: Path, images: int, seed: int, track: Track = no_track) -> 
         images: how many images each dataset has.
         seed: of the world: other seeds give other looks.
         track: progress, one step for each image.
+        first: the number of the first image; with `images` of an earlier call, more images of the same world.
 
     Raises:
         OutputError: something can't be written, or is in the way.
@@ -30,7 +31,7 @@ def write_worlds(out: Path, images: int, seed: int, track: Track = no_track) -> 
             raise OutputError("already exists", where=root, fix="Choose another folder, or remove it")
     write_bytes(out / "village.toml", files("labelmerge.demo").joinpath("village.toml").read_bytes())
     write_bytes(out / "village.csv", files("labelmerge.demo").joinpath("village.csv").read_bytes())
-    todo = ((dataset, sample) for dataset in WORLDS for sample in draw_samples(dataset, out, images, seed))
+    todo = ((dataset, sample) for dataset in WORLDS for sample in draw_samples(dataset, out, images, seed, first))
     layouts = {dataset: LAYOUTS[dataset](root, WORLDS[dataset], seed) for dataset, root in roots.items()}
     for dataset, sample in track(todo, "drawing nine toy datasets and two to test on", images * len(WORLDS)):
         layouts[dataset].add(sample)

@@ -169,7 +169,7 @@ class Camera:
         return out
 
 
-def draw_samples(dataset: str, root: Path, count: int, seed: int) -> Iterator[ToySample]:
+def draw_samples(dataset: str, root: Path, count: int, seed: int, first: int = 0) -> Iterator[ToySample]:
     """The samples of a toy dataset: the same for the same dataset, world and number, whatever `count` is.
 
     Args:
@@ -177,6 +177,7 @@ def draw_samples(dataset: str, root: Path, count: int, seed: int) -> Iterator[To
         root: where `recipe_of` finds the recipe of a user's own dataset.
         count: how many.
         seed: of the world.
+        first: the number of the first of them.
     """
     world = WORLDS[dataset]
     looks = draw_looks(np.random.default_rng([seed, 0]))
@@ -192,7 +193,7 @@ def draw_samples(dataset: str, root: Path, count: int, seed: int) -> Iterator[To
         if not concepts()[leaf].held_out or labels.get(leaf) in unseen_labels(dataset)
     }
     painter = Painter(looks, allowed, world.zoom)
-    for number in range(count):
+    for number in range(first, first + count):
         rng = np.random.default_rng([seed, 3, own, number])
         kind = str(rng.choice(list(world.scenes), p=list(world.scenes.values())))
         scene = painter.scene(kind, world.width, world.height, rng)

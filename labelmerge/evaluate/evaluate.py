@@ -36,7 +36,10 @@ from labelmerge.tasks.task import Task
 Measure = Literal["semantic", "panoptic", "instances"]
 """What can be measured."""
 
-_BY = {"text": "its own row of the bank", "concepts": "the columns of the run that it stands for"}
+_BY = {
+    "text": "its own row of the bank",
+    "concepts": "the columns of the run that it stands for, or its text, measured by what the run reaches",
+}
 _AHEAD = 2  # images that are read while the model works
 
 _AS_TRAINED = Views()

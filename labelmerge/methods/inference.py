@@ -61,29 +61,37 @@ class LabelVectors:
     are all zero is never predicted (a baseline may know no such label).
 
     Attributes:
-        unit: float32 ``[U, D]``, the distinct vectors at unit length, those of one label side by side.
+        vectors: float32 ``[U, D]``, the distinct vectors, those of one label side by side, each of length 1 / reach.
         positions: int64 ``[P]``, the labels that they stand for, ascending.
         counts: int64 ``[P]``, how many vectors each of those labels has; they sum to U.
         predicted_as: int64 ``[K]``, the label that is predicted for each label: itself, an earlier one that has its
             first vector, or -1 where it has no vector.
     """
 
-    def __init__(self, vectors: npt.ArrayLike, several: Sequence[npt.NDArray[np.float32]] | None = None) -> None:
-        """`vectors`: ``[K, D]``, one for each label; or else `several`, ``[n, D]`` for each of the K labels.
+    def __init__(
+        self,
+        vectors: npt.ArrayLike,
+        several: Sequence[npt.NDArray[np.float32]] | None = None,
+        reach: Sequence[npt.NDArray[np.float32]] | None = None,
+    ) -> None:
+        """`vectors`: ``[K, D]``, one for each label; or else `several`, ``[n, D]`` for each of the K labels, with
+        `reach`, ``[n]``, by which a vector's cosine is divided; 1 where it is None.
 
         Raises BankError where all are zero.
         """
         given = np.asarray(vectors, dtype=np.float32)[:, None] if several is None else several
+        reaches = [np.ones(len(own), np.float32) for own in given] if reach is None else reach
         owner: dict[bytes, int] = {}
         self.predicted_as = np.full(len(given), -1, dtype=np.int64)
-        distinct = []
-        for position, own in enumerate(given):
+        distinct, divisors = [], []
+        for position, (own, own_reach) in enumerate(zip(given, reaches, strict=True)):
             firsts = []
-            for vector in own:
+            for vector, most in zip(own, own_reach, strict=True):
                 if vector.any():
                     content = (vector + np.float32(0)).tobytes()  # + 0: minus zero equals zero
                     if content not in owner:
                         distinct.append(vector)
+                        divisors.append(most)
                     firsts.append(owner.setdefault(content, position))
             if firsts:
                 self.predicted_as[position] = position if position in firsts else firsts[0]
@@ -92,11 +100,12 @@ class LabelVectors:
         owners = np.array(list(owner.values()), dtype=np.int64)
         self.positions, self.counts = np.unique(owners, return_counts=True)
         wide = np.stack(distinct).astype(np.float64)
-        self.unit = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+        lengths = np.linalg.norm(wide, axis=1, keepdims=True) * np.asarray(divisors, np.float64)[:, None]
+        self.vectors = (wide / lengths).astype(np.float32)
 
     def of_labels(self, scores: Tensor) -> Tensor:
         """The scores of the labels from those of their vectors, ``[U, …]`` → ``[P, …]``: the largest of each."""
-        if len(self.positions) == len(self.unit):
+        if len(self.positions) == len(self.vectors):
             return scores
         spans = zip(self.counts.cumsum().tolist(), self.counts.tolist(), strict=True)
         return torch.stack([scores[end - count : end].amax(dim=0) for end, count in spans])
@@ -126,7 +135,7 @@ class CosinePredictor(Predictor):
     def protocol(self) -> Mapping[str, Any]:
         """How cosines become labels."""
         several = "largest mean of softmax(cosine / temperature) over the views"
-        several_vectors = len(self._labels.unit) > len(self.positions)
+        several_vectors = len(self._labels.vectors) > len(self.positions)
         return {
             "windows": "cosines averaged where windows overlap; the last of each row and column ends at the border",
             "decision": several if self.views.several else "largest cosine",
@@ -192,20 +201,22 @@ def stripes(
     """
     height, width = image.shape[:2]
     device = torch.device(device)
-    unit = at_once(torch.from_numpy(labels.unit), device)
-    stripe = max(1, _STRIPE_ELEMENTS // (len(unit) * width))
+    vectors = at_once(torch.from_numpy(labels.vectors), device)
+    stripe = max(1, _STRIPE_ELEMENTS // (len(vectors) * width))
     pixels = at_once(torch.from_numpy(image.copy()), device)  # torch wants an array that it may write to
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
     shown = {size: model.normalise(_resized(pixels, size)) for size in views.sizes(height, width)}
     seen = [
-        _Seen(model, shown[view.height, view.width], (height, width), view, unit, norms=views.several or probabilities)
+        _Seen(
+            model, shown[view.height, view.width], (height, width), view, vectors, norms=views.several or probabilities
+        )
         for view in views.of(height, width)
     ]
     del shown, pixels  # each view drops its own when the model has seen all of it
     for top in range(0, height, stripe):
         rows = slice(top, min(top + stripe, height))
         if views.several or probabilities:
-            scores = unit.new_zeros(len(labels.positions), rows.stop - top, width)
+            scores = vectors.new_zeros(len(labels.positions), rows.stop - top, width)
             for view in seen:
                 scores += labels.of_labels(view.scores(rows)).div_(tau).softmax(dim=0)
             scores /= len(seen)
@@ -223,12 +234,12 @@ class _Seen:
     """One view, and what the model says of its windows: row by row of windows, as the stripes come by."""
 
     def __init__(
-        self, model: PixelModel, shown: Tensor, size: tuple[int, int], view: View, unit: Tensor, *, norms: bool
+        self, model: PixelModel, shown: Tensor, size: tuple[int, int], view: View, vectors: Tensor, *, norms: bool
     ) -> None:
         """`shown`: the whole view, ``[3, h, w]``; `size`: (height, width) of the image."""
-        self._model, self._pixels, self._size, self._view, self._unit = model, shown, size, view, unit
+        self._model, self._pixels, self._size, self._view, self._vectors = model, shown, size, view, vectors
         self._norms = norms or not view.whole
-        axis = partial(Axis.of, stride=model.stride, device=unit.device)
+        axis = partial(Axis.of, stride=model.stride, device=vectors.device)
         self._down = [axis(self._size[0], view.height, top, view.window_height) for top in view.tops]
         self._across = [axis(self._size[1], view.width, left, view.window_width, view.mirror) for left in view.lefts]
         self._rows: dict[int, list[_Window]] = {}
@@ -241,8 +252,8 @@ class _Seen:
         if self._view.whole:
             (window,) = self._windows(0)
             return window.cosines(rows) if self._norms else window.dot_products(rows)
-        total = self._unit.new_zeros(len(self._unit), rows.stop - rows.start, self._size[1])
-        counts = self._unit.new_zeros(rows.stop - rows.start, self._size[1])
+        total = self._vectors.new_zeros(len(self._vectors), rows.stop - rows.start, self._size[1])
+        counts = self._vectors.new_zeros(rows.stop - rows.start, self._size[1])
         for number, axis in enumerate(self._down):
             first, last = max(axis.covers.start, rows.start), min(axis.covers.stop, rows.stop)
             if first < last:
@@ -265,15 +276,15 @@ class _Seen:
                 lefts = view.lefts[first : first + _WINDOWS_AT_ONCE]
                 batch = torch.stack([cut[:, :, left : left + view.window_width] for left in lefts])
                 embeddings = self._model(batch.flip(3) if view.mirror else batch).float()
-                if embeddings.shape[1] != self._unit.shape[1]:
+                if embeddings.shape[1] != self._vectors.shape[1]:
                     raise BankError(
-                        f"the label vectors have {self._unit.shape[1]} dimensions, the model's pixel embeddings "
+                        f"the label vectors have {self._vectors.shape[1]} dimensions, the model's pixel embeddings "
                         f"{embeddings.shape[1]}",
                         fix="Use the bank that the model was trained with",
                     )
                 made += [
                     _Window(
-                        logits=torch.einsum("ud,dhw->uhw", self._unit, each),
+                        logits=torch.einsum("ud,dhw->uhw", self._vectors, each),
                         products=_inner_products(each) if self._norms else None,
                         y=self._down[number],
                         x=x,
@@ -329,7 +340,7 @@ class Axis:
 class _Window:
     """One window after the model. Rows are counted from the first that it covers."""
 
-    logits: Tensor  # [U, h, w] dot products with the unit label vectors
+    logits: Tensor  # [U, h, w] dot products with the label vectors
     products: Tensor | None  # [5, h, w] inner products of each embedding with itself and its neighbours, if needed
     y: Axis
     x: Axis

@@ -3,6 +3,12 @@
 A run that merges by a taxonomy has a column for each concept that its training labels tell apart. A label of any
 dataset may stand for several of them (*person* of a dataset without riders: *person* and *rider*), and its score is the
 largest over their vectors.
+
+Training draws pixels to the columns, so a label that no column stands for has the worse of it: however well its own
+vector describes what is seen, a column fits better. Its cosine is therefore measured by the largest that the run can
+give it (`reachable`). That a seen class has such an advantage over an unseen one, and that it has to be taken off, is
+the finding of Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning" (ECCV 2016); they
+subtract a constant that is found on held-out classes, where this needs none.
 """
 
 from __future__ import annotations
@@ -88,6 +94,11 @@ class RunColumns:
         rows = self.bank.positions(self.labels)
         return column_vectors([self.bank.texts[row] for row in rows], self.bank.vectors[rows], self.positive)
 
+    def reach(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 ``[n]``: the largest cosine that a mixture of the columns has with each of the vectors ``[n, C]``;
+        1 for one that has none above 0."""
+        return reachable(self.vectors, vectors)
+
     @property
     def taught(self) -> npt.NDArray[np.bool_]:
         """bool ``[N]``: whether some training label stands for the column alone; else its vector is of wider labels."""
@@ -119,7 +130,8 @@ class RunColumns:
         return by_concepts(joint)
 
     def ask(self, labels: LabelList, members: Sequence[Sequence[LabelKey]], bank: Bank) -> LabelList:
-        """The same labels, each with the vectors of the columns that it stands for (docs/evaluation.md).
+        """The same labels, each with the vectors of the columns that it stands for, or else its own, whose cosines are
+        measured by what the run can reach (docs/evaluation.md).
 
         Args:
             labels: M labels with their own vectors.
@@ -127,9 +139,10 @@ class RunColumns:
             bank: names and texts of these.
         """
         keys = sorted({key for own in members for key in own})
+        own_vectors = labels.several if labels.several is not None else tuple(labels.vectors[:, None])
         taxonomy = self.taxonomy_with(keys, bank) if keys else None
         if taxonomy is None:
-            return labels
+            return replace(labels, several=own_vectors, reach=tuple(self.reach(own) for own in own_vectors))
         sets = np.zeros((len(members), len(taxonomy.concepts)), dtype=np.bool_)
         for place, own in enumerate(members):
             rows = [taxonomy.rows[key] for key in own if key in taxonomy]
@@ -142,13 +155,14 @@ class RunColumns:
                 lost, len(self.names),
             )  # fmt: skip
         columns, alone = share_columns(sets, column_of, self.taught)
-        own_vectors = labels.several if labels.several is not None else tuple(labels.vectors[:, None])
-        several = []
+        several, reach = [], []
         for place, own_vector in enumerate(own_vectors):
-            parts = [self.vectors[columns[place]], *([own_vector] if alone[place] else [])]
-            several.append(np.concatenate(parts))
+            known = self.vectors[columns[place]]
+            own = own_vector if alone[place] else own_vector[:0]
+            several.append(np.concatenate([known, own]))
+            reach.append(np.concatenate([np.ones(len(known), np.float32), self.reach(own)]))
         named = tuple(tuple(self.names[n] for n in np.flatnonzero(row)) for row in columns)
-        return replace(labels, several=tuple(several), columns=named)
+        return replace(labels, several=tuple(several), reach=tuple(reach), columns=named)
 
     def _column_of(self, taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
         """int64 ``[concepts]``: the column that exactly the same training labels may mean, or -1."""
@@ -169,6 +183,30 @@ def labels_of(space: LabelSpace, bank: Bank, columns: RunColumns | None) -> Labe
     """
     labels = LabelList.of(space, bank)
     return labels if columns is None else columns.ask(labels, [(key,) for key in space.keys], bank)
+
+
+def reachable(columns: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The largest cosine that any mixture of columns (a sum with weights of at least 0) has with each vector.
+
+    The mixture is the vector's projection on the cone of the columns, found by non-negative least squares (Lawson and
+    Hanson, 1974), and the cosine its length over the vector's.
+
+    Args:
+        columns: ``[N, C]``.
+        vectors: ``[n, C]``.
+
+    Returns:
+        float32 ``[n]`` within (0, 1]; 1 for a vector that no column has a positive cosine with.
+    """
+    from scipy.optimize import nnls
+
+    basis = columns.astype(np.float64).T
+    found = np.ones(len(vectors), dtype=np.float32)
+    for place, vector in enumerate(vectors.astype(np.float64)):
+        weights, _ = nnls(basis, vector)
+        if (nearest := np.linalg.norm(basis @ weights)) > 0:
+            found[place] = min(1.0, nearest / np.linalg.norm(vector))
+    return found
 
 
 def share_columns(

@@ -1,4 +1,5 @@
-"""Which merge, and which negatives? Zero-shot mIoU on the demo's toy worlds, with equal data and steps in every row.
+"""Which merge, and which negatives? mIoU on the demo's toy worlds, with equal data and steps in every row: zero-shot on
+the two test sets, and (own) the mean over the seven training sets with masks, on images that training did not see.
 
     python tests/benchmarks/bench_merges.py --out bench-out [--seeds 3] [--steps 500] [--rows NAME …]
 
@@ -22,6 +23,10 @@ from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.files import write_json
 from labelmerge.train.config import load_config
 from labelmerge.train.loop import train
+
+WITH_MASKS = [d for d in TRAINING if d not in ("openimages", "objects365")]
+COLUMNS = (*METRICS, "own")
+FRESH = 30  # images of each training dataset that no run has seen
 
 # name: (the bank, the settings)
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,10 +56,13 @@ def measure(root: Path, seed: int, name: str, steps: int) -> dict[str, float]:
     if kept.is_file():
         figures: dict[str, float] = json.loads(kept.read_text())
         return figures
-    if not place.shards.is_dir():
+    fresh = Workplace(place.root / "fresh")
+    if not fresh.shards.is_dir():
         write_worlds(place.worlds, FULL.images, seed)
         embed(banks, place.worlds)
         shard_worlds(place)
+        write_worlds(fresh.worlds, FRESH, seed, first=FULL.images)
+        shard_worlds(fresh)
     bank, settings = ROWS[name]
     common = {"steps": steps, "batch_size": FULL.batch_size, "crop": FULL.crop, "seed": seed, "warmup": 20}
     config = load_config("tiny", overrides={**SETTINGS, **common, "checkpoint_every": steps, **settings})
@@ -62,6 +70,8 @@ def measure(root: Path, seed: int, name: str, steps: int) -> dict[str, float]:
     run = train([place.shards / d for d in TRAINING], banks.root / "banks" / bank, out, config=config, device="cpu")
     results = evaluate(out, [place.shards / d for d in HELD_OUT], None, out / "results.json", device="cpu")
     figures = scores_of(name, results.to_json(), run.seconds).metrics()
+    own = evaluate(out, [fresh.shards / d for d in WITH_MASKS], None, out / "own.json", device="cpu")
+    figures["own"] = sum(each.metrics.miou for each in own.sets) / len(own.sets)
     kept.parent.mkdir(exist_ok=True)
     write_json(kept, figures)
     return figures
@@ -79,11 +89,11 @@ def main() -> None:
     for seed in range(options.seeds):
         for name in options.rows:
             found[name].append(measure(options.out, seed, name, options.steps))
-            last = ", ".join(f"{metric} {100 * found[name][-1][metric]:.1f}" for metric in METRICS)
+            last = ", ".join(f"{metric} {100 * found[name][-1][metric]:.1f}" for metric in COLUMNS)
             print(f"world {seed}, {name}: {last}", flush=True)
-    print(f"\n| mIoU, % | {' | '.join(METRICS)} |\n|---{'|---' * len(METRICS)}|")
+    print(f"\n| mIoU, % | {' | '.join(COLUMNS)} |\n|---{'|---' * len(COLUMNS)}|")
     for name, worlds in found.items():
-        cells = (Mean.of([figures[metric] for figures in worlds]).percent() for metric in METRICS)
+        cells = (Mean.of([figures[metric] for figures in worlds]).percent() for metric in COLUMNS)
         print(f"| {name} | {' | '.join(cells)} |")
 
 

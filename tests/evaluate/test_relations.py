@@ -20,7 +20,8 @@ from labelmerge.labels import LabelSpace
 from labelmerge.merge.baselines import one_hot_bank, shared_bank
 from labelmerge.merge.columns import build_columns
 from labelmerge.merge.taxonomy import Entry, Taxonomy
-from labelmerge.methods.inference import segment
+from labelmerge.methods.inference import LabelVectors, segment
+from labelmerge.methods.meaning import reachable
 from labelmerge.methods.method import Vocabulary
 from labelmerge.methods.restore import load_trained
 
@@ -84,7 +85,9 @@ def world(tmp_path: Path, tools: Any) -> Path:
     return tmp_path
 
 
-def pixels(world: Path, space: LabelSpace, vectors: npt.NDArray[np.float32]) -> tuple[list[int], list[int]]:
+def pixels(
+    world: Path, space: LabelSpace, vectors: LabelVectors | npt.NDArray[np.float32]
+) -> tuple[list[int], list[int]]:
     """Truth and prediction of every labelled pixel, by whichever of these vectors is nearest."""
     number = (STREETS, FOLK).index(space)
     rng = np.random.default_rng(number)
@@ -97,6 +100,14 @@ def pixels(world: Path, space: LabelSpace, vectors: npt.NDArray[np.float32]) -> 
         truth += mask[mask != 255].tolist()
         seen += found[mask != 255].tolist()
     return truth, seen
+
+
+def columns_and_zebra(bank: Bank) -> LabelVectors:
+    """The four columns, and zebra's own vector, whose cosines are measured by the largest that these can have."""
+    columns, zebra = bank.rows(STREETS.keys), bank.rows([("folk", 2)])
+    reach = reachable(columns, zebra)
+    assert reach < 0.95
+    return LabelVectors(np.zeros((5, 1)), [*columns[:, None], zebra], [*np.ones((4, 1), np.float32), reach])
 
 
 def mean_iou(truth: list[int], seen: list[int], classes: int) -> float:
@@ -112,9 +123,7 @@ def test_a_label_scores_as_the_best_of_its_concepts(world: Path) -> None:
     results = evaluate(world / "run", [world / "shards"], world / "bank", world / "r.json")
     folk, streets = results.sets
     bank = Bank.load(world / "bank")
-    # The four columns, and zebra's own vector.
-    every = np.concatenate([bank.rows(STREETS.keys), bank.rows([("folk", 2)])])
-    truth, seen = pixels(world, FOLK, every)
+    truth, seen = pixels(world, FOLK, columns_and_zebra(bank))
     assert folk.metrics.miou == pytest.approx(mean_iou(truth, [[0, 0, 1, 1, 2][place] for place in seen], 3))
     truth, seen = pixels(world, STREETS, bank.rows(STREETS.keys))
     assert streets.metrics.miou == pytest.approx(mean_iou(truth, seen, 4))
@@ -150,7 +159,7 @@ def test_one_list_for_both_sets(world: Path) -> None:
         **dict.fromkeys(["people", "vehicle"], 0),
     }
     bank = Bank.load(world / "bank")
-    every = np.concatenate([bank.rows(STREETS.keys), bank.rows([("folk", 2)])])
+    every = columns_and_zebra(bank)
     meant = ["person", "rider", "car", "truck", "zebra"]
     expected = []
     for space, result in zip((FOLK, STREETS), results.sets, strict=True):

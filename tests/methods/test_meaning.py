@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain, combinations
 
 import numpy as np
 from hypothesis import given
@@ -14,7 +16,7 @@ from labelmerge.merge.baselines import shared_bank
 from labelmerge.merge.columns import Columns, build_columns
 from labelmerge.merge.merges import by_concepts
 from labelmerge.merge.taxonomy import Taxonomy
-from labelmerge.methods.meaning import RunColumns, share_columns
+from labelmerge.methods.meaning import RunColumns, reachable, share_columns
 from labelmerge.methods.predictor import LabelList
 
 CONCEPTS, COLUMNS = 6, 4
@@ -109,6 +111,48 @@ def by_name(asked: LabelList) -> dict[str, tuple[str, ...]]:
 
 def ask(run: RunColumns, space: LabelSpace, bank: Bank) -> LabelList:
     return run.ask(LabelList.of(space, bank), [(key,) for key in space.keys], bank)
+
+
+def subsets(n: int) -> Iterable[tuple[int, ...]]:
+    return chain.from_iterable(combinations(range(n), size) for size in range(1, n + 1))
+
+
+def test_what_a_mixture_of_columns_reaches() -> None:
+    rng = np.random.default_rng(0)
+    for columns in (1, 2, 5, 7):
+        mixed = rng.normal(size=(columns, 4)).astype(np.float32)
+        asked = rng.normal(size=(20, 4)).astype(np.float32)
+        for vector, found in zip(asked.astype(np.float64), reachable(mixed, asked), strict=True):
+            # The best mixture is the projection on some of the columns that happens to weigh none of them below 0.
+            best = 0.0
+            for chosen in subsets(columns):
+                basis = mixed[list(chosen)].astype(np.float64)
+                weights = np.linalg.lstsq(basis.T, vector, rcond=None)[0]
+                if (weights >= 0).all() and (made := weights @ basis).any():
+                    best = max(best, made @ vector / np.linalg.norm(made) / np.linalg.norm(vector))
+            assert abs(found - (best or 1)) < 1e-6
+    own = rng.normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(reachable(own, own), 1, atol=1e-6)
+    np.testing.assert_array_equal(reachable(own[:1], -own[:1]), 1)
+
+
+def test_labels_that_no_column_stands_for_are_measured_by_what_the_run_reaches() -> None:
+    bank, spaces = bank_of("cityscapes", "voc")
+    cityscapes, voc = spaces
+    run, _, trained = run_of(bank, [cityscapes], by_concepts(bank))
+    listed = ask(run, voc, trained)
+    assert listed.reach is not None
+    for name, own, key in zip(listed.columns, listed.reach, voc.keys, strict=True):
+        np.testing.assert_array_equal(own[: len(name)], 1)
+        np.testing.assert_allclose(
+            own[len(name) :], reachable(run.vectors, trained.rows([key]))[: len(own) - len(name)]
+        )
+    assert (listed.reach[voc.names.index("cow")] < 1).all()
+    # So are words that are no dataset's label.
+    words = LabelList(("cow",), ("cow",), (None,), trained.rows([voc.keys[voc.names.index("cow")]]))
+    alone = run.ask(words, [()], trained)
+    assert alone.reach is not None
+    np.testing.assert_array_equal(alone.reach[0], listed.reach[voc.names.index("cow")])
 
 
 def test_labels_of_other_sets_have_the_columns_below_them() -> None:
