@@ -158,9 +158,9 @@ class RunColumns:
         several, reach = [], []
         for place, own_vector in enumerate(own_vectors):
             known = self.vectors[columns[place]]
-            own = own_vector if alone[place] else own_vector[:0]
-            several.append(np.concatenate([known, own]))
-            reach.append(np.concatenate([np.ones(len(known), np.float32), self.reach(own)]))
+            texts = own_vector if alone[place] else own_vector[:0]
+            several.append(np.concatenate([known, texts]))
+            reach.append(np.concatenate([np.ones(len(known), np.float32), self.reach(texts)]))
         named = tuple(tuple(self.names[n] for n in np.flatnonzero(row)) for row in columns)
         return replace(labels, several=tuple(several), reach=tuple(reach), columns=named)
 
@@ -204,8 +204,8 @@ def reachable(columns: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]
     found = np.ones(len(vectors), dtype=np.float32)
     for place, vector in enumerate(vectors.astype(np.float64)):
         weights, _ = nnls(basis, vector)
-        if (nearest := np.linalg.norm(basis @ weights)) > 0:
-            found[place] = min(1.0, nearest / np.linalg.norm(vector))
+        if (nearest := float(np.linalg.norm(basis @ weights))) > 0:
+            found[place] = min(1.0, nearest / float(np.linalg.norm(vector)))
     return found
 
 

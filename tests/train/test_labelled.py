@@ -52,7 +52,15 @@ def test_a_run_with_few_labels_says_so(run: Any, tmp_path: Path) -> None:
     STREETS.write(tmp_path / "shards")
     replace(STREETS, split="val", count=2).write(tmp_path / "val")
     toy_bank(TOYS).save(tmp_path / "bank")
-    words = ("train", "--shards", tmp_path / "shards", "--bank", tmp_path / "bank", "--out", tmp_path / "run")
+    words: tuple[object, ...] = (
+        "train",
+        "--shards",
+        tmp_path / "shards",
+        "--bank",
+        tmp_path / "bank",
+        "--out",
+        tmp_path / "run",
+    )
     words += ("--batch-size", 2, "--crop", 32, "--device", "cpu", "--epochs", 3, "--labelled")
     refused = run(*words, "street=2")
     assert refused.exit_code and "`labelled` names 'street', which is not here. Did you mean" in refused.output

@@ -62,9 +62,9 @@ class LmsegPredictor(Predictor):
         self._learner, self._settings = learner, learner.settings
         if learner.heads is None:
             distinct = LabelVectors(labels.vectors)  # a label's own vector: what it was trained with
-            if distinct.unit.shape[1] != learner.vocabulary.dim:
+            if distinct.vectors.shape[1] != learner.vocabulary.dim:
                 raise BankError(
-                    f"the label vectors have {distinct.unit.shape[1]} dimensions, those of training "
+                    f"the label vectors have {distinct.vectors.shape[1]} dimensions, those of training "
                     f"{learner.vocabulary.dim}",
                     fix="Use the bank that the model was trained with",
                 )
