@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from labelmerge.errors import ConfigError, did_you_mean, printable
+from labelmerge.parsing import parse_toml
 from labelmerge.text import aligned
 
 from . import options
@@ -80,10 +80,10 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return parse_toml(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"can't be read ({error.strerror})", where=file) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"can't be read as TOML ({error})", where=file) from error
 
 

@@ -119,6 +119,7 @@ def command(
             "checkpoint": str(result.checkpoint),
             "seconds": round(result.seconds, 3),
             "skipped": result.skipped,
+            "untaught": list(result.untaught),
         },
         as_json,
         f"{options.counted(result.steps, 'step')}, loss {result.final_loss:.3f}, {result.seconds:.0f} s"

@@ -7,7 +7,6 @@ a dataset of labels alone.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,6 +18,7 @@ from labelmerge.class_lists import SUFFIXES, is_class_list, list_name, read_clas
 from labelmerge.descriptions import Description, label_space, read_descriptions
 from labelmerge.errors import DescriptionsError, LabelmergeError, RecipeError, UsageError, did_you_mean
 from labelmerge.labels import LabelSpace
+from labelmerge.parsing import parse_toml
 
 ANNOTATION_TYPES = ("mask", "noisy_mask", "box", "image")
 ROLES = ("train", "eval")
@@ -229,7 +229,7 @@ def load_mixture(name: str) -> list[str]:
     names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.suffix == ".toml")
     if name not in names:
         raise UsageError(f"unknown mixture {name!r}", fix=did_you_mean(name, names))
-    datasets = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))["datasets"]
+    datasets = parse_toml((folder / f"{name}.toml").read_text(encoding="utf-8"))["datasets"]
     return [str(dataset) for dataset in datasets]
 
 
@@ -264,10 +264,10 @@ _VARIANT_KEYS = ("name", "detect", "unless", "reader", *_TABLES)
 def _parse(path: Path, descriptions_folder: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        data = tomllib.loads(text)
+        data = parse_toml(text)
     except OSError as error:
         raise RecipeError(f"can't be read ({error.strerror})", where=path) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise RecipeError(f"can't be read as TOML ({error})", where=path) from error
     problems = _problems(data)
     if problems:

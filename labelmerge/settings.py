@@ -15,13 +15,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
+from labelmerge.parsing import parse_toml
 
 LARGEST = 2**63 - 1
 """The largest number that TOML and torch can hold; no setting may be above it."""
@@ -272,6 +272,6 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise UsageError(f"{text!r} is not KEY=VALUE")
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return key, parse_toml(f"value = {value}")["value"]
+    except ValueError:
         return key, value.strip()

@@ -294,7 +294,8 @@ class Bank:
                     else f"Use `--encoder {self.encoder}`, or embed into another folder"
                 ),
             )
-        cosine = float(encoder.encode([PROBE])[0] @ self.probe)
+        probe = encoder.encode([PROBE])[0]
+        cosine = float(probe @ self.probe) if probe.shape == self.probe.shape else 0.0
         if cosine < _PROBE_COSINE:
             raise BankError(
                 f"the encoder {shown_identity(encoder.identity)} no longer gives the vector it gave when the bank was "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from labelmerge.errors import BankError, OutputError
 from labelmerge.files import locked, output_faults, write_json
+from labelmerge.parsing import parse_json
 
 FORMAT = "labelmerge-bank/1"
 INDEX = "bank.json"
@@ -25,6 +26,9 @@ _ENTRY = {
     **dict.fromkeys(("dim", "labels"), int),
 }
 _COLUMNS = ("dataset", "index", "name", "text", "text_sha256", "tokens", "truncated", "embedding")
+_TEXTS = ("dataset", "name", "text", "text_sha256")
+_MOST_VALUES = 1 << 26  # numbers in one column
+_MOST_BYTES = 1 << 28  # of one column's texts, or a row group
 PARTS = "parts"  # a column that only banks with several vectors for a label have
 _VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
 _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
@@ -69,7 +73,7 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     """The versions of a bank folder, newest last, never empty. Raises BankError."""
     path = folder / INDEX
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_bytes())
         if data["format"] != FORMAT:
             raise BankError(f"has format {data['format']!r}, not {FORMAT!r}", where=path)
         versions: list[dict[str, Any]] = data["versions"]
@@ -108,7 +112,7 @@ def last_number(folder: Path) -> int:
     if not path.exists():
         return 0
     numbers = [_number(entry["version"]) for entry in read_index(folder)]
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("last_number", 0)
+    recorded = parse_json(path.read_bytes()).get("last_number", 0)
     return max(*numbers, recorded if isinstance(recorded, int) else 0)
 
 
@@ -143,8 +147,12 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
         raise BankError(f"damaged: its content is not what {INDEX} says", where=path, fix=_ANEW)
     try:
         # Without threads of its own: one that still runs when the interpreter ends aborts it, rarely.
-        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
-        about = json.loads(table.schema.metadata[b"labelmerge"])
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(_TEXTS), pre_buffer=False)
+        _refuse_bomb(file.metadata, entry)
+        _refuse_types(file.schema_arrow)
+        table = file.read(use_threads=False)
+        _refuse_long_texts(table)
+        about = parse_json(table.schema.metadata[b"labelmerge"])
         columns = {name: table[name].combine_chunks() for name in _COLUMNS}
         dim = columns["embedding"].type.list_size
         vectors = columns["embedding"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
@@ -154,6 +162,8 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             column = table[PARTS].combine_chunks()
             flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
             parts = np.split(flat, np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))[:-1])
+        probe = np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32)
+        _refuse_odd(rows, vectors, parts, probe)
         return dict(
             encoder=about["encoder"],
             identity=about["identity"],
@@ -164,13 +174,93 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             vectors=vectors,
             tokens=rows["tokens"],
             truncated=rows["truncated"],
-            probe=np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32),
+            probe=probe,
             version=str(entry["version"]),
             folder=folder,
             parts=parts,
         )
     except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error
+
+
+def _refuse_bomb(metadata: Any, entry: Mapping[str, Any]) -> None:
+    """Raise ValueError where a file holds more than its entry in the index says, or more than any bank does.
+
+    Args:
+        metadata: pyarrow's, of the file: it is looked at before anything is unpacked.
+        entry: of the index.
+    """
+    rows, dim = metadata.num_rows, entry["dim"]
+    if rows != entry["labels"]:
+        raise ValueError(f"{rows} labels, but {INDEX} says {entry['labels']}")
+    if not 0 < dim <= _MOST_VALUES or rows * dim > _MOST_VALUES:
+        raise ValueError(f"{rows} vectors of {dim} dimensions")
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.total_byte_size > _MOST_BYTES:
+            raise ValueError(f"{group.total_byte_size} bytes unpacked")
+        if any(group.column(place).num_values > _MOST_VALUES for place in range(group.num_columns)):
+            raise ValueError(f"more than {_MOST_VALUES} values")
+
+
+def _refuse_types(schema: Any) -> None:
+    """Raise TypeError where a column's type is not what a bank writes."""
+    import pyarrow.types as types
+
+    wanted = {
+        **{name: (types.is_string, types.is_large_string, types.is_dictionary) for name in _TEXTS},
+        **{name: (types.is_integer,) for name in ("index", "tokens")},
+        "truncated": (types.is_boolean,),
+        "embedding": (types.is_fixed_size_list,),
+    }
+    for name, kinds in wanted.items():
+        kind = schema.field(name).type
+        if not any(is_kind(kind) for is_kind in kinds):
+            raise TypeError(f"{name} is {kind}")
+
+
+def _refuse_long_texts(table: Any) -> None:
+    """Raise ValueError where texts are long together, each of which the file may hold once and name many times."""
+    import pyarrow.compute as pc
+
+    for name in _TEXTS:
+        long = 0
+        for chunk in table[name].chunks:
+            if hasattr(chunk, "dictionary"):
+                long += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+            else:
+                long += chunk.nbytes
+        if long > _MOST_BYTES:
+            raise ValueError(f"{long} bytes of {name}")
+
+
+_UNIT = 1e-3  # how far a vector's length may be from 1
+
+
+def _refuse_odd(
+    rows: Mapping[str, Sequence[Any]],
+    vectors: npt.NDArray[np.float32],
+    parts: Sequence[npt.NDArray[np.float32]] | None,
+    probe: npt.NDArray[np.float32],
+) -> None:
+    """Raise ValueError where a version's content is not as `Bank` promises it."""
+    if any(value is None for column in rows.values() for value in column):
+        raise ValueError("fields are empty")
+    if min(rows["index"], default=0) < 0 or min(rows["tokens"], default=0) < 0:
+        raise ValueError("numbers below 0")
+    keys = list(zip(rows["dataset"], rows["index"], strict=True))
+    if any(a >= b for a, b in zip(keys, keys[1:], strict=False)):
+        raise ValueError("its labels are not different and in ascending order")
+    if not len(vectors) or vectors.shape[1] == 0:
+        raise ValueError("it has no vectors")
+    if parts is not None and {len(part) > 0 for part in parts} != {True}:
+        raise ValueError("a label has no sentences")
+    if not np.isfinite(probe).all():
+        raise ValueError("the probe's vector is no numbers")
+    for each in (vectors, *([np.concatenate(parts)] if parts is not None else [])):
+        lengths = np.linalg.norm(each.astype(np.float64), axis=1)
+        if not (np.isfinite(lengths) & ((np.abs(lengths - 1) < _UNIT) | (lengths == 0))).all():
+            raise ValueError("vectors are not of unit length, or no numbers")
 
 
 def identity_key(identity: Mapping[str, Any]) -> dict[str, Any]:

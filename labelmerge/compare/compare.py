@@ -12,7 +12,6 @@ run with its results.json, which shows how far it has come. See docs/evaluation.
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import signal
@@ -27,7 +26,8 @@ from typing import Any
 from labelmerge.compare.plan import RESULTS, Job, Plan
 from labelmerge.compare.report import report_runs
 from labelmerge.files import locked, output_faults
-from labelmerge.train.run import last_loss
+from labelmerge.parsing import parse_json
+from labelmerge.train.log import last_loss
 from labelmerge.workers import interrupts_held_back
 
 _log = logging.getLogger(__name__)
@@ -92,9 +92,9 @@ def _run_job(job: Job, title: str, program: Sequence[str]) -> Outcome:
     if not job.measured:
         if _run(title, "evaluation", [*program, *job.evaluate]) is None:
             return Outcome(job, "evaluation")
-    content = json.loads((job.folder / RESULTS).read_text(encoding="utf-8"))
+    content = parse_json((job.folder / RESULTS).read_bytes())
     miou = {f"{entry['dataset']}-{entry['split']}": entry["miou"] for entry in content["sets"]}
-    harmonic_mean = content["harmonic_mean"]
+    harmonic_mean = content.get("harmonic_mean")
     _log.info(
         "%s: %s, harmonic mean %s",
         title, "was measured before" if job.measured else "measured",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labelmerge.errors import CheckpointError, LabelmergeError
+from labelmerge.parsing import parse_json, parse_toml
+from labelmerge.train.log import read_log
 
 RESULTS_FORMAT = "labelmerge-results/1"
 _HASH_DIGITS = 16  # of the weights' SHA-256 that results.json names a checkpoint by
@@ -90,9 +90,11 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
         paths: run folders, and results.json files; each belongs to the run that has its checkpoint, or else
             counts as a run of its own. Results that lie in a run folder are found.
 
+    What is damaged is left out, which a warning says, as long as something remains.
+
     Raises:
         CheckpointError: some folders are not runs; the message names all of them.
-        LabelmergeError: a file is not a results.json.
+        LabelmergeError: nothing can be read; the message is about the first.
     """
     unique = list({path.resolve(): path for path in paths}.values())
     wrong = [str(path) for path in unique if not path.is_file() and not (path / "config.toml").is_file()]
@@ -101,16 +103,26 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
             f"not {'a run' if len(wrong) == 1 else 'runs'}: {', '.join(wrong)}",
             fix="Give folders that `labelmerge train --out` wrote (config.toml is in them), or results.json files",
         )
-    runs = [_read_run(path) for path in unique if path.is_dir()]
-    for path in unique:
-        if path.is_file():
-            _assign(read_results(path), runs)
+    runs: list[RunRecord] = []
+    faults: list[LabelmergeError] = []
+    for path in sorted(unique, key=Path.is_file):  # results come after the runs that they may be of
+        try:
+            if path.is_dir():
+                runs.append(_read_run(path))
+            else:
+                _assign(read_results(path), runs)
+        except LabelmergeError as error:
+            faults.append(error)
+    if faults and not runs:
+        raise faults[0]
+    for fault in faults:
+        _log.warning("left out: %s", fault)
     return _named(runs)
 
 
 def _read_run(folder: Path) -> RunRecord:
     try:
-        config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+        config = parse_toml((folder / "config.toml").read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"can't be read as TOML ({error})", where=folder / "config.toml") from error
     metas = [_json(path) for path in sorted((folder / "checkpoints").glob("step-*/meta.json"), key=_step)]
@@ -121,7 +133,7 @@ def _read_run(folder: Path) -> RunRecord:
         settings={key: value for key, value in config.items() if key != "inputs"},
         inputs=config["inputs"] if isinstance(config.get("inputs"), dict) else {},
         meta=metas[-1] if metas else {},
-        log=_read_log(folder / "log.jsonl"),
+        log=read_log(folder),
         checkpoints=[_hash(meta) for meta in metas],
         results=[measured for measured in found if measured is not None],
     )
@@ -139,7 +151,7 @@ def _hash(meta: Mapping[str, Any]) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"can't be read as JSON ({error})", where=path) from error
     if not isinstance(content, dict):
@@ -147,27 +159,10 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_log(path: Path) -> list[Mapping[str, Any]]:
-    """The lines that have a step and a loss; a run that is still going may be writing the last one."""
-    if not path.is_file():
-        return []
-    lines: list[Mapping[str, Any]] = []
-    damaged = 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-            lines.append({**line, "step": int(line["step"]), "parts": dict(line.get("parts") or {})})
-        except (ValueError, TypeError, KeyError):
-            damaged += 1
-    if damaged > 1:
-        _log.warning("%s: %d damaged lines were skipped", path, damaged)
-    return lines
-
-
 def _found(path: Path) -> Measured | None:
     """What a file of a run folder says, if it is a results.json."""
     try:
-        if json.loads(path.read_text(encoding="utf-8")).get("format") != RESULTS_FORMAT:
+        if parse_json(path.read_bytes()).get("format") != RESULTS_FORMAT:
             return None
         return read_results(path)
     except (OSError, ValueError, AttributeError, LabelmergeError) as error:
@@ -178,7 +173,7 @@ def _found(path: Path) -> Measured | None:
 def read_results(path: Path) -> Measured:
     """Read a results.json. Raises LabelmergeError if it isn't one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise LabelmergeError(f"can't be read as JSON ({error})", where=path) from error
     form = content.get("format") if isinstance(content, dict) else None
@@ -192,7 +187,8 @@ def read_results(path: Path) -> Measured:
             sets={f"{entry['dataset']}-{entry['split']}": _figures(entry) for entry in content["sets"]},
             protocol=dict(content["protocol"]),
         )
-        str(measured.checkpoint["hash"]), int(measured.checkpoint["step"])
+        if not isinstance(measured.checkpoint["hash"], str) or type(measured.checkpoint["step"]) is not int:
+            raise TypeError("checkpoint")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LabelmergeError(f"malformed ({error!r})", where=path, fix="Evaluate again") from error
     return measured
@@ -220,7 +216,14 @@ def _figures(entry: Mapping[str, Any]) -> SetFigures:
 
 
 def _share(value: Any) -> float | None:
-    return None if value is None else float(value)
+    """Raises TypeError or ValueError where it is no share."""
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{value} is not within 0 to 1")
+    return float(value)
 
 
 def _assign(measured: Measured, runs: list[RunRecord]) -> None:

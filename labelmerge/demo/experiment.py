@@ -147,7 +147,7 @@ def train_all(place: Workplace, banks: Banks, size: Size, seed: int, track: Trac
 
 def _steps(jobs: Sequence[Future[Scores]], runs: Sequence[Path], steps: int) -> Iterator[None]:
     """One item for every step that some run has logged, until all jobs are done; raises what a job raised."""
-    from labelmerge.train.run import read_log
+    from labelmerge.train.log import read_log
 
     seen = 0
     while True:

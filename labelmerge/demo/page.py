@@ -33,7 +33,7 @@ from labelmerge.merge.merges import by_similarity
 from labelmerge.merge.report import Group, Pair, merge_report
 from labelmerge.names import prompt_name
 from labelmerge.progress import Track, no_track
-from labelmerge.train.run import read_log
+from labelmerge.train.log import read_log
 
 ABOUT = {
     "single": "Mean over models that were each trained on one dataset alone, with the sentences of its own labels.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import wikipediaapi
 
 from labelmerge.errors import LabelmergeError
 from labelmerge.files import write_json
+from labelmerge.parsing import parse_json
 from labelmerge.progress import Track, no_track
 
 _log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class _FromMemory(httpx.BaseTransport):
 
 def _read_cache(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        cache = json.loads(path.read_bytes())
+        cache = parse_json(path.read_bytes())
         if cache["format"] == _FORMAT:
             return {
                 str(title): {"fetched": str(entry["fetched"]), "query": dict(entry["query"])}
@@ -212,7 +212,7 @@ def _about(title: str, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_json(answer: httpx.Response) -> bool:
     try:
-        json.loads(answer.content)
+        parse_json(answer.content)
     except ValueError:
         return False
     return True
@@ -224,7 +224,7 @@ def _fault(answer: httpx.Response) -> str:
         return f"answered with HTTP status {answer.status_code}"
     if not _is_json(answer):
         return "did not answer with JSON"
-    data: Any = json.loads(answer.content)
+    data: Any = parse_json(answer.content)
     if isinstance(data, dict) and "error" in data:
         error = data["error"]
         return f"refused: {error.get('info', error) if isinstance(error, dict) else error}".rstrip(".")
@@ -241,7 +241,7 @@ def _is_busy(answer: httpx.Response) -> bool:
     """Whether the API would answer later: it says so by its status, a ``Retry-After``, or the code of an error."""
     if answer.status_code == 429 or answer.status_code >= 500 or "Retry-After" in answer.headers:
         return True
-    data: Any = json.loads(answer.content) if _is_json(answer) else None
+    data: Any = parse_json(answer.content) if _is_json(answer) else None
     error = data.get("error") if isinstance(data, dict) else None
     return isinstance(error, dict) and error.get("code") in ("maxlag", "ratelimited", "readonly")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import EncoderError
 from labelmerge.hub import ask_hub
+from labelmerge.parsing import parse_json
 from labelmerge.progress import Track
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def in_batches(
 def read_json(path: Path) -> dict[str, Any]:
     """What a model's configuration says; nothing where it is not JSON, which loading the model tells better."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        data = parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}

@@ -16,7 +16,7 @@ from labelmerge.errors import SampleError, ShardError, UsageError
 from labelmerge.evaluate.evaluate import load_bank
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.merge.evidence import Confusion
-from labelmerge.methods.predictor import LabelList, Predictor
+from labelmerge.methods.predictor import LabelList, Predictor, are_numbers, refuse_no_numbers
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.views import Views
 from labelmerge.progress import Track, no_track
@@ -142,6 +142,7 @@ def _count(
             assert picture.mask is not None  # sets without masks are left out
             truth = position[picture.mask]
             for rows, scores in predictor.scores(picture.image):
+                refuse_no_numbers(are_numbers(scores))
                 _add(totals, truth[rows], scores, words)
         except SampleError as error:
             _log.warning("skipped %s", error)

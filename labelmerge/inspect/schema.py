@@ -20,7 +20,7 @@ from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.manifest import wrong_types
 from labelmerge.shardset.meta import BOX_TYPES, SEGMENT_TYPES, parse
-from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.pixels import decode_whole, refuse_huge
 from labelmerge.shardset.run_lengths import histogram
 from labelmerge.shardset.tar import shown
 
@@ -146,8 +146,12 @@ def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, No
     it is decoded: a small file can unfold to anything."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large image is no fault
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `refuse_huge` is stricter
             image = Image.open(BytesIO(data), formats=tuple(_FORMATS.values()))
+        refuse_huge(image.size)
+    except SampleError as error:
+        yield f"{name} {error.what}"
+        return None
     except Image.DecompressionBombError:
         yield f"{name} has more pixels than Pillow takes for safe"
         return None

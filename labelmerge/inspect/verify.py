@@ -16,6 +16,7 @@ from labelmerge.inspect.duplicates import Found, Images, Overlap
 from labelmerge.inspect.schema import Counts, Expected, check_sample
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
+from labelmerge.shardset.croissant import CROISSANT, croissant_problem
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
 from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
@@ -90,6 +91,8 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
             problems += splits[task.split].add(task.path, checked)
     for split in splits:
         problems += [Problem(str(split.folder / MANIFEST), what) for what in split.check()]
+        if what := croissant_problem(split.folder, split.manifest):
+            problems.append(Problem(str(split.folder / CROISSANT), what))
     problems += _check_embedding_sizes(splits)
     overlaps = found.overlaps([split.images for split in splits])
     samples = sum(split.samples for split in splits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from labelmerge.merge.label_lines import LabelLine, label_lines
 from labelmerge.merge.relations import relations, relations_table
 from labelmerge.merge.report import MergeReport
 from labelmerge.merge.taxonomy import Taxonomy
+from labelmerge.parsing import parse_json
 
 TAXONOMY, RELATIONS, TABLE, JSON = "taxonomy.csv", "relations.csv", "merge.csv", "merge.json"
 CSV_HEADER = (
@@ -67,7 +67,7 @@ def keep_edits(out: Path, table: bytes) -> None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return
     try:
-        written = json.loads((out / JSON).read_bytes())["taxonomy_sha256"]
+        written = parse_json((out / JSON).read_bytes())["taxonomy_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         written = None
     if there != table and hashlib.sha256(there).hexdigest() != written:

@@ -77,7 +77,7 @@ class LabelVectors:
         """`vectors`: ``[K, D]``, one for each label; or else `several`, ``[n, D]`` for each of the K labels, with
         `reach`, ``[n]``, by which a vector's cosine is divided; 1 where it is None.
 
-        Raises BankError where all are zero.
+        Raises BankError where all are zero, or some are not finite.
         """
         given = np.asarray(vectors, dtype=np.float32)[:, None] if several is None else several
         reaches = [np.ones(len(own), np.float32) for own in given] if reach is None else reach
@@ -100,6 +100,8 @@ class LabelVectors:
         owners = np.array(list(owner.values()), dtype=np.int64)
         self.positions, self.counts = np.unique(owners, return_counts=True)
         wide = np.stack(distinct).astype(np.float64)
+        if not np.isfinite(wide).all():
+            raise BankError("label vectors hold values that are no numbers", fix="Embed the labels again")
         lengths = np.linalg.norm(wide, axis=1, keepdims=True) * np.asarray(divisors, np.float64)[:, None]
         self.vectors = (wide / lengths).astype(np.float32)
 
@@ -170,7 +172,7 @@ def segment(
 
     Raises:
         BankError: all label vectors are zero, or their dimension isn't the model's.
-        SampleError: the image is too large for the device's memory.
+        SampleError: the image is too large for the device's memory, or the model's embeddings are not finite.
     """
     labels = labels if isinstance(labels, LabelVectors) else LabelVectors(labels)
     return CosinePredictor(model, labels, tau=tau, views=views or Views(), device=device).classes(image)

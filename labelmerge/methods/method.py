@@ -83,10 +83,23 @@ class Vocabulary:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Vocabulary:
-        """The inverse of `to_meta`. Checkpoints from before there were methods have neither dimension nor datasets."""
+        """The inverse of `to_meta`. Checkpoints from before there were methods have neither dimension nor datasets.
+
+        Raises:
+            ConfigError: it is of another form.
+        """
+        try:
+            return cls._read(meta)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"its columns are damaged ({type(error).__name__}: {error})") from error
+
+    @classmethod
+    def _read(cls, meta: Mapping[str, Any]) -> Vocabulary:
         split = [[key.rpartition(":") for key in keys] for keys in meta.get("column_labels", ())]
         labels = tuple(tuple((dataset, int(index)) for dataset, _, index in keys) for keys in split)
         seen = sorted({dataset for keys in labels for dataset, _ in keys})
+        if not all(isinstance(name, str) for name in (*meta.get("datasets", ()), *meta.get("columns", ()))):
+            raise TypeError("names must be strings")
         return cls(
             dim=meta.get("label_dim", meta["model"]["embedding_dim"]),
             datasets=tuple(meta.get("datasets", seen)),

@@ -76,6 +76,17 @@ class SegmentMap:
     scores: npt.NDArray[np.float32]
 
 
+def are_numbers(scores: Tensor) -> Tensor:
+    """Whether scores ``[P, …]`` are finite, bool: where an embedding is not, no label's score is."""
+    return scores[0].isfinite().all()
+
+
+def refuse_no_numbers(finite: Tensor) -> None:
+    """Raise SampleError where some of what `are_numbers` gave is false; waits for a GPU."""
+    if not finite.all():
+        raise SampleError("the network's answer is not a number everywhere, so no label can be read off it")
+
+
 class Predictor(ABC):
     """Segments images with one list of labels, each image shown in the same way.
 
@@ -101,7 +112,8 @@ class Predictor(ABC):
             image: ``[H, W, 3]`` RGB.
 
         Yields:
-            The rows, and float32 ``[P, rows, W]``; the largest is predicted.
+            The rows, and float32 ``[P, rows, W]``; the largest is predicted. Where the network's answer is no number,
+            neither are the scores: `refuse_no_numbers`.
         """
 
     def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
@@ -116,11 +128,15 @@ class Predictor(ABC):
         """The label of every pixel: ``[H, W]`` positions in the list. Among equal scores the first label wins.
 
         Raises:
-            SampleError: the image is too large for the device's memory.
+            SampleError: the image is too large for the device's memory, or the network's answer is not a number.
         """
         try:
-            rows = [scores.argmax(dim=0) for _, scores in self.scores(image)]
+            rows, finite = [], []
+            for _, scores in self.scores(image):
+                rows.append(scores.argmax(dim=0))
+                finite.append(are_numbers(scores))
             chosen = torch.cat(rows).cpu()  # a GPU is waited for here alone
+            refuse_no_numbers(torch.stack(finite))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

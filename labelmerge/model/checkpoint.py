@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from torch import Tensor
 
 from labelmerge.errors import CheckpointError, OutputError
 from labelmerge.files import output_faults, sha256_file
+from labelmerge.parsing import parse_json, parse_toml
 
 FORMAT = "labelmerge-checkpoint/1"
 _WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
@@ -40,6 +40,10 @@ _TAXONOMY = "taxonomy.csv"
 _FILES = (_WEIGHTS, _STATE, _CONFIG, _META)
 _MEND = "Use another checkpoint, or remove this one and train on from the one before"
 _STEP = re.compile(r"step-(\d{6,})")
+_MOST_CHANNELS = 1 << 16  # of a pixel's embedding; what is asked for beyond is damage, and memory
+_MOST_PIXELS = 1 << 16  # of a short edge
+# What the trainer adds to meta.json, where it does.
+_ADDED = {"manifests": dict, "columns": list, "column_labels": list, "datasets": list, "label_dim": int, "init": dict}
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Checkpoint:
     def short_edge(self) -> int:
         """The short edge of an image at scale 1 in training, pixels; 0: its own size. Raises CheckpointError."""
         pixels = self.config.get("short_edge", 0)
-        if not isinstance(pixels, int) or pixels < 0:
+        if type(pixels) is not int or not 0 <= pixels <= _MOST_PIXELS:
             raise CheckpointError(f"short_edge is {pixels!r}", where=self.folder / _CONFIG, fix="Give --short-edge")
         return pixels
 
@@ -244,6 +248,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError) as error:
         raise CheckpointError("the weights can't be read", where=weights) from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"the weights {name!r} hold values that are no numbers", where=weights, fix=_MEND)
     bank, taxonomy = folder / _BANK, folder / _TAXONOMY
     return Checkpoint(
         tensors=tensors,
@@ -281,28 +288,37 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """The meta.json of a checkpoint folder; raises CheckpointError where it is damaged."""
     path = folder / _META
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError("can't be read as JSON", where=path, fix=_MEND) from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
         raise CheckpointError(f"its format is {found!r}, not {FORMAT!r}", where=path)
+    model, hashes = meta.get("model"), meta.get("sha256")
     well_formed = (
-        isinstance(meta.get("step"), int)
-        and isinstance(meta.get("model"), dict)
-        and isinstance(meta["model"].get("name"), str)
-        and isinstance(meta["model"].get("embedding_dim"), int)
-        and isinstance(meta.get("sha256"), dict)
+        type(meta.get("step")) is int
+        and meta["step"] >= 0
+        and isinstance(model, dict)
+        and isinstance(model.get("name"), str)
+        and type(model.get("embedding_dim")) is int
+        and isinstance(hashes, dict)
+        and isinstance(hashes.get(_WEIGHTS), str)
     )
-    if not well_formed:
+    if not well_formed or not isinstance(model, dict):
         raise CheckpointError("lacks step, model or sha256", where=path, fix=_MEND)
+    for name, kind in _ADDED.items():
+        if name in meta and not isinstance(meta[name], kind):
+            raise CheckpointError(f"{name} is a {type(meta[name]).__name__}", where=path, fix=_MEND)
+    for name, number in (("embedding_dim", model["embedding_dim"]), ("label_dim", meta.get("label_dim", 1))):
+        if not 0 < number <= _MOST_CHANNELS:
+            raise CheckpointError(f"{name} is {number}, not 1 to {_MOST_CHANNELS}", where=path, fix=_MEND)
     return meta
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError("can't be read as TOML", where=path, fix=_MEND) from error
 

@@ -30,6 +30,7 @@ from labelmerge.predict.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.depth import eight_bit, is_deep
+from labelmerge.shardset.pixels import refuse_huge
 
 FORMAT = "labelmerge-prediction/1"
 COCO = "coco.json"
@@ -196,6 +197,7 @@ def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
     """
     try:
         with Image.open(path) as image:
+            refuse_huge(image.size)
             orientation = int(image.getexif().get(_ORIENTATION, 1))
             turned = ImageOps.exif_transpose(image)
             if is_deep(turned):  # Pillow's own conversion would clip the values at 255

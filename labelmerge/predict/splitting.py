@@ -21,7 +21,7 @@ from torch import Tensor
 from labelmerge.device import is_out_of_memory
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
-from labelmerge.methods.predictor import Predictor
+from labelmerge.methods.predictor import Predictor, are_numbers, refuse_no_numbers
 
 UNKNOWN = -1
 """No concept, in arrays of their numbers."""
@@ -58,9 +58,11 @@ class Model:
         return list(found), list(found.values())
 
     def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
-        """As `Predictor.probabilities`. Raises SampleError where the image is too large for the device's memory."""
+        """As `Predictor.probabilities`. Raises SampleError: no memory, or no number for an answer."""
         try:
-            yield from self.predictor.probabilities(image)
+            for rows, probabilities in self.predictor.probabilities(image):
+                refuse_no_numbers(are_numbers(probabilities))
+                yield rows, probabilities
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

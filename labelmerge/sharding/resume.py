@@ -6,7 +6,6 @@ the hidden folder `.<split>-work` beside the split's holds its locks, and lists 
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from labelmerge.errors import ShardError
 from labelmerge.files import locked, output_faults, sha256_file, write_json
+from labelmerge.parsing import parse_json
 from labelmerge.sharding.executors import ShardRecord
 from labelmerge.sharding.source.state import State
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, Types, manifest_problem, read_manifest, wrong_types
@@ -148,8 +148,8 @@ def read_request(folder: Path) -> Request:
     if not path.is_file():
         raise ShardError("nothing was begun here", where=folder, fix="Give the folder <out>/<dataset>/<split>")
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        begun = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error
     if wrong := wrong_types(begun, _REQUEST_TYPES) or manifest_problem(begun["manifest"]):
         raise ShardError(f"is damaged ({wrong})", where=path, fix=_OTHER_OUT)
@@ -167,7 +167,7 @@ def records(folder: Path, numbers: range) -> dict[int, ShardRecord]:
     for path in sorted((folder / UNFINISHED).glob("[0-9]*.json")):
         if int(path.stem) in numbers:
             try:
-                made = ShardRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+                made = ShardRecord.from_json(parse_json(path.read_bytes()))
                 if made.samples == 0 or _is_whole(folder, made.to_json()):
                     there[made.number] = made
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -194,7 +194,7 @@ def refuse_changed(folder: Path, as_before: Callable[[int, State], bool]) -> Non
     if not path.is_file():
         return
     try:
-        states = json.loads(path.read_text(encoding="utf-8"))
+        states = parse_json(path.read_bytes())
         changed = [name for name, (times, contents) in states.items() if not as_before(int(name), (times, contents))]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ShardError(f"is damaged ({error})", where=path, fix=_OTHER_OUT) from error

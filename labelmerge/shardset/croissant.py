@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from labelmerge import __version__
 from labelmerge.files import write_json
 from labelmerge.labels import LabelSpace
+from labelmerge.parsing import parse_json
 from labelmerge.shardset.manifest import recipe_keys
 
 CROISSANT = "croissant.json"
@@ -67,6 +69,37 @@ _MEMBERS = {
 def write_croissant(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write ``croissant.json`` into a split's folder; raises OutputError."""
     write_json(folder / CROISSANT, croissant(manifest))
+
+
+def croissant_problem(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Why a split's ``croissant.json`` is not what its manifest says; None where it is, or where there is none.
+
+    Words may be another version's; files, hashes and classes may not.
+    """
+    try:
+        found = parse_json((folder / CROISSANT).read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    except ValueError as error:
+        return f"is not JSON ({error})"
+    wanted = croissant(manifest)
+    if found == wanted or (manifest["labelmerge"] != __version__ and _facts(found) == _facts(wanted)):
+        return None
+    return "does not agree with the manifest"
+
+
+def _facts(metadata: Any) -> Any:
+    """The files of a Croissant description and its classes; None where it is malformed."""
+    try:
+        files = [
+            (each["@id"], each.get("sha256"), each.get("contentSize"), each.get("includes"))
+            for each in metadata["distribution"]
+        ]
+        return files, [each["data"] for each in metadata["recordSet"] if "data" in each]
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:

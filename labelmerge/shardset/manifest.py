@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from labelmerge.errors import LabelmergeError, ShardError, UsageError, did_you_mean
 from labelmerge.labels import LabelSpace
+from labelmerge.parsing import parse_json, parse_toml
 
 FORMAT = "labelmerge-shards/2"
 MANIFEST = "manifest.json"
@@ -71,10 +70,10 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
             fix="Run its `labelmerge shard …` again; after runs with --part, `labelmerge verify --finish`",
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_bytes())
     except OSError as error:
         raise ShardError(f"can't be read ({error.strerror})", where=path) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ShardError(f"is not a manifest ({error})", where=path) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         have = repr(manifest.get("format")) if isinstance(manifest, dict) else "none"
@@ -125,8 +124,8 @@ def manifest_problem(manifest: dict[str, Any]) -> str | None:
     if hashlib.sha256(manifest["recipe"]["text"].encode()).hexdigest() != manifest["recipe"]["sha256"]:
         return "recipe: the text does not match its sha256"
     try:
-        recipe = tomllib.loads(manifest["recipe"]["text"])
-    except tomllib.TOMLDecodeError as error:
+        recipe = parse_toml(manifest["recipe"]["text"])
+    except ValueError as error:
         return f"recipe: the text can't be read as TOML ({error})"
     for name in ("title", "homepage", "licence", "role"):
         if not isinstance(recipe.get(name, ""), str):
@@ -146,7 +145,7 @@ def _is_count(value: object) -> bool:
 
 def recipe_keys(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the recipe that the shards were made by (docs/recipes.md)."""
-    return tomllib.loads(manifest["recipe"]["text"])
+    return parse_toml(manifest["recipe"]["text"])
 
 
 def role(manifest: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ checksums are compared before a PNG is decoded.
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import warnings
@@ -48,13 +49,43 @@ _FILTER_UP = 2  # PNG specification 9.2
 _BLOCK = 16  # rows of a mask that are added up side by side
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_END = b"\xff\xd9"
+MAX_PIXELS = 1 << 26
+"""An image with more is not decoded: a few hundred kilobytes can unfold to gigabytes. See `refuse_huge`."""
+_PIXELS_VARIABLE = "LABELMERGE_MAX_PIXELS"
+_MORE_PIXELS = f"Set {_PIXELS_VARIABLE} to decode larger ones"
 _EXTRANEOUS = 64  # bytes; some cameras write a few that mean nothing
 _TAIL = 64  # where a whole JPEG's end is; some files have a few bytes more
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The picture in a file, not decoded yet: its size and mode are known from the header."""
-    return Image.open(io.BytesIO(data))
+    """The picture in a file, not decoded yet: its size and mode are known from the header.
+
+    Raises:
+        SampleError: it has too many pixels.
+        What Pillow raises at other files.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `refuse_huge` is stricter
+        image = Image.open(io.BytesIO(data))
+    refuse_huge(image.size)
+    return image
+
+
+def refuse_huge(size: tuple[int, int], where: Path | str | None = None) -> None:
+    """Refuse a picture of more than `MAX_PIXELS`, before it is decoded; the environment may allow more.
+
+    Args:
+        size: as its header says it, in pixels.
+
+    Raises:
+        SampleError: it is larger.
+    """
+    allowed = os.environ.get(_PIXELS_VARIABLE, "")
+    most = int(allowed) if allowed.isascii() and allowed.isdigit() else MAX_PIXELS
+    if size[0] * size[1] > most:
+        raise SampleError(
+            f"has {size[0]}x{size[1]} pixels, more than the {most:,} that are decoded", where=where, fix=_MORE_PIXELS
+        )
 
 
 def decode_whole(data: bytes, where: Path) -> Image.Image:
@@ -80,10 +111,10 @@ def _refuse_half_jpeg(data: bytes, where: Path) -> None:
 def open_checked(data: bytes, where: Path, check: Callable[[Image.Image], object]) -> Image.Image:
     """Open the image in a file, and have it checked. Raises SampleError, also where `check` raises anything."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large image is no fault
-            image = Image.open(io.BytesIO(data))
+        image = open_image(data)
         check(image)
+    except SampleError as error:
+        raise SampleError(error.what, where=where, fix=error.fix) from error
     except Image.DecompressionBombError as error:
         raise SampleError("has more pixels than Pillow takes for safe", where=where) from error
     except Exception as error:  # Pillow's decoders raise about anything on damaged files

@@ -18,6 +18,12 @@ from labelmerge.labels import LabelSpace
 from labelmerge.shardset.meta import unpacked
 from labelmerge.shardset.pixels import Mask, Region, decode_image, decode_mask, image_region, open_image
 
+# What decoders raise at bytes that are not theirs, and a json that lacks something, or is made to do harm.
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, RecursionError, MemoryError),
+)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -254,8 +260,13 @@ class Encoded:
             embeddings = np.load(io.BytesIO(self.members["box_embeddings.npy"]), allow_pickle=False)
             if embeddings.ndim != 2 or len(embeddings) != len(entries):
                 raise SampleError(f"{len(entries)} boxes but box embeddings {list(embeddings.shape)}")
+            if not np.isfinite(embeddings).all():
+                raise SampleError("its box embeddings hold values that are no numbers")
+        corners = np.array([entry["bbox"] for entry in entries], dtype=np.float32).reshape(len(entries), 4)
+        if not np.isfinite(corners).all():
+            raise SampleError("its boxes hold values that are no numbers")
         return Boxes(
-            boxes=np.array([entry["bbox"] for entry in entries], dtype=np.float32).reshape(len(entries), 4),
+            boxes=corners,
             box_classes=np.array([entry["class_index"] for entry in entries], dtype=np.int64),
             iscrowd=np.array([bool(entry.get("iscrowd", False)) for entry in entries], dtype=np.bool_),
             group_of=np.array([bool(entry.get("group_of", False)) for entry in entries], dtype=np.bool_),
@@ -272,8 +283,7 @@ class Encoded:
         except UnidentifiedImageError as error:  # whose own words hold an address in memory, new each time
             what = "can't be decoded (an image or mask is in no format that Pillow knows)"
             raise SampleError(what, where=self.where) from error
-        # Decoders raise whatever they like at bytes that are not theirs; a json that lacks something raises the rest.
-        except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
+        except _DAMAGED as error:
             what = f"can't be decoded ({type(error).__name__}: {error})"
             raise SampleError(what, where=self.where) from error
         except (struct.error, Image.DecompressionBombError) as error:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
 
 from labelmerge.errors import CheckpointError, ConfigError
 from labelmerge.methods.method import Learner, Method, Vocabulary
@@ -92,3 +96,44 @@ def _take_over(learner: Learner, given: Checkpoint, *, encoder_only: bool) -> No
     if new := own.keys() - fitting.keys():
         _log.info("%d of %d tensors are new: %s has none of that name and shape", len(new), len(own), given.folder)
     learner.load_state_dict({**own, **fitting})
+
+
+def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Give the optimiser its state from `load_state`. Raises CheckpointError where it is another's."""
+    ours = [set(group) for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        fits = [set(group) for group in optimizer.param_groups] == ours and all(
+            value.shape in ((), parameter.shape)
+            for parameter, values in optimizer.state.items()
+            for value in values.values()
+            if isinstance(value, Tensor)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise _other_state(checkpoint) from error
+    if not fits:
+        raise _other_state(checkpoint)
+
+
+def restore_weights(learner: Learner, state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Give the learner its own weights, where the checkpoint's are an average. Raises CheckpointError."""
+    try:
+        learner.load_state_dict(state["weights"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise _other_state(checkpoint) from error
+
+
+def logged_in(state: Mapping[str, Any], figures: int, checkpoint: Path) -> list[list[float]]:
+    """The figures of the steps since the last line of the log. Raises CheckpointError where they are another run's."""
+    rows = state.get("logged")
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == figures for row in rows):
+        raise _other_state(checkpoint)
+    return rows
+
+
+def _other_state(checkpoint: Path) -> CheckpointError:
+    return CheckpointError(
+        "the training state is not that of this run",
+        where=checkpoint,
+        fix="Use another checkpoint, or remove this one and train on from the one before",
+    )

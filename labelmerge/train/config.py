@@ -15,7 +15,6 @@ Tables of other methods than the run's are checked and left out, so that a prese
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -25,6 +24,7 @@ from typing import Any
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.merge.choices import MERGES
 from labelmerge.methods.settings import METHOD_SETTINGS
+from labelmerge.parsing import parse_toml
 from labelmerge.settings import Setting, grouped, parse, problems, refuse, setting, settings_of, summary, values_of
 from labelmerge.train.renamed import renamed
 from labelmerge.train.views import view_problems
@@ -325,7 +325,7 @@ def load_config(
     from_file: dict[str, Any] = {}
     if file is not None:
         try:
-            from_file = tomllib.loads(file.read_text(encoding="utf-8"))
+            from_file = parse_toml(file.read_bytes())
         except (OSError, ValueError) as error:
             raise ConfigError(f"can't be read as TOML ({error})", where=file) from error
         from_file.pop("inputs", None)
@@ -336,7 +336,7 @@ def load_config(
     if preset not in names:
         raise UsageError(f"unknown preset {preset!r}", fix=did_you_mean(str(preset), names))
     text = files("labelmerge.train").joinpath("presets", f"{preset}.toml").read_text(encoding="utf-8")
-    layers = [(tomllib.loads(text), f"{preset}.toml"), (from_file, file), (overrides or {}, None)]
+    layers = [(parse_toml(text), f"{preset}.toml"), (from_file, file), (overrides or {}, None)]
     method = _method_of(layers)
     values: dict[str, Any] = {}
     for layer, where in layers:

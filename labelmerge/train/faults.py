@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from labelmerge.device import is_out_of_memory
 from labelmerge.errors import ConfigError, LabelmergeError
 from labelmerge.loading.workers import dead_workers
 from labelmerge.train.config import TrainConfig
+from labelmerge.train.log import never_taught
 from labelmerge.train.processes import left_alone
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,6 +48,24 @@ def refuse_no_number(loss: float, norm: float, out: Path) -> None:
         where=out,
         fix="Train into another --out with a lower --lr, a longer warmup or a smaller clip",
     )
+
+
+def say_untaught(out: Path, datasets: Sequence[str]) -> list[str]:
+    """The datasets of which no loss came in the whole run, each of which a warning names.
+
+    Raises:
+        LabelmergeError: that is all of them.
+    """
+    never = never_taught(out, datasets)
+    if len(never) == len(datasets):
+        raise LabelmergeError(
+            "no sample had anything that a loss is for, so nothing was learned",
+            where=out,
+            fix="`labelmerge stats --classes` shows what the shards hold",
+        )
+    for name in never:
+        _log.warning("no loss ever came from %s: none of its samples had a label that was seen in training", name)
+    return never
 
 
 @contextmanager

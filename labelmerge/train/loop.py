@@ -36,13 +36,14 @@ from labelmerge.model.checkpoint import load_checkpoint, load_state, newest_chec
 from labelmerge.model.ema import copy_of, update_average
 from labelmerge.processes import Ranks
 from labelmerge.progress import Track, no_track
-from labelmerge.train.begin import begin, resume
+from labelmerge.train.begin import begin, logged_in, restore_optimizer, restore_weights, resume
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.faults import Place, clear_faults, refuse_no_number
+from labelmerge.train.faults import Place, clear_faults, refuse_no_number, say_untaught
 from labelmerge.train.inputs import read_inputs
+from labelmerge.train.log import last_loss
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
 from labelmerge.train.processes import distribute, refuse_other_views, refuse_too_many_pieces, training_ranks
-from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, last_loss, lock_run, mean_of
+from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, lock_run, mean_of, taught
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class RunResult:
         checkpoint: the newest checkpoint's folder.
         seconds: how long this call took; near 0 where the run was finished before.
         skipped: corrupt samples met and replaced in this call, by all processes.
+        untaught: the datasets of which no loss came in the whole run, as its log has it.
     """
 
     run: Path
@@ -70,6 +72,7 @@ class RunResult:
     checkpoint: Path
     seconds: float
     skipped: int
+    untaught: tuple[str, ...] = ()
 
 
 def train(
@@ -99,7 +102,7 @@ def train(
         ShardError, BankError, CheckpointError, OutputError: an input or the run can't be read or written, or another
             process writes it.
         ConfigError: the configuration does not fit the shards, or `out` holds another run.
-        LabelmergeError: the loss is no longer a number, memory ran out, or a process died.
+        LabelmergeError: the loss is no longer a number, no sample taught anything, memory ran out, or a process died.
     """
     with training_ranks(device) as (ranks, here), ExitStack() as held:
         return _train(shards, bank, out, config, split, ranks, here, track, held)
@@ -160,10 +163,10 @@ def _train(
     logged: list[list[float]] = []  # what `figures` gives of the steps since the last line of the log
     if checkpoint is not None:
         state = load_state(checkpoint)
-        optimizer.load_state_dict(state["optimizer"])
-        logged += state["logged"]
+        restore_optimizer(optimizer, state, checkpoint)
+        logged += logged_in(state, 2 + len(learner.terms) + len(datasets), checkpoint)
         if average is not None:  # the checkpoint's learner is the average
-            learner.load_state_dict(state["weights"])
+            restore_weights(learner, state, checkpoint)
         _log.info("going on from step %d (%s)", start, checkpoint)
     if config.compile:
         for network in networks:
@@ -235,8 +238,10 @@ def _train(
                 told = ranks.gather((torch.stack(unread).cpu(), waited[0], met))
                 unread.clear()
                 rows = figures([rows for rows, _, _ in told], len(terms)).tolist()
+                learnt = taught([rows for rows, _, _ in told]).tolist()
                 for place.step, row in enumerate(rows, start=done - len(rows) + 1):
-                    refuse_no_number(row[0], row[1], out)
+                    any_loss = learnt[place.step - done - 1]
+                    refuse_no_number(row[0] if any_loss else 0.0, row[1], out)
                 logged += rows
                 corrupt = {line for _, _, lines in told for line in lines}
                 for line in sorted(corrupt - skipped) if first else ():
@@ -292,7 +297,9 @@ def _train(
     if log is not None:
         log.close()
         draw_curves(out)
-    return RunResult(out, config.steps, final_loss, checkpoint, time.monotonic() - began, len(skipped))
+    untaught = tuple(say_untaught(out, datasets)) if first else ()
+    seconds = time.monotonic() - began
+    return RunResult(out, config.steps, final_loss, checkpoint, seconds, len(skipped), untaught)
 
 
 def _waited_for(things: Iterable[T], waited: list[float]) -> Iterator[T]:

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -18,10 +17,12 @@ from torch import Tensor
 
 from labelmerge.errors import ConfigError
 from labelmerge.files import locked, output_faults, write_bytes, write_text
+from labelmerge.parsing import parse_toml
 from labelmerge.train.config import INCIDENTAL, TrainConfig
+from labelmerge.train.log import LOG, read_log
 from labelmerge.train.renamed import renamed
 
-CONFIG, LOG, CURVES, TENSORBOARD = "config.toml", "log.jsonl", "curves.png", "tensorboard"
+CONFIG, CURVES, TENSORBOARD = "config.toml", "curves.png", "tensorboard"
 _LOCK = ".lock"
 _MAX_CHANGES_SHOWN = 4
 _SMOOTH = 50  # longer curves are smoothed over this part of their points
@@ -70,8 +71,10 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         write_text(path, tomli_w.dumps(ours))
         return ours
     try:
-        theirs = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        theirs = parse_toml(path.read_bytes())
+        if not isinstance(theirs.get("inputs", {}).get("manifests", {}), dict):
+            raise ValueError("inputs.manifests is not a table")
+    except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"can't be read as TOML ({error})", where=path, fix="The newest checkpoint holds a copy of it"
         ) from error
@@ -118,20 +121,6 @@ def _show(value: Any) -> str:
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def read_log(out: Path) -> list[dict[str, Any]]:
-    """The lines of log.jsonl; the last one is left out where a kill cut it short. Raises ConfigError."""
-    try:
-        text = (out / LOG).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    try:
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
-    except ValueError as error:
-        raise ConfigError(
-            f"a line is damaged ({error})", where=out / LOG, fix="Remove the file; training resumes without it"
-        ) from error
-
-
 class RunLog:
     """log.jsonl as it grows, and TensorBoard's files beside it.
 
@@ -142,7 +131,7 @@ class RunLog:
             happens.
 
     Raises:
-        ConfigError: the log is damaged.
+        ConfigError: the log can't be read.
         OutputError: it can't be written.
     """
 
@@ -152,7 +141,7 @@ class RunLog:
         self._path, self._board = out / LOG, _open_board(out, step) if tensorboard else None
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add one line; not-a-number becomes null."""
+        """Add one line; what is no finite number becomes null."""
         line = _without_nan(line)
         with output_faults(self._path), self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
@@ -190,7 +179,7 @@ def _scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nan(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def figures(told: Sequence[Tensor], terms: int) -> Tensor:
@@ -201,29 +190,32 @@ def figures(told: Sequence[Tensor], terms: int) -> Tensor:
         terms: T.
 
     Returns:
-        float64 [S, 2 + T + D]; nan for a term or dataset that had nothing in a step. A dataset's figure is the sum of
-        its terms' means.
+        float64 [S, 2 + T + D]; nan for the loss, a term or a dataset that had nothing in a step. A dataset's figure is
+        the sum of its terms' means.
     """
     norm = told[0][:, :1].double()
     steps = len(norm)
     total = torch.stack([rows[:, 1:].double().chunk(2, 1)[0] for rows in told]).sum(0).view(steps, terms, -1)
     units = told[0][:, 1:].double().chunk(2, 1)[1].reshape(steps, terms, -1)  # [S, T, D], as `total`
-    of_terms, counted = total.sum(2), units.sum(2)
-    loss = (of_terms / counted.clamp(min=1)).sum(1, keepdim=True)
+    of_terms, count = total.sum(2), units.sum(2)
+    loss = (of_terms / count.clamp(min=1)).sum(1, keepdim=True).where(taught(told)[:, None], torch.nan)
     of_datasets = (total / units.clamp(min=1)).sum(1).where(units.sum(1) > 0, torch.nan)
-    return torch.cat([loss, norm, of_terms / counted, of_datasets], dim=1)
+    return torch.cat([loss, norm, of_terms / count, of_datasets], dim=1)
+
+
+def taught(told: Sequence[Tensor]) -> Tensor:
+    """Whether there was anything to learn from in each step, bool [S]: a pixel, box or segment of any loss.
+
+    Args:
+        told: as for `figures`.
+    """
+    return told[0][:, 1:].chunk(2, 1)[1].sum(1) > 0
 
 
 def mean_of(values: Sequence[float]) -> float:
     """The mean of what is a number; nan where nothing is."""
     numbers = [value for value in values if not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else math.nan
-
-
-def last_loss(out: Path) -> float:
-    """The loss in the last line of the log; nan where there is none. Raises ConfigError."""
-    lines = read_log(out)
-    return float(lines[-1]["loss"]) if lines else math.nan
 
 
 def draw_curves(out: Path) -> None:

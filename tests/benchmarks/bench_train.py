@@ -50,8 +50,8 @@ from labelmerge.model.build import build_model
 from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
+from labelmerge.train.log import read_log
 from labelmerge.train.loop import train
-from labelmerge.train.run import read_log
 
 _TESTS = Path(__file__).resolve().parents[1]
 _TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}

@@ -156,7 +156,30 @@ def test_a_run_that_has_only_begun(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert report.curves is None and "skipped" in caplog.text and "malformed" in caplog.text
 
 
-def test_faults(runs: Sequence[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"miou": 0.5', '"miou": Infinity'),
+        ('"miou": 0.5', '"miou": 1e400'),
+        ('"miou": 0.5', f'"miou": 1{"0" * 400}'),
+        ('"miou": 0.5', '"miou": 5.0'),
+        ('"miou": 0.5', '"miou": true'),
+        ('"miou": 0.5', f'"miou": {"[" * 5000}{"]" * 5000}'),
+        ('"step": ', '"step": NaN, "was": '),
+    ],
+)
+def test_one_bad_file_does_not_end_the_report(
+    old: str, new: str, runs: Sequence[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other.json"
+    make_results(other, {"rooms-val": 0.5})
+    assert old in other.read_text()
+    other.write_text(other.read_text().replace(old, new))
+    report = report_runs([*runs, other], tmp_path / "out")
+    assert len(report.runs) == len(runs) and caplog.text.count("left out:") == 1 and "other.json" in caplog.text
+
+
+def test_faults(runs: Sequence[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"not runs: .*empty, .*none\. Give folders that"):
         report_runs([*runs, tmp_path / "empty", tmp_path / "none"], tmp_path / "out")
@@ -164,15 +187,16 @@ def test_faults(runs: Sequence[Path], tmp_path: Path) -> None:
     for content, message in (("{", "can't be read as JSON"), ("[]", "its format is None"), ('{"format": 1}', "is 1")):
         other.write_text(content)
         with pytest.raises(LabelmergeError, match=message):
-            report_runs([*runs, other], tmp_path / "out")
+            report_runs([other], tmp_path / "out")
     make_results(other, {"rooms-val": 0.5})
     other.write_text(other.read_text().replace('"miou": 0.5', '"miou": "high"'))
     with pytest.raises(LabelmergeError, match="malformed"):
         report_runs([other], tmp_path / "out")
     (runs[0] / "config.toml").write_text("model =")
     with pytest.raises(CheckpointError, match="config.toml: can't be read as TOML"):
-        report_runs(runs, tmp_path / "out")
+        report_runs(runs[:1], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    assert len(report_runs(runs, tmp_path / "out").runs) == len(runs) - 1 and "config.toml" in caplog.text
 
 
 def test_command(runs: Sequence[Path], tmp_path: Path, run: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from labelmerge.inspect.verify import verify
 from labelmerge.sharding.shard import shard
+from labelmerge.shardset.croissant import write_croissant
 
 if TYPE_CHECKING:
     from tests.sharding.conftest import Own
@@ -56,6 +57,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]]
     data = path.read_bytes()
     manifest["shards"][0] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_croissant(folder, manifest)
 
 
 def png(values: Any) -> bytes:

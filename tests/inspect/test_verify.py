@@ -17,6 +17,7 @@ from labelmerge.catalog import load_recipe
 from labelmerge.errors import ShardError
 from labelmerge.inspect.verify import verify
 from labelmerge.sharding.shard import shard
+from labelmerge.shardset.croissant import write_croissant
 
 from .damage import KEY, OTHER, faults, png, rewrite, with_json, with_member
 
@@ -189,6 +190,7 @@ def test_shards_in_the_wrong_order(folder: Path) -> None:
         content = tar.read_bytes()
         entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     path.write_text(json.dumps(manifest))
+    write_croissant(folder, manifest)
     assert faults(folder) == ["my_streets-train-000001.tar: its samples do not follow those of the shard before"]
 
 

@@ -68,7 +68,7 @@ def test_hostile_members(folder: Path, tmp_path: Path, block: bytes, fault: str)
     ("data", "fault"),
     [
         (bomb(60000, 60000), "has more pixels than Pillow takes for safe"),
-        (bomb(9000, 9000), "is 9000x9000, but the json says 16x12"),
+        (bomb(9000, 9000), "has 9000x9000 pixels, more than the 67,108,864 that are decoded"),
         (bomb(16, 12), "is not a readable image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is neither a JPEG nor a PNG"),
     ],
@@ -135,6 +135,31 @@ def test_fields_of_any_other_value_are_a_fault(folder: Path, value: Any) -> None
             found = faults(folder)
             assert found, name
             assert all(len(fault) < 400 and "\n" not in fault and fault.encode() for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("sha256", "sha255", "does not agree with the manifest"),
+        ("application/x-tar", "text/plain", "does not agree with the manifest"),
+        ("{", "", "is not JSON"),
+        ("{", "[" * 5000, "is not JSON"),
+    ],
+)
+def test_the_metadata_is_checked(folder: Path, old: str, new: str, fault: str) -> None:
+    path = folder / "croissant.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    (found,) = faults(folder)
+    assert found.startswith(f"croissant.json: {fault}")
+
+
+def test_metadata_in_the_words_of_another_version_is_no_fault(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"labelmerge": "0.0.1"}))
+    assert not faults(folder)
+    other = folder / "croissant.json"
+    other.write_text(other.read_text().replace('"contentSize": "', '"contentSize": "1', 1))
+    assert faults(folder) == ["croissant.json: does not agree with the manifest"]
 
 
 def test_sizes_are_checked(folder: Path) -> None:
