@@ -188,11 +188,13 @@ def stripes(
     views: Views,
     device: torch.device | str = "cpu",
     probabilities: bool = False,
+    cosine: bool = True,
 ) -> Iterator[tuple[slice, Tensor]]:
     """What `segment` decides by, for one stripe of rows after the other.
 
     Args:
         probabilities: softmax probabilities also where there is one view only.
+        cosine: scores are cosines; without, dot products throughout, of vectors and pixels as they are.
 
     Yields:
         The rows, and float32 ``[P, rows, W]``, the scores of the labels that can be told apart: the mean probabilities
@@ -208,12 +210,10 @@ def stripes(
     pixels = at_once(torch.from_numpy(image.copy()), device)  # torch wants an array that it may write to
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
     shown = {size: model.normalise(_resized(pixels, size)) for size in views.sizes(height, width)}
-    seen = [
-        _Seen(
-            model, shown[view.height, view.width], (height, width), view, vectors, norms=views.several or probabilities
-        )
-        for view in views.of(height, width)
-    ]
+    several, size, seen = views.several or probabilities, (height, width), []
+    for view in views.of(height, width):
+        norms = cosine and (several or not view.whole)
+        seen.append(_Seen(model, shown[view.height, view.width], size, view, vectors, norms=norms))
     del shown, pixels  # each view drops its own when the model has seen all of it
     for top in range(0, height, stripe):
         rows = slice(top, min(top + stripe, height))
@@ -240,20 +240,19 @@ class _Seen:
     ) -> None:
         """`shown`: the whole view, ``[3, h, w]``; `size`: (height, width) of the image."""
         self._model, self._pixels, self._size, self._view, self._vectors = model, shown, size, view, vectors
-        self._norms = norms or not view.whole
+        self._norms = norms
         axis = partial(Axis.of, stride=model.stride, device=vectors.device)
         self._down = [axis(self._size[0], view.height, top, view.window_height) for top in view.tops]
         self._across = [axis(self._size[1], view.width, left, view.window_width, view.mirror) for left in view.lefts]
         self._rows: dict[int, list[_Window]] = {}
 
     def scores(self, rows: slice) -> Tensor:
-        """[U, rows, W]: the mean cosines over the windows, or dot products where cosines aren't needed.
+        """[U, rows, W]: the mean cosines over the windows, or dot products where cosines aren't wanted.
 
         Stripes must be asked for from top to bottom.
         """
         if self._view.whole:
-            (window,) = self._windows(0)
-            return window.cosines(rows) if self._norms else window.dot_products(rows)
+            return self._windows(0)[0].scores(rows)
         total = self._vectors.new_zeros(len(self._vectors), rows.stop - rows.start, self._size[1])
         counts = self._vectors.new_zeros(rows.stop - rows.start, self._size[1])
         for number, axis in enumerate(self._down):
@@ -262,7 +261,7 @@ class _Seen:
                 here = slice(first - rows.start, last - rows.start)
                 within = slice(first - axis.covers.start, last - axis.covers.start)
                 for window in self._windows(number):
-                    total[:, here, window.x.covers] += window.cosines(within)
+                    total[:, here, window.x.covers] += window.scores(within)
                     counts[here, window.x.covers] += 1
             if axis.covers.stop <= rows.stop:
                 self._rows.pop(number, None)
@@ -347,9 +346,10 @@ class _Window:
     y: Axis
     x: Axis
 
-    def cosines(self, rows: slice) -> Tensor:
-        """[U, rows, columns covered]."""
-        return self.dot_products(rows).div_(self.lengths(rows))
+    def scores(self, rows: slice) -> Tensor:
+        """[U, rows, columns covered]: cosines, or dot products where lengths aren't needed."""
+        products = self.dot_products(rows)
+        return products if self.products is None else products.div_(self.lengths(rows))
 
     def dot_products(self, rows: slice) -> Tensor:
         """[U, rows, columns covered], upsampled logits."""

@@ -76,6 +76,11 @@ class Vocabulary:
             "column_labels": [[f"{dataset}:{index}" for dataset, index in keys] for keys in self.labels],
         }
 
+    @property
+    def keys(self) -> tuple[LabelKey, ...]:
+        """The labels that it was trained with, each once, sorted."""
+        return tuple(sorted({key for own in self.labels for key in own}))
+
     def columns_of(self, key: LabelKey | None, text: str) -> tuple[int, ...]:
         """The columns that a label may stand for, as a dataset's label or else by its text; () where there is none."""
         found = tuple(column for column, keys in enumerate(self.labels) if key in keys)

@@ -6,10 +6,12 @@ from typing import Any
 
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.ssiw.settings import SsiwSettings
+from labelmerge.methods.usss.settings import UsssSettings
 
 METHOD_SETTINGS: dict[str, type[Any]] = {
     "ssiw": SsiwSettings,
     "lmseg": LmsegSettings,
+    "usss": UsssSettings,
 }
 """For each method, the dataclass of its settings (`labelmerge.settings.setting`).
 

@@ -1,0 +1,40 @@
+"""The losses of USSS (Kalluri et al., ICCV 2019), summed over pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate
+
+from labelmerge.labels import IGNORE
+
+
+def supervised_sums(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of one dataset's decoder at every labelled pixel (eq. 1).
+
+    Args:
+        logits: ``[B, K, h, w]``, upsampled here (bilinear) to the size of the masks.
+        targets: int64 ``[B, H, W]``, the dataset's own classes, `IGNORE` for none.
+
+    Returns:
+        A scalar, the sum over the labelled pixels.
+    """
+    upsampled = interpolate(logits.float(), targets.shape[1:], mode="bilinear", align_corners=False)
+    return cross_entropy(upsampled, targets, ignore_index=IGNORE, reduction="sum")
+
+
+def entropy_sums(projected: Tensor, embeddings: Tensor, size: tuple[int, int]) -> Tensor:
+    """The entropy of a pixel's similarities to one dataset's label embeddings (eq. 2–4), over all pixels.
+
+    Args:
+        projected: E(F(x)), ``[B, d, h, w]``, not normalised. Similarities are linear in it, so they are upsampled in
+            its place.
+        embeddings: ``[K, d]``, of unit length.
+        size: height and width of the image.
+
+    Returns:
+        A scalar, the sum over all pixels; the entropy of one is within 0 to ln K.
+    """
+    similar = torch.einsum("bdhw,kd->bkhw", projected.float(), embeddings)
+    log_p = interpolate(similar, size, mode="bilinear", align_corners=False).log_softmax(1)
+    return -(log_p.exp() * log_p).sum()

@@ -1,0 +1,52 @@
+"""USSS: universal semi-supervised semantic segmentation (Kalluri et al., ICCV 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from labelmerge.bank.bank import Bank
+from labelmerge.errors import ConfigError
+from labelmerge.loading.datasets import DatasetShards
+from labelmerge.methods.method import Method, Needs, Vocabulary
+from labelmerge.methods.usss.learner import USSSLearner
+from labelmerge.methods.usss.settings import UsssSettings
+from labelmerge.model.build import SegmentationModel
+
+
+class USSS(Method):
+    """Every dataset has a decoder of its own; unlabelled images are to look like somebody's labels."""
+
+    def needs(self, settings: UsssSettings) -> Needs:
+        """Masks, and images without any where there is a loss for them."""
+        images = ("image",) if settings.with_entropy else ()
+        return Needs(
+            ("mask", "noisy_mask", *images),
+            because=f"method usss, cross_weight = {settings.cross_weight}, within_weight = {settings.within_weight}",
+            label_targets=True,
+        )
+
+    def check(self, settings: UsssSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
+        """There must be unlabelled images, and runs for centroids, where the loss needs them. Raises ConfigError."""
+        if not settings.with_entropy:
+            return
+        if all(source.annotation_type != "image" for source in sources):
+            raise ConfigError(
+                "nothing is unlabelled here, which usss learns from",
+                fix="Hide labels (--labelled DATASET=N), add shards of images alone (reader = images), or train "
+                "jointly: --set cross_weight=0 within_weight=0",
+            )
+        if settings.label_embeddings == "centroids" and not settings.supervised:
+            raise ConfigError(
+                "centroids need a supervised run",
+                fix="Train one (--set cross_weight=0 within_weight=0) and give it: --set supervised=RUN; or use "
+                "--set label_embeddings=random",
+            )
+
+    def build(
+        self, settings: UsssSettings, vocabulary: Vocabulary, network: Callable[[int], SegmentationModel]
+    ) -> USSSLearner:
+        """A network of features, and a decoder for each label space."""
+        return USSSLearner(settings, vocabulary, network(settings.decoder_features))
+
+
+METHOD = USSS()
