@@ -186,7 +186,7 @@ def test_without_entropy_it_is_joint_training(two: tuple[Path, Path], tmp_path: 
             logits = interpolate(head(features[which]), (32, 32), mode="bilinear", align_corners=False)
             loss = loss + torch.nn.functional.cross_entropy(logits.permute(0, 2, 3, 1).flatten(0, 2), targets)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     ours = weights(run)
     for key, value in model.state_dict().items():
