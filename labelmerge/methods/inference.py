@@ -217,7 +217,7 @@ def stripes(
     del shown, pixels  # each view drops its own when the model has seen all of it
     for top in range(0, height, stripe):
         rows = slice(top, min(top + stripe, height))
-        if views.several or probabilities:
+        if several:
             scores = vectors.new_zeros(len(labels.positions), rows.stop - top, width)
             for view in seen:
                 scores += labels.of_labels(view.scores(rows)).div_(tau).softmax(dim=0)
