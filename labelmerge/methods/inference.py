@@ -211,9 +211,9 @@ def stripes(
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
     shown = {size: model.normalise(_resized(pixels, size)) for size in views.sizes(height, width)}
     several, size, seen = views.several or probabilities, (height, width), []
-    for view in views.of(height, width):
-        norms = cosine and (several or not view.whole)
-        seen.append(_Seen(model, shown[view.height, view.width], size, view, vectors, norms=norms))
+    for one in views.of(height, width):
+        norms = cosine and (several or not one.whole)
+        seen.append(_Seen(model, shown[one.height, one.width], size, one, vectors, norms=norms))
     del shown, pixels  # each view drops its own when the model has seen all of it
     for top in range(0, height, stripe):
         rows = slice(top, min(top + stripe, height))
