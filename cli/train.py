@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,9 @@ from labelmerge.train.config import (
 )
 
 from . import options
+
+if TYPE_CHECKING:
+    from labelmerge.train.finished import RunResult
 
 
 def settings(function: Any) -> Any:
@@ -86,16 +90,27 @@ def command(
     config = load_config(preset, config_file, {**dict(map(parse_setting, assignments)), **given})
     from labelmerge.processes import is_first
 
-    for line in config.summary() if is_first() else ():
-        click.echo(line, err=as_json)
     if not is_first():
         logging.getLogger("labelmerge").setLevel(logging.WARNING)
+
+    def show_settings() -> None:
+        for line in config.summary() if is_first() else ():
+            click.echo(line, err=as_json)
+
+    from labelmerge.train.finished import finished_run
+
+    if (done := finished_run(shards, bank, out, config, split)) is not None and "WORLD_SIZE" not in os.environ:
+        logging.getLogger("labelmerge").info("the run is finished: all %d steps are done, nothing to do", done.steps)
+        _say(done, bank, out, config.merge, as_json)
+        return
 
     from labelmerge.train.loop import train
     from labelmerge.train.processes import OtherProcessFailed
 
     try:
-        result = train(shards, bank, out, config=config, split=split, device=device, track=options.track)
+        result = train(
+            shards, bank, out, config=config, split=split, device=device, found=show_settings, track=options.track
+        )
     except OtherProcessFailed:
         raise click.exceptions.Exit(1) from None
     except KeyboardInterrupt:
@@ -106,11 +121,14 @@ def command(
         none = newest_checkpoint(out) is None
         goes_on = "starts over: no checkpoint was due yet" if none else "resumes from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=f"The same command {goes_on}") from None
-    if not is_first():
-        return
+    if is_first():
+        _say(result, bank, out, config.merge, as_json)
+
+
+def _say(result: RunResult, bank: Path, out: Path, merge: str, as_json: bool) -> None:
     run = shlex.quote(str(out))
     # Where the label vectors are not the bank's own, the checkpoint has them.
-    own_bank = bank if config.merge == "text" else result.checkpoint / "bank"
+    own_bank = bank if merge == "text" else result.checkpoint / "bank"
     options.say(
         {
             "run": str(result.run),

@@ -20,9 +20,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,9 +35,12 @@ from labelmerge.model.checkpoint import load_checkpoint, load_state, newest_chec
 from labelmerge.model.ema import copy_of, update_average
 from labelmerge.processes import Ranks
 from labelmerge.progress import Track, no_track
+from labelmerge.text import counted
 from labelmerge.train.begin import begin, logged_in, restore_optimizer, restore_weights, resume
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.faults import Place, clear_faults, refuse_no_number, say_untaught
+from labelmerge.train.finished import RunResult as RunResult
+from labelmerge.train.finished import note_finished
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.log import last_loss
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
@@ -52,29 +54,6 @@ _MIXING = -1  # instead of a rank, in seeds: what a method draws is the same in 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run came to.
-
-    Attributes:
-        run: its folder.
-        steps: how many steps its newest checkpoint has behind it.
-        final_loss: mean loss over the last logged steps.
-        checkpoint: the newest checkpoint's folder.
-        seconds: how long this call took; near 0 where the run was finished before.
-        skipped: corrupt samples met and replaced in this call, by all processes.
-        untaught: the datasets of which no loss came in the whole run, as its log has it.
-    """
-
-    run: Path
-    steps: int
-    final_loss: float
-    checkpoint: Path
-    seconds: float
-    skipped: int
-    untaught: tuple[str, ...] = ()
-
-
 def train(
     shards: Sequence[Path],
     bank: Path,
@@ -83,6 +62,7 @@ def train(
     config: TrainConfig,
     split: str | None = "train",
     device: str | None = None,
+    found: Callable[[], None] = lambda: None,
     track: Track = no_track,
 ) -> RunResult:
     """Train one model on all the shards, or go on with a run that was interrupted.
@@ -96,6 +76,7 @@ def train(
         out: the run. The same call again continues it from its newest checkpoint; a finished run is left as it is.
         split: which split below dataset folders is trained on; None for all.
         device: ``cpu``, ``cuda``, …; by default a GPU if there is one, and each process of a machine its own.
+        found: is called once, when the inputs are found and fit.
         track: shows progress. If what it returns has tqdm's `set_postfix_str`, that is told the loss.
 
     Raises:
@@ -105,7 +86,10 @@ def train(
         LabelmergeError: the loss is no longer a number, no sample taught anything, memory ran out, or a process died.
     """
     with training_ranks(device) as (ranks, here), ExitStack() as held:
-        return _train(shards, bank, out, config, split, ranks, here, track, held)
+        result = _train(shards, bank, out, config, split, ranks, here, found, track, held)
+        if ranks.rank == 0:
+            note_finished(result, shards, bank, config, split)
+        return result
 
 
 def _train(
@@ -116,6 +100,7 @@ def _train(
     split: str | None,
     ranks: Ranks,
     here: torch.device,
+    found: Callable[[], None],
     track: Track,
     held: ExitStack,
 ) -> RunResult:
@@ -131,14 +116,17 @@ def _train(
     if first:
         held.enter_context(lock_run(out))
     start, checkpoint = 0, newest_checkpoint(out)
-    if first:
-        whole_config = claim_run(out, config, inputs.record, begun=checkpoint is not None)
+    if first and checkpoint is not None:
+        whole_config = claim_run(out, config, inputs.record, begun=True)
     refuse_too_many_pieces(config.batch_size, config.accumulate, ranks)
+    found()
 
     # ---- the learner: new, fine-tuned, or as the newest checkpoint has it
     torch.manual_seed(config.seed)
     if checkpoint is None:
         learner, origin = begin(config, method, inputs.vocabulary, inputs.bank.encoder)
+        if first:  # only now, so that weights that can't be had leave nothing behind
+            whole_config = claim_run(out, config, inputs.record, begun=False)
     else:
         loaded = load_checkpoint(checkpoint)
         start, (learner, origin) = loaded.step, resume(loaded, inputs.vocabulary)
@@ -182,8 +170,9 @@ def _train(
         **({"ema": config.ema} if config.ema else {}),
     }
     _log.info(
-        "%d datasets, %d samples, %d labels in %d columns, on %s",
-        len(datasets), inputs.samples, sum(map(len, columns.keys)), len(columns),
+        "%s, %s, %s in %s, on %s",
+        counted(len(datasets), "dataset"), counted(inputs.samples, "sample"),
+        counted(sum(map(len, columns.keys)), "label"), counted(len(columns), "column"),
         f"{ranks.world} processes" if ranks.world > 1 else here,
     )  # fmt: skip
     terms, parameters, on_gpu = learner.terms, list(learner.parameters()), here.type == "cuda"

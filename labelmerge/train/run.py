@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,12 @@ def lock_run(out: Path) -> Iterator[None]:
     """
     with output_faults(out):
         out.mkdir(parents=True, exist_ok=True)
-    with locked(out / _LOCK, "this run"):
-        yield
+    try:
+        with locked(out / _LOCK, "this run"):
+            yield
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # only if nothing came of it
 
 
 def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:

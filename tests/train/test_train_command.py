@@ -22,7 +22,7 @@ def test_train_makes_a_run_says_where_and_goes_on(run: Any, shards: Path, bank: 
     last = result.stdout.strip().splitlines()[-1]
     assert last.startswith("2 steps, loss ") and str(out / "checkpoints" / "step-000002") in last
     assert f"Next: labelmerge eval --checkpoint {out}" in last
-    assert "loss" in result.stderr and "100%" in result.stderr
+    assert "%" not in result.stderr, "bars are for terminals"
 
     again = run(*args, *QUICK)
     assert again.exit_code == 0 and "the run is finished" in again.stderr
@@ -80,6 +80,7 @@ def test_ctrl_c_is_one_line(
     last = f"Error: {tmp_path / 'run'}: interrupted. The same command starts over: no checkpoint was due yet"
     assert result.stderr.strip().splitlines()[-1] == last
     assert run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK).exit_code == 0
+    (tmp_path / "run/finished.json").unlink()  # with it, the answer comes before anything can be interrupted
     monkeypatch.setattr("labelmerge.train.loop.newest_checkpoint", interrupt_at_once)
     result = run("train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", *QUICK)
     assert result.stderr.strip().endswith("interrupted. The same command resumes from the newest checkpoint")
