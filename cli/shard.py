@@ -9,11 +9,13 @@ import click
 
 from labelmerge.catalog import SPLITS, load_recipe
 from labelmerge.errors import UsageError, printable
+from labelmerge.text import some
 
 from . import options
 
 _MAX_SKIPS_SHOWN = 5
 _MAX_NOTES_SHOWN = 12
+_MAX_CLASSES_SHOWN = 8
 _MINUTE = 60
 
 
@@ -129,6 +131,22 @@ def command(
         options.say(report.to_json(), as_json, _text(report, check))
 
 
+def _classes(report: Any) -> list[str]:
+    """How many classes occur, which don't, how much has no label; a warning where there is nothing to tell apart."""
+    absent = f"; never: {some(report.absent, _MAX_CLASSES_SHOWN)}" if report.absent else ""
+    lines = [f"classes: {report.classes_seen} of {report.classes} occur{absent}"]
+    if report.unlabelled:
+        lines.append(f"no label: {report.unlabelled:.1%} of the pixels")
+    if report.absent and report.classes_seen <= 1 < report.classes:
+        occurs = "only one class occurs" if report.classes_seen else "no class occurs"
+        why = (
+            "; what is foreground in 0/255 masks is lost to `ignore = [255]`, where the recipe should say "
+            'map = {"0" = "background", "255" = "…"} under [ids]'
+        )
+        lines.append(f"WARNING: {occurs}, so nothing can be learnt from this{why if report.unlabelled else ''}.")
+    return lines
+
+
 def _text(report: Any, check: bool) -> str:
     from labelmerge.inspect.stats import size
 
@@ -142,7 +160,7 @@ def _text(report: Any, check: bool) -> str:
     lines += [f"skipped {skip['path']}: {skip['reason']}" for skip in shown]
     if len(shown) < len(report.skipped):
         lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
-    lines.append(f"classes: {report.classes_seen} of {report.classes} occur")
+    lines += _classes(report)
     counts = f"{report.written:,} of {options.counted(report.found, 'image')} of {report.dataset} {report.split}"
     shards = f"{options.counted(report.shards, 'shard')}, {size(report.bytes)}"
     took = f"{report.seconds:.0f} s" if report.seconds < _MINUTE else f"{report.seconds / _MINUTE:.0f} min"

@@ -36,6 +36,8 @@ class ShardReport:
         notes: what else was odd, counted.
         image_format: ``jpg`` or ``png``.
         classes, classes_seen: how many there are, and how many of them occur.
+        absent: the names of those that don't, in their order; none where images are all there is.
+        unlabelled: the share of pixels without a label, of those that are written; 0 where there are no masks.
         shards: how many.
         bytes: size of the shards.
         seconds: how long it took; a check does all the work but the writing.
@@ -54,6 +56,8 @@ class ShardReport:
     image_format: str
     classes: int
     classes_seen: int
+    absent: tuple[str, ...]
+    unlabelled: float
     shards: int
     bytes: int
     seconds: float
@@ -65,6 +69,7 @@ class ShardReport:
             **vars(self),
             "folder": None if self.folder is None else str(self.folder),
             "skipped": list(self.skipped),
+            "absent": list(self.absent),
         }
 
 
@@ -199,6 +204,9 @@ def refuse_bad(manifest: dict[str, Any], max_skip_ratio: float | None, root: Pat
 
 
 def report_of(manifest: dict[str, Any], folder: Path | None, kept: int, seconds: float = 0.0) -> ShardReport:
+    names, indices = manifest["label_space"]["names"], manifest["label_space"]["indices"]
+    seen = manifest["class_pixels"].keys() | manifest["class_boxes"].keys()
+    pixels = manifest["ignored_pixels"] + sum(manifest["class_pixels"].values())
     return ShardReport(
         folder=folder,
         dataset=manifest["dataset"],
@@ -210,7 +218,11 @@ def report_of(manifest: dict[str, Any], folder: Path | None, kept: int, seconds:
         notes=manifest["notes"],
         image_format=manifest["options"]["image_format"],
         classes=len(manifest["label_space"]["names"]),
-        classes_seen=len(manifest["class_pixels"].keys() | manifest["class_boxes"].keys()),
+        classes_seen=len(seen),
+        absent=()
+        if manifest["annotation_type"] == "image"
+        else tuple(name for name, index in zip(names, indices, strict=True) if str(index) not in seen),
+        unlabelled=manifest["ignored_pixels"] / pixels if pixels else 0.0,
         shards=len(manifest["shards"]),
         bytes=sum(entry["bytes"] for entry in manifest["shards"]),
         seconds=seconds,

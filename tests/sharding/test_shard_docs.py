@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from labelmerge.catalog import Recipe, load_recipe
+from labelmerge.errors import LayoutError
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.shard import shard
+from labelmerge.sharding.source.locate import open_source
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(csv|toml)\n(.*?)```", DOC, re.DOTALL)
@@ -55,3 +57,16 @@ def test_the_examples_work_as_they_stand(name: str, tmp_path: Path) -> None:
     assert (manifest["class_pixels"], manifest["class_boxes"]) == (
         ({"2": 48}, {}) if name == "my_streets" else ({}, {"1": 1})
     )
+
+
+def test_every_example_is_a_recipe_that_its_reader_understands(tmp_path: Path) -> None:
+    examples = [text for kind, text in BLOCKS if kind == "toml" and "reader =" in text]
+    assert len(examples) > 10
+    for text in examples:
+        path = tmp_path / "own.toml"
+        path.write_text(text, encoding="utf-8")
+        recipe = load_recipe(path)
+        recipe.descriptions.write_text("index,name\n0,road\n1,car\n", encoding="utf-8")
+        if "layout" in text:
+            with pytest.raises(LayoutError):  # not RecipeError: only the files are missing
+                open_source(recipe, tmp_path / "nowhere", "train")

@@ -157,9 +157,12 @@ def is_picture(kind: pa.DataType) -> bool:
 
 def is_mask(kind: pa.DataType) -> bool:
     kind = getattr(kind, "storage_type", kind)  # an array column
-    return is_picture(kind) or (
-        _is_list(kind) and _is_list(kind.value_type) and bool(pa.types.is_integer(kind.value_type.value_type))
-    )
+    if is_picture(kind):
+        return True
+    if not (_is_list(kind) and _is_list(kind.value_type)):
+        return False
+    pixel = kind.value_type.value_type
+    return bool(pa.types.is_integer(pixel.value_type if _is_list(pixel) else pixel))  # a number, or a colour
 
 
 def is_boxes(kind: pa.DataType) -> bool:

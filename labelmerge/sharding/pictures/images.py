@@ -129,11 +129,11 @@ def indices(data: bytes, where: Path) -> Array:
     return values
 
 
-def packed_colours(path: Path) -> npt.NDArray[np.uint32]:
+def packed_colours(data: bytes, where: Path) -> npt.NDArray[np.uint32]:
     """[H, W] colours of a picture, red << 16 | green << 8 | blue. Raises SampleError."""
-    picture = decode_exact(read_file(path), path)
+    picture = decode_exact(data, where)
     if picture.mode not in ("RGB", "RGBA", "P"):
-        raise SampleError(f"is not a colour picture (mode {picture.mode})", where=path)
+        raise SampleError(f"is not a colour picture (mode {picture.mode})", where=where)
     # Not straight to RGB: Pillow has doubts about palettes with transparency.
     return packed_pixels(picture if picture.mode == "RGB" else picture.convert("RGBA")).byteswap() >> np.uint32(8)
 

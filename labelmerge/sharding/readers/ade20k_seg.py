@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from labelmerge.sharding.pictures.images import packed_colours
+from labelmerge.sharding.pictures.images import packed_colours, read_file
 from labelmerge.sharding.readers.shared import segments, values
 from labelmerge.sharding.source.layout import pair
 from labelmerge.sharding.source.source import Annotation, Item, Keys, Note, Skip, Source
@@ -42,7 +42,7 @@ def files(item: Item) -> tuple[str, ...]:
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """Decode one picture; raises SampleError."""
     path = source.root / item.annotation
-    stored = packed_colours(path)
+    stored = packed_colours(read_file(path), path)
     number = (stored >> 16) // 10 << 8 | stored >> 8 & 255
     mask = values.class_mask(number.astype(np.uint16), source, path)
     return segments.annotation(source, mask, number << 8 | stored & 255, _meaning, (), path)

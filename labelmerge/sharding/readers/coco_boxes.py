@@ -105,6 +105,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         ("boxes_of_unknown_categories", unknown_categories),
         ("boxes_of_ignored_categories", ignored),
         *faults.notes().items(),
+        *images.notes.items(),
     )
     yield from (Note(what, count) for what, count in counts if count)
 

@@ -4,7 +4,7 @@ Polygons with all their parts, and run-length codes, which can have holes; paint
 in `instance_masks`. Samples get boxes and an instances mask, too. An object whose mask makes no sense or covers nothing
 is left out and counted. Categories are matched to the label space by name (see `classes.match_categories`).
 
-Option `name_parts`: as for `coco_boxes`.
+Option `name_parts`: as for `coco_boxes`. LVIS has no file names, but a `coco_url`; its path is taken: "val2017/x.jpg".
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         classes = match_categories(source, categories.names, path, used_categories)
 
     yield from items_of(source, scratch, classes, path, faults, skipped="no annotation in the JSON")
+    yield from (Note(what, count) for what, count in images.notes.items() if count)
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

@@ -7,7 +7,8 @@ read by row groups and Arrow mapped into memory, without that package.
 
 - `layout.image_column` ("image"): an Image or binary column. The stored bytes are the sample's; where only a path is
   stored, it must lie under the root.
-- masks: `layout.mask_column`, an Image, binary or array column; see `values` for what the numbers mean.
+- masks: `layout.mask_column`, an Image, binary or array column; see `values` for what the numbers mean, or, where
+  `[ids]` name colours ("128 64 128"), `colours`.
 - boxes: `layout.boxes_column` and `layout.classes_column`, two lists of one length. ``objects.bbox`` is the field
   `bbox` of the column `objects`. `options.box_format` is ``xywh`` (the default, as in COCO) or ``xyxy``, in pixels.
   Classes that are texts are looked up in `ids.map`, `ids.ignore` and among the classes; so are numbers that the column
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
@@ -43,8 +45,8 @@ from labelmerge.sharding.pictures.arrow import (
     open_table,
     type_of,
 )
-from labelmerge.sharding.pictures.images import Array, indices, read_file
-from labelmerge.sharding.readers.shared import values
+from labelmerge.sharding.pictures.images import Array, indices, packed_colours, read_file
+from labelmerge.sharding.readers.shared import colours, values
 from labelmerge.sharding.readers.shared.classes import ByName, class_index
 from labelmerge.sharding.source.layout import find, inside, places, see
 from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
@@ -86,7 +88,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     columns = _columns(source)
     values.ignores_others(source)
     if columns.mask:
-        values.value_table(source)
+        (colours.table if colours.goes_by_colour(source) else values.value_table)(source)
     if _box_format(source) not in _BOX_FORMATS:
         known = " or ".join(map(repr, _BOX_FORMATS))
         raise RecipeError(f"options.box_format must be {known}", where=source.recipe.path)
@@ -123,7 +125,10 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The mask or the boxes of one row; raises SampleError."""
     row, columns, where = _row(source, item), _columns(source), source.root / item.path
     if columns.mask:
-        return Annotation(mask=values.class_mask(_labels(field_of(row, columns.mask), source, item), source, where))
+        stored = field_of(row, columns.mask)
+        if colours.goes_by_colour(source):
+            return Annotation(mask=colours.class_mask(_colours(stored, source, item), source, where))
+        return Annotation(mask=values.class_mask(_labels(stored, source, item), source, where))
     return _boxes(field_of(row, columns.boxes), field_of(row, columns.classes), source, item, size)
 
 
@@ -273,6 +278,22 @@ def _labels(value: Any, source: Source, item: Item) -> Array:
         return values.whole_numbers(np.array(value), _columns(source).mask, where)
     except (ValueError, TypeError, OverflowError) as error:
         raise SampleError(f"its mask is not a picture of labels ({first_line(error)})", where=where) from error
+
+
+def _colours(value: Any, source: Source, item: Item) -> npt.NDArray[np.uint32]:
+    """[H, W] packed colours of a mask column: pictures, or arrays [height, width, 3]."""
+    where = source.root / item.path
+    if not isinstance(value, (list, np.ndarray)):
+        return packed_colours(_bytes(value, source, item), where)
+    try:
+        channels = np.array(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise SampleError(f"its mask is not a picture of colours ({first_line(error)})", where=where) from error
+    if channels.ndim != 3 or channels.shape[2] < 3 or channels.dtype.kind not in "ui" or not channels.size:
+        raise SampleError(f"its mask is not a picture of colours, but {list(channels.shape)}", where=where)
+    red, green, blue = (channels[:, :, place].astype(np.uint32) for place in range(3))
+    packed: npt.NDArray[np.uint32] = red << np.uint32(16) | green << np.uint32(8) | blue
+    return packed
 
 
 def _boxes(boxes: Any, classes: Any, source: Source, item: Item, size: tuple[int, int]) -> Annotation:

@@ -81,6 +81,7 @@ def find(root: Path, pattern: str) -> Iterator[Match]:
     ``*`` stands for part of one name and ``**/`` for any number of folders, also none; names that begin with a dot are
     no dataset's files. Symbolic links are followed.
     """
+    pattern = pattern.removeprefix("./")
     regex = re.compile("".join(_regex(part) for part in _split_wildcards(pattern)))
     for path in _walk(root, "", tuple(pattern.split("/")), want_folders=False):
         match = regex.fullmatch(path)
@@ -204,7 +205,7 @@ def inside(folder: str, name: str, parts: int | None = None) -> str | None:
         pieces = pieces[-parts:]
     if not pieces or not all(pieces) or any(piece == ".." or "\\" in piece or "\0" in piece for piece in pieces):
         return None
-    return "/".join((folder, *pieces))
+    return "/".join(pieces if folder == "." else (folder, *pieces))
 
 
 def strings(table: Mapping[str, Any], key: str) -> list[str]:

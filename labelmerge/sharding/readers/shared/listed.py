@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -62,11 +63,16 @@ class Images:
         self._parts, self._tries = parts, (parts, 1) if or_flat else (parts,)
         self._rows = Rows(scratch, "listed", ("id", "path", "name", "height", "width", "refused"))
         self._number = 0
+        self.notes = Counter[str]()  # of LVIS: images where not all is annotated, or what is known to be absent
 
     def __call__(self, record: Record) -> None:
         self._number += 1
-        name = str(record["file_name"])
+        # LVIS gives no file names, but where COCO has the picture.
+        url = None if record.get("file_name") else record.get("coco_url")
+        name = str(record["file_name"] if url is None else urlsplit(str(url)).path.lstrip("/"))
         path = inside(self._folder, name, self._parts)
+        for key in ("not_exhaustive_category_ids", "neg_category_ids"):
+            self.notes[f"images_with_{key}"] += bool(record.get(key))
         self._rows.add(
             reference(record, "id"),
             stored(name if path is None else path),
