@@ -33,7 +33,16 @@ _MAX_LABELS_SHOWN = 10
 @click.option(
     "--encoder", metavar="SPEC", help="The text encoder for new labels, if the bank's own path is not on this machine."
 )
-@click.option("--coco", is_flag=True, help="Also write coco.json: each label's region in each image, as run lengths.")
+@click.option(
+    "--segments",
+    is_flag=True,
+    help="Tell things apart, with a method that knows segments: ids as a 16-bit PNG, and outlines in the overlay.",
+)
+@click.option(
+    "--coco",
+    is_flag=True,
+    help="Also write coco.json: each label's region in each image, as run lengths; of segments panoptic.json, too.",
+)
 @options.by
 @options.device
 @options.as_json
@@ -77,14 +86,18 @@ def command(
         track=options.track,
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    lines = [f"{entry.image.name}: {_shares(entry.shares)}" for entry in done.written[:_MAX_IMAGES_SHOWN]]
+    lines = [
+        f"{entry.image.name}: {_shares(entry.shares)}"
+        + ("" if entry.segments is None else f" ({options.counted(entry.segments, 'segment')})")
+        for entry in done.written[:_MAX_IMAGES_SHOWN]
+    ]
     if (rest := len(done.written) - _MAX_IMAGES_SHOWN) > 0:
         lines.append(f"… and {options.counted(rest, 'other image')}, whose shares are in their JSON files")
     masks = ", ".join(entry.mask.name for entry in done.written[:3])
     more = f" and {len(done.written) - 3} more" if len(done.written) > 3 else ""
     written = f"Wrote {masks}{more} with labels and overlays into {out}" if done.written else "Wrote nothing"
-    if done.coco is not None:
-        written += f", and {done.coco.name}"
+    for file in (done.coco, done.panoptic):
+        written += f", and {file.name}" if file is not None else ""
     options.say(done.to_json(), as_json, "\n".join([*map(printable, lines), written]))
     if done.failed:
         path, reason = done.failed[0]

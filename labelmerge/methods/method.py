@@ -227,6 +227,10 @@ class Learner(nn.Module):
                 groups.append({"params": some, "lr": lr * head_factor, "weight_decay": decay})
         return groups
 
+    def which_are_things(self) -> Mapping[LabelKey, bool]:
+        """Of the labels of training, as far as it learned segments: things, or stuff."""
+        return {}
+
     def predictor(self, labels: LabelList, views: Views) -> Predictor:
         """What segments images with these labels. Call `labelmerge.methods.restore.predictor_of`, which checks them."""
         raise NotImplementedError

@@ -30,6 +30,7 @@ def overlay(
     *,
     strength: float = 0.55,
     edges: bool = True,
+    segments: npt.NDArray[np.integer] | None = None,
 ) -> Picture:
     """The image in grey, each class tinted in its colour (over a coloured image no hue would be the legend's).
 
@@ -39,6 +40,7 @@ def overlay(
         names: the label names, which decide the colours (`labelmerge.colours.palette`).
         strength: share of the class colour, 0..1.
         edges: draw a white line where two classes meet.
+        segments: ``[H, W]`` ids; a line is where two of these meet, too.
 
     Returns:
         uint8 ``[H, W, 3]``.
@@ -48,7 +50,7 @@ def overlay(
     grey = image @ (_LUMA * (1 - strength))
     mixed = grey[:, :, None] + table[known]
     if edges:
-        mixed[_borders(known)] = 255
+        mixed[_borders(known if segments is None else known + (len(names) + 1) * segments.astype(np.int64))] = 255
     out: Picture = np.round(mixed, out=mixed).astype(np.uint8)
     return out
 
@@ -107,13 +109,18 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room:
     return f"{text}…" if text else ""
 
 
-def with_legend(image: Picture, classes: npt.NDArray[np.integer], names: Sequence[str]) -> Image.Image:
+def with_legend(
+    image: Picture,
+    classes: npt.NDArray[np.integer],
+    names: Sequence[str],
+    segments: npt.NDArray[np.integer] | None = None,
+) -> Image.Image:
     """The overlay at the image's size, and under it a legend of the classes in it, the largest first."""
     from PIL import Image
 
     font_size = _font_size(image.shape[1])
     key = _key(names, [classes], max(image.shape[1], 160), font_size)
-    return _stack([Image.fromarray(overlay(image, classes, names)), key])
+    return _stack([Image.fromarray(overlay(image, classes, names, segments=segments)), key])
 
 
 def panel(

@@ -6,7 +6,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, UsageError
 from labelmerge.files import write_bytes, write_json
 from labelmerge.methods.meaning import By, run_columns
-from labelmerge.methods.predictor import LabelList, Predictor
+from labelmerge.methods.predictor import LabelList, Predictor, SegmentMap
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.views import Views
 from labelmerge.predict.coco import CocoFile
 from labelmerge.predict.images import Found, find_images
 from labelmerge.predict.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
+from labelmerge.predict.segments import PanopticFile, ids_png, labels_with, segment_rows, which_are_things
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.depth import eight_bit, is_deep
 from labelmerge.shardset.pixels import refuse_huge
@@ -45,13 +46,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was written for one image, and the share of its pixels that each label has, the largest first."""
+    """What was written for one image, and the share of its pixels that each label has, the largest first.
+
+    `instances` and `segments`, the ids' picture and how many there are, where segments were asked for.
+    """
 
     image: Path
     mask: Path
     labels: Path
     overlay: Path
     shares: dict[str, float]
+    instances: Path | None = None
+    segments: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +69,14 @@ class Predictions:
         written: one entry for each image that was segmented.
         failed: path and reason of the others.
         coco: the COCO file, where one was asked for.
+        panoptic: the COCO panoptic file, where one was asked for.
     """
 
     labels: tuple[ResolvedLabel, ...]
     written: tuple[Prediction, ...]
     failed: tuple[tuple[str | Path, str], ...]
     coco: Path | None = None
+    panoptic: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON."""
@@ -80,6 +88,7 @@ class Predictions:
             ],
             "failed": [{"image": str(path), "reason": reason} for path, reason in self.failed],
             "coco": str(self.coco) if self.coco else None,
+            "panoptic": str(self.panoptic) if self.panoptic else None,
         }
 
 
@@ -94,6 +103,7 @@ def predict(
     device: str | None = None,
     by: By | None = None,
     coco: bool = False,
+    segments: bool = False,
     track: Track = no_track,
 ) -> Predictions:
     """Segment images with the labels asked for; every pixel gets one of them.
@@ -113,10 +123,13 @@ def predict(
         device: where the model lives; by default a GPU if there is one.
         by: what labels of datasets are asked for by: ``concepts``, the run's columns that they stand for, or their own
             ``text``; by default concepts where the run has them.
-        coco: also write ``coco.json``, every label's region in every image (`labelmerge.predict.coco`).
+        coco: also write ``coco.json``, every label's region in every image (`labelmerge.predict.coco`), and of
+            segments ``panoptic.json``.
+        segments: tell things apart: ``<stem>_instances.png``, 16-bit ids, 0 for none, and what each is in the JSON.
 
     Raises:
-        UsageError: no image is there, or one would be overwritten; a label can't be found.
+        UsageError: no image is there, or one would be overwritten; a label can't be found; the method knows no
+            segments.
         CheckpointError, BankError, EncoderError: these can't be used.
         OutputError: `out` can't be written.
     """
@@ -125,9 +138,7 @@ def predict(
     with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
         found = find_images(images, Path(scratch), track)
         places = _places(found.files, out)
-        return _predict(
-            found, places, checkpoint, labels, out, views, encoder, device, by, CocoFile if coco else None, track
-        )
+        return _predict(found, places, checkpoint, labels, out, views, encoder, device, by, coco, segments, track)
 
 
 def _predict(
@@ -140,7 +151,8 @@ def _predict(
     encoder: str | None,
     device: str | None,
     by: By | None,
-    coco_file: type[CocoFile] | None,
+    with_coco: bool,
+    with_segments: bool,
     track: Track,
 ) -> Predictions:
     here = choose_device(device)
@@ -153,21 +165,30 @@ def _predict(
     asked = _label_list(resolved)
     if (columns := run_columns(source, trained.learner, by)) is not None:
         asked = columns.ask(asked, [(label.key,) if label.key else () for label in resolved], bank)
+    if with_segments:
+        asked = replace(asked, things=which_are_things(resolved, bank, trained.learner.which_are_things()))
     predictor = trained.predictor(asked, views)
     _warn(resolved, predictor)
     written: list[Prediction] = []
     failed: list[tuple[str | Path, str]] = list(found.failed)
-    coco = coco_file([label.name for label in resolved]) if coco_file is not None else None
+    names = [label.name for label in resolved]
+    coco = CocoFile(names) if with_coco else None
+    panoptic = PanopticFile(out, names, asked.things) if with_coco and with_segments else None
     for path, stem in track(places.items(), "predicting", len(places)):
         try:
             pixels, orientation = read_photo(path)
+            segments = predictor.segments(pixels) if with_segments else None
             classes = predictor.classes(pixels)
         except SampleError as error:
             _log.warning("skipped %s: %s", path, error.what)
             failed.append((found.origins.get(path, path), error.what))
             continue
+        if segments is not None:
+            classes = labels_with(classes, segments)
         if coco is not None:
             coco.add(path.name, classes)
+        if panoptic is not None and segments is not None:
+            panoptic.add(path.name, stem, segments)
         image = found.origins.get(path, path)
         about = {
             "format": FORMAT,
@@ -180,10 +201,16 @@ def _predict(
             "views": predictor.views.to_json(),
             "by": "text" if columns is None else "concepts",
         }
-        written.append(_write(path, out, stem, pixels, classes, resolved, asked, about))
+        written.append(_write(path, out, stem, pixels, classes, segments, resolved, asked, about))
     if coco is not None:
         coco.write(out / COCO)
-    return Predictions(tuple(resolved), tuple(written), tuple(failed), out / COCO if coco is not None else None)
+    return Predictions(
+        tuple(resolved),
+        tuple(written),
+        tuple(failed),
+        out / COCO if coco is not None else None,
+        panoptic.write() if panoptic is not None else None,
+    )
 
 
 def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
@@ -237,8 +264,8 @@ def _places(images: Sequence[Path], out: Path) -> dict[Path, str]:
     return places
 
 
-def _outputs(out: Path, stem: str) -> tuple[Path, Path, Path]:
-    return out / f"{stem}.png", out / f"{stem}.json", out / f"{stem}_overlay.jpg"
+def _outputs(out: Path, stem: str) -> tuple[Path, Path, Path, Path]:
+    return out / f"{stem}.png", out / f"{stem}.json", out / f"{stem}_overlay.jpg", out / f"{stem}_instances.png"
 
 
 def _label_list(labels: Sequence[ResolvedLabel]) -> LabelList:
@@ -269,15 +296,19 @@ def _write(
     stem: str,
     pixels: npt.NDArray[np.uint8],
     classes: npt.NDArray[np.int64],
+    segments: SegmentMap | None,
     labels: Sequence[ResolvedLabel],
     asked: LabelList,
     about: dict[str, Any],
 ) -> Prediction:
-    mask_path, labels_path, overlay_path = _outputs(out, stem)
+    mask_path, labels_path, overlay_path, instances_path = _outputs(out, stem)
     names = [label.name for label in labels]
     colours = palette(names)
     write_bytes(mask_path, _index_png(classes, colours))
-    write_bytes(overlay_path, _overlay_jpg(pixels, classes, names))
+    write_bytes(overlay_path, _overlay_jpg(pixels, classes, names, None if segments is None else segments.ids))
+    if segments is not None:
+        write_bytes(instances_path, ids_png(segments))
+        about = {**about, "instances": instances_path.name, "segments": segment_rows(segments, asked.things)}
     counts = np.bincount(classes.ravel(), minlength=len(labels))
     rows = [
         {**_describe(label, number), "colour": colour, "pixels": pixels_of}
@@ -288,7 +319,9 @@ def _write(
     write_json(labels_path, {**about, "mask": mask_path.name, "overlay": overlay_path.name, "labels": rows})
     order = sorted(rows, key=lambda row: -row["pixels"])
     shares = {str(row["name"]): row["pixels"] / classes.size for row in order}
-    return Prediction(path, mask_path, labels_path, overlay_path, shares)
+    if segments is None:
+        return Prediction(path, mask_path, labels_path, overlay_path, shares)
+    return Prediction(path, mask_path, labels_path, overlay_path, shares, instances_path, len(segments.labels))
 
 
 def _describe(label: ResolvedLabel, number: int) -> dict[str, Any]:
@@ -307,13 +340,19 @@ def _index_png(classes: npt.NDArray[np.int64], colours: Palette) -> bytes:
     return out.getvalue()
 
 
-def _overlay_jpg(pixels: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64], names: Sequence[str]) -> bytes:
+def _overlay_jpg(
+    pixels: npt.NDArray[np.uint8],
+    classes: npt.NDArray[np.int64],
+    names: Sequence[str],
+    ids: npt.NDArray[np.int32] | None,
+) -> bytes:
     height, width = classes.shape
     if (factor := _OVERLAY_EDGE / max(height, width)) < 1:
         size = max(1, round(width * factor)), max(1, round(height * factor))
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
         rows = np.arange(size[1]) * height // size[1]
-        classes = classes[rows][:, np.arange(size[0]) * width // size[0]]
+        columns = np.arange(size[0]) * width // size[0]
+        classes, ids = classes[rows][:, columns], None if ids is None else ids[rows][:, columns]
     out = io.BytesIO()
-    with_legend(pixels, classes, names).save(out, "jpeg", quality=92, subsampling=0)
+    with_legend(pixels, classes, names, ids).save(out, "jpeg", quality=92, subsampling=0)
     return out.getvalue()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Tensor
 
 from labelmerge.bank.bank import Bank
@@ -28,9 +29,11 @@ from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.build import build_model
 from labelmerge.model.views import Views
+from labelmerge.shardset.shardset import ShardSet
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import RunResult, train
 
+from ..conftest import Run
 from ..loading.toy_shards import Toy, toy_bank
 from .things import ToyThings
 
@@ -245,3 +248,30 @@ def test_baselines_and_queries_of_their_own(data: tuple[Path, Path], tmp_path: P
         assert trained.predictor(joint, Views(0)).protocol()["queries"] == 3 * 8
         assert trained.predictor(streets, Views(0)).protocol()["queries"] == 8
         assert trained.predictor(joint, Views(0)).classes(image).shape == (16, 16)
+
+
+def test_predict_writes_segments(data: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
+    shards, bank = data
+    result = train([shards / "crowd"], bank, tmp_path / "run", config=config(segment_score=0.0), device="cpu")
+    image = ShardSet.open(shards / "crowd" / "train").read(0).image
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    words = [tmp_path / "photo.png", "--checkpoint", result.run, "--labels", "crowd:*", "--out", tmp_path / "out"]
+    done = run("predict", *words, "--segments", "--coco", "--json")
+    assert done.exit_code == 0, done.output
+    written = json.loads(done.stdout)["written"][0]
+    ids = np.asarray(Image.open(written["instances"]))
+    told = json.loads(Path(written["labels"]).read_text())
+    assert ids.dtype == np.uint16 and ids.shape == image.shape[:2]
+    assert sorted({*np.unique(ids).tolist()} - {0}) == [row["id"] for row in told["segments"]] != []
+    mask = np.asarray(Image.open(written["mask"]))
+    things = {"crowd:car": True, "crowd:person": True, "crowd:road": False, "crowd:sky": False}
+    for row in told["segments"]:
+        assert (mask[ids == row["id"]] == row["label"]).all() and row["area"] == (ids == row["id"]).sum()
+        assert row["thing"] is things[f"crowd:{told['labels'][row['label']]['name']}"]
+    panoptic = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    rgb = np.asarray(Image.open(tmp_path / "out" / "panoptic" / "photo.png")).astype(int)
+    assert (rgb[..., 0] + 256 * rgb[..., 1] == ids).all()
+    assert [info["id"] for info in panoptic["annotations"][0]["segments_info"]] == [r["id"] for r in told["segments"]]
+    assert [category["isthing"] for category in panoptic["categories"]] == [1, 1, 0, 0]
+    refused = run("predict", *words, "--segments", "--flip")
+    assert refused.exit_code == 2 and "one look" in refused.output

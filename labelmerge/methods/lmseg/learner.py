@@ -217,6 +217,10 @@ class LmsegLearner(Learner):
         absent = torch.cat([padding, padding.new_zeros(len(padding), 1)], dim=1)
         return logits.masked_fill(absent[:, None], -torch.inf)
 
+    def which_are_things(self) -> Mapping[LabelKey, bool]:
+        """As the recipes of training told, or else things."""
+        return dict(zip(self.labels, self.things.tolist(), strict=True))
+
     def predictor(self, labels: LabelList, views: Views) -> LmsegPredictor:
         """Any list of vectors; with heads, labels of one label space."""
         return LmsegPredictor(self, labels, views)
