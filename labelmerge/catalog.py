@@ -64,6 +64,7 @@ class Recipe:
         role: ``train`` or ``eval`` (never trained on).
         annotated: names of the classes that the dataset was annotated for, wherever they occur in its images; None: all
             of its classes. The others never count as negatives in training.
+        things: names of the classes whose objects are told apart; None: the reader's options may say.
         title, homepage, licence: for people.
         descriptions: path of the descriptions CSV.
         path: the TOML file.
@@ -85,6 +86,7 @@ class Recipe:
     image_format: str = "auto"
     role: str = "train"
     annotated: tuple[str, ...] | None = None
+    things: tuple[str, ...] | None = None
     title: str = ""
     homepage: str = ""
     licence: str = ""
@@ -206,14 +208,15 @@ def load_label_space(recipe: Recipe) -> LabelSpace:
 
 
 def refuse_unknown_classes(recipe: Recipe, space: LabelSpace) -> None:
-    """Make sure that a recipe's `annotated` lists classes that there are. Raises RecipeError."""
-    unknown = [name for name in recipe.annotated or () if name not in space.names]
-    if unknown:
-        raise RecipeError(
-            f"'annotated' lists {unknown[0]!r}, which is not a class of {space.name}",
-            where=recipe.path,
-            fix=did_you_mean(unknown[0], space.names),
-        )
+    """Make sure that a recipe's `annotated` and `things` list classes that there are. Raises RecipeError."""
+    for key, listed in (("annotated", recipe.annotated), ("things", recipe.things)):
+        unknown = [name for name in listed or () if name not in space.names]
+        if unknown:
+            raise RecipeError(
+                f"{key!r} lists {unknown[0]!r}, which is not a class of {space.name}",
+                where=recipe.path,
+                fix=did_you_mean(unknown[0], space.names),
+            )
 
 
 def _own_rows(recipe: Recipe) -> list[Description]:
@@ -281,7 +284,7 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
             **data,
             "descriptions": descriptions_folder / data["descriptions"],
             "folders": tuple(data.get("folders", ())),
-            "annotated": tuple(data["annotated"]) if "annotated" in data else None,
+            **{key: tuple(data[key]) if key in data else None for key in ("annotated", "things")},
             "variants": variants,
             "path": path,
             "text": text,
@@ -290,7 +293,7 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
 
 
 def _problems(data: dict[str, Any]) -> list[str]:
-    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, "folders", "annotated", "variants")
+    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, "folders", "annotated", "things", "variants")
     problems = [f"unknown key {key!r}" for key in data if key not in known]
     required = _STRINGS if data.get("reader") == NO_READER else (*_STRINGS, "layout")
     problems += [f"{key!r} is missing" for key in required if key not in data]
@@ -314,6 +317,8 @@ def _problems(data: dict[str, Any]) -> list[str]:
         problems.append("'variants' must be a list of tables")
     if not data.get("annotated", ["?"]) or not _are_strings(data.get("annotated", [])):
         problems.append("'annotated' must be a list of class names, or left out where all classes are annotated")
+    if not _are_strings(data.get("things", [])):
+        problems.append("'things' must be a list of class names")
     if not _are_strings(data.get("folders", [])):
         problems.append("'folders' must be a list of names")
     for number, variant in enumerate(data.get("variants", []) if isinstance(data.get("variants", []), list) else []):

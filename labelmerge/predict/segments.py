@@ -47,7 +47,7 @@ def which_are_things(
     vectors = bank.rows(keys)
     found = []
     for label in labels:
-        if label.key in known:
+        if label.key is not None and label.key in known:
             found.append(known[label.key])
             continue
         nearest = keys[int((vectors @ label.vector).argmax())]

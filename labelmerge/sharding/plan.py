@@ -132,7 +132,7 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
     source = open_source(recipe, root, split)
     if not chosen.get("instances", True):
         source = replace(source, layout={key: value for key, value in source.layout.items() if key != "instances"})
-    refuse_unknown_classes(recipe, load_label_space(recipe) if recipe.annotated else source.space)
+    refuse_unknown_classes(recipe, load_label_space(recipe) if recipe.annotated or recipe.things else source.space)
     if (taxonomy := chosen.get("taxonomy")) is not None:
         from labelmerge.sharding.merged import read_class_map
 

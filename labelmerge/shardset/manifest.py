@@ -131,7 +131,8 @@ def manifest_problem(manifest: dict[str, Any]) -> str | None:
         if not isinstance(recipe.get(name, ""), str):
             return f"recipe: {name!r} must be a string"
     for where, record, name in (
-        ("recipe: ", recipe, "annotated"), ("", manifest, "annotated"), ("", manifest, "things")
+        ("recipe: ", recipe, "annotated"), ("recipe: ", recipe, "things"),
+        ("", manifest, "annotated"), ("", manifest, "things"),
     ):  # fmt: skip
         listed = record.get(name, [])
         if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
@@ -180,7 +181,7 @@ def things(manifest: Mapping[str, Any], space: LabelSpace) -> list[str] | None:
     recipe |= variants[0] if variants else {}
     if recipe["reader"] in _ONLY_OBJECTS:
         return list(space.names)
-    listed = recipe.get("options", {}).get("things")
+    listed = recipe.get("things", recipe.get("options", {}).get("things"))
     if listed is None:
         return None
     if unknown := [name for name in listed if name not in space.names and name not in space]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tarfile
@@ -113,7 +114,7 @@ def test_instances_are_what_pycocotools_reads(
     from pycocotools.coco import COCO
 
     report = export(panoptic, "coco-instances", tmp_path / "coco", images=False)
-    assert report.guessed and {"person", "bowl", "chair"} <= set(report.things)
+    assert not report.guessed and {"person", "bowl", "chair"} <= set(report.things) and len(report.things) == 80
     coco = COCO(str(tmp_path / "coco/annotations/instances_val.json"))
     capsys.readouterr()
     (sample,) = read_samples(panoptic / "val").values()
@@ -129,6 +130,17 @@ def test_instances_are_what_pycocotools_reads(
         assert annotation["bbox"] == [x, y, columns.max() - x + 1, rows.max() - y + 1]
         assert annotation["area"] == mask.sum() == segment["area"]
         assert annotation["category_id"] == segment["category_id"] == things[segment["class_index"]]
+
+
+def test_what_is_a_thing_is_guessed_where_no_recipe_says_it(panoptic: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(panoptic / "val", tmp_path / "coco_panoptic" / "val")
+    manifest = load(path := own / "manifest.json")
+    start, stop = (manifest["recipe"]["text"].index(mark) for mark in ("things = [", "\n[splits]"))
+    text = manifest["recipe"]["text"][:start] + manifest["recipe"]["text"][stop:]
+    manifest["recipe"] |= {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    path.write_text(json.dumps(manifest))
+    report = export(tmp_path / "coco_panoptic", "coco-instances", tmp_path / "coco", images=False)
+    assert report.guessed and {"person", "chair"} <= set(report.things) and len(report.things) < 20
 
 
 def test_instances_there_and_back(panoptic: Path, tmp_path: Path, read_samples: Samples) -> None:
