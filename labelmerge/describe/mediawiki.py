@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import wikipediaapi
 
+from labelmerge.describe.replies import ReplyError, ask, is_sound
 from labelmerge.errors import LabelmergeError
 from labelmerge.files import write_json
 from labelmerge.parsing import parse_json
@@ -21,6 +23,8 @@ from labelmerge.progress import Track, no_track
 _log = logging.getLogger(__name__)
 
 _FORMAT = "labelmerge-wikipedia/1"
+_MOST_PARTS = 60  # of one answer; the API needs one or two, and at most one for each title
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MAX_WAIT = 120.0
 """Seconds: a server that asks for a longer pause is not waited for."""
 
@@ -64,7 +68,7 @@ class MediaWiki:
         timeout: float = 10.0,
     ) -> None:
         self._url, self._cache = api_url, cache
-        self._retries, self._wait = retries, retry_wait
+        self._retries, self._wait, self._timeout = retries, retry_wait, timeout
         self._query = _ABOUT | (_LINKS | {"lllang": links_to} if links_to else _OPENINGS | {"exlimit": "max"})
         self._at_once = _LINKS_AT_ONCE if links_to else _OPENINGS_AT_ONCE
         self._again = again
@@ -72,8 +76,7 @@ class MediaWiki:
         self._answered = False
         self._client = httpx.Client(
             timeout=timeout,
-            follow_redirects=True,
-            headers={"User-Agent": user_agent},
+            headers={"User-Agent": user_agent, "Accept-Encoding": "gzip"},
             limits=httpx.Limits(max_connections=1),
         )
         self._pages = wikipediaapi.Wikipedia(
@@ -109,31 +112,40 @@ class MediaWiki:
         self._client.close()
 
     def _ask(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """All of the API's answer to a query, which may come in parts."""
+        """All of the API's answer to a query, which may come in parts. Raises LabelmergeError."""
         whole: dict[str, Any] = {}
-        part: dict[str, Any] = {"continue": {}}
-        while "continue" in part:
-            part = self._ask_once({**query, **part["continue"]})
+        more: dict[str, str] = {}
+        asked: list[dict[str, str]] = []
+        while True:
+            part = self._ask_once({**query, **more})
             whole = _join(whole, part["query"])
-        return whole
+            if "continue" not in part:
+                return whole
+            asked.append(more)
+            more = {key: str(value) for key, value in part["continue"].items() if key not in query}
+            if more in asked or len(asked) >= _MOST_PARTS:
+                raise self._given_up("never comes to the end of an answer")
 
     def _ask_once(self, query: Mapping[str, str]) -> dict[str, Any]:
         for attempt in range(self._retries + 1):
             pause = self._wait * 2**attempt
             try:
-                answer = self._client.get(self._url, params=query)
-            except httpx.RequestError as error:
+                answer = ask(self._client, self._url, query, self._timeout)
+            except ReplyError as error:
+                fault = str(error)
+                break
+            except httpx.HTTPError as error:
                 fault = f"can't be reached ({str(error) or type(error).__name__})"
                 if not self._answered:  # offline, most likely: say so at once
                     break
             else:
-                fault = _fault(answer)
+                fault = answer.fault
                 if not fault:
                     self._answered = True
-                    return dict(answer.json())
+                    return dict(answer.data)
                 asked = _retry_after(answer.headers.get("Retry-After"))
-                garbled = answer.status_code == 200 and not _is_json(answer)
-                if not _is_busy(answer) and not (garbled and self._answered):  # a hotel's login page stays what it is
+                garbled = answer.status == 200 and answer.data is None
+                if not answer.is_busy and not (garbled and self._answered):  # a hotel's login page stays what it is
                     break
                 pause = pause if asked is None else asked
                 if pause > _MAX_WAIT:
@@ -142,8 +154,11 @@ class MediaWiki:
             if attempt < self._retries:
                 _log.debug("%s %s; asking again in %.1f s", self._url, fault, pause)
                 time.sleep(pause)
+        raise self._given_up(fault)
+
+    def _given_up(self, fault: str) -> LabelmergeError:
         came = "What came so far is kept" if self._kept else "Nothing was written"
-        raise LabelmergeError(
+        return LabelmergeError(
             fault,
             where=self._url,
             fix=f"{came}. Run the same command again later, or use `--from curated`, which needs no network",
@@ -164,10 +179,15 @@ def _read_cache(path: Path) -> dict[str, dict[str, Any]]:
     try:
         cache = parse_json(path.read_bytes())
         if cache["format"] == _FORMAT:
-            return {
+            articles = {
                 str(title): {"fetched": str(entry["fetched"]), "query": dict(entry["query"])}
                 for title, entry in cache["articles"].items()
             }
+            if not all(
+                is_sound(entry["query"]) and _DAY.fullmatch(str(entry["fetched"])) for entry in articles.values()
+            ):
+                raise ValueError("entries are malformed")
+            return articles
         _log.warning("%s is of another version: everything is asked for again", path)
     except FileNotFoundError:
         pass
@@ -210,51 +230,15 @@ def _about(title: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     return {**query, "pages": {"-1": {"ns": 0, "title": title, "missing": ""}}}
 
 
-def _is_json(answer: httpx.Response) -> bool:
-    try:
-        parse_json(answer.content)
-    except ValueError:
-        return False
-    return True
-
-
-def _fault(answer: httpx.Response) -> str:
-    """What keeps an answer from being one of the MediaWiki API about pages; ``""`` where nothing does."""
-    if answer.status_code != 200:
-        return f"answered with HTTP status {answer.status_code}"
-    if not _is_json(answer):
-        return "did not answer with JSON"
-    data: Any = parse_json(answer.content)
-    if isinstance(data, dict) and "error" in data:
-        error = data["error"]
-        return f"refused: {error.get('info', error) if isinstance(error, dict) else error}".rstrip(".")
-    query = data.get("query") if isinstance(data, dict) else None
-    if isinstance(query, dict):
-        pages = query.get("pages", {})
-        sound = isinstance(pages, dict) and all(isinstance(page, dict) for page in pages.values())
-        if sound and (pages or query.get("interwiki")):
-            return ""
-    return "did not answer as the MediaWiki API does"
-
-
-def _is_busy(answer: httpx.Response) -> bool:
-    """Whether the API would answer later: it says so by its status, a ``Retry-After``, or the code of an error."""
-    if answer.status_code == 429 or answer.status_code >= 500 or "Retry-After" in answer.headers:
-        return True
-    data: Any = parse_json(answer.content) if _is_json(answer) else None
-    error = data.get("error") if isinstance(data, dict) else None
-    return isinstance(error, dict) and error.get("code") in ("maxlag", "ratelimited", "readonly")
-
-
 def _retry_after(value: str | None) -> float | None:
     """Seconds that a ``Retry-After`` header asks for; it is a number of seconds or a date (RFC 9110, 10.2.3)."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -232,8 +232,7 @@ def _articles(
             elif not page.langlinks:
                 found[title] = f"the article has no version in {language!r}"
             else:
-                (there,) = page.langlinks.values()
-                linked[title] = str(there.title)
+                linked[title] = str(next(iter(page.langlinks.values())).title)
     with closing(wiki(language)) as foreign:
         foreign.fetch(sorted(set(linked.values())), track)
         # An article that was moved since the link was made is still the article that was linked to.
@@ -248,7 +247,10 @@ def _article(wiki: MediaWiki, title: str, follow_redirects: bool) -> Article | s
     lead = clean(str(getattr(page, "extract", "")))
     if not lead:
         return "the article has no opening text"
-    return Article(str(page.title), str(page.fullurl), str(page.lastrevid), lead, wiki.fetched(title))
+    name, url = str(page.title), str(page.fullurl)
+    if not (name.isprintable() and url.isprintable() and url.startswith(("https://", "http://"))):
+        return "its title or address is none"
+    return Article(name, url, str(page.lastrevid), lead, wiki.fetched(title))
 
 
 def _page(wiki: MediaWiki, title: str, follow_redirects: bool) -> wikipediaapi.WikipediaPage | str:
@@ -273,6 +275,8 @@ def _page(wiki: MediaWiki, title: str, follow_redirects: bool) -> wikipediaapi.W
 
 _FORMULA = re.compile(r"\s*\{\\displaystyle(?:[^{}]|\{[^{}]*\})*\}")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+_MOST_READ = 10_000  # characters; the first sentences are all that is wanted
+_MOST_NESTED = 8  # brackets within each other
 _BRACKETS = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）)")
 _PRONUNCIATION = re.compile(r"\s*/[^/\s]*[ˈˌːəɪʊɛɔæɑʌɒɜθðʃʒŋɹ][^/]*/")
 # East Asian sentences end without a blank.
@@ -285,10 +289,11 @@ _ABBREVIATION = re.compile(
 
 
 def clean(lead: str) -> str:
-    """The plain text of an article's opening in one line, without brackets and pronunciations."""
-    text = _FORMULA.sub("", " ".join(_INVISIBLE.sub("", html.unescape(lead)).split()))
-    while (shorter := _BRACKETS.sub("", text)) != text:
-        text = shorter
+    """The plain text of an article's opening in one line, without brackets, pronunciations and control characters."""
+    text = _FORMULA.sub("", " ".join(_INVISIBLE.sub("", html.unescape(lead[:_MOST_READ])).split()))
+    text = "".join(character for character in text if character.isprintable())
+    for _ in range(_MOST_NESTED):
+        text = _BRACKETS.sub("", text)
     text = _PRONUNCIATION.sub("", text)
     text = re.sub(r"\s+([,.;:!?])", r"\1", text)
     return re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", text).strip()

@@ -37,6 +37,7 @@ class Answer:
     delay: float = 0.0
     drop: bool = False
     truncate: bool = False
+    drip: float = 0.0  # seconds between bytes
 
 
 @dataclass
@@ -126,7 +127,9 @@ def handler(wiki: Wiki) -> type[BaseHTTPRequestHandler]:
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(answer.body) + 100 * answer.truncate))
             self.end_headers()
-            self.wfile.write(answer.body)
+            for start in range(0, len(answer.body), 1 if answer.drip else len(answer.body)):
+                self.wfile.write(answer.body[start : start + 1] if answer.drip else answer.body)
+                time.sleep(answer.drip)
             self.close_connection = answer.truncate
 
         def log_message(self, format: str, *args: object) -> None:
