@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from labelmerge.device import at_once
 from labelmerge.loading.batch import Batch
 from labelmerge.methods.inference import CosinePredictor, LabelVectors
 from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
@@ -14,9 +16,18 @@ from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.ssiw.losses import Labels, ssiw_sums, ssiw_units
 from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.ssiw.teacher import Teacher, choose_teacher
+from labelmerge.methods.ssiw.unlabelled import (
+    Choices,
+    consistency_sums,
+    entropy_loss,
+    unlabelled_rows,
+    with_strong_views,
+)
 from labelmerge.model.build import SegmentationModel
+from labelmerge.model.ema import copy_of, update_average
 from labelmerge.model.temperature import Temperature
 from labelmerge.model.views import Views
+from labelmerge.processes import Ranks
 
 
 class SSIWLearner(Learner):
@@ -28,24 +39,93 @@ class SSIWLearner(Learner):
         self.temperature = Temperature(settings.temperature)
         self._labels: Labels
         self._teacher: Teacher
+        if settings.unlabelled != "none":
+            self.terms = (*self.terms, settings.unlabelled)
+        self.average: SegmentationModel | None = None  # teaches unlabelled images
+        if settings.unlabelled == "consistency":
+            self.average = copy_of(model)
+        self._choices: Choices
+        self._ranks: Ranks
+        self._sure: Tensor | None = None
 
     def prepare(self, data: TrainingData) -> None:
         """The columns' vectors, and who teaches boxes."""
         self._labels = Labels.of(data.columns, self.settings, data.device)
         self._teacher = choose_teacher(data.bank, data.device)
+        self._choices, self._ranks = Choices.of(data.sources, self._labels.own), data.ranks
+        if self.average is not None and data.step == 0:  # the weights may be those of another run
+            self.average.load_state_dict(self.model.state_dict())
+
+    def train(self, mode: bool = True) -> SSIWLearner:
+        """Whatever the mode, the average of the weights stays as in use."""
+        super().train(mode)
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    def mix(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Strong views of unlabelled images, and what the average of the weights finds in them."""
+        if self.average is None:
+            return batch
+        mixed, self._sure = with_strong_views(
+            batch,
+            generator,
+            self.average,
+            self._labels.vectors,
+            self._choices,
+            self.temperature().detach(),
+            self.settings.confidence,
+            self._ranks,
+        )
+        return mixed
 
     def units(self, batch: Batch) -> Tensor:
-        """Pixels for L_HD and L_LD, boxes for L_WD."""
-        return ssiw_units(batch, len(self.vocabulary.datasets), self.settings)
+        """Pixels for L_HD and L_LD, boxes for L_WD, all pixels of unlabelled images."""
+        units = ssiw_units(batch, len(self.vocabulary.datasets), self.settings)
+        if self.settings.unlabelled == "none":
+            return units
+        pixels = torch.tensor([batch.masks[0].numel() * (kind == "image") for kind in batch.annotation_types])
+        more = units.new_zeros(1, units.shape[1])
+        return torch.cat([units, more.index_add_(1, batch.dataset_ids, at_once(pixels, units.device)[None])])
 
     def forward(self, batch: Batch) -> Tensor:
-        """The losses of eq. 1–7."""
+        """The losses of eq. 1–7, and that of unlabelled images."""
         embeddings = self.model(self.model.normalise(batch.images))  # [B, C, H/4, W/4]
         tau = self.temperature()
         with torch.autocast("cuda", enabled=False):
             sums = ssiw_sums(batch, embeddings, self._labels, tau, self._teacher, self.settings)  # [T, D]
+            if self.settings.unlabelled != "none":
+                sums = torch.cat([sums, self._unlabelled(batch, embeddings, tau.detach())])
             # A batch may have nothing for any loss, or for none with a temperature.
             return sums + part_in_step(tau, *(() if sums.requires_grad else (embeddings,)))
+
+    def _unlabelled(self, batch: Batch, embeddings: Tensor, tau: Tensor) -> Tensor:
+        """The weighted loss of unlabelled images by dataset, ``[1, D]``."""
+        sums = self._labels.vectors.new_zeros(1, len(self.vocabulary.datasets))
+        rows = unlabelled_rows(batch)
+        if not rows:
+            return sums
+        vectors, numbers = self._labels.vectors, [self._choices.names.index(batch.datasets[row]) for row in rows]
+        own = self._choices.own[numbers]
+        if self.settings.unlabelled == "entropy":
+            pairs = zip(rows, own, numbers, strict=True)
+            means = [
+                entropy_loss(embeddings[row].float(), vectors, columns, self._choices.others[number], tau)
+                for row, columns, number in pairs
+            ]
+            losses = torch.stack(means) * batch.masks[0].numel()
+        else:
+            losses = consistency_sums(embeddings[rows].float(), vectors, batch.masks[rows], own, tau)
+        warmup = self.settings.unlabelled_warmup
+        weight = self.settings.unlabelled_weight * (min(1.0, batch.step / warmup) if warmup else 1.0)
+        return sums.index_add(1, batch.dataset_ids[rows], weight * losses[None])
+
+    def after_step(self, step: int) -> Mapping[str, float | Tensor]:
+        """The average of the weights follows; how much of the unlabelled pixels it was sure of."""
+        if self.average is None:
+            return {}
+        update_average(self.average, self.model, self.settings.teacher_decay, step)
+        return {} if self._sure is None else {"sure": self._sure}
 
     def figures(self) -> dict[str, float]:
         """The temperature."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from labelmerge.bank.bank import Bank
+from labelmerge.errors import ConfigError
 from labelmerge.loading.datasets import DatasetShards
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.methods.ssiw.learner import SSIWLearner
@@ -20,13 +21,22 @@ class SSIW(Method):
     def needs(self, settings: SsiwSettings) -> Needs:
         """Samples that some loss is for."""
         return Needs(
-            tuple(TERMS[name] for name in settings.losses),
+            (*(TERMS[name] for name in settings.losses), *(("image",) if settings.unlabelled != "none" else ())),
             because=f"losses = {list(settings.losses)}",
             label_targets=settings.negatives in ("unrelated", "graded"),
         )
 
     def check(self, settings: SsiwSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
-        """Box embeddings in shards must be of the bank's own model. Raises ShardError."""
+        """Box embeddings in shards must be of the bank's own model, and unlabelled images there if they are to teach.
+
+        Raises:
+            ShardError, ConfigError: it is not so.
+        """
+        if settings.unlabelled != "none" and all(source.annotation_type != "image" for source in sources):
+            raise ConfigError(
+                f"nothing is unlabelled here, and unlabelled = {settings.unlabelled!r} learns from such images",
+                fix="Hide labels (--labelled DATASET=N), or add shards of images alone (reader = images)",
+            )
         refuse_other_teachers(sources, bank)
 
     def build(

@@ -49,5 +49,20 @@ class SsiwSettings:
     temperature: float = setting(0.07, "τ at the start; it is learned.", minimum=0.01, maximum=1)
     temperature_lr: float = setting(1e-3, "Learning rate of log τ; it follows the schedule of `lr`.")
 
+    unlabelled: str = setting(
+        "none",
+        "What unlabelled images teach (reader `images`, or those that `labelled` hides the masks of): nothing, to look "
+        "like some label (`entropy`, after USSS), or the same however they look (`consistency` with a teacher that is "
+        "an average of the weights).",
+        choices=("none", "entropy", "consistency"),
+        flag=True,
+    )
+    unlabelled_weight: float = setting(1.0, "Factor of that loss in the sum.")
+    unlabelled_warmup: int = setting(0, "Steps in which that factor rises linearly from 0.")
+    confidence: float = setting(
+        0.95, "The probability from which on the teacher's label of a pixel counts.", minimum=0, maximum=1
+    )
+    teacher_decay: float = setting(0.99, "Decay of the average of weights that teaches.", minimum=0, below=1)
+
     def __post_init__(self) -> None:
         refuse(problems(self))
