@@ -22,6 +22,7 @@ COMMANDS = {
     "describe": "Write what the labels of a dataset mean.",
     "embed": "Turn labels and descriptions into a versioned embedding bank.",
     "bank": "Show what a bank holds and what changed; export, import, prune.",
+    "recipe": "Look at a folder of yours, say what it is, and write its recipe.",
     "shard": "Turn a dataset on disk into WebDataset shards.",
     "verify": "Check every shard against its manifest and every sample against the schema.",
     "stats": "Tell how much is in shards, and of which classes.",

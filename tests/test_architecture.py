@@ -19,6 +19,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "embed": ("bank", "encoders"),
     "merge": ("bank", "shardset"),
     "sharding": ("shardset", "encoders", "merge"),
+    "recipe": ("sharding",),
     "inspect": ("shardset", "merge"),
     "loading": ("shardset",),
     "losses": (),

@@ -1,0 +1,318 @@
+"""Pictures beside pictures: index masks, colour masks, polygon JSON in Cityscapes' style; and images alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from posixpath import basename, dirname, splitext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.errors import SampleError
+from labelmerge.recipe.class_lists import ClassList, class_lists
+from labelmerge.recipe.proposal import Proposal, indexed
+from labelmerge.recipe.tree import Tree, endings, split_of, spread, template, words_of
+from labelmerge.sharding.pictures.images import decode_exact, indices, packed_colours, read_file
+
+_ROLE = re.compile(r"(mask|label|annot|segm|(?<![a-z])seg(?![a-z])|(?<![a-z])gt|ground.?truth|instance|panoptic)", re.I)
+_IMAGE_ROLE = re.compile(r"(image|img|photo|rgb|leftimg8bit|jpeg|picture)", re.I)
+_LAST = re.compile(r"(instance|colou?r|panoptic|_vis)", re.I)
+_FIRST = re.compile(r"(train_?ids?)", re.I)
+_SUFFIX = re.compile(
+    r"(?:[_.-](?:leftImg8bit|gt(?:Fine|Coarse)?|labels?|labelIds|labelTrainIds|train_?ids?|instanceIds|colou?rs?|masks?|"
+    r"seg|segm|segmentation|annotations?|polygons|image|img|rgb|L))+$",
+    re.I,
+)
+_VOID = ("void", "unlabeled", "unlabelled", "ignore", "ignored", "no label")
+_MOST_MASKS = 300  # whose values are looked at
+_FEW = 64  # different values or colours in one picture of a photo are more
+_IGNORE = 255
+_EXACT = (".png", ".bmp", ".tif", ".tiff", ".gif")
+_DENSE = 2  # values up to so many times as many as there are may be indices with holes
+
+
+@dataclass
+class Series:
+    """Pictures (or JSON files) of one folder, or of one in each split, whose names end alike.
+
+    Attributes:
+        pattern: with ``{split}``, and ``*`` for folders below that differ between splits; without the name.
+        suffix: what all stems end in.
+        files: path by (split, folder below, stem without the suffix).
+        words: the splits with their words.
+    """
+
+    pattern: str
+    suffix: str
+    files: dict[tuple[str | None, str, str], str] = field(default_factory=dict)
+    words: set[tuple[str | None, str | None]] = field(default_factory=set)
+
+    @property
+    def keys(self) -> set[tuple[str | None, str, str]]:
+        return set(self.files)
+
+    @property
+    def paths(self) -> list[str]:
+        return sorted(self.files.values())
+
+    def place(self, ending: str) -> str:
+        """The pattern of its files with one ending, as `layout.images` has it."""
+        return f"{self.pattern}*{self.suffix}{ending}"
+
+    def of_stem(self, images: Series, ending: str) -> str:
+        """The pattern of its files for the images of another series, as `layout.masks` has it."""
+        base = self.pattern.removesuffix("*/") if "*" in images.pattern else self.pattern
+        return f"{base}{{stem}}{self.suffix}{ending}"
+
+
+def all_series(paths: Sequence[str]) -> list[Series]:
+    """Files as series, the longest first."""
+    below: dict[str, set[tuple[str | None, str]]] = defaultdict(set)
+    parts = []
+    for path in paths:
+        folder = dirname(path)
+        made = template(folder)
+        head, inner = made.text, ""
+        if made.split is not None:
+            pieces = made.text.split("/")
+            place = next(number for number, piece in enumerate(pieces) if "{split}" in piece)
+            head, inner = "/".join(pieces[: place + 1]), "/".join(pieces[place + 1 :])
+        below[head].add((made.split, inner))
+        parts.append((path, head, inner, made.split, made.word))
+    found: dict[tuple[str, str], Series] = {}
+    for path, head, inner, split, word in parts:
+        stem = splitext(basename(path))[0]
+        match = _SUFFIX.search(stem)
+        suffix = match[0] if match and match.start() > 0 else ""
+        varies = inner and "/" not in inner and not _ROLE.search(inner) and not _IMAGE_ROLE.search(inner)
+        varies = varies and len({each for each in below[head]}) > 1 and not _in_every_split(below[head], inner)
+        folder = f"{head}/*" if varies else "/".join(filter(None, (head, inner)))
+        series = found.setdefault((folder, suffix), Series(f"{folder}/" if folder else "", suffix))
+        series.files[split, inner if varies else "", stem[: len(stem) - len(suffix)]] = path
+        series.words.add((split, word))
+    return sorted(found.values(), key=lambda series: -len(series.files))
+
+
+def _in_every_split(below: set[tuple[str | None, str]], inner: str) -> bool:
+    splits = {split for split, _ in below}
+    return len(splits) > 1 and all((split, inner) in below for split in splits)
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def masks(tree: Tree) -> Iterator[Proposal]:
+    """Index masks and colour masks, each with its image."""
+    series = all_series(tree.images)
+    looks = {id(each): _looks(tree.root, each) for each in series}
+    candidates: list[tuple[tuple[bool, bool, bool, int], Series, Series]] = []
+    for one in series:
+        name = one.pattern + one.suffix
+        if looks[id(one)] not in ("index", "colour") or not all(path.lower().endswith(_EXACT) for path in one.paths):
+            continue
+        for other in series:
+            shared, called = len(one.keys & other.keys), other.pattern + other.suffix
+            if other is one or 2 * shared < len(one.keys) or _ROLE.search(called):
+                continue
+            if looks[id(other)] == "photo" or _IMAGE_ROLE.search(called) or _ROLE.search(name):
+                rank = bool(_LAST.search(name)), looks[id(one)] != "index", not _FIRST.search(name), -shared
+                candidates.append((rank, one, other))
+    if not candidates:
+        return
+    _, chosen, images = min(candidates, key=lambda candidate: candidate[0])
+    proposal = _of_masks(tree, chosen, images, looks[id(chosen)])
+    others = {one.place("") for _, one, _ in candidates if one is not chosen}
+    if proposal is not None:
+        if others:
+            proposal.remarks.append(f"Other masks that lie there are not read: {', '.join(sorted(others)[:4])}.")
+        yield proposal
+
+
+def _looks(root: Path, series: Series) -> str:
+    """``index``, ``colour`` or ``photo``; ``?`` where nothing can be read."""
+    verdicts = Counter[str]()
+    for path in spread(series.paths, 4):
+        try:
+            picture = decode_exact(read_file(root / path), root / path)
+        except SampleError as error:
+            verdicts["photo" if "guesses" in error.what else "?"] += 1
+            continue
+        values = np.asarray(picture)
+        if values.ndim == 2:
+            verdicts["index" if len(np.unique(values)) <= _most(values) else "photo"] += 1
+        else:
+            colours = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
+            verdicts["colour" if len(colours) <= min(_FEW, _most(values[..., 0])) else "photo"] += 1
+    return verdicts.most_common(1)[0][0]
+
+
+def _most(values: npt.NDArray[Any]) -> int:
+    """How many different values a mask of this size may have: photos of few pixels have few, too."""
+    return max(2, min(_FEW * 3, values.size // 16))
+
+
+def _of_masks(tree: Tree, chosen: Series, images: Series, look: str) -> Proposal | None:
+    values = _values(tree.root, chosen.paths, look)
+    if not values:
+        return None
+    ends = endings(chosen.paths)
+    places = [chosen.of_stem(images, ending) for ending in ends]
+    proposal = Proposal(
+        what=f"{'index' if look == 'index' else 'colour'} masks, one beside each image",
+        reader="index_png" if look == "index" else "colour_png",
+        kind="mask",
+        layout={
+            "images": [images.place(ending) for ending in endings(images.paths)],
+            "masks": places if len(places) > 1 else places[0],
+        },
+        splits=words_of(images.words),
+        classes={},
+        named=False,
+    )
+    seen = min(len(chosen.files), _MOST_MASKS)
+    lists = class_lists(tree)
+    if look == "colour":
+        _colours(proposal, values, lists)
+    else:
+        _indices(proposal, values, lists, suffix=chosen.suffix)
+    proposal.remarks.append(f"Values are those of {seen:,} of {len(chosen.files):,} masks.")
+    return proposal
+
+
+def _values(root: Path, paths: Sequence[str], look: str) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for path in spread(paths, _MOST_MASKS):
+        try:
+            data = read_file(root / path)
+            stored = indices(data, root / path) if look == "index" else packed_colours(data, root / path)
+        except SampleError:
+            continue
+        values, counts = np.unique(stored, return_counts=True)
+        found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return found
+
+
+def _share(values: Counter[int], value: int) -> str:
+    return f"{values[value] / sum(values.values()):.1%} of the pixels"
+
+
+def _indices(proposal: Proposal, values: Counter[int], lists: list[ClassList], suffix: str) -> None:
+    there = sorted(values)
+    rest = [value for value in there if value != _IGNORE]
+    if there in ([0, _IGNORE], [_IGNORE]):
+        proposal.what = "binary masks of 0 and 255, one beside each image"
+        proposal.classes = {0: "background", 1: "foreground"}
+        proposal.ids = {"map": {"0": "background", "255": "foreground"}}
+        proposal.remarks.append(f"255 is taken as a class: it has {_share(values, _IGNORE)}, and there is no other.")
+        return
+    if _IGNORE in values:
+        proposal.ids["ignore"] = [_IGNORE]
+        proposal.remarks.append(f"255 is taken as no label: {_share(values, _IGNORE)}.")
+    elif max(rest) < _IGNORE:
+        proposal.ids["ignore"] = [_IGNORE]
+    fitting = [each for each in lists if each.colours is None and max(rest) <= len(each.names)]
+    exact = [each for each in fitting if max(rest) < len(each.names)]
+    for each in (*exact, *fitting):
+        offset = 0 if each in exact and not each.from_one else -1
+        if offset < 0:
+            proposal.ids = {**proposal.ids, "ignore": [0, *proposal.ids.get("ignore", [])], "offset": -1}
+            proposal.remarks.append(f"0 is taken as no label, and class 1 as the first: {_share(values, 0)} are 0.")
+        proposal.classes = dict(enumerate(each.names))
+        proposal.named = True
+        proposal.remarks.append(f"Names are those of {each.path}.")
+        return
+    if max(rest) < max(_DENSE * len(rest), 3) or suffix.lower().endswith("ids"):
+        proposal.classes = {value: f"class {value}" for value in range(max(rest) + 1)}
+        return
+    proposal.classes = {place: f"class {value}" for place, value in enumerate(rest)}
+    proposal.ids["map"] = {str(value): place for place, value in enumerate(rest)}
+
+
+def _colours(proposal: Proposal, values: Counter[int], lists: list[ClassList]) -> None:
+    def written(packed: int) -> str:
+        return f"{packed >> 16} {packed >> 8 & 255} {packed & 255}"
+
+    there = {written(value): count for value, count in values.items()}
+    known = [each for each in lists if each.colours is not None and set(there) <= set(each.colours)]
+    names: list[str]
+    colours: list[str]
+    if known:
+        names, colours = list(known[0].names), list(known[0].colours or ())
+        proposal.named = True
+        proposal.remarks.append(f"Names and colours are those of {known[0].path}.")
+    else:
+        colours = [written(value) for value, _ in values.most_common()]
+        names = [f"colour {colour}" for colour in colours]
+        if len(colours) == 2 and set(colours) == {"0 0 0", "255 255 255"}:
+            names = ["background" if colour == "0 0 0" else "foreground" for colour in colours]
+        proposal.remarks.append("A colour that means no label goes from ids.map into ids.ignore.")
+    void = [colour for colour, name in zip(colours, names, strict=True) if name.strip().casefold() in _VOID]
+    if void and len(void) < len(colours):
+        proposal.ids["ignore"] = void
+    kept = {colour: name.strip() for colour, name in zip(colours, names, strict=True) if colour not in void}
+    proposal.classes = indexed(list((kept or dict(zip(colours, names, strict=True))).values()))
+    places = {name.casefold(): name for name in proposal.classes.values()}
+    proposal.ids["map"] = {colour: places[name.casefold()] for colour, name in kept.items()}
+
+
+# --- others -----------------------------------------------------------------------------------------------------------
+
+
+def polygons(tree: Tree) -> Iterator[Proposal]:
+    """Polygon JSON in the style of Cityscapes."""
+    for one in all_series(tree.ending(".json")):
+        labels = Counter[str]()
+        for path in spread(one.paths, _MOST_MASKS):
+            try:
+                content = json.loads(read_file(tree.root / path))
+                labels.update(str(thing["label"]) for thing in content["objects"] if "polygon" in thing)
+                _ = content["imgHeight"]
+            except (SampleError, ValueError, KeyError, TypeError, RecursionError):
+                continue
+        images = max(
+            (each for each in all_series(tree.images) if not _ROLE.search(each.pattern + each.suffix)),
+            key=lambda each: len(each.keys & one.keys),
+            default=None,
+        )
+        if labels and images is not None and 2 * len(images.keys & one.keys) >= len(one.keys):
+            yield Proposal(
+                what=f"polygon JSON in Cityscapes' style, {len(one.files):,} files",
+                reader="polygons",
+                kind="mask",
+                layout={
+                    "images": [images.place(ending) for ending in endings(images.paths)],
+                    "polygons": one.of_stem(images, splitext(one.paths[0])[1]),
+                },
+                splits=words_of(images.words),
+                classes=indexed(sorted(labels)),
+            )
+
+
+def images_alone(tree: Tree) -> Iterator[Proposal]:
+    """Pictures and nothing else."""
+    if not tree.images:
+        return
+    folders = {template(dirname(path)).text: None for path in tree.images}
+    deep = len(folders) > 3
+    places = ["**/*"] if deep else [f"{folder}/*" if folder else "*" for folder in folders]
+    yield Proposal(
+        what=f"images alone, {len(tree.images):,}",
+        reader="images",
+        kind="image",
+        layout={"images": [f"{place}{ending}" for place in places for ending in endings(tree.images)]},
+        splits={"val": "", "test": ""}
+        if deep
+        else words_of((split_of(dirname(path)), template(dirname(path)).word) for path in tree.images),
+        classes={0: "class 0"},
+        named=False,
+        remarks=["The classes are those that the images may show; none of them is in the files."],
+    )
+
+
+PICTURES: tuple[Callable[[Tree], Iterator[Proposal]], ...] = (masks, polygons)

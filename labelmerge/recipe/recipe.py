@@ -1,0 +1,211 @@
+"""Look at a folder, say what it is, and write its recipe: the whole of `labelmerge recipe`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelmerge.catalog import SPLITS, dataset_names, load_recipe
+from labelmerge.descriptions import Description, write_descriptions
+from labelmerge.errors import LabelmergeError, LayoutError, OutputError, UsageError
+from labelmerge.files import write_text
+from labelmerge.recipe.documents import DOCUMENTS
+from labelmerge.recipe.pictures import PICTURES, images_alone
+from labelmerge.recipe.proposal import Proposal
+from labelmerge.recipe.tree import Tree
+from labelmerge.sharding.plan import make_plan
+from labelmerge.sharding.shard import check
+from labelmerge.sharding.source.locate import NoLabels, open_source
+from labelmerge.text import counted, some
+
+_TRIED = 3  # samples of each split that are made to see that the recipe works
+_MAX_NAME = 60
+_LOOKED_FOR = (
+    "COCO JSON (instances, panoptic, Roboflow, LVIS), YOLO (data.yaml or label files), LabelMe JSON, Pascal VOC XML, "
+    "CVAT XML, Supervisely, index or colour masks beside images (as in ADE20K and Cityscapes, too), polygon JSON"
+)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a split: images that may become samples, files that can't, and what went wrong with a few."""
+
+    samples: int
+    skipped: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder is.
+
+    Attributes:
+        proposal: how it is read.
+        splits: what each split holds.
+        alike: shipped datasets that lie on disk just so.
+        recipe, descriptions: the files that were written.
+    """
+
+    proposal: Proposal
+    splits: Mapping[str, Tried]
+    alike: tuple[str, ...]
+    recipe: Path
+    descriptions: Path
+
+
+def find(folder: Path, reader: str | None = None) -> Proposal:
+    """How a folder is read.
+
+    Args:
+        folder: what to look at.
+        reader: which of several, by the name of its reader; None: the only one.
+
+    Raises:
+        LayoutError: it is nothing known, or several things at once; says what was looked for, or found.
+        UsageError: no such folder.
+    """
+    tree = Tree(folder)
+    found = [proposal for detect in (*DOCUMENTS, *PICTURES) for proposal in detect(tree)]
+    if not found and not tree.ending(".json", ".xml", ".txt", ".yaml", ".yml", ".parquet", ".arrow", ".mat"):
+        found = list(images_alone(tree))
+    if reader == "images":
+        found = list(images_alone(tree))
+    elif reader is not None:
+        found = [proposal for proposal in found if proposal.reader == reader]
+    if not found:
+        have = some((path for path in tree.paths), 4) or "nothing"
+        wanted = f"nothing for the reader {reader!r} was found" if reader else f"looked for {_LOOKED_FOR}"
+        raise LayoutError(
+            f"is no dataset that can be told by looking: {wanted}; it holds {have}",
+            where=folder,
+            fix="For images alone: --reader images. docs/recipes.md tells how a recipe is written",
+        )
+    if len(found) > 1:
+        listed = "; ".join(f"{each.reader}: {each.what} ({_where(each)})" for each in found[:6])
+        same = len({each.reader for each in found}) < len(found)
+        raise LayoutError(
+            f"may be read in {len(found)} ways: {listed}",
+            where=folder,
+            fix="Name a folder that holds one of them" if same else "Say which: --reader NAME",
+        )
+    return found[0]
+
+
+def _where(proposal: Proposal) -> str:
+    keys = ("annotations", "masks", "polygons", "data", "images")
+    place = next(proposal.layout[key] for key in keys if key in proposal.layout)
+    return place if isinstance(place, str) else str(place[0])
+
+
+def make(folder: Path, out: Path, name: str | None = None, reader: str | None = None, overwrite: bool = False) -> Found:
+    """Write ``<name>.toml`` and ``<name>.csv`` for a folder into `out`.
+
+    Args:
+        folder: the dataset.
+        out: where the two files go.
+        name: the dataset's; None: after the folder.
+        reader: see `find`.
+        overwrite: replace files that are there.
+
+    Raises:
+        LayoutError, UsageError: as `find`; also where nothing of what was found can be read.
+        OutputError: a file is there already, or can't be written.
+    """
+    name = named_after(folder) if name is None else name
+    if not re.fullmatch(r"[a-z0-9_]{1,60}", name):
+        raise UsageError(f"name {name!r}: it must be lower case letters, digits and '_', {_MAX_NAME} at most")
+    files = out / f"{name}.toml", out / f"{name}.csv"
+    for file in files:
+        if file.exists() and not overwrite:
+            raise OutputError(
+                "is there already, and may have been edited",
+                where=file,
+                fix="Give --overwrite, another --name or --out",
+            )
+    proposal = find(folder, reader)
+    with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
+        trial = Path(scratch)
+        _write(proposal, name, trial / f"{name}.toml", trial / f"{name}.csv")
+        splits, faults = _try(trial / f"{name}.toml", folder)
+        alike = _alike(folder, proposal)
+    for split, error in faults.items():
+        proposal.splits[split] = ""
+        proposal.remarks.append(f"{split} is left out: {error.what}.")
+    _write(proposal, name, *files)
+    return Found(proposal, splits, alike, *files)
+
+
+def named_after(folder: Path) -> str:
+    """A dataset's name, after its folder."""
+    words = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_")
+    return words[:_MAX_NAME].rstrip("_") or "my_dataset"
+
+
+def _write(proposal: Proposal, name: str, recipe: Path, descriptions: Path) -> None:
+    rows = [Description(index, label) for index, label in sorted(proposal.classes.items())]
+    write_descriptions(descriptions, rows)
+    write_text(recipe, proposal.toml(name))
+
+
+def _try(path: Path, folder: Path) -> tuple[dict[str, Tried], dict[str, LabelmergeError]]:
+    """Read the folder by its new recipe: list every split, and make a few samples; what can't be read, and why.
+
+    Raises LayoutError where nothing can be read.
+    """
+    recipe = load_recipe(path)
+    found: dict[str, Tried] = {}
+    faults: dict[str, LabelmergeError] = {}
+    for split in SPLITS:
+        with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
+            try:
+                with make_plan(recipe, folder, split, Path(scratch)) as plan:
+                    samples, skips = plan.samples, plan.skips
+                wrong = check(recipe, folder, split, limit=_TRIED).skipped
+            except NoLabels:
+                continue
+            except LabelmergeError as error:
+                faults[split] = error
+                continue
+        said = [f"{skip['path']}: {skip['reason']}" for skip in wrong]
+        found[split] = Tried(samples, len(skips), tuple(said[:_TRIED]))
+    if not found:
+        why = next(iter(faults.values())) if faults else LayoutError("holds no split", where=folder)
+        raise LayoutError(f"looks like {recipe.about.splitlines()[0]} But it can't be read: {why}")
+    return found, faults
+
+
+def _alike(folder: Path, proposal: Proposal) -> tuple[str, ...]:
+    """The shipped datasets of the same kind that lie on disk as this folder does."""
+    found = []
+    for name in dataset_names():
+        recipe = load_recipe(name)
+        if recipe.annotation_type in ("mask", "box") and recipe.reader == proposal.reader:
+            with suppress(LabelmergeError):
+                open_source(recipe, folder, "train")
+                found.append(name)
+    return tuple(found)
+
+
+def summary(found: Found, folder: Path) -> list[str]:
+    """What a person is told: what it is, what was found, what to do next."""
+    proposal = found.proposal
+    lines = [f"{folder}: {proposal.what}.", f"reader: {proposal.reader}, annotation_type: {proposal.kind}"]
+    lines += [f"{key}: {', '.join(v) if isinstance(v, list) else v}" for key, v in proposal.layout.items()]
+    for split, tried in found.splits.items():
+        left = f", {counted(tried.skipped, 'file')} left out" if tried.skipped else ""
+        lines.append(f"{split}: {counted(tried.samples, 'image')}{left}")
+        lines += [f"  can't be used: {fault}" for fault in tried.faults]
+    lines.append(f"classes: {len(proposal.classes)} ({some(proposal.classes.values(), 8)})")
+    lines += proposal.remarks
+    if not proposal.named:
+        lines.append(f"Nothing says what the classes are called: write their names into {found.descriptions}.")
+    if found.alike:
+        lines.append(f"It lies on disk as {' or '.join(found.alike[:3])}: if it is that, use that name and no recipe.")
+    split = next(iter(found.splits))
+    lines.append(f"Wrote {found.recipe} and {found.descriptions}; complete the descriptions there. Next:")
+    lines.append(f"  labelmerge shard {found.recipe} --root {folder} --split {split} --out shards")
+    return lines
