@@ -13,6 +13,7 @@ import click
 
 from labelmerge import __version__
 from labelmerge.errors import LabelmergeError
+from labelmerge.text import printable_lines
 
 from . import options
 
@@ -58,7 +59,7 @@ class _Lines(logging.Formatter):
     """What the library logs: a line as it is, warnings in colour on terminals."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+        line = printable_lines(super().format(record))
         return options.styled(line, fg="yellow") if record.levelno >= logging.WARNING else line
 
 
@@ -93,6 +94,10 @@ class _Pipeline(options.Group):
             if error.filename is None:  # a fault of the program, or a pipe that click knows how to end
                 raise
             raise _OneLine(LabelmergeError(f"{error.strerror}", where=error.filename)) from error
+        except RuntimeError as error:
+            if "Symlink loop" not in str(error):  # of pathlib
+                raise
+            raise _OneLine(LabelmergeError(f"{error}")) from error
 
 
 @click.group(cls=_Pipeline, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
-from labelmerge.errors import OutputError, did_you_mean
+from labelmerge.errors import OutputError, did_you_mean, printable
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
+from labelmerge.text import printable_json, printable_lines
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -248,6 +248,7 @@ def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterab
     """Progress on standard error (labelmerge.progress.Track): a bar on a terminal, else a short line a minute."""
     if _quiet:
         return things
+    what = printable(what)
     if not sys.stderr.isatty():
         return _Lines(things, what, total)
     from tqdm import tqdm
@@ -342,10 +343,15 @@ def made(new: bool, back: bool) -> str:
     return "Made" if new else "Newest again:" if back else "Unchanged:"
 
 
+def echo(text: str, err: bool = False) -> None:
+    """Print lines that may have names from files in them: no control characters of theirs reach the terminal."""
+    click.echo(printable_lines(text), err=err)
+
+
 def say(result: Any, as_json: bool, text: str) -> None:
     """Print the command's last words: what was made and where, or the same as JSON."""
     try:
-        click.echo(json.dumps(result, ensure_ascii=False, indent=1) if as_json else text)
+        echo(printable_json(result) if as_json else text)
     except BrokenPipeError:  # click ends the program quietly
         raise
     except OSError as error:

@@ -55,10 +55,12 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
 
     drawn = plot_similarity(Bank.load(bank), out, words=Bank.load(words) if words else None, datasets=datasets or None)
     for title, blocky in drawn.blocks:
-        click.echo(f"{title}: block-diagonality {blocky:.3f}")
+        options.echo(f"{title}: block-diagonality {blocky:.3f}")
     if drawn.left_out:
-        click.echo(f"{options.counted(drawn.left_out, 'label')} left out because the bank of words lacks them: {words}")
-    click.echo(f"Drew {options.counted(drawn.labels, 'label')}: {out}")
+        options.echo(
+            f"{options.counted(drawn.left_out, 'label')} left out because the bank of words lacks them: {words}"
+        )
+    options.echo(f"Drew {options.counted(drawn.labels, 'label')}: {out}")
 
 
 @command.command("map", short_help="Draw all labels on a flat map, by meaning.")
@@ -79,7 +81,7 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
 
     drawn = plot_map(Bank.load(bank), out, datasets=datasets or None, seed=seed)
     labels, texts = options.counted(drawn.labels, "label"), options.counted(drawn.texts, "distinct text")
-    click.echo(f"Drew {labels} of {texts}, {drawn.named} of them by name: {out}")
+    options.echo(f"Drew {labels} of {texts}, {drawn.named} of them by name: {out}")
 
 
 @command.command("neighbours", short_help="List the labels nearest to given ones.")

@@ -95,7 +95,7 @@ def command(
 
     def show_settings() -> None:
         for line in config.summary() if is_first() else ():
-            click.echo(line, err=as_json)
+            options.echo(line, err=as_json)
 
     from labelmerge.train.finished import finished_run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from labelmerge.descriptions import HEADER, Description, read_descriptions
 from labelmerge.errors import DescriptionsError, UsageError
 from labelmerge.files import read_text
-from labelmerge.text import some
+from labelmerge.text import csv_value, some
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _NAMES = ("name", "class", "class_name", "label", "label_name", "category", "category_name")
@@ -92,6 +92,6 @@ def _table(path: Path, text: str, columns: list[str], delimiter: str) -> Iterabl
                 raise DescriptionsError(f"line {reader.line_num}: not as many fields as the header has", where=path)
             if row:
                 description = row[described] if described is not None and described < len(row) else ""
-                yield reader.line_num, row[names].strip(), description.strip()
+                yield reader.line_num, csv_value(row[names]).strip(), csv_value(description).strip()
     except csv.Error as error:
         raise DescriptionsError(f"line {reader.line_num}: {error}", where=path) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from labelmerge.errors import DescriptionsError
 from labelmerge.files import read_text, write_text
 from labelmerge.labels import LabelSpace
+from labelmerge.text import csv_text, csv_value
 
 _MAX_PROBLEMS_SHOWN = 10
 
@@ -87,7 +88,7 @@ def read_descriptions(path: Path) -> list[Description]:
             if index in first_line:
                 problems.append(f"line {line}: index {index} was already given on line {first_line[index]}")
             first_line.setdefault(index, line)
-            rows.append(Description(index, **{key: value for key, value in row.items() if key != "index"}))
+            rows.append(Description(index, **{key: csv_value(value) for key, value in row.items() if key != "index"}))
     except csv.Error as error:
         problems.append(f"line {reader.reader.line_num}: {error}")
     if not rows and not problems:
@@ -101,11 +102,7 @@ def read_descriptions(path: Path) -> list[Description]:
 
 def write_descriptions(path: Path, rows: Iterable[Description]) -> None:
     """Write a descriptions CSV atomically, with every column."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, HEADER, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, out.getvalue())
+    write_text(path, csv_text([HEADER, *(asdict(row).values() for row in rows)]))
 
 
 def label_space(dataset: str, rows: Iterable[Description]) -> LabelSpace:

@@ -18,6 +18,7 @@ from labelmerge.errors import BankError, UsageError
 from labelmerge.files import read_text, write_bytes, write_text
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.names import prompt_name
+from labelmerge.text import csv_text, csv_value
 
 FORMATS = (".npy", ".safetensors", ".csv")
 NAMES_HEADER = ("dataset", "index", "name", "text")
@@ -46,7 +47,7 @@ def export_bank(bank: Bank, out: Path) -> list[Path]:
         buffer = io.BytesIO()
         np.save(buffer, bank.vectors, allow_pickle=False)
         names = out.with_name(f"{out.stem}.names.csv")
-        write_text(names, _csv([list(NAMES_HEADER), *labels]))
+        write_text(names, csv_text([list(NAMES_HEADER), *labels]))
         write_bytes(out, buffer.getvalue())
         return [out, names]
     if out.suffix == ".safetensors":
@@ -57,15 +58,9 @@ def export_bank(bank: Bank, out: Path) -> list[Path]:
         rows = zip(labels, bank.tokens, bank.truncated, bank.vectors, strict=True)
         # The shortest digits that give back the same float32.
         body = [[*label, tokens, int(cut), *map(str, vector)] for label, tokens, cut, vector in rows]
-        write_text(out, _csv([header, *body]))
+        write_text(out, csv_text([header, *body]))
         return [out]
     raise UsageError(f"{out.name!r} names no format", fix=f"End it with {', '.join(FORMATS)}")
-
-
-def _csv(rows: list[list[Any]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
 
 
 def _safetensors(bank: Bank, labels: list[list[Any]]) -> bytes:
@@ -249,7 +244,7 @@ def _read_names(path: Path, dataset: str | None, count: int, vectors: Path) -> d
     if path.suffix.lower() == ".csv":
         try:
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-            table = [{key: (value or "") for key, value in row.items() if key is not None} for row in reader]
+            table = [{key: csv_value(value or "") for key, value in row.items() if key is not None} for row in reader]
         except csv.Error as error:
             raise BankError(f"can't be read as CSV ({error})", where=path) from error
         if "name" not in (reader.fieldnames or ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from labelmerge.compare.tables import (
 )
 from labelmerge.files import write_text
 from labelmerge.pages import render_page
+from labelmerge.text import harmless_markdown
 
 HTML, MARKDOWN = "report.html", "report.md"
 
@@ -118,10 +120,10 @@ def incomparable(rows: Sequence[Row]) -> list[str]:
 
 def markdown(report: RunsReport) -> str:
     """The report as Markdown; long tables are left out."""
-    parts = ["# Runs side by side", *(f"> {note}" for note in report.notes)]
+    parts = ["# Runs side by side", *(f"> {harmless_markdown(note)}" for note in report.notes)]
     for table in report.tables:
         if not table.folded:
-            lines = [f"## {table.title}", "", table.about, ""]
+            lines = [f"## {_escape(table.title)}", "", table.about, ""]
             lines.append(_line([*map(_escape, table.columns)]))
             lines.append("|" + "|".join("---" if n == 0 else "---:" for n in range(len(table.columns))) + "|")
             lines += [_line([f"**{c.text}**" if c.best else _escape(c.text) for c in row]) for row in table.rows]
@@ -139,4 +141,4 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"([|*`])", r"\\\1", harmless_markdown(text))

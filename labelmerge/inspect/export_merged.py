@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from labelmerge.inspect.formats import coco, hf, index_png, yolo
 from labelmerge.inspect.formats.written import Format, Request
 from labelmerge.inspect.merged import Lost, MergedSets, open_merged
 from labelmerge.progress import Track, no_track
+from labelmerge.text import csv_text
 
 INDEX_PNG, PANOPTIC, INSTANCES, YOLO, HF = "index-png", "coco-panoptic", "coco-instances", "yolo", "hf"
 FORMATS: dict[str, Format] = {
@@ -159,11 +159,11 @@ def _check(format: str, images: bool, task: str | None, push: str | None) -> Non
 def _write_classes(into: Path, sets: MergedSets, request: Request) -> None:
     names = sets.space.names
     (into / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    with (into / "classes.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("index", "name", "colour"))
-        for index, (name, colour) in enumerate(zip(names, request.palette.tolist(), strict=True)):
-            writer.writerow((index, name, "#{:02x}{:02x}{:02x}".format(*colour)))
+    rows = (
+        (index, name, "#{:02x}{:02x}{:02x}".format(*colour))
+        for index, (name, colour) in enumerate(zip(names, request.palette.tolist(), strict=True))
+    )
+    (into / "classes.csv").write_text(csv_text([("index", "name", "colour"), *rows]), encoding="utf-8")
 
 
 def _push(folder: Path, repo: str) -> str:

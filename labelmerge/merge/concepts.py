@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import TaxonomyError, did_you_mean
 from labelmerge.files import read_text
-from labelmerge.text import some
+from labelmerge.text import csv_value, some
 
 HEADER = ("concept", "kind_of", "part_of", "description")
 _MAX_PROBLEMS = 8
@@ -134,6 +134,7 @@ def read_concepts(path: Path) -> ConceptGraph:
         for row in reader:
             if None in row or None in row.values():
                 raise TaxonomyError("not as many fields as the header has", where=f"{path}:{reader.line_num}")
+            row = {column: csv_value(cell) for column, cell in row.items()}
             wholes = {column: split_concepts(row[column]) for column in ("kind_of", "part_of")}
             concepts.append(Concept(row["concept"].strip(), **wholes, description=row["description"].strip()))
     except csv.Error as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from labelmerge.merge.relations import relations, relations_table
 from labelmerge.merge.report import MergeReport
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.parsing import parse_json
+from labelmerge.text import csv_text
 
 TAXONOMY, RELATIONS, TABLE, JSON = "taxonomy.csv", "relations.csv", "merge.csv", "merge.json"
 CSV_HEADER = (
@@ -83,13 +82,11 @@ def merge_table(report: MergeReport, lines: Sequence[LabelLine]) -> str:
 
     Cells are empty where there is nothing to say: no nearest label, no shards.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
+    rows: list[Sequence[object]] = [CSV_HEADER]
     for line in sorted(lines, key=lambda line: (line.group == 0, line.group, line.member.key)):
         member, nearest = line.member, line.nearest
         group = report.groups[line.group - 1] if line.group else None
-        writer.writerow(
+        rows.append(
             (
                 line.group,
                 *((group.name, len(group.members), f"{group.lowest:.4f}") if group else ("", 1, "")),
@@ -98,4 +95,4 @@ def merge_table(report: MergeReport, lines: Sequence[LabelLine]) -> str:
                 *("" if number is None else number for number in (member.pixels, member.boxes)),
             )
         )
-    return out.getvalue()
+    return csv_text(rows)

@@ -5,14 +5,13 @@ Relations that follow from sets can't contradict each other: if a contains b and
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from labelmerge.merge.taxonomy import Entry, Taxonomy
+from labelmerge.text import csv_text
 
 HEADER = (
     *("a_dataset", "a_index", "a_name", "relation", "b_dataset", "b_index", "b_name"),
@@ -62,12 +61,8 @@ def relations(taxonomy: Taxonomy) -> Iterator[Relation]:
 
 def relations_table(found: Sequence[Relation]) -> str:
     """Relations as CSV with the columns `HEADER`."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEADER)
-    for relation in found:
-        a, b = relation.a, relation.b
-        writer.writerow(
-            (*a.key, a.name, relation.kind, *b.key, b.name, relation.evidence, f"{relation.confidence:.2f}")
-        )
-    return out.getvalue()
+    rows = (
+        (*each.a.key, each.a.name, each.kind, *each.b.key, each.b.name, each.evidence, f"{each.confidence:.2f}")
+        for each in found
+    )
+    return csv_text([HEADER, *rows])

@@ -19,7 +19,7 @@ from labelmerge.errors import RecipeError, TaxonomyError, did_you_mean
 from labelmerge.files import read_text
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.concepts import Booleans, split_concepts
-from labelmerge.text import some
+from labelmerge.text import csv_text, csv_value, some
 
 HEADER = ("dataset", "index", "name", "concepts", "evidence", "confidence", "note")
 """What `Taxonomy.table` writes. `read_taxonomy` needs the first four, or `group` in place of `concepts`, as the
@@ -104,13 +104,11 @@ class Taxonomy:
 
     def table(self) -> str:
         """The taxonomy as CSV with the columns `HEADER`."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(HEADER)
-        for entry in self.entries:
-            cell = ";".join(entry.concepts)
-            writer.writerow((*entry.key, entry.name, cell, entry.evidence, f"{entry.confidence:.2f}", entry.note))
-        return out.getvalue()
+        rows = (
+            (*each.key, each.name, ";".join(each.concepts), each.evidence, f"{each.confidence:.2f}", each.note)
+            for each in self.entries
+        )
+        return csv_text([HEADER, *rows])
 
 
 def space_name(file: Path) -> str:
@@ -154,7 +152,9 @@ def read_taxonomy(path: Path, names: Mapping[LabelKey, str], *, others: bool = F
         end = reader.line_num
         for row in reader:
             line, end = end + 1, reader.line_num  # a quoted text may go over several lines
-            dataset, number, name, cell = (" ".join((row[field] or "").split()) for field in (*_NEEDED, column))
+            dataset, number, name, cell = (
+                " ".join(csv_value(row[field] or "").split()) for field in (*_NEEDED, column)
+            )
             if not any((dataset, number, name, cell)):
                 continue
             key = (dataset, int(number)) if number.isascii() and number.isdigit() else None
@@ -201,7 +201,7 @@ def _entry(row: Mapping[str, str], key: LabelKey, name: str, concepts: tuple[str
         return None
     if not 0 <= confidence <= 1:
         return None
-    return Entry(key, name, concepts, row.get("evidence") or PERSON, confidence, row.get("note") or "")
+    return Entry(key, name, concepts, row.get("evidence") or PERSON, confidence, csv_value(row.get("note") or ""))
 
 
 def _problem(

@@ -19,6 +19,7 @@ from labelmerge.errors import BankError, DescriptionsError, UsageError, did_you_
 from labelmerge.files import read_text
 from labelmerge.labels import LabelKey
 from labelmerge.names import prompt_name
+from labelmerge.text import csv_value
 
 _ALL = "*"
 
@@ -105,9 +106,9 @@ def read_labels(path: Path) -> list[LabelQuery]:
                 where=path,
                 fix="Put quotes around texts that contain commas",
             )
-        if not (name := (row["name"] or "").strip()):
+        if not (name := csv_value(row["name"] or "").strip()):
             raise DescriptionsError(f"row {number} has no name", where=path)
-        queries.append(LabelQuery(name, (row.get("description") or "").strip()))
+        queries.append(LabelQuery(name, csv_value(row.get("description") or "").strip()))
     if not queries:
         raise DescriptionsError("no labels", where=path)
     return queries

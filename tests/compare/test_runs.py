@@ -90,7 +90,7 @@ def test_page_and_markdown_hold_the_same(runs: Sequence[Path], tmp_path: Path) -
     report_runs(runs, tmp_path / "out")
     page, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
     assert '<td class="best">75.0</td>' in page and "**75.0**" in text
-    assert "a|b &lt;0&gt;" in page and "<0>" not in page and r"a\|b <0>" in text
+    assert "a|b &lt;0&gt;" in page and "<0>" not in page and r"a\|b &lt;0>" in text
     assert page.count("<polyline") == 3
     for outside in ("http:", "https:", "<script", "src=", "<link"):
         assert outside not in page
