@@ -4,8 +4,38 @@ from __future__ import annotations
 
 import segmentation_models_pytorch as smp
 import timm
+import torch
+from segmentation_models_pytorch.encoders.mix_transformer import Attention, Block
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+class FusedAttention(Attention):  # type: ignore[misc]  # smp has no types
+    """The same attention, but softmax and products in one kernel: no matrix of all pairs, and no casts of it."""
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        batch, count, channels = x.shape
+        heads, each = self.num_heads, channels // self.num_heads
+        q = self.q(x).view(batch, count, heads, each).transpose(1, 2)
+        if self.sr_ratio > 1:
+            x = self.sr(x.transpose(1, 2).reshape(batch, channels, height, width)).flatten(2).transpose(1, 2)
+            x = self.norm(x)
+        k, v = self.kv(x).view(batch, -1, 2, heads, each).permute(2, 0, 3, 1, 4)
+        dropped = self.attn_drop.p if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropped, scale=self.scale)
+        out: Tensor = self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, count, channels)))
+        return out
+
+
+class RecomputedBlock(Block):  # type: ignore[misc]  # smp has no types
+    """The same block, but nothing inside it is kept for the backward pass: it is computed again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(x)  # type: ignore[no-any-return]
+        out: Tensor = checkpoint(super().forward, x, use_reentrant=False)
+        return out
 
 
 class SegFormer(nn.Module):
@@ -29,6 +59,21 @@ class SegFormer(nn.Module):
         self.encoder = whole.encoder
         self.decoder = whole.decoder
         self.head = whole.segmentation_head
+        for part in self.encoder.modules():
+            if type(part) is Attention:
+                part.__class__ = FusedAttention  # the same parameters by the same names
+
+    def recompute(self) -> None:
+        """See `SegmentationModel.recompute`."""
+        for part in self.encoder.modules():
+            if type(part) is Block:
+                part.__class__ = RecomputedBlock
+
+    def regions(self) -> list[nn.Module]:
+        """What recurs, to be compiled once for each of the four stages instead of for each block."""
+        return [
+            part for block in self.encoder.modules() if isinstance(block, Block) for part in (block.attn, block.mlp)
+        ]
 
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.head(self.decoder(self.encoder(images)))

@@ -120,6 +120,27 @@ class SegmentationModel(nn.Module):
                     part.eval()
         return self
 
+    def recompute(self) -> None:
+        """Keep no activations inside the encoder's blocks: the backward pass computes them again.
+
+        Losses and gradients stay what they are. Raises ConfigError where the network has no such blocks.
+        """
+        if not hasattr(self.net, "recompute"):
+            raise ConfigError(
+                f"{self.name} has no blocks that could be computed again",
+                fix="Leave --recompute out; --accumulate saves memory too",
+            )
+        cast(Any, self.net).recompute()
+
+    def compile_network(self) -> None:
+        """Run it through `torch.compile`: what recurs in it, where it says so (a SegFormer's blocks), else all of it.
+
+        A graph for each size, and fast ones; torch keeps them on disk for the next run.
+        """
+        regions: list[nn.Module] = cast(Any, self.net).regions() if hasattr(self.net, "regions") else [self]
+        for region in regions:
+            region.compile(dynamic=False)
+
     def parameter_groups(self, lr: float, weight_decay: float, *, head_factor: float = 1.0) -> list[dict[str, Any]]:
         """Parameters for an optimiser: no weight decay on norms and biases, and a rate of its own for what is new.
 

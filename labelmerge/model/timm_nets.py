@@ -105,6 +105,10 @@ class TimmNet(nn.Module):
         decoder = PlainDecoder if self.encoder.plain else PyramidDecoder
         self.decoder = decoder(self.encoder.channels, embedding_dim, width)
 
+    def recompute(self) -> None:
+        """See `SegmentationModel.recompute`."""
+        self.encoder.published.set_grad_checkpointing(True)
+
     @property
     def channels(self) -> tuple[int, ...]:
         """Of the maps."""

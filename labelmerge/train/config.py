@@ -25,8 +25,8 @@ from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.merge.choices import MERGES
 from labelmerge.methods.settings import METHOD_SETTINGS
 from labelmerge.parsing import parse_toml
-from labelmerge.settings import Setting, grouped, parse, problems, refuse, setting, settings_of, summary, values_of
-from labelmerge.train.renamed import renamed
+from labelmerge.settings import Setting, grouped, problems, refuse, setting, settings_of, summary, values_of
+from labelmerge.train.layers import method_of, parse_layer, settings_class
 from labelmerge.train.views import view_problems
 
 DEFAULT_PRESET = "tiny"
@@ -210,6 +210,13 @@ class TrainConfig:
         flag=True,
     )
     compile: bool = setting(False, "Run the network through `torch.compile`.", incidental=True, flag=True)
+    recompute: bool = setting(
+        False,
+        "Keep nothing inside the encoder's blocks and compute it again in the backward pass: a third more work, far "
+        "less memory (SegFormer, `timm:`).",
+        incidental=True,
+        flag=True,
+    )
 
     log_every: int = setting(10, "Steps between lines of log.jsonl.", group="output", minimum=1, incidental=True)
     checkpoint_every: int = setting(
@@ -226,7 +233,7 @@ class TrainConfig:
     method_settings: Any = None
 
     def __post_init__(self) -> None:
-        kind = _settings_class(self.method)
+        kind = settings_class(self.method)
         if self.method_settings is None:
             object.__setattr__(self, "method_settings", kind())
         wrong = problems(self)
@@ -249,8 +256,8 @@ class TrainConfig:
         Raises:
             ConfigError: unknown keys, values of the wrong type or out of bounds; all problems are named.
         """
-        method = _method_of([(values, where)])
-        return _build(method, _parse_layer(values, method, where), where)
+        method = method_of([(values, where)], TrainConfig.method)
+        return _build(method, parse_layer(values, method, settings_of(TrainConfig), where), where)
 
     def changed(self, **values: Any) -> TrainConfig:
         """A copy with other values of some settings, the method's among them. Raises ConfigError."""
@@ -337,53 +344,11 @@ def load_config(
         raise UsageError(f"unknown preset {preset!r}", fix=did_you_mean(str(preset), names))
     text = files("labelmerge.train").joinpath("presets", f"{preset}.toml").read_text(encoding="utf-8")
     layers = [(parse_toml(text), f"{preset}.toml"), (from_file, file), (overrides or {}, None)]
-    method = _method_of(layers)
+    method = method_of(layers, TrainConfig.method)
     values: dict[str, Any] = {}
     for layer, where in layers:
-        values |= _parse_layer(layer, method, where)
+        values |= parse_layer(layer, method, settings_of(TrainConfig), where)
     return _build(method, values, file)
-
-
-def _settings_class(method: object, where: Path | str | None = None) -> type[Any]:
-    if not isinstance(method, str) or method not in METHOD_SETTINGS:
-        fix = did_you_mean(str(method), METHOD_SETTINGS)
-        raise ConfigError(f"unknown method {method!r}", where=where, fix=fix)
-    return METHOD_SETTINGS[method]
-
-
-def _method_of(layers: list[tuple[Mapping[str, Any], Path | str | None]]) -> str:
-    """The method that the last layer to name one asks for. Raises ConfigError."""
-    for layer, where in reversed(layers):
-        if "method" in layer:
-            _settings_class(layer["method"], where)
-            return str(layer["method"])
-    return TrainConfig.method
-
-
-def _parse_layer(layer: Mapping[str, Any], method: str, where: Path | str | None) -> dict[str, Any]:
-    """The flat, typed values of a preset, a file or a command line. Raises ConfigError with all its problems."""
-    layer = renamed(layer)
-    tables = {name: layer[name] for name in METHOD_SETTINGS if isinstance(layer.get(name), Mapping)}
-    flat = {name: value for name, value in layer.items() if name not in tables}
-    known = (*settings_of(TrainConfig), *settings_of(METHOD_SETTINGS[method]))
-    foreign = {each.name: name for name, kind in METHOD_SETTINGS.items() for each in settings_of(kind)}
-    for each in known:
-        foreign.pop(each.name, None)
-    wrong = [
-        f"{key} is a setting of the method {foreign[key]}, and the method here is {method}"
-        for key in flat
-        if key in foreign
-    ]
-    values, more = parse(known, {key: value for key, value in flat.items() if key not in foreign})
-    wrong += more
-    for name, content in tables.items():
-        right, more = parse(settings_of(METHOD_SETTINGS[name]), content)
-        wrong += [f"[{name}] {problem}" for problem in more]
-        if name == method:
-            wrong += [f"{key} is given twice, the second time in [{name}]" for key in sorted(content.keys() & flat)]
-            values |= right
-    refuse(wrong, where)
-    return values
 
 
 def _build(method: str, values: Mapping[str, Any], where: Path | str | None) -> TrainConfig:

@@ -140,6 +140,8 @@ def _train(
     for network in networks:
         network.layer_decay = config.layer_decay
         network.freeze(config.freeze)
+        if config.recompute:
+            network.recompute()
     learner.to(here).train()
     if config.channels_last:
         learner.to(memory_format=torch.channels_last)
@@ -158,7 +160,7 @@ def _train(
         _log.info("going on from step %d (%s)", start, checkpoint)
     if config.compile:
         for network in networks:
-            network.compile(dynamic=False)  # one graph for each size of piece, and fast ones
+            network.compile_network()
     shared = distribute(learner, ranks, here)
     meta = {
         "bank_version": inputs.bank.version,
@@ -217,6 +219,8 @@ def _train(
             told_by_method = learner.after_step(step)
             if average is not None:
                 update_average(average, learner, config.ema, step)
+            if config.compile and step == start:
+                _log.info("the first step, which compiled the network, took %.0f s", time.monotonic() - last_line)
             unread.append(torch.cat([norm.detach().float().view(1), sums.flatten(), units.float().flatten()]))
             met += [line for batch in sizes for line in batch.skipped]
 

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_train.py                    # tiny, on a CPU: shows that it works
     python tests/benchmarks/bench_train.py --model segformer-b5 --crop 640 --batch 16 --labels 238 --steps 40 \\
-        --device cuda --workers 16 [--shards DIR --bank BANK] [--compile] [--channels-last]
+        --device cuda --workers 16 [--shards DIR --bank BANK] [--compile] [--recompute] [--channels-last]
 
-Rows, each from a process of its own, on the same samples:
+Rows, each from a process of its own and printed as it comes, on the same samples:
 
 * plain, literal: one batch that lies on the device, bfloat16 autocast on a GPU, embeddings upsampled to the full size.
   Where a batch fails for want of memory, or because a tensor is more than torch's kernels take, it goes through the
@@ -84,6 +84,7 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
         workers=options.workers,
         compile=options.compile,
         channels_last=options.channels_last,
+        recompute=options.recompute,
         short_edge=options.short_edge,
         eval_sets=True,
     )
@@ -99,8 +100,10 @@ def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool, p
     model = build_model(config.model, labels.shape[1]).to(device).train()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
+    if config.recompute:
+        model.recompute()
     if config.compile:
-        model.compile()
+        model.compile_network()
     log_tau = torch.tensor(-2.66, device=device, requires_grad=True)
     optimizer = torch.optim.AdamW([*model.parameters(), log_tau], lr=config.lr)
     written = runpy.run_path(str(_TESTS / "losses/reference.py"))["pixel_loss"]
@@ -152,35 +155,41 @@ def no_loss(learner: SSIWLearner, batch: Batch) -> Tensor:
     return nothing.expand(len(learner.terms), len(learner.vocabulary.datasets))
 
 
-def measure(options: argparse.Namespace, row: str, without_loss: bool, pieces: int) -> Figures | str:
-    """One row; or why it can't be measured."""
+def measure(options: argparse.Namespace, row: str, pieces: int) -> tuple[Figures | str, Figures | str]:
+    """One row, as it is and then without its loss; or why it can't be measured."""
     torch.set_num_threads(options.threads)
     literal, from_shards = _ROWS[row]
-    try:
-        if literal is None:
-            return our_loop(options, from_shards, without_loss)
-        return plain_loop(options, literal, without_loss, pieces)
-    except (MemoryError, RuntimeError, LabelmergeError) as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    found: list[Figures | str] = []
+    for without_loss in (False, True):
+        try:
+            if literal is None:
+                found.append(our_loop(options, from_shards, without_loss))
+            else:
+                found.append(plain_loop(options, literal, without_loss, pieces))
+        except (MemoryError, RuntimeError, LabelmergeError) as error:
+            found.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            break
+    return found[0], found[-1]
 
 
-def apart(options: argparse.Namespace, row: str, without_loss: bool, pieces: int) -> Figures | str:
+def apart(options: argparse.Namespace, row: str, pieces: int) -> tuple[Figures | str, Figures | str]:
     """`measure` in a process of its own."""
     try:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            return process.submit(measure, options, row, without_loss, pieces).result()
+            return process.submit(measure, options, row, pieces).result()
     except BrokenProcessPool:
-        return "its process was killed"
+        return ("its process was killed",) * 2
 
 
 def measured(options: argparse.Namespace, row: str, flops: float, most: float) -> dict[str, float | str]:
     """A row of the table."""
     pieces = 1
-    while isinstance(whole := apart(options, row, False, pieces), str):
+    whole, bare = apart(options, row, pieces)
+    while isinstance(whole, str):
         if not _ROWS[row][0] or 2 * pieces > options.batch:
             return {"failed": whole}
         pieces *= 2
-    bare = apart(options, row, True, pieces)
+        whole, bare = apart(options, row, pieces)
     return {
         "images_per_second": whole.speed,
         "loss_share": float("nan") if isinstance(bare, str) else 1 - whole.speed / bare.speed,
@@ -268,6 +277,8 @@ def main() -> None:
     parser.add_argument("--bank", type=Path)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--rows", nargs="+", choices=list(_ROWS), default=list(_ROWS), help="which rows; default all")
     parser.add_argument("--peak-tflops", type=float, help="what the device can do at most")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args()
@@ -279,22 +290,27 @@ def main() -> None:
         columns = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks()).columns
         flops = flops_per_image(options, columns.vectors.shape[1])
         most, source = peak_flops(options)
-        table = {row: measured(options, row, flops, most) for row in _ROWS}
+        title = (
+            f"{options.model}, {options.crop}x{options.crop}, batch {options.batch}, {len(columns)} labels of "
+            f"{columns.vectors.shape[1]} dimensions, {options.device}; {flops / 1e9:.1f} GFLOP an image, peak "
+            f"{most / 1e12:.2f} TFLOP/s ({source})"
+        )
+        if not options.json:
+            print(title, "| | images/s | in the loss | data wait | peak MiB | FLOP use |", "|---" * 6 + "|", sep="\n")
+        table = {}
+        for row in options.rows:
+            table[row] = cells = measured(options, row, flops, most)
+            if not options.json:
+                print(line_of(row, cells), flush=True)
     if options.json:
         print(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "rows": table}, indent=1))
-        return
-    print(
-        f"{options.model}, {options.crop}x{options.crop}, batch {options.batch}, {len(columns)} labels of "
-        f"{columns.vectors.shape[1]} dimensions, {options.device}; {flops / 1e9:.1f} GFLOP an image, peak "
-        f"{most / 1e12:.2f} TFLOP/s ({source})"
-    )
-    print("| | images/s | in the loss | data wait | peak MiB | FLOP use |", "|---" * 6 + "|", sep="\n")
-    for row, cells in table.items():
-        if "failed" in cells:
-            print(f"| {row} | {cells['failed']} |")
-            continue
-        title = row if cells["pieces"] == 1 else f"{row}, in {cells['pieces']} pieces"
-        print("| {} | {:.2f} | {:.1%} | {:.1%} | {:.0f} | {:.1%} |".format(title, *cells.values()))
+
+
+def line_of(row: str, cells: dict[str, float | str]) -> str:
+    if "failed" in cells:
+        return f"| {row} | {cells['failed']} |"
+    title = row if cells["pieces"] == 1 else f"{row}, in {cells['pieces']} pieces"
+    return "| {} | {:.2f} | {:.1%} | {:.1%} | {:.0f} | {:.1%} |".format(title, *cells.values())
 
 
 if __name__ == "__main__":

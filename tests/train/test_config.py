@@ -35,6 +35,8 @@ def test_presets_are_the_papers() -> None:
     assert (segformer.model, segformer.optimizer, segformer.lr, segformer.crop) == ("segformer-b5", "adamw", 6e-5, 640)
     assert (hrnet.model, hrnet.optimizer, hrnet.lr, hrnet.momentum, hrnet.crop) == ("hrnet-w48", "sgd", 0.01, 0.9, 713)
     assert segformer.short_edge == hrnet.short_edge == 1080
+    for config in (segformer, hrnet):
+        assert (config.merge, config.method_settings.negatives) == ("text", "all")
     assert load_config().model == "tiny"
 
 

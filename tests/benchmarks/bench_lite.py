@@ -1,0 +1,94 @@
+"""What ImageNet weights are worth: presets trained on a hundred masks for equal CPU time, measured on held-out images.
+
+    python tests/benchmarks/bench_lite.py --minutes 10 --out bench-lite                     # toy pictures
+    python tests/benchmarks/bench_lite.py --minutes 10 --shards shards-out/mine --bank bank --out bench-lite   # yours
+
+Toy pictures are those of one toy dataset (`labelmerge demo`), one hundred to learn from and fifty others to measure on.
+Of your shards, the split `train` is trained on and `val` measured. Each preset takes as many steps as fit into the
+minutes, on one thread, as its own first steps tell; the time is that of the processor, so other work on the machine
+changes nothing. Each row is printed as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from labelmerge.demo.layouts import LAYOUTS
+from labelmerge.demo.worlds import WORLDS, draw_samples, recipe_of
+from labelmerge.embed.embed import embed_labels
+from labelmerge.evaluate.evaluate import evaluate
+from labelmerge.sharding.shard import shard
+from labelmerge.train.config import TrainConfig, load_config
+from labelmerge.train.loop import train
+
+MASKS, HELD_OUT = 100, 50
+WARM, TIMED = 2, 6  # steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Presets trained for equal CPU time, measured on held-out images.")
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of each training")
+    parser.add_argument("--presets", nargs="+", default=["tiny", "lite"])
+    parser.add_argument("--dataset", default="ade20k", help="which toy dataset")
+    parser.add_argument("--shards", type=Path, help="shards of your own, with splits train and val")
+    parser.add_argument("--bank", type=Path, help="the bank for them")
+    parser.add_argument("--device", default="cpu", help="on others, minutes are those of the clock")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    torch.set_num_threads(1)
+    if options.shards:
+        learned, measured, bank = options.shards, options.shards, options.bank
+    else:
+        learned, measured, bank = toys(options.out, options.dataset)
+    print(f"{options.minutes:g} minutes each on {options.device}, one thread\n")
+    print("| preset | steps | s a step | mIoU | pixel accuracy |\n|---|---|---|---|---|", flush=True)
+    for preset in options.presets:
+        config = load_config(preset, overrides={"log_every": 50, "checkpoint_every": 10**6})
+        seconds = seconds_per_step(learned, bank, options.out / f"{preset}-timed", config, options.device)
+        steps = max(int(options.minutes * 60 / seconds), 20)
+        run = options.out / preset
+        train([learned], bank, run, config=config.changed(steps=steps), device=options.device)
+        results = evaluate(
+            run, [measured], None, run / "results.json", split="val" if options.shards else None, device="cpu"
+        )
+        (figures,) = results.to_json()["sets"]
+        print(
+            f"| `{preset}` | {steps} | {seconds:.2f} | {figures['miou']:.1%} | {figures['pixel_accuracy']:.1%} |",
+            flush=True,
+        )
+
+
+def seconds_per_step(shards: Path, bank: Path, out: Path, config: TrainConfig, device: str) -> float:
+    """Seconds of a step, from a short run and one that is shorter by the steps that count."""
+    spent = []
+    for steps in (WARM, WARM + TIMED):
+        clock = time.process_time if device == "cpu" else time.perf_counter
+        began = clock()
+        train([shards], bank, out / str(steps), config=config.changed(steps=steps, warmup=0), device=device)
+        spent.append(clock() - began)
+    return max((spent[1] - spent[0]) / TIMED, 1e-3)
+
+
+def toys(out: Path, dataset: str) -> tuple[Path, Path, Path]:
+    """Two lots of shards of one toy dataset, to learn from and to measure on, and a bank of its labels: the folders."""
+    lots = {"learned": (0, MASKS), "measured": (MASKS, MASKS + HELD_OUT)}
+    samples = list(draw_samples(dataset, out, MASKS + HELD_OUT, 0))
+    for name, (first, end) in lots.items():
+        root = out / "toys" / name / dataset
+        layout = LAYOUTS[dataset](root, WORLDS[dataset], 0)
+        for sample in samples[first:end]:
+            layout.add(sample)
+        layout.close()
+        shard(recipe_of(dataset, root.parent), root, WORLDS[dataset].split, out / name)
+    embed_labels([recipe_of(dataset, out)], out / "bank", encoder="offline")
+    return out / "learned", out / "measured", out / "bank"
+
+
+if __name__ == "__main__":
+    main()
