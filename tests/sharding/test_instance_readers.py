@@ -150,7 +150,7 @@ def test_a_mask_that_makes_no_sense_is_left_out_and_counted(own: Own, segmentati
     good = {"id": 1, "image_id": 1, "category_id": 4, "segmentation": code(block(2, 2, 3, 3), True)}
     found = plan(own, [good, {**good, "id": 2, "segmentation": segmentation}])
     annotation = found.read(found.item)
-    assert annotation.notes == {"malformed_masks": 1}
+    assert annotation.notes == {"malformed_masks (first: images/train/a.jpg, id 2)": 1}
     assert [segment.native_id for segment in annotation.segments] == ["1"]
 
 

@@ -77,13 +77,17 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         read_lists(path, {"categories": categories, "images": images, "annotations": add}, faults)
         boxes.close()
         on_disk(scratch, "files", (match.path for match in find(source.root, f"{folder}/**/*")))
-        images.close(path)
+        images.close()
         classes = match_categories(source, categories.names, path, used_categories)
 
-    used = unknown_categories = ignored = 0
+    used = unknown_categories = ignored = again = 0
     ignore = source.space.ignore_index
     for listed, entries in together(with_entries(scratch, "boxes"), own=-2 % len(_LOST)):
         whole = [entry for entry in entries if entry != _LOST]
+        again += len(whole)
+        # Two equal boxes without ids may be two things.
+        whole = list({entry if entry[-2] else place: entry for place, entry in enumerate(whole)}.values())
+        again -= len(whole)
         ignoring = [entry for entry in whole if classes.get(entry[-1]) == ignore]
         known = [entry for entry in whole if classes.get(entry[-1], ignore) != ignore]
         used += len(known) + len(ignoring)
@@ -104,6 +108,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         ("boxes_of_unknown_images", of_unknown_images(scratch, "boxes")),
         ("boxes_of_unknown_categories", unknown_categories),
         ("boxes_of_ignored_categories", ignored),
+        ("boxes_listed_twice", again),
         *faults.notes().items(),
         *images.notes.items(),
     )

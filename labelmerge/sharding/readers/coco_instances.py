@@ -67,7 +67,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         read_lists(path, {"categories": categories, "images": images, "annotations": add}, faults)
         objects.close()
         on_disk(scratch, "files", (match.path for match in find(source.root, f"{folder}/**/*")))
-        images.close(path)
+        images.close()
         classes = match_categories(source, categories.names, path, used_categories)
 
     yield from items_of(source, scratch, classes, path, faults, skipped="no annotation in the JSON")

@@ -86,7 +86,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
                     shapes.add(number, entry, size=300 + sum(len(text or "") for text in entry[4:]))
         shapes.close()
         on_disk(scratch, "files", (match.path for match in find(source.root, f"{folder}/**/*")))
-        images.close(path)
+        images.close()
     known = {**{label: label for label in sorted(used)}, **labels}
     meant = label_values(source)
     match_categories(source, {name: name for name in known if meant.get(name) != SKIPPED}, path, used)
@@ -105,6 +105,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         ("images_not_listed", 0 if others else unlisted(scratch)),
         ("shapes_without_area", without_area),
         *faults.notes().items(),
+        *images.notes.items(),
     )
     yield from (Note(what, number) for what, number in notes if number)
 

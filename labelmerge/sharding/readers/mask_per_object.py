@@ -35,7 +35,7 @@ from labelmerge.sharding.readers.shared.listed import loaded, stored
 from labelmerge.sharding.readers.shared.painting import Canvas
 from labelmerge.sharding.readers.shared.tables import Rows, csv_rows, loading
 from labelmerge.sharding.source.layout import find, first_place, optional_place, places
-from labelmerge.sharding.source.source import Annotation, Box, Item, Keys, Note, Skip, Source, clip
+from labelmerge.sharding.source.source import FIRST, Annotation, Box, Item, Keys, Note, Skip, Source, clip
 
 KEYS = Keys(
     types=("mask", "noisy_mask"),
@@ -111,8 +111,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     for path, index, (x0, y0, x1, y1), group_of, depiction, number in item.annotation:
         try:
             stored_mask = read_indices(source.root / path)
-        except SampleError:
-            notes["unreadable_masks"] += 1
+        except SampleError as error:
+            notes[f"unreadable_masks: {error.what}{FIRST}{path})"] += 1
             continue
         if not _same_shape(stored_mask.shape, size):
             notes["masks_of_another_shape"] += 1

@@ -3,15 +3,16 @@
 id = R + 256 G + 65536 B (cocodataset/panopticapi); 0 and ids that the JSON doesn't list for the image are "no label".
 Segments are renumbered 1, 2, … in the order of the JSON, so that they fit 16 bits, and keep the id in the PNG as their
 native id; crowds keep their class and are flagged. Segments of a category in `ids.ignore` are "no label". An image
-whose annotation lists no segment is a sample without labels (the negative images of WildDash 2).
+whose annotation lists no segment is a sample without labels (the negative images of WildDash 2). An id that is listed
+twice counts once; its pixels are "no label" where it has two classes. So are those of categories that the file lacks.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from os.path import splitext
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,15 @@ from labelmerge.errors import LayoutError, SampleError
 from labelmerge.sharding.pictures.images import decode_exact, packed_pixels, read_file
 from labelmerge.sharding.readers.shared.boxes import check_size
 from labelmerge.sharding.readers.shared.classes import match_categories
-from labelmerge.sharding.readers.shared.listed import Images, on_disk, spellings, stored, unlisted, with_entries
+from labelmerge.sharding.readers.shared.listed import (
+    Images,
+    on_disk,
+    spellings,
+    stored,
+    together,
+    unlisted,
+    with_entries,
+)
 from labelmerge.sharding.readers.shared.tables import (
     Faults,
     Groups,
@@ -57,7 +66,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         def add(record: Record) -> None:
             nonlocal count
             count += 1
-            segments = [_packed(info) for info in record["segments_info"]]
+            segments = tuple(_packed(info) for info in record["segments_info"])
             used_categories.update(category for _, category, _ in segments)
             name = str(record["file_name"])
             annotations.add(reference(record, "image_id"), (count, name, segments), size=300 * (1 + len(segments)))
@@ -66,31 +75,52 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         on_disk(scratch, "files", (match.path for match in find(source.root, f"{images}/**/*")))
         pictures = (match.path for match in find(source.root, f"{masks}/**/*"))
         on_disk(scratch, "masks", (path for path in pictures if path.lower().endswith(".png")))
-        listed_images.close(path)
+        listed_images.close()
         annotations.close()
         classes = match_categories(source, categories.names, path, used_categories)
 
-    for listed, entries in with_entries(scratch, "annotations"):
-        if len(entries) > 1:
-            raise _malformed(path, entries[1][0], f"its image_id {listed.id!r} is not unique")
-        number, name, segments = entries[0] if entries else (0, None, [])
-        if unknown := [category for _, category, _ in segments if category not in classes]:
-            raise _malformed(path, number, f"the file lists no category {unknown[0]!r}")
+    notes: Counter[str] = Counter()
+    known, ignore = 0, source.space.ignore_index
+    for listed, entries in together(with_entries(scratch, "annotations"), own=0):
+        names = list(dict.fromkeys(name for _, name, _ in entries))
         if listed.problem is not None:
             yield Skip(listed.path, listed.problem)
-        elif name is None:
+        elif not names:
             yield Skip(listed.path, "no annotation in the JSON")
-        elif (mask := _taken(scratch, masks, name)) is None:
-            yield Skip(listed.path, f"no annotation: expected {masks}/{name}")
+        elif len(names) > 1:
+            yield Skip(listed.path, f"annotated twice, with different pictures: {names[0]} and {names[1]}")
+        elif (mask := _taken(scratch, masks, names[0])) is None:
+            yield Skip(listed.path, f"no annotation: expected {masks}/{names[0]}")
         else:
-            found = tuple((value, category, classes[category], crowd) for value, category, crowd in segments)
+            found = _once([segment for _, _, segments in entries for segment in segments], classes, ignore, notes)
+            known += sum(category in classes for _, category, _, _ in found) or not found
             yield Item(listed.path, (mask, listed.size, found), str(listed.id))
-    yield from (Note(what, count) for what, count in faults.notes().items())
+    if notes["segments_of_unknown_categories"] and not known:
+        raise LayoutError("none of its segments is of a category that it lists", where=path)
+    notes.update({**faults.notes(), **listed_images.notes})
+    yield from (Note(what, count) for what, count in notes.items() if count)
     if extra := unlisted(scratch):
         yield Note("images_not_listed", extra)
     ((extra,),) = scratch.execute("SELECT count(*) FROM masks")
     if extra:
         yield Note("masks_not_listed", extra)
+
+
+def _once(
+    segments: Sequence[tuple[int, int, bool]], classes: Mapping[int | str, int], ignore: int, notes: Counter[str]
+) -> tuple[tuple[int, int, int, bool], ...]:
+    """The segments of an image, each id once, with its class; "no label" where that is unknown, or is two."""
+    found: dict[int, tuple[int, int, int, bool]] = {}
+    for value, category, crowd in segments:
+        index = classes.get(category, ignore)
+        notes["segments_of_unknown_categories"] += category not in classes
+        if value in found:
+            notes["segments_listed_twice"] += 1
+            if found[value][2] != index:
+                notes["segments_of_two_classes"] += 1
+                index = ignore
+        found[value] = value, category, index, crowd
+    return tuple(found.values())
 
 
 def _taken(scratch: sqlite3.Connection, masks: str, name: str) -> str | None:
@@ -106,10 +136,6 @@ def _taken(scratch: sqlite3.Connection, masks: str, name: str) -> str | None:
 def _packed(info: Record) -> tuple[int, int, bool]:
     """Id in the PNG, category id, crowd."""
     return whole(info["id"]), whole(reference(info, "category_id")), flag(info.get("iscrowd"))
-
-
-def _malformed(path: Path, number: int, why: str) -> LayoutError:
-    return LayoutError(f"annotations {number} is malformed ({why})", where=path)
 
 
 def files(item: Item) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         read_lists(path, {"categories": categories, "videos": add_video, "annotations": add_object}, faults)
         objects.close()
         on_disk(scratch, "files", (match.path for match in find(source.root, f"{folder}/**/*")))
-        frames.close(path)
+        frames.close()
         classes = match_categories(source, categories.names, path, used_categories)
 
     yield from items_of(source, scratch, classes, path, faults, skipped="no object in this frame")

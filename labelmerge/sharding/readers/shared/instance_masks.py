@@ -21,7 +21,7 @@ from labelmerge.sharding.readers.shared.boxes import FAR, check_size, clipped
 from labelmerge.sharding.readers.shared.listed import of_unknown_images, together, unlisted, with_entries
 from labelmerge.sharding.readers.shared.painting import Canvas
 from labelmerge.sharding.readers.shared.tables import Faults, Record, native_id
-from labelmerge.sharding.source.source import Annotation, Box, Item, Note, Segment, Skip, Source
+from labelmerge.sharding.source.source import FIRST, Annotation, Box, Item, Note, Segment, Skip, Source
 
 Mask = npt.NDArray[np.bool_]
 
@@ -61,8 +61,11 @@ def items_of(
     Raises:
         LayoutError: no image has an object.
     """
-    used = unknown = ignored = 0
+    used = unknown = ignored = again = 0
     for listed, entries in together(with_entries(scratch, "objects"), own=0):
+        again += len(entries)
+        entries = list(dict.fromkeys(entries))
+        again -= len(entries)
         every = tuple((own, classes[kind], kind, crowd, data) for own, kind, crowd, data in entries if kind in classes)
         known = tuple(entry for entry in every if entry[1] != source.space.ignore_index)
         used += len(every)
@@ -80,6 +83,7 @@ def items_of(
         ("objects_of_unknown_images", of_unknown_images(scratch, "objects")),
         ("objects_of_unknown_categories", unknown),
         ("objects_of_ignored_categories", ignored),
+        ("objects_listed_twice", again),
         *faults.notes().items(),
     )
     yield from (Note(what, count) for what, count in counts if count)
@@ -106,7 +110,7 @@ def painted(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         try:
             covered = decoded(segmentation, size)
         except (ValueError, TypeError, KeyError, OverflowError):
-            notes["malformed_masks"] += 1
+            notes[f"malformed_masks{FIRST}{item.path}, id {own})"] += 1
             continue
         area = canvas.paint(covered)
         if area == 0:

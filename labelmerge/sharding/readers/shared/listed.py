@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from os.path import splitext
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from labelmerge.errors import LayoutError, RecipeError
+from labelmerge.errors import RecipeError
 from labelmerge.sharding.readers.shared.tables import Record, Rows, entries, reference, whole
 from labelmerge.sharding.source.layout import inside
 from labelmerge.sharding.source.source import Source
@@ -25,6 +24,8 @@ IMAGE_SUFFIXES = (
     *(".avif", ".gif", ".jp2", ".ppm", ".pgm"),
 )
 """Of files that are counted as images where nothing lists them; those that are listed may be called anything."""
+
+_SHARED_ID = 2  # in the column `refused`
 
 LISTED_BEFORE = "listed before: its objects are with the first listing"
 
@@ -81,10 +82,17 @@ class Images:
             path is None,
         )
 
-    def close(self, where: Path) -> None:
-        """Find the images among the table `files`, and put them in order. Raises LayoutError where two have one id."""
+    def close(self) -> None:
+        """Find the images among the table `files`, and put them in order.
+
+        A record that is there twice counts once; where two images have one id, neither can be used.
+        """
         self._rows.close()
+        again = "DELETE FROM listed WHERE rowid NOT IN (SELECT min(rowid) FROM listed GROUP BY id, name)"
+        self.notes["images_listed_twice"] += self._scratch.execute(again).rowcount
         self._find_others()
+        shared = "SELECT id FROM listed GROUP BY id HAVING count(*) > 1"
+        self._scratch.execute(f"UPDATE listed SET id = NULL, refused = {_SHARED_ID} WHERE id IN ({shared})")
         self._scratch.execute(
             "CREATE TABLE image (rank INTEGER PRIMARY KEY, id, path, height, width, refused)",
         )
@@ -92,12 +100,7 @@ class Images:
             "INSERT INTO image (id, path, height, width, refused) SELECT id, path, height, width, refused "
             "FROM listed ORDER BY path, name, height, width, rowid"
         )
-        try:
-            self._scratch.execute("CREATE UNIQUE INDEX image_id ON image (id)")
-        except sqlite3.IntegrityError:
-            query = "SELECT id, max(rowid) AS last FROM listed GROUP BY id HAVING count(*) > 1 ORDER BY last"
-            number, row = self._scratch.execute(query).fetchone()
-            raise LayoutError(f"images {row} is malformed (its id {number!r} is not unique)", where=where) from None
+        self._scratch.execute("CREATE UNIQUE INDEX image_id ON image (id)")
         self._scratch.execute("DROP TABLE listed")
 
     def _find_others(self) -> None:
@@ -166,7 +169,9 @@ def listed_images(scratch: sqlite3.Connection) -> Iterator[Listed]:
     query = "SELECT rank, image.path, id, height, width, refused, files.path FROM image LEFT JOIN files USING (path)"
     for rank, path, number, height, width, refused, there in scratch.execute(f"{query} ORDER BY rank"):
         problem = None
-        if refused:
+        if refused == _SHARED_ID:
+            problem = "another image has the same id, so that its annotations may be of either"
+        elif refused:
             name = loaded(path)
             problem = "the name leads out of its folder" if _leads_out(name) else "the name is no path of a file"
         elif path == before:
@@ -226,7 +231,7 @@ def _but(entry: Sequence[Any], own: int) -> tuple[Any, ...]:
 
 def of_unknown_images(scratch: sqlite3.Connection, table: str) -> int:
     """How many entries of `Groups` are of images that aren't listed."""
-    query = f"SELECT coalesce(sum(count), 0) FROM {table} WHERE key NOT IN (SELECT id FROM image)"
+    query = f"SELECT coalesce(sum(count), 0) FROM {table} WHERE key NOT IN (SELECT id FROM image WHERE id IS NOT NULL)"
     (count,) = scratch.execute(query).fetchone()
     return int(count)
 

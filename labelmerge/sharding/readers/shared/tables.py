@@ -249,6 +249,8 @@ class NameById:
 
     def __call__(self, record: Record) -> None:
         number = reference(record, "id")
+        if self.names.get(number) == str(record["name"]):
+            return
         if number in self.names:
             raise ValueError(f"its id {number!r} is not unique")
         if len(self.names) == self._MAX:
