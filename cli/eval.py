@@ -50,7 +50,7 @@ from . import options
     "tasks",
     multiple=True,
     type=click.Choice(["semantic", "panoptic", "instances"]),
-    help="What to measure: semantic always is; panoptic (PQ) of sets and methods with segments.",
+    help="What to measure: semantic always is; panoptic (PQ) and instances (AP) of sets and methods with segments.",
 )
 @options.by
 @click.option(

@@ -36,6 +36,15 @@ _MAX_SKIPS_SHOWN = 3
     metavar="P",
     help="Ignore pixels and segments whose likeliest concept has less than this probability among its label's.",
 )
+@click.option("--instances", is_flag=True, help="Boxes become masks one by one (instances.png), not classes alone.")
+@click.option(
+    "--least-cover",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    metavar="SHARE",
+    help="Drop such a mask where it covers less than this share of its box.",
+)
 @options.views
 @options.device
 @options.as_json
@@ -74,6 +83,9 @@ def _text(report: Any) -> str:
         before, after = split.annotation_type
         became = "" if before == after else f", {before} became {after}"
         pixels = ", ".join(f"{counts.get(f'{what}_pixels', 0):,} {what}" for what in ("mapped", "predicted", "unsure"))
+        if "predicted_masks" in counts:
+            dropped = f"{counts.get('dropped_masks', 0):,} too small"
+            pixels += f"; masks of boxes: {counts['predicted_masks']:,}, {dropped}"
         there = ", there already" if split.kept else ""
         lines.append(f"{name}: {options.counted(split.images, 'image')}{became}; pixels: {pixels}{there}")
     concepts = options.counted(len(report.space), "concept")

@@ -29,6 +29,7 @@ from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.samples import LabelledImage, Samples
 from labelmerge.tasks.ambiguity import AmbiguityAware, Mixed
+from labelmerge.tasks.instances import InstanceTask
 from labelmerge.tasks.panoptic import Panoptic
 from labelmerge.tasks.semantic import Metrics, Semantic, SemanticCounts, harmonic_mean
 from labelmerge.tasks.task import Task
@@ -106,7 +107,7 @@ def evaluate(
     vectors = load_bank(bank, trained)
     if views.short_edge is None:
         views = views.at(trained.checkpoint.short_edge)
-    more = [task for task in ("panoptic",) if task in tasks]
+    more = [task for task in ("panoptic", "instances") if task in tasks]
     _refuse_no_segments(sets, more)
     asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
     for data in sets:
@@ -224,12 +225,16 @@ def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: 
     data, space = question.data, question.data.space
     own, common = Semantic(space), Mixed(space, question.mixed) if question.mixed is not None else None
     panoptic: Panoptic | None = None
+    things: InstanceTask | None = None
     jobs: list[tuple[Task[Any], Predictor]] = []
     if question.predictor is not None:
         jobs.append((own, question.predictor))
         if data.has_segments and "panoptic" in more:
             panoptic = Panoptic(space, data.things)
             jobs.append((panoptic, question.predictor))
+        if data.has_segments and "instances" in more:
+            things = InstanceTask(space, data.things)
+            jobs.append((things, question.predictor))
         if ranks.rank == 0:
             _say_twins(question, question.predictor)
     elif ranks.rank == 0:
@@ -242,7 +247,7 @@ def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: 
     with ranks.same_fate():
         progress = track if ranks.rank == 0 else no_track
         what = f"evaluating {data.dataset} {data.split}"
-        for number, picture in progress(_read_ahead(data, numbers, panoptic is not None), what, len(numbers)):
+        for number, picture in progress(_read_ahead(data, numbers, bool(more)), what, len(numbers)):
             try:
                 shown = picture()
                 counted = [_count(task, predictor, shown) for task, predictor in jobs]
@@ -278,6 +283,7 @@ def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: 
         ambiguity=AmbiguityAware.of(mine_alone.confusion, question.own) if known and question.own else None,
         mixed=common.figures(found.get(id(common), common.nothing())) if common is not None else None,
         panoptic=panoptic.figures(found[id(panoptic)]) if panoptic is not None else None,
+        instances=things.figures(found[id(things)]) if things is not None else None,
     )
 
 
@@ -315,8 +321,8 @@ def _read_ahead(
 def _count(task: Task[Any], predictor: Predictor, picture: LabelledImage) -> Any:
     """Segment one image and count what is right and wrong. Raises SampleError."""
     try:
-        segment = {"classes": predictor.classes, "segments": predictor.segments}[task.asks]
-        prediction = segment(picture.image)
+        ways = {"classes": predictor.classes, "segments": predictor.segments, "instances": predictor.instances}
+        prediction = ways[task.asks](picture.image)
     except SampleError as error:
         raise SampleError(error.what, where=picture.key, fix=error.fix) from error
     return task.count(picture, prediction)

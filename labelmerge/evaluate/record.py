@@ -16,6 +16,7 @@ from labelmerge.evaluate.sets import EvalSet
 from labelmerge.files import write_bytes, write_json
 from labelmerge.methods.predictor import LabelList
 from labelmerge.tasks.ambiguity import AmbiguityAware
+from labelmerge.tasks.instances import AveragePrecision
 from labelmerge.tasks.panoptic import PanopticQuality
 from labelmerge.tasks.semantic import Confusion, Metrics, worst_mistakes
 from labelmerge.text import aligned
@@ -42,6 +43,7 @@ class SetResult:
         ambiguity: what it says where relations count; None where the set's labels are not related.
         mixed: what a list of several sets' labels came to on this set, where one was asked for.
         panoptic: what its segments came to, where they were asked for and the set has any.
+        instances: the same of its things, each by itself.
     """
 
     data: EvalSet
@@ -55,6 +57,7 @@ class SetResult:
     ambiguity: AmbiguityAware | None = None
     mixed: AmbiguityAware | None = None
     panoptic: PanopticQuality | None = None
+    instances: AveragePrecision | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +98,8 @@ class SetResult:
                     row[figure] = _number(figures.iou[k])
             if self.panoptic is not None:
                 row["panoptic"] = self.panoptic.class_json(k)
+            if self.instances is not None:
+                row["ap"] = _number(self.instances.classes[k])
             meant = self.predicted_as[k]
             if meant != k:
                 row["predicted_as"] = space.indices[meant] if meant >= 0 else None
@@ -113,6 +118,7 @@ class SetResult:
             **({"ambiguity_aware": self.ambiguity.to_json()} if self.ambiguity is not None else {}),
             **({"mixed": self.mixed.to_json()} if self.mixed is not None else {}),
             **({"panoptic": self.panoptic.to_json()} if self.panoptic is not None else {}),
+            **({"instances": self.instances.to_json()} if self.instances is not None else {}),
             **({"why_zero": self.why_zero} if self.why_zero else {}),
             "labelled_pixels": int(self.confusion.sum()),
             "ignored_pixels": self.ignored_pixels,
@@ -247,6 +253,9 @@ class Results:
             found = [result.panoptic.groups.get(group) if result.panoptic else None for result in self.sets]
             if any(each is not None for each in found):
                 columns.append((head, [math.nan if each is None else each.pq for each in found]))
+        if any(result.instances is not None for result in self.sets):
+            found_ap = [result.instances.ap if result.instances else math.nan for result in self.sets]
+            columns.append(("AP %", found_ap))
         return columns
 
     def _confused(self, result: SetResult) -> str:

@@ -87,6 +87,21 @@ def refuse_no_numbers(finite: Tensor) -> None:
         raise SampleError("the network's answer is not a number everywhere, so no label can be read off it")
 
 
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The things of an image, each with a mask of its own; masks may overlap.
+
+    Attributes:
+        labels: int64 ``[N]``, positions in the list.
+        scores: float32 ``[N]``, 0..1, descending.
+        masks: as COCO's run lengths (pycocotools).
+    """
+
+    labels: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    masks: tuple[dict[str, Any], ...]
+
+
 class Predictor(ABC):
     """Segments images with one list of labels, each image shown in the same way.
 
@@ -152,6 +167,10 @@ class Predictor(ABC):
     def segments(self, image: npt.NDArray[np.uint8]) -> SegmentMap:
         """Things and stuff one by one. Raises UsageError where the method knows no segments."""
         raise UsageError("this checkpoint's method gives every pixel a label, and knows no segments")
+
+    def instances(self, image: npt.NDArray[np.uint8]) -> Instances:
+        """Things with scores, sure or not. Raises UsageError where the method knows none."""
+        raise UsageError("this checkpoint's method gives every pixel a label, and knows no instances")
 
     def protocol(self) -> Mapping[str, Any]:
         """What of the decision belongs into results."""

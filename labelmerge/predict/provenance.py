@@ -37,6 +37,7 @@ class Job:
     trained: Trained | None
     bank: Bank | None
     confidence: float
+    least_cover: float | None
     views: Views
 
 
@@ -101,6 +102,7 @@ def about(job: Job, each: ShardSet, rule: Rule, source: Mapping[str, Any]) -> di
         "checkpoint": model,
         "rule": _RULES[how],
         "confidence": job.confidence,
+        **({"least_cover": rule.least_cover} if rule.least_cover is not None else {}),
         "labels": [
             {
                 "index": index,
@@ -119,6 +121,7 @@ def manifest_of(
     """The whole manifest; `said` is what `about` says."""
     annotation_type = new_type(each.annotation_type, rule)
     members = {*source["members"]} - {"box_embeddings.npy"} | ({"mask.png"} if annotation_type != "box" else set())
+    members |= {"instances.png"} if rule.least_cover is not None else set()
     countable = _things(each, source)
     listed = {
         index for index, name in zip(each.space.indices, each.space.names, strict=True)
@@ -170,4 +173,5 @@ def _things(each: ShardSet, source: Mapping[str, Any]) -> set[int] | None:
 def _command(job: Job) -> str:
     words = ["labelmerge", "relabel", "DIR", "--taxonomy", job.taxonomy["name"], "--name", job.space.name]
     words += ["--confidence", f"{job.confidence:g}", "--out", "OUT"]
+    words += ["--instances", "--least-cover", f"{job.least_cover:g}"] if job.least_cover is not None else []
     return shlex.join(words + (["--checkpoint", "RUN"] if job.trained is not None else []))

@@ -36,6 +36,9 @@ from labelmerge.shardset.tar import ShardWriter
 CONFIDENCE = 0.5
 """From here on a concept is likelier than all others of its label together."""
 
+LEAST_COVER = 0.2
+"""A mask that covers less of its box is more likely a part of something else."""
+
 _AS_TRAINED = Views()
 
 
@@ -49,7 +52,8 @@ class SplitReport:
         images: how many were written.
         skipped: key and reason of the others.
         counts: pixels, segments and boxes: ``mapped_pixels``, ``predicted_pixels``, ``unsure_pixels``,
-            ``dropped_segments``, ``predicted_boxes``, ``dropped_boxes``.
+            ``dropped_segments``, ``predicted_boxes``, ``dropped_boxes``; of boxes as segments ``predicted_masks`` and
+            ``dropped_masks``.
         open: the names of the labels that stand for several concepts.
         kept: whether an earlier run of the same command had made it.
     """
@@ -101,6 +105,8 @@ def relabel(
     checkpoint: Path | None = None,
     name: str | None = None,
     confidence: float = CONFIDENCE,
+    instances: bool = False,
+    least_cover: float = LEAST_COVER,
     views: Views = _AS_TRAINED,
     device: str | None = None,
     track: Track = no_track,
@@ -119,6 +125,8 @@ def relabel(
         checkpoint: a run, or one checkpoint folder; its bank must hold labels for all concepts in question.
         name: of the label space; None: the file's.
         confidence: 0 to 1.
+        instances: boxes become segments, too, one each (SSIW, section 4.4: pseudo masks for instance segmentation).
+        least_cover: a mask that covers less than this share of its box is dropped.
         views: how images are shown to the model.
 
     Raises:
@@ -128,6 +136,10 @@ def relabel(
     """
     if not 0 <= confidence <= 1:
         raise UsageError(f"confidence is {confidence}: it must be 0 to 1")
+    if not 0 <= least_cover <= 1:
+        raise UsageError(f"the least cover is {least_cover}: it must be 0 to 1")
+    if instances and checkpoint is None:
+        raise UsageError("only a model can make masks of boxes", fix="Give --checkpoint")
     found = [ShardSet.open(folder) for folder in find_splits(folders)]
     sets = [each for each in found if each.annotation_type != "image"]
     left_out = tuple(
@@ -146,6 +158,7 @@ def relabel(
         trained=trained,
         bank=bank,
         confidence=confidence,
+        least_cover=least_cover if instances else None,
         views=views,
     )
     rules = [_rule(job, each) for each in sets]  # so that whatever doesn't fit is said before anything is written
@@ -204,7 +217,8 @@ def _rule(job: Job, each: ShardSet) -> Rule:
             vectors = concept_vectors(job.bank, job.table, asked)
             labels = LabelList(words, words, (None,) * len(asked), vectors)
             model = Model(job.trained.predictor(labels, job.views), asked)
-    return Rule(job.space, each.space, sets, model, job.confidence)
+    boxes = each.annotation_type == "box" and model is not None
+    return Rule(job.space, each.space, sets, model, job.confidence, job.least_cover if boxes else None)
 
 
 def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track) -> SplitReport:

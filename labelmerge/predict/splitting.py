@@ -81,6 +81,8 @@ class Rule:
         sets: the concepts that each class may stand for, by class index.
         model: None: labels of several concepts become "no label".
         confidence: the least probability, among a label's concepts, of the one that is chosen.
+        least_cover: boxes also become segments, those whose mask covers at least this share of the box; None: no
+            segments of boxes.
     """
 
     space: LabelSpace
@@ -88,6 +90,7 @@ class Rule:
     sets: Mapping[int, tuple[int, ...]]
     model: Model | None
     confidence: float
+    least_cover: float | None = None
 
     @property
     def several(self) -> list[int]:
@@ -161,7 +164,8 @@ def relabel_boxes(rule: Rule, image: npt.NDArray[np.uint8], boxes: Sequence[Reco
     """A sample with boxes alone: with a model they become a mask, the smallest box first.
 
     A pixel in a box takes the likeliest of all concepts where that is one of the box's, and is sure enough among them;
-    else it may belong to a larger box. Boxes of depictions make no mask.
+    else it may belong to a larger box. Boxes of depictions make no mask. Where segments are asked for, what a box took
+    is one; a box that took too little of itself gives its pixels back to "no label".
 
     Raises:
         SampleError: as `relabel_mask`.
@@ -178,10 +182,15 @@ def relabel_boxes(rule: Rule, image: npt.NDArray[np.uint8], boxes: Sequence[Reco
         ]
         return Relabelled(None, None, kept, [], counts)
     filled = sorted((box for box in boxes if not box.get("depiction")), key=lambda box: _area(box["bbox"]))
+    owner = np.zeros(out.shape, dtype=np.uint16)
     if filled:
-        _fill(rule, rule.model, image, filled, out)
+        _fill(rule, rule.model, image, filled, out, owner)
+    segments: list[Record] = []
+    if rule.least_cover is not None:
+        segments = _segments(rule.least_cover, filled, out, owner, counts)
     counts["predicted_pixels"] = int((out != UNKNOWN).sum())
-    return _made(rule, out, None, _classed(rule, boxes, out, counts), [], counts)
+    classed = _classed(rule, boxes, out, counts)
+    return _made(rule, out, owner if rule.least_cover is not None else None, classed, segments, counts)
 
 
 def _choose(
@@ -241,8 +250,46 @@ def _segment_numbers(
     return np.where(label[instances] == mask, number[instances], -1)
 
 
-def _fill(rule: Rule, model: Model, image: npt.NDArray[np.uint8], boxes: Sequence[Record], out: Concepts) -> None:
-    """Write the concepts within boxes into `out`; an earlier box keeps its pixels."""
+def _segments(
+    least: float, boxes: Sequence[Record], out: Concepts, owner: npt.NDArray[np.uint16], counts: Counter[str]
+) -> list[Record]:
+    """What each box took, as segments of one concept each; `out` and `owner` lose what makes none."""
+    segments = []
+    for number, box in enumerate(boxes, start=1):
+        x0, y0, x1, y1 = _pixels(box["bbox"])
+        part = slice(y0, y1), slice(x0, x1)
+        own = owner[part] == number
+        taken = int(own.sum())
+        if not taken or taken < least * own.size:
+            counts["dropped_masks"] += 1
+            out[part][own], owner[part][own] = UNKNOWN, 0
+            continue
+        concept = int(np.bincount(out[part][own]).argmax())
+        other = own & (out[part] != concept)
+        owner[part][other] = 0
+        segments.append(
+            {
+                "id": number,
+                "class_index": concept,
+                "category_id": box["class_index"],
+                "iscrowd": bool(box.get("iscrowd") or box.get("group_of")),
+                "area": taken - int(other.sum()),
+                "native_id": str(box.get("native_id", "")),
+            }
+        )
+    counts["predicted_masks"] = len(segments)
+    return segments
+
+
+def _fill(
+    rule: Rule,
+    model: Model,
+    image: npt.NDArray[np.uint8],
+    boxes: Sequence[Record],
+    out: Concepts,
+    owner: npt.NDArray[np.uint16],
+) -> None:
+    """Write the concepts within boxes into `out`, and their places from 1 on into `owner`; the first keeps a pixel."""
     rows = {box["class_index"]: model.rows(rule.sets[box["class_index"]]) for box in boxes}
     for stripe, probabilities in model.probabilities(image):
         best, winner = (each.cpu().numpy() for each in probabilities.max(dim=0))
@@ -252,7 +299,7 @@ def _fill(rule: Rule, model: Model, image: npt.NDArray[np.uint8], boxes: Sequenc
             share[index] = best / np.maximum(total, 1e-30)
             concept[index] = np.full(len(probabilities), UNKNOWN, dtype=np.int32)
             concept[index][at] = concepts
-        for box in boxes:
+        for number, box in enumerate(boxes, start=1):
             x0, y0, x1, y1 = _pixels(box["bbox"])
             part = slice(max(y0 - stripe.start, 0), max(min(y1, stripe.stop) - stripe.start, 0)), slice(x0, x1)
             index = box["class_index"]
@@ -260,6 +307,7 @@ def _fill(rule: Rule, model: Model, image: npt.NDArray[np.uint8], boxes: Sequenc
             found = concept[index][winner[part]]
             take = (here == UNKNOWN) & (found != UNKNOWN) & (share[index][part] >= rule.confidence)
             here[take] = found[take]
+            owner[stripe][part][take] = number
 
 
 def _classed(rule: Rule, boxes: Sequence[Record], out: Concepts, counts: Counter[str]) -> list[Record]:

@@ -40,6 +40,7 @@ class RawSample:
     mask: Mask | None
     instances: Mask | None = None
     segments: Sequence[Mapping[str, Any]] = ()
+    pixel_area: float = 1.0
 
 
 @dataclass(frozen=True)

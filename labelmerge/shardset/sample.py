@@ -60,6 +60,13 @@ class Sample:
         listed: Sequence[Mapping[str, Any]] = self.meta.get("segments") or ()
         return listed
 
+    @property
+    def pixel_area(self) -> float:
+        """How many pixels of the original image a pixel is: above 1 where shards were shrunk."""
+        height, width = self.image.shape[:2]
+        original = self.meta.get("original_height", height), self.meta.get("original_width", width)
+        return float(original[0] * original[1] / (height * width))
+
 
 @dataclass(frozen=True)
 class Decoded:

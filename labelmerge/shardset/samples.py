@@ -35,6 +35,10 @@ class LabelledImage(Protocol):
     def segments(self) -> Sequence[Mapping[str, Any]]:
         """What the ids mean, as in a sample's JSON."""
 
+    @property
+    def pixel_area(self) -> float:
+        """How many pixels of the original image a pixel is: above 1 where shards were shrunk."""
+
 
 class Samples(Protocol):
     """One split of one dataset: `ShardSet`, or `labelmerge.sharding.raw.RawSplit`."""

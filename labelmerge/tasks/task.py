@@ -32,6 +32,10 @@ class SegmentedTruth(Truth, Protocol):
     def segments(self) -> Sequence[Mapping[str, Any]]:
         """What the ids mean: each ``id``, ``class_index`` and ``iscrowd``, as in a sample's JSON."""
 
+    @property
+    def pixel_area(self) -> float:
+        """How many pixels of the original image a pixel is: above 1 where shards were shrunk."""
+
 
 class Task(Protocol[Counts]):
     """What is measured on one set.

@@ -72,9 +72,16 @@ def test_four_images_are_learned_by_heart(data: tuple[Path, Path], tmp_path: Pat
     large = config(steps=220, queries=16, query_dim=64, decoder_layers=2, attention_heads=4, checkpoint_every=500)
     train([shards / "crowd"], bank, tmp_path / "run", config=large, device="cpu")
     results = evaluate(
-        tmp_path / "run", [shards / "crowd"], bank, tmp_path / "r.json", views=Views(short_edge=0), tasks=["panoptic"]
+        tmp_path / "run",
+        [shards / "crowd"],
+        bank,
+        tmp_path / "r.json",
+        views=Views(short_edge=0),
+        tasks=["panoptic", "instances"],
     )
     (found,) = results.sets
+    assert found.instances is not None and found.instances.ap > 0.6 and found.instances.ap50 > 0.9
+    assert "AP %" in results.table() and "--task instances" in results.reproduce
     assert found.panoptic is not None and found.panoptic.groups["all"].pq > 0.9 and found.metrics.miou > 0.9
     told = json.loads((tmp_path / "r.json").read_text())["sets"][0]
     assert told["panoptic"]["things"]["classes"] == 2 and told["panoptic"]["all"]["pq"] > 0.9

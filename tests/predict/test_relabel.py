@@ -99,6 +99,28 @@ def test_labels_are_kept_and_split_within_their_sets(world: Path) -> None:
     assert boxed
 
 
+def test_boxes_become_masks_one_by_one(world: Path, run: Callable[..., Any]) -> None:
+    words = ["relabel", world / "shards", "--taxonomy", world / "taxonomy.csv", "--out", world / "one", "--instances"]
+    refused = run(*words)
+    assert refused.exit_code == 2 and "only a model" in refused.stderr
+    result = run(*words, "--checkpoint", world / "run", "--confidence", "0", "--least-cover", "0.01")
+    assert result.exit_code == 0 and "masks of boxes: " in result.stdout, result.output
+    assert verify([world / "one"]).problems == ()
+    yard = ShardSet.open(world / "one/yard/train")
+    assert yard.has_segments and yard.annotation_type == "noisy_mask" and yard.things
+    found = [yard.read(number, instances=True) for number in range(len(yard))]
+    assert any(sample.segments for sample in found)
+    for sample in found:
+        assert sample.instances is not None and sample.mask is not None
+        for segment in sample.segments:
+            assert (sample.mask[sample.instances == segment["id"]] == segment["class_index"]).all()
+    assert not ShardSet.open(world / "one/depot/train").has_segments
+    assert (
+        "there already"
+        in run(*words, "--checkpoint", world / "run", "--confidence", "0", "--least-cover", "0.01").stdout
+    )
+
+
 def test_without_a_model_what_is_open_is_ignored_and_said(world: Path, run: Callable[..., Any]) -> None:
     words = ["relabel", world / "shards", "--taxonomy", world / "taxonomy.csv", "--out", world / "one"]
     result = run(*words, "--name", "company")

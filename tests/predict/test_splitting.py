@@ -131,6 +131,34 @@ def test_boxes_become_masks_smallest_first(values: npt.NDArray[np.float32]) -> N
     assert [box["class_index"] for box in made.boxes] == [3, most, 2, 4]
 
 
+@pytest.mark.parametrize("least", [0.0, 0.3])
+def test_boxes_become_segments(values: npt.NDArray[np.float32], least: float) -> None:
+    boxes: list[dict[str, Any]] = [
+        {"bbox": [0.0, 0.0, 9.0, 11.0], "class_index": 1, "native_id": "large"},
+        {"bbox": [1.6, 2.4, 6.5, 9.0], "class_index": 0, "native_id": "middle", "iscrowd": True},
+        {"bbox": [3.0, 3.0, 8.2, 6.0], "class_index": 2, "native_id": "small"},
+    ]
+    plain = relabel_boxes(rule(values), IMAGE, boxes)
+    made = relabel_boxes(rule(values, least_cover=least), IMAGE, boxes)
+    assert made.mask is not None and made.instances is not None and plain.mask is not None and plain.instances is None
+    assert {*np.unique(made.instances).tolist()} - {0} == {segment["id"] for segment in made.segments}
+    assert made.counts["predicted_masks"] + made.counts["dropped_masks"] == 3
+    for segment in made.segments:
+        inside = made.instances == segment["id"]
+        (box,) = [box for box in boxes if box["native_id"] == segment["native_id"]]
+        ys, xs = np.nonzero(inside)
+        x0, y0, x1, y1 = box["bbox"]
+        assert (xs + 0.5 >= x0).all() and (xs + 0.5 < x1).all() and (ys + 0.5 >= y0).all() and (ys + 0.5 < y1).all()
+        assert (made.mask[inside] == segment["class_index"]).all() and segment["class_index"] in SETS[
+            box["class_index"]
+        ]
+        assert segment["area"] == inside.sum() > 0 and segment["iscrowd"] is (box["native_id"] == "middle")
+    if least:
+        assert 0 < made.counts["dropped_masks"] and (made.mask == 255).sum() > (plain.mask == 255).sum()
+    else:
+        assert np.array_equal(made.mask, plain.mask) and len(made.segments) >= 2
+
+
 def test_concepts_that_no_label_tells_apart_are_not_guessed(values: npt.NDArray[np.float32]) -> None:
     predictor = Given(values)
     predictor.predicted_as[1] = 0  # the model can't tell a bus from a car

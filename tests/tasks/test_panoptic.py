@@ -30,6 +30,7 @@ class Truth:
     instances: Array | None
     segments: list[dict[str, Any]] = field(default_factory=list)
     key: str = "toy-val-000000000"
+    pixel_area: float = 1.0
 
 
 @dataclass

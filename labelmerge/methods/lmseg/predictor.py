@@ -21,12 +21,13 @@ from labelmerge.device import at_once
 from labelmerge.errors import BankError, UsageError
 from labelmerge.methods.inference import Axis, LabelVectors
 from labelmerge.methods.lmseg.merging import Merged
-from labelmerge.methods.predictor import LabelList, Predictor, SegmentMap
+from labelmerge.methods.predictor import Instances, LabelList, Predictor, SegmentMap
 from labelmerge.model.views import View, Views
 
 if TYPE_CHECKING:
     from labelmerge.methods.lmseg.learner import LmsegLearner
 
+_MOST_INSTANCES = 100  # of an image, as COCO counts
 _STRIPE_ELEMENTS = 2**24  # queries x rows x width of one stripe: 64 MiB of float32, a few times over
 
 
@@ -122,6 +123,36 @@ class LmsegPredictor(Predictor):
             merged.add(rows, window.probabilities(rows, merged.queries))
         ids, labels, scores = merged.segments(self._things)
         return SegmentMap(ids, self.positions[labels], scores)
+
+    @torch.inference_mode()
+    def instances(self, image: npt.NDArray[np.uint8]) -> Instances:
+        """The 100 most probable pairs of query and thing; score: probability of the class times that of the mask.
+
+        The latter is the mean over the mask. Raises UsageError as `segments`.
+        """
+        from pycocotools import mask as coco
+
+        window = self.once(image)
+        things = np.flatnonzero(self._things)
+        scores = window.classes[:, :-1][:, things]  # [Q, T]
+        best = scores.flatten().topk(min(_MOST_INSTANCES, scores.numel()))
+        found = []
+        runs: dict[int, tuple[dict[str, Any], float] | None] = {}
+        for place, score in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            query, thing = divmod(place, len(things))
+            if query not in runs:
+                mask = window.probabilities(slice(0, image.shape[0]), torch.tensor([query], device=self.device))[0]
+                inside = mask >= 0.5
+                encoded = coco.encode(np.asfortranarray(inside.cpu().numpy(), dtype=np.uint8))
+                runs[query] = (encoded, float(mask[inside].mean())) if inside.any() else None
+            if (known := runs[query]) is not None:
+                found.append((score * known[1], int(self.positions[things[thing]]), known[0]))
+        found.sort(key=lambda each: -each[0])
+        return Instances(
+            np.array([label for _, label, _ in found], dtype=np.int64),
+            np.array([score for score, _, _ in found], dtype=np.float32),
+            tuple(encoded for *_, encoded in found),
+        )
 
     def protocol(self) -> Mapping[str, Any]:
         """How queries become labels and segments."""
