@@ -66,6 +66,7 @@ class Batch:
         instances: int32 ``[B, H, W]``, segment ids, 0 for none; None where the method needs no segments.
         segments: for each image what its ids mean; None in datasets without segments, or where none are needed.
         others: further views of the same samples, in the same order, where the method needs several.
+        shares: float32 ``[B]``, how much of each sample's loss its mask has, where a method mixes images; None: all.
     """
 
     step: int
@@ -85,6 +86,7 @@ class Batch:
     instances: Tensor | None = None
     segments: list[Segments | None] = field(default_factory=list)
     others: tuple[Batch, ...] = ()
+    shares: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from labelmerge.methods.lmseg.settings import LmsegSettings
+from labelmerge.methods.mdp.settings import MdpSettings
 from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.usss.settings import UsssSettings
 
@@ -12,6 +13,7 @@ METHOD_SETTINGS: dict[str, type[Any]] = {
     "ssiw": SsiwSettings,
     "lmseg": LmsegSettings,
     "usss": UsssSettings,
+    "mdp": MdpSettings,
 }
 """For each method, the dataclass of its settings (`labelmerge.settings.setting`).
 

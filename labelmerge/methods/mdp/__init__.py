@@ -1,0 +1,1 @@
+"""MDP: pixel-to-prototype contrastive pretraining on several datasets (Shi et al., 2021)."""

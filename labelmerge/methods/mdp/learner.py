@@ -1,0 +1,204 @@
+"""What MDP trains and remembers: query and key network, and the class means of the last batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from labelmerge.labels import IGNORE, LabelKey
+from labelmerge.loading.batch import Batch
+from labelmerge.methods.inference import CosinePredictor, LabelVectors
+from labelmerge.methods.mdp.losses import cell_counts, image_means, neighbours, prototype_losses, prototypes_of
+from labelmerge.methods.mdp.mixing import mixed
+from labelmerge.methods.mdp.settings import MdpSettings
+from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
+from labelmerge.methods.mixing import of_all_processes
+from labelmerge.methods.predictor import LabelList
+from labelmerge.model.build import SegmentationModel
+from labelmerge.model.ema import copy_of
+from labelmerge.model.views import Views
+from labelmerge.processes import Ranks
+
+_LAYERS = 4  # of the projection, as in the paper
+
+
+class MDPLearner(Learner):
+    """f_q, its momentum copy f_k, and a ring of class means, which make the prototypes.
+
+    Keys are of the plain views, queries of the mixed ones. A batch's class means are in the memory before its loss is
+    taken, so every class of the batch has a prototype.
+    """
+
+    can_name = "trained"
+
+    def __init__(self, settings: MdpSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
+        super().__init__(vocabulary, model)
+        self.settings = settings
+        self.terms = ("prototype", "sparse") if settings.sparse_weight else ("prototype",)
+        self.class_of_key = _classes(vocabulary, by_concept=settings.prototypes == "concept")
+        self.classes = 1 + max(self.class_of_key.values())
+        features, layers = settings.projection_features, list[nn.Module]()
+        for _ in range(_LAYERS - 1):
+            layers += [nn.Conv2d(features, features, 1), nn.ReLU(inplace=True)]
+        self.projection = nn.Sequential(*layers, nn.Conv2d(features, settings.projection_dim, 1))
+        self.key_model, self.key_projection = copy_of(model), copy_of(self.projection)
+        self.memory: Tensor
+        self.register_buffer("memory", torch.zeros(settings.prototype_memory, self.classes, settings.projection_dim))
+        self.images: Tensor
+        self.register_buffer("images", torch.zeros(settings.prototype_memory, self.classes))
+        self._class_of: Tensor
+        self._ranks: Ranks
+        self._step: int | None = None  # that the newest part of the memory is of
+        self._found: tuple[Tensor, Tensor] | None = None
+
+    def prepare(self, data: TrainingData) -> None:
+        """The class of every label; at the first step the key network is the query network, wherever that is from."""
+        self._class_of = torch.tensor([self.class_of_key[key] for key in data.columns.labels], device=data.device)
+        self._ranks = data.ranks
+        if data.step == 0:
+            self.key_model.load_state_dict(self.model.state_dict())
+            self.key_projection.load_state_dict(self.projection.state_dict())
+
+    def mix(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Class means of the plain views into the memory; then the mixed views, with `others` (second view, and what
+        was mixed into the first and second pixel by pixel)."""
+        views = [replace(view, masks=self._targets(view.masks), others=()) for view in (batch, *batch.others)]
+        self._remember(views)
+        if self.settings.mix == "none":
+            return replace(views[0], others=(views[1],))
+        numbers = [self.vocabulary.datasets.index(name) for name in batch.datasets]
+        (first, into_first), (second, into_second) = (
+            mixed(view, generator, self.settings, numbers, self._ranks) for view in views
+        )
+        return replace(first, others=(second, into_first, into_second))
+
+    def _targets(self, masks: Tensor) -> Tensor:
+        return self._class_of[masks.clamp(min=0)].where(masks != IGNORE, IGNORE)
+
+    @torch.no_grad()
+    def _remember(self, views: list[Batch]) -> None:
+        """Add the class means of these views, of all processes, to the memory (eq. 3)."""
+        sums = self.memory.new_zeros(self.memory.shape[1:], dtype=torch.float64)
+        images = self.images.new_zeros(self.classes)
+        for view in views:
+            embeddings = _embed(self.key_model, self.key_projection, view.images)
+            counts = cell_counts(view.masks, self.classes, embeddings.shape[2], embeddings.shape[3])
+            for embedding, own in zip(embeddings, counts, strict=True):  # one by one: memory
+                mean, present = image_means(embedding[None], own[None])
+                sums, images = sums + mean[0], images + present[0]
+        all_sums, all_images = of_all_processes(self._ranks, sums[None], images[None])
+        slot = views[0].step % len(self.memory)
+        if self._step != views[0].step:  # else a batch of another size of view of the same step
+            self._step = views[0].step
+            self.memory[slot], self.images[slot] = 0, 0
+        self.memory[slot] += all_sums.sum(0).to(self.memory)
+        self.images[slot] += all_images.sum(0)
+        self._found = None
+
+    @property
+    def prototypes(self) -> tuple[Tensor, Tensor]:
+        """Unit vectors ``[C, D]``, and which of them there are."""
+        return prototypes_of(self.memory, self.images)
+
+    def units(self, batch: Batch) -> Tensor:
+        """Labelled pixels of both views; in pixels of two images those that have a label in one of them."""
+        second, *into = batch.others
+        labelled = [view.masks != IGNORE for view in (batch, second)]
+        if into:
+            labelled = [own | (view.masks != IGNORE) for own, view in zip(labelled, into, strict=True)]
+        count = torch.stack([own.flatten(1).sum(1) for own in labelled]).sum(0)
+        own = count.new_zeros(len(self.vocabulary.datasets)).index_add_(0, batch.dataset_ids, count)
+        return own.expand(len(self.terms), -1).clone()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Eq. 4, of mixed views eq. 7, and eq. 8."""
+        second, *into = batch.others
+        embeddings = _embed(self.model, self.projection, torch.cat([batch.images, second.images]))  # [2 · B, D, h, w]
+        height, width = embeddings.shape[2:]
+        if self._found is None:
+            self._found = self.prototypes
+        prototypes, known = self._found
+        near = neighbours(prototypes, known, self.settings.sparse_neighbours) if self.settings.sparse_weight else None
+        views = [(batch, into[0] if into else None), (second, into[1] if into else None)]
+        sums = embeddings.new_zeros(len(self.terms), len(self.vocabulary.datasets), dtype=torch.float32)
+        with torch.autocast("cuda", enabled=False):
+            of_views = []
+            for number, (view, other) in enumerate(views):
+                each = []
+                for row in range(len(batch)):
+                    counts = self._counts(view, row, height, width)
+                    if other is not None:
+                        counts = counts + self._counts(other, row, height, width)
+                    wanted = counts[None]
+                    if near is not None:
+                        wanted = torch.stack([counts, self.settings.sparse_weight * (near.T @ counts)])
+                    embedding = embeddings[number * len(batch) + row].float()
+                    each.append(
+                        prototype_losses(embedding, wanted, prototypes, known, self.settings.prototype_temperature)
+                    )
+                of_views.append(torch.stack(each, dim=1))  # [T, B]
+            out: Tensor = sums.index_add(1, batch.dataset_ids, torch.stack(of_views).sum(0))
+            return out + part_in_step(embeddings)
+
+    def _counts(self, view: Batch, row: int, height: int, width: int) -> Tensor:
+        counts = cell_counts(view.masks[row : row + 1], self.classes, height, width)[0]
+        return counts if view.shares is None else counts * view.shares[row]
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> Mapping[str, float | Tensor]:
+        """The key network follows; how many classes have prototypes."""
+        key = [*self.key_model.parameters(), *self.key_projection.parameters()]
+        query = [*self.model.parameters(), *self.projection.parameters()]
+        torch._foreach_lerp_(key, query, 1 - self.settings.key_momentum)
+        return {"prototypes": (self.images.sum(0) > 0).sum()}
+
+    def predictor(self, labels: LabelList, views: Views) -> CosinePredictor:
+        """The label with the nearest prototype; labels that never occurred have none and are never predicted."""
+        vectors = self.prototypes[0].cpu().numpy()
+        own = []
+        for key, text in zip(labels.keys, labels.texts, strict=True):
+            columns = self.vocabulary.columns_of(key, text)
+            keys = [key] if key in self.class_of_key else [k for c in columns for k in self.vocabulary.labels[c]]
+            classes = sorted({self.class_of_key[known] for known in keys if known is not None})
+            own.append(np.ascontiguousarray(vectors[classes]))
+        model = _Projected(self.model, self.projection)
+        device = next(self.model.parameters()).device
+        tau = self.settings.prototype_temperature
+        return CosinePredictor(model, LabelVectors((), several=own), tau=tau, views=views, device=device)
+
+
+def _embed(model: SegmentationModel, projection: nn.Module, images: Tensor) -> Tensor:
+    """Unit vectors ``[B, D, h, w]``."""
+    return normalize(projection(model(model.normalise(images))).float(), dim=1)
+
+
+def _classes(vocabulary: Vocabulary, *, by_concept: bool) -> dict[LabelKey, int]:
+    """Which prototype each label has: one of its own, or one that labels of the same columns share."""
+    if not by_concept:
+        return {key: number for number, key in enumerate(vocabulary.keys)}
+    sets = {key: vocabulary.columns_of(key, "") for key in vocabulary.keys}
+    numbers = {columns: number for number, columns in enumerate(dict.fromkeys(sets.values()))}
+    return {key: numbers[columns] for key, columns in sets.items()}
+
+
+class _Projected:
+    """Network and projection as one, for inference."""
+
+    def __init__(self, model: SegmentationModel, projection: nn.Module) -> None:
+        self._model, self._projection = model, projection
+
+    @property
+    def stride(self) -> int:
+        return self._model.stride
+
+    def normalise(self, images: Tensor) -> Tensor:
+        return self._model.normalise(images)
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        out: Tensor = self._projection(self._model(images))
+        return out
