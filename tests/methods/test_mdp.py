@@ -57,7 +57,7 @@ def test_prototypes_are_means_of_image_means(drawn: tuple[Tensor, Tensor, Tensor
     masks[1][masks[1] == 3] = IGNORE
     masks[0, 0, 0] = 1  # a single pixel is an image's word as much as many are
     means, present = image_means(embeddings, cell_counts(masks, 4, 3, 4))
-    slow: dict[int, list[np.ndarray]] = {}  # type: ignore[type-arg]
+    slow: dict[int, list[np.ndarray]] = {}
     for n in range(2):
         for c in range(4):
             own = [
@@ -138,11 +138,12 @@ def test_the_ring_forgets_the_oldest_batch_and_gradients_reach_queries_alone(two
     torch.autograd.backward(sums.sum())
     assert all(p.grad is not None for p in (*learner.model.parameters(), *learner.projection.parameters()))
     assert all(p.grad is None for p in (*learner.key_model.parameters(), *learner.key_projection.parameters()))
-    before = learner.key_projection[0].weight.clone()
+    key, query_weight = (part.get_parameter("0.weight") for part in (learner.key_projection, learner.projection))
+    before = key.clone()
     with torch.no_grad():
-        learner.projection[0].weight += 1.0  # type: ignore[operator]
+        query_weight += 1.0
     assert learner.after_step(3)["prototypes"] == 5
-    assert torch.allclose(learner.key_projection[0].weight - before, torch.tensor(0.1), atol=1e-6)
+    assert torch.allclose(key - before, torch.tensor(0.1), atol=1e-6)
 
 
 def test_samples_are_mixed_with_those_of_the_other_dataset(two: tuple[Path, Path]) -> None:

@@ -152,8 +152,8 @@ class MDPLearner(Learner):
     @torch.no_grad()
     def after_step(self, step: int) -> Mapping[str, float | Tensor]:
         """The key network follows; how many classes have prototypes."""
-        key = [*self.key_model.parameters(), *self.key_projection.parameters()]
-        query = [*self.model.parameters(), *self.projection.parameters()]
+        key: list[Tensor] = [*self.key_model.parameters(), *self.key_projection.parameters()]
+        query: list[Tensor] = [*self.model.parameters(), *self.projection.parameters()]
         torch._foreach_lerp_(key, query, 1 - self.settings.key_momentum)
         return {"prototypes": (self.images.sum(0) > 0).sum()}
 
