@@ -141,7 +141,7 @@ def test_the_ring_forgets_the_oldest_batch_and_gradients_reach_queries_alone(two
     key, query_weight = (part.get_parameter("0.weight") for part in (learner.key_projection, learner.projection))
     before = key.clone()
     with torch.no_grad():
-        query_weight += 1.0
+        query_weight.add_(1.0)
     assert learner.after_step(3)["prototypes"] == 5
     assert torch.allclose(key - before, torch.tensor(0.1), atol=1e-6)
 
