@@ -41,6 +41,8 @@ def command() -> None:
 def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: Path) -> None:
     """Draw how close the labels of all datasets are to each other, with similar ones side by side.
 
+    Of more than 120 labels, blocks of similar ones are named instead.
+
     Above each matrix stands its block-diagonality: 0 where the labels of a block are no closer to each other than to
     the rest, 1 where they are identical. docs/merge.md has the formula.
 
@@ -60,7 +62,8 @@ def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: P
         options.echo(
             f"{options.counted(drawn.left_out, 'label')} left out because the bank of words lacks them: {words}"
         )
-    options.echo(f"Drew {options.counted(drawn.labels, 'label')}: {out}")
+    blocks = f" with {options.counted(drawn.named, 'named block')}" if drawn.named else ""
+    options.echo(f"Drew {options.counted(drawn.labels, 'label')}{blocks}: {out}")
 
 
 @command.command("map", short_help="Draw all labels on a flat map, by meaning.")
@@ -81,7 +84,8 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
 
     drawn = plot_map(Bank.load(bank), out, datasets=datasets or None, seed=seed)
     labels, texts = options.counted(drawn.labels, "label"), options.counted(drawn.texts, "distinct text")
-    options.echo(f"Drew {labels} of {texts}, {drawn.named} of them by name: {out}")
+    groups = f", in {options.counted(drawn.groups, 'group')}" if drawn.groups else ""
+    options.echo(f"Drew {labels} of {texts}, {drawn.named} of them by name{groups}: {out}")
 
 
 @command.command("neighbours", short_help="List the labels nearest to given ones.")

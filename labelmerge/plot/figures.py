@@ -42,6 +42,11 @@ def marker(style: Style) -> Outline:
     return Outline([*style.outline, style.outline[0]], closed=True)
 
 
+def legend_columns(inches: float, datasets: int) -> int:
+    """How many datasets stand side by side in the legend of a figure so wide."""
+    return max(1, min(datasets, int(inches / _LEGEND_INCHES)))
+
+
 def dataset_legend(figure: Figure, styles: Mapping[str, Style]) -> None:
     """A legend of datasets, each with its colour and shape, below the figure."""
     from matplotlib.lines import Line2D
@@ -53,7 +58,7 @@ def dataset_legend(figure: Figure, styles: Mapping[str, Style]) -> None:
         )
         for name, style in styles.items()
     ]
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / _LEGEND_INCHES)))
+    columns = legend_columns(figure.get_figwidth(), len(handles))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from labelmerge.bank.bank import Bank
 from labelmerge.colours import dataset_styles
 from labelmerge.names import prompt_name
-from labelmerge.plot.figures import check_format, dataset_legend, marker, save_figure
+from labelmerge.plot.figures import check_format, dataset_legend, legend_columns, marker, save_figure
+from labelmerge.plot.groups import group_names
 from labelmerge.plot.layout import Places, flat_map
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 _INCHES = 10.0  # the map's longer side
 _FLATTEST = 0.6  # its shorter side's least share of that
-_LEGEND_INCHES = 1.0
+_LEGEND_INCHES = 0.3  # of each line
+_GROUPS = 24  # at most
+_LABELS_OF_A_GROUP = 12  # on average, where that makes fewer groups
+_SMALLEST_GROUP = 3
 _DPI = 200
 _MARK_POINTS = 4.2  # a mark's diameter
 _TURN = 2.4  # radians from one label to the next around their text's place: the golden angle
@@ -30,18 +34,20 @@ _FONT = 6.5
 
 @dataclass(frozen=True)
 class MapPlot:
-    """What `plot_map` drew: labels, the distinct texts that they lie around, and how many of those have a name."""
+    """What `plot_map` drew: labels, the distinct texts that they lie around, how many of those have a name, groups."""
 
     labels: int
     texts: int
     named: int
+    groups: int
 
 
 def plot_map(bank: Bank, out: Path, *, datasets: Sequence[str] | None = None, seed: int = 0) -> MapPlot:
     """Draw all labels on a plane, similar ones near each other (`flat_map`), with their datasets' colours and shapes.
 
     Labels that share a text lie around one place. Names are written where they cover neither a mark nor another name,
-    those of the most labels first. The same bank and seed give the same file on one machine.
+    those of the most labels first. Texts that lie together are tinted and named as a
+    group (`map_groups`). The same bank and seed give the same file on one machine.
 
     Args:
         bank: the labels.
@@ -63,10 +69,12 @@ def plot_map(bank: Bank, out: Path, *, datasets: Sequence[str] | None = None, se
     _, vectors, column = bank.columns()
     places = flat_map(vectors, seed)
     width, height = np.maximum(np.ptp(places, axis=0), _FLATTEST) * _INCHES
-    figure = Figure(figsize=(width + 0.4, height + 0.4 + _LEGEND_INCHES), dpi=_DPI)
+    styles = dataset_styles(bank.datasets())
+    legend = (-(-len(styles) // legend_columns(width + 0.4, len(styles)))) * _LEGEND_INCHES
+    total = height + 0.4 + legend
+    figure = Figure(figsize=(width + 0.4, total), dpi=_DPI)
     FigureCanvasAgg(figure)
-    total = height + 0.4 + _LEGEND_INCHES
-    axes = figure.add_axes((0.2 / (width + 0.4), (0.2 + _LEGEND_INCHES) / total, width / (width + 0.4), height / total))
+    axes = figure.add_axes((0.2 / (width + 0.4), (0.2 + legend) / total, width / (width + 0.4), height / total))
     # One unit is as long on both axes, and a name at the edge has room.
     middle = (places.min(axis=0) + places.max(axis=0)) / 2
     half = np.array([width, height]) / _INCHES / 2 + 0.03
@@ -77,20 +85,65 @@ def plot_map(bank: Bank, out: Path, *, datasets: Sequence[str] | None = None, se
     for spine in axes.spines.values():
         spine.set_color("0.85")
     spots = _around(places, column, unit=float(2 * half[0]) / (width * 72))
-    styles = dataset_styles(bank.datasets())
     owner = np.array([dataset for dataset, _ in bank.keys])
     for name, style in styles.items():
         own = spots[owner == name]
         axes.scatter(
             own[:, 0], own[:, 1], s=_MARK_POINTS**2, marker=marker(style), color=style.colour, edgecolor="w", lw=0.25
         )
+    groups = map_groups(places)
+    titles = group_names(bank, [np.flatnonzero(np.isin(column, group)) for group in groups]) if groups else []
+    for number, (group, title) in enumerate(zip(groups, titles, strict=True)):
+        _tint(axes, places[group], title, number)
     counts = np.bincount(column, minlength=len(places))
     names = {place: prompt_name(bank.names[row]) for row, place in reversed(list(enumerate(column.tolist())))}
     order = sorted(range(len(places)), key=lambda place: (-counts[place], place))
     named = _write_names(axes, [(names[place], places[place], int(counts[place])) for place in order], spots)
     dataset_legend(figure, styles)
     save_figure(figure, out)
-    return MapPlot(len(bank), len(places), named)
+    return MapPlot(len(bank), len(places), named, len(groups))
+
+
+def map_groups(places: Places) -> list[npt.NDArray[np.int64]]:
+    """Which of K places on the map lie together, as Ward's clusters of the plane (J. Ward, "Hierarchical grouping to
+    optimize an objective function", JASA 58, 1963); clusters of fewer than three are left out."""
+    from scipy.cluster import hierarchy
+
+    count = min(_GROUPS, len(places) // _LABELS_OF_A_GROUP)
+    if count < 2:
+        return []
+    cluster = hierarchy.fcluster(hierarchy.linkage(places, method="ward"), count, criterion="maxclust")
+    groups = [np.flatnonzero(cluster == number) for number in np.unique(cluster)]
+    return [group for group in groups if len(group) >= _SMALLEST_GROUP]
+
+
+def _tint(axes: Axes, places: Places, title: str, number: int) -> None:
+    """A pale patch around a group of places, and its name, large and grey, behind everything else."""
+    from matplotlib.patches import Polygon
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        hull = places[ConvexHull(places).vertices]
+    except QhullError:  # all on one line
+        hull = places
+    middle = places.mean(axis=0)
+    grey = ("0.955", "0.93")[number % 2]
+    axes.add_patch(Polygon(hull, closed=True, facecolor=grey, edgecolor=grey, lw=14, joinstyle="round", zorder=0.1))
+    name = axes.text(
+        *middle,
+        title.partition(",")[0],
+        ha="center",
+        va="center",
+        fontsize=13,
+        color="0.6",
+        fontweight="bold",
+        zorder=0.2,
+    )
+    there, frame = name.get_window_extent(), axes.get_window_extent()
+    over = max(there.x1 - frame.x1, 0) + min(there.x0 - frame.x0, 0)
+    if over:  # beyond the frame
+        inside = axes.transData.inverted()
+        name.set_x(middle[0] - (inside.transform((over, 0)) - inside.transform((0, 0)))[0])
 
 
 def _around(places: Places, column: npt.NDArray[np.int64], unit: float) -> Places:

@@ -16,6 +16,7 @@ from labelmerge.plot.figures import check_format, dataset_legend, marker, save_f
 _ROW_INCHES = 0.24
 _PANEL_INCHES = 0.75  # title and margins
 _MARKS_SHOWN = 14
+_NUMBER_WIDTH = 0.07  # of a cosine in print, in cosines
 
 
 def plot_neighbours(bank: Bank, found: Sequence[Neighbourhood], out: Path) -> None:
@@ -49,7 +50,10 @@ def plot_neighbours(bank: Bank, found: Sequence[Neighbourhood], out: Path) -> No
         cosines = [neighbour.cosine for neighbour in one.neighbours]
         bars.barh(places, cosines, height=0.62, color=["#0072b2" if c >= limit else "#9fb8c9" for c in cosines])
         for place, cosine in zip(places, cosines, strict=True):
-            bars.text(max(cosine, 0) + 0.01, place, f"{cosine:.2f}", va="center", fontsize=8, path_effects=halo)
+            begin = max(cosine, 0) + 0.01
+            if begin - 0.01 <= limit <= begin + _NUMBER_WIDTH:  # the line would go through the number
+                begin = limit + 0.01
+            bars.text(begin, place, f"{cosine:.2f}", va="center", fontsize=8, path_effects=halo)
         bars.axvline(limit, color="0.3", lw=0.9, ls="--", zorder=0.5)
         bars.set_yticks(places, [neighbour.name for neighbour in one.neighbours], fontsize=9)
         bars.set_ylim(max(len(places), 1) - 0.4, -0.6)
