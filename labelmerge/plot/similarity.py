@@ -253,4 +253,5 @@ def spread(wanted: npt.NDArray[np.float64], step: float, length: float) -> npt.N
             runs[-1] = [runs[-1][0] + total, runs[-1][1] + count]
     base = np.concatenate([np.full(int(count), total / count) for total, count in runs]) if runs else np.zeros(0)
     room = length - 1 - step * max(len(wanted) - 1, 0)
-    return np.clip(base, 0, max(room, 0)) + step * np.arange(len(wanted))
+    places: npt.NDArray[np.float64] = np.clip(base, 0, max(room, 0)) + step * np.arange(len(wanted))
+    return places
