@@ -27,30 +27,34 @@ from . import options
 @click.option(
     "--steps", type=click.IntRange(min=1), metavar="N", help="Training steps of every model; fewer is faster and worse."
 )
-@click.option("--quick", is_flag=True, help="A few images and steps: shows that everything runs, and nothing else.")
+@click.option(
+    "--quick", is_flag=True, help="Train nothing: the datasets, their labels and what these mean, in half a minute."
+)
 @options.as_json
 def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, as_json: bool) -> None:
     """Run the whole pipeline on nine toy datasets.
 
     Draws nine datasets in the official layouts of the nine real ones and two to test on; describes, embeds and shards
     them; trains the same small model once for every way to merge label spaces; evaluates zero-shot; and writes one
-    HTML page. docs/demo.md says how the worlds are drawn and what the comparison shows.
+    HTML page. What the labels mean can be looked at after half a minute, while the models train. docs/demo.md says how
+    the worlds are drawn and what the comparison shows.
 
     \b
     Example:
       labelmerge demo --out demo-out
+      labelmerge demo --out demo-out --quick
     """
     from labelmerge.demo.demo import PAGE, run_demo
-    from labelmerge.demo.experiment import FULL, QUICK
+    from labelmerge.demo.experiment import FULL
     from labelmerge.demo.results import table
 
-    size = QUICK if quick else FULL
-    if steps is not None:
-        size = replace(size, steps=steps)
+    if quick and steps is not None:
+        raise click.UsageError("--steps is of training, which --quick leaves out")
+    size = FULL if steps is None else replace(FULL, steps=steps)
     with _only_warnings("labelmerge.train"):  # six runs would say six times what one says
-        result = run_demo(out, seed=seed, seeds=seeds, size=size, track=options.track)
+        result = run_demo(out, seed=seed, seeds=seeds, size=size, training=not quick, track=options.track)
     where = f"Wrote the page, with everything it shows, into {out}. Open {out / PAGE} in a browser."
-    options.say({**result, "page": str(out / PAGE)}, as_json, f"{table(result)}\n\n{where}")
+    options.say({**result, "page": str(out / PAGE)}, as_json, where if quick else f"{table(result)}\n\n{where}")
 
 
 @contextmanager

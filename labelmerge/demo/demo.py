@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from labelmerge.progress import Track, no_track
 
 FORMAT = "labelmerge-demo/1"
 RESULT, PAGE, MARKER = "demo.json", "demo.html", ".labelmerge-demo"
+LABELS, MERGE_PAGE, SIMILARITY = "labels", "merge.html", "similarity.png"
+
+_log = logging.getLogger(__name__)
 
 
 def run_demo(
@@ -26,15 +30,19 @@ def run_demo(
     seed: int = 0,
     seeds: int = 1,
     size: Size = FULL,
+    training: bool = True,
     track: Track = no_track,
 ) -> dict[str, Any]:
     """Run the whole demo and write its page; returns the content of demo.json.
+
+    What the labels mean, a merge page and a picture of their similarity, is there within the first half minute.
 
     Args:
         out: a new folder, or that of an earlier demo, whose content is replaced.
         seed: of the first world and its models.
         seeds: how many worlds; the others have the seeds that follow.
         size: `FULL` or `QUICK`, or anything else.
+        training: also train and measure models; without, the page shows the datasets and their words alone.
         track: progress of every stage.
 
     Raises:
@@ -48,12 +56,37 @@ def run_demo(
         write_worlds(place.worlds, size.images, number, track)
         if number == seed:
             embed(banks, place.worlds, track)
+            show_labels(banks, out / LABELS, track)
+            _log.info("the first pictures are there: %s and %s", out / LABELS / MERGE_PAGE, out / LABELS / SIMILARITY)
         shard_worlds(place, track)
-        worlds.append((number, train_all(place, banks, size, number, track)))
-    result = summarise(worlds, size)
+        worlds.append((number, train_all(place, banks, size, number, track) if training else []))
+    result = summarise(worlds, size) if training else _untrained([number for number, _ in worlds], size)
     write_json(out / RESULT, result)
     write_page(out / PAGE, make_page(result, Workplace(out / f"seed-{seed}"), banks, track))
     return result
+
+
+def show_labels(banks: Banks, out: Path, track: Track = no_track) -> None:
+    """What `labelmerge merge` makes of the toy datasets' labels, and their similarity as a picture."""
+    from labelmerge.bank.bank import Bank
+    from labelmerge.merge.merge import write_merge
+    from labelmerge.merge.merges import by_concepts
+    from labelmerge.merge.report import merge_report
+    from labelmerge.plot.merge_page.page import write_merge_page
+    from labelmerge.plot.similarity import plot_similarity
+
+    bank, words = Bank.load(banks.of("sentences")), Bank.load(banks.of("words"))
+    taxonomy = by_concepts(bank)
+    report = merge_report(bank, taxonomy)
+    write_merge(report, taxonomy, bank, out)
+    write_merge_page(report, taxonomy, bank, out / MERGE_PAGE, track=track)
+    plot_similarity(bank, out / SIMILARITY, words=words)
+
+
+def _untrained(seeds: Sequence[int], size: Size) -> dict[str, Any]:
+    """What demo.json holds where nothing was trained."""
+    about = {**vars(size), "single": list(size.single)}
+    return {"format": FORMAT, "seeds": list(seeds), "size": about, "rows": {}, "best_single": [], "worlds": []}
 
 
 def claim(out: Path) -> None:

@@ -48,7 +48,7 @@ class Size:
 
 # One dataset of streets, one of all scenes, one of many objects: all seven that have masks would double the time.
 FULL = Size(
-    images=60, steps=1000, batch_size=9, crop=64, single=("cityscapes", "ade20k", "coco_panoptic"), parallel=True
+    images=60, steps=750, batch_size=9, crop=64, single=("cityscapes", "ade20k", "coco_panoptic"), parallel=True
 )
 QUICK = Size(images=6, steps=6, batch_size=9, crop=32, single=("cityscapes",), parallel=False)
 # The same for every model. Labels' cosines differ by a few tenths: a short run has no time to learn a low temperature.
@@ -134,7 +134,10 @@ def train_all(place: Workplace, banks: Banks, size: Size, seed: int, track: Trac
         return [train_and_measure(method, place, banks, size, seed, _named(track, method)) for method in methods]
     # Spawned, because a fork would inherit the locks of the threads that the encoder has used.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(_quietly, method, place, banks, size, seed) for method in methods]
+        # The longest first, so that no process waits long for the last one.
+        first = sorted(methods, key=lambda method: (method != "concepts", method not in MERGED))
+        by_method = {method: pool.submit(_quietly, method, place, banks, size, seed) for method in first}
+        jobs = [by_method[method] for method in methods]
         steps = _steps(jobs, [place.run(method) for method in methods], size.steps)
         try:
             for _ in track(steps, f"training {len(methods)} models, {workers} at a time", len(methods) * size.steps):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from labelmerge.demo.report import (
     PairRow,
     png_uri,
 )
-from labelmerge.demo.results import MERGED, METRICS, ROW_NAMES, Mean
+from labelmerge.demo.results import MERGED, METRICS, ROW_NAMES, Mean, mean
 from labelmerge.demo.worlds import HELD_OUT, TRAINING, WORLDS, taxonomies, unseen_labels
 from labelmerge.labels import LabelKey
 from labelmerge.merge.clustering import cosines_of, seriation
@@ -80,13 +81,7 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
     different = len(trained.columns()[0])
     rows = result["rows"]
     seeds = result["seeds"]
-    shown = [score for world in result["worlds"] if world["seed"] == seeds[0] for score in world["scores"]]
-    best = f"single/{result['best_single'][0]}"
-    viewer = Viewer(place, banks, {"best": best, **{method: method for method in MERGED}})
-    unseen = Mean.of(rows["concepts"]["unseen"])
-    hidden = unseen_labels("village")
-    worlds = "one toy world" if len(seeds) == 1 else f"{len(seeds)} toy worlds"
-    return Page(
+    words_page = Page(
         title="Nine datasets, one model, no relabelling",
         lead="Segmentation datasets disagree about words. Here nine toy datasets, in the official formats of nine real "
         "ones, are merged by what their labels mean: labels become concepts, concepts the embeddings of sentences, and "
@@ -95,6 +90,30 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         tiles=[
             ("9", "training datasets: seven with masks, one with noisy partial masks, one with boxes"),
             (str(len(trained)), f"labels in nine taxonomies, {different} different sentences"),
+        ],
+        datasets=[dataset_card(place, dataset) for dataset in WORLDS],
+        matrices=_matrices(trained, words),
+        pairs=[_pair_row(pair, sentences, words) for pair in PAIRS],
+        merged=_merged(report.groups),
+        merged_about=f"{len(trained)} labels have {different} different sentences. Labels with the same sentence "
+        "(1.00) have one vector. The others here are so near, "
+        f"{NEARLY_THE_SAME} or more, that what one dataset teaches helps the other; the merge by concepts makes one "
+        "class of those that mean the same.",
+        kept_apart=_kept_apart(report.same_name),
+        commands=_commands(place, trained=bool(rows)),
+    )
+    if not rows:
+        return words_page
+    shown = [score for world in result["worlds"] if world["seed"] == seeds[0] for score in world["scores"]]
+    best = f"single/{result['best_single'][0]}"
+    viewer = Viewer(place, banks, {"best": best, **{method: method for method in MERGED}})
+    unseen = Mean.of(rows["concepts"]["unseen"])
+    hidden = unseen_labels("village")
+    worlds = "one toy world" if len(seeds) == 1 else f"{len(seeds)} toy worlds"
+    return replace(
+        words_page,
+        tiles=[
+            *words_page.tiles,
             (f"{Mean.of(rows['concepts']['seen']).percent()} %", "mIoU on held-out sets, labels that training has"),
             (f"{unseen.percent()} %", f"mIoU on {len(hidden)} labels that nobody drew"),
         ],
@@ -133,19 +152,9 @@ def make_page(result: Mapping[str, Any], place: Workplace, banks: Banks, track: 
         ],
         unseen=unseen_cards(viewer, shown, sentences, track),
         predictions=prediction_rows(viewer, track),
-        datasets=[dataset_card(place, dataset) for dataset in WORLDS],
-        matrices=_matrices(trained, words),
-        pairs=[_pair_row(pair, sentences, words) for pair in PAIRS],
-        merged=_merged(report.groups),
-        merged_about=f"{len(trained)} labels have {different} different sentences. Labels with the same sentence "
-        "(1.00) have one vector. The others here are so near, "
-        f"{NEARLY_THE_SAME} or more, that what one dataset teaches helps the other; the merge by concepts makes one "
-        "class of those that mean the same.",
-        kept_apart=_kept_apart(report.same_name),
-        charts=_charts(place, best),
+        charts=_charts(place, best, result["size"]["single"]),
         labels=_label_rows(result),
         protocol=_protocol(result, shown, sentences),
-        commands=_commands(place),
     )
 
 
@@ -275,8 +284,10 @@ def _kept_apart(pairs: Sequence[Pair]) -> list[PairRow]:
     return list(rows.values())
 
 
-def _charts(place: Workplace, best: str) -> list[CurveChart]:
-    logs = {key: read_log(place.run(method)) for key, method in (("best", best), *((m, m) for m in MERGED))}
+def _charts(place: Workplace, best: str, single: Sequence[str]) -> list[CurveChart]:
+    of: dict[str, list[str]] = {"single": [f"single/{dataset}" for dataset in single], "best": [best]}
+    logs = {key: [read_log(place.run(method)) for method in methods] for key, methods in of.items()}
+    logs |= {method: [read_log(place.run(method))] for method in MERGED}
     about = {
         "hd": ("Masks, L_HD", "cross-entropy over cosines, each pixel against all labels"),
         "ld": ("Noisy masks, L_LD", "the same without the 30 % largest losses of an image"),
@@ -285,12 +296,12 @@ def _charts(place: Workplace, best: str) -> list[CurveChart]:
     charts = []
     for part, (title, what) in about.items():
         curves = []
-        for key, log in logs.items():
-            points = [
-                (float(line["step"]), float(line["parts"][part])) for line in log if line["parts"].get(part) is not None
-            ]
-            if points:
-                curves.append(Curve(key, ROW_NAMES[key], points))
+        for key, runs in logs.items():
+            losses: dict[float, list[float]] = {}  # by step, of the row's models
+            for line in (line for log in runs for line in log if line["parts"].get(part) is not None):
+                losses.setdefault(float(line["step"]), []).append(float(line["parts"][part]))
+            if losses:
+                curves.append(Curve(key, ROW_NAMES[key], [(step, mean(losses[step])) for step in sorted(losses)]))
         charts.append(CurveChart(title, what, curves))
     return charts
 
@@ -349,14 +360,16 @@ def _protocol(result: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], se
     ]
 
 
-def _commands(place: Workplace) -> list[tuple[str, str]]:
+def _commands(place: Workplace, trained: bool) -> list[tuple[str, str]]:
     here = place.root.name
-    return [
+    asking = [
         (
             "In this page's folder: ask the model that the pictures are from for labels of your own.",
             f"labelmerge predict {here}/worlds/village/images/test/*.jpg --checkpoint {here}/runs/concepts \\\n"
             '  --out masks --labels "sky; road; grass; person; coach = A large vehicle that carries many passengers"',
         ),
+    ]
+    return (asking if trained else []) + [
         (
             "With real data: each dataset becomes shards.",
             "labelmerge shard cityscapes --root /data/cityscapes --split train --out shards\n"

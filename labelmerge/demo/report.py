@@ -134,29 +134,29 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything the page shows."""
+    """Everything the page shows; without `methods`, nothing of training."""
 
     title: str
     lead: str
     hero: Sequence[tuple[str, str]]
     tiles: Sequence[tuple[str, str]]
-    verdict: Sequence[str]
-    columns: Sequence[tuple[str, str]]
-    methods: Sequence[MethodRow]
-    bars: Sequence[tuple[str, str]]
-    notes: Sequence[str]
-    unseen: Sequence[UnseenCard]
-    predictions: Sequence[PredictionRow]
     datasets: Sequence[DatasetCard]
     matrices: Sequence[Matrix]
     pairs: Sequence[PairRow]
     merged: Sequence[MergedLabel]
     merged_about: str
     kept_apart: Sequence[PairRow]
-    charts: Sequence[CurveChart]
-    labels: Sequence[LabelRow]
-    protocol: Sequence[tuple[str, str]]
     commands: Sequence[tuple[str, str]]
+    verdict: Sequence[str] = ()
+    columns: Sequence[tuple[str, str]] = ()
+    methods: Sequence[MethodRow] = ()
+    bars: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    unseen: Sequence[UnseenCard] = ()
+    predictions: Sequence[PredictionRow] = ()
+    charts: Sequence[CurveChart] = ()
+    labels: Sequence[LabelRow] = ()
+    protocol: Sequence[tuple[str, str]] = ()
 
 
 def write_page(path: Path, page: Page) -> None:

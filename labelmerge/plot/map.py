@@ -130,7 +130,8 @@ def _tint(axes: Axes, places: Places, title: str, number: int) -> None:
     grey = ("0.955", "0.93")[number % 2]
     axes.add_patch(Polygon(hull, closed=True, facecolor=grey, edgecolor=grey, lw=14, joinstyle="round", zorder=0.1))
     name = axes.text(
-        *middle,
+        float(middle[0]),
+        float(middle[1]),
         title.partition(",")[0],
         ha="center",
         va="center",

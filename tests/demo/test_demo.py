@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from click.testing import Result
 
-from labelmerge.demo.demo import claim, summarise
+from labelmerge.demo.demo import claim, run_demo, summarise
 from labelmerge.demo.experiment import QUICK
 from labelmerge.demo.page import verdict
 from labelmerge.demo.results import METRICS, Mean, Scores, scores_of, table
@@ -23,13 +24,12 @@ class Run(Protocol):
     def __call__(self, *args: object) -> Result: ...
 
 
-def test_quick_demo_twice_into_the_same_folder(run: Run, tmp_path: Path) -> None:
+def test_a_small_demo_into_the_folder_of_an_earlier_one(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     claim(out)
     (out / "seed-7").mkdir()  # of an earlier demo with another seed: replaced
-    result = run("demo", "--out", out, "--quick", "--steps", "3", "--json")
-    assert result.exit_code == 0, result.output
-    data = json.loads(result.stdout)
+    data = run_demo(out, size=replace(QUICK, steps=3))
+    assert json.loads((out / "demo.json").read_text()) == data
     assert set(data["rows"]) == {"single", "best", "naive", "words", "sentences", "concepts"}
     assert not (out / "seed-7").exists()
     assert data["rows"]["naive"]["unseen"] == [0.0]  # one-hot vectors have no name for what training has not
@@ -39,6 +39,24 @@ def test_quick_demo_twice_into_the_same_folder(run: Run, tmp_path: Path) -> None
     for text in ("wolf", "coach", "Cityscapes", "L_HD", "The same word, kept apart"):
         assert text in page
     assert not re.search(r"\bnan\b", page)
+    assert "`" not in page.partition("<body>")[2]
+    chart = page.partition("Masks, L_HD")[2].partition("</figure>")[0]
+    assert chart.count("<polyline") == chart.count('class="dot"') == len(data["rows"])
+
+
+def test_a_quick_demo_shows_labels_and_trains_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labelmerge.demo.experiment.FULL", QUICK)
+    out = tmp_path / "demo"
+    result = run("demo", "--out", out, "--quick")
+    assert result.exit_code == 0, result.output
+    assert "the first pictures are there" in result.stderr
+    assert {"merge.html", "similarity.png", "taxonomy.csv"} <= {path.name for path in (out / "labels").iterdir()}
+    page = (out / "demo.html").read_text(encoding="utf-8")
+    assert "Where taxonomies agree and clash" in page and "What came out" not in page
+    assert not (out / "seed-0/runs").exists()
+    assert run("demo", "--out", out, "--quick", "--steps", "3").exit_code == 2
 
 
 def test_a_folder_with_other_things_is_left_alone(run: Run, tmp_path: Path) -> None:
