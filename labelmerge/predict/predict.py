@@ -30,7 +30,7 @@ from labelmerge.predict.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.predict.segments import PanopticFile, ids_png, labels_with, segment_rows, which_are_things
 from labelmerge.progress import Track, no_track
-from labelmerge.shardset.depth import eight_bit, is_deep
+from labelmerge.shardset.depth import eight_bit, is_deep, note_significant_bits
 from labelmerge.shardset.pixels import refuse_huge
 
 FORMAT = "labelmerge-prediction/1"
@@ -38,6 +38,7 @@ COCO = "coco.json"
 _MAX_8BIT_LABELS = 254
 _OVERLAY_EDGE = 2000  # pixels; a picture to look at needs no more
 _ORIENTATION = 0x0112  # the EXIF tag
+_HEAD = 1 << 16  # bytes of a file in which a PNG says how many of its bits count
 
 _AS_TRAINED = Views()
 
@@ -227,7 +228,11 @@ def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
             refuse_huge(image.size)
             orientation = int(image.getexif().get(_ORIENTATION, 1))
             turned = ImageOps.exif_transpose(image)
-            if is_deep(turned):  # Pillow's own conversion would clip the values at 255
+            if is_deep(turned):
+                with path.open("rb") as file:
+                    note_significant_bits(image, file.read(_HEAD))
+                turned.info.update(image.info)
+                # Pillow's own conversion would clip the values at 255
                 turned = eight_bit(turned)
             return np.asarray(turned.convert("RGB")), orientation
     except SampleError as error:

@@ -319,7 +319,7 @@ def yolo(tree: Tree) -> Iterator[Proposal]:
     found = False
     for path in tree.ending(".yaml", ".yml"):
         try:
-            content = yaml.safe_load((tree.root / path).read_bytes().decode("utf-8-sig"))
+            content = yaml.load((tree.root / path).read_bytes().decode("utf-8-sig"), Loader=yaml.BaseLoader)
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
         names = content.get("names") if isinstance(content, dict) else None
@@ -333,7 +333,7 @@ def yolo(tree: Tree) -> Iterator[Proposal]:
             kind="box" if boxes else "noisy_mask",
             layout={"data": path},
             splits={split: "" for split in ("train", "val", "test") if not content.get(split)},
-            classes=indexed([str(name) for name in listed]),
+            classes=indexed([name for name in listed if isinstance(name, str)]),
         )
     if found:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from labelmerge.errors import SampleError
-from labelmerge.sharding.pictures.images import decode_exact, to_rgb
+from labelmerge.sharding.pictures.images import decode_exact, open_image, to_rgb
 from labelmerge.sharding.pictures.orientation import as_stored, orientation_of, tiff_as_stored
 from labelmerge.sharding.shard import shard
 
@@ -128,3 +129,21 @@ def test_deep_pictures_whose_scale_is_certain(values: np.ndarray[Any, Any]) -> N
 def test_deep_pictures_whose_scale_is_a_guess(values: np.ndarray[Any, Any]) -> None:
     with pytest.raises(SampleError, match="not known"):
         to_rgb(Image.fromarray(values))
+
+
+def with_significant_bits(values: np.ndarray[Any, Any], bits: int) -> bytes:
+    """A 16-bit grey PNG that says how many of its bits mean something."""
+    out = io.BytesIO()
+    Image.fromarray(values.astype(np.uint16)).save(out, "PNG")
+    body = b"sBIT" + bytes([bits])
+    chunk = b"\0\0\0\x01" + body + zlib.crc32(body).to_bytes(4, "big")
+    return out.getvalue()[:33] + chunk + out.getvalue()[33:]  # after the signature and IHDR
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_a_png_that_says_how_many_of_its_16_bits_count(bits: int) -> None:
+    plain = GREY.astype(np.uint16) << bits - 8 | GREY.astype(np.uint16) % 3  # as the sensor counts
+    scaled = plain << 16 - bits | plain >> 2 * bits - 16  # as the standard has it
+    for stored in (plain, scaled):
+        image = open_image(with_significant_bits(stored, bits), Path("a.png"))
+        assert (np.asarray(to_rgb(image))[..., 0] == GREY).all()

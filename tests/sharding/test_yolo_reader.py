@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from labelmerge.errors import LayoutError, SampleError
@@ -87,6 +89,18 @@ def test_yolo_says_what_is_wrong_and_where(dataset: Dataset) -> None:
     )  # noqa: E501
     with pytest.raises(SampleError, match="none of its 1 objects can be used"):
         dataset.read(dataset.yolo("1 9 9 9 9"), "box")
+
+
+def test_names_are_texts_whatever_yaml_makes_of_them(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path, ("no", "on", "1e3"))
+    made = dataset.yolo("0 0.5 0.5 0.5 0.4", "2 0.5 0.5 0.1 0.1")
+    for names in ("[no, on, 1e3]", "\n  0: no\n  1: on\n  2: 1e3"):
+        tools.text(dataset.root / "data.yaml", f"train: train/images\nnames: {names}\n")
+        assert [box.class_index for box in dataset.read(made, "box").boxes] == [0, 2]
+    bomb = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    tools.text(dataset.root / "data.yaml", f"a0: &a0 x\n{bomb}train: train/images\nnames: *a8\n")
+    with pytest.raises(LayoutError, match="has no names"):
+        dataset.listed(made, "box")
 
 
 @pytest.mark.parametrize(

@@ -251,10 +251,10 @@ TOOLS = {tool.__name__: tool for tool in (labelme, supervisely, yolo, cvat, coco
 class Dataset:
     """A folder of one format, with its recipe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = NAMES) -> None:
         self.folder, self.root = folder, folder / "data"
         self.root.mkdir()
-        rows = "".join(f"{index},{name}\n" for index, name in enumerate(NAMES))
+        rows = "".join(f"{index},{name}\n" for index, name in enumerate(names))
         (folder / "tools.csv").write_text(f"index,name\n{rows}")
 
     def recipe(self, made: Recipe, kind: str = "noisy_mask", more: str = "") -> Any:

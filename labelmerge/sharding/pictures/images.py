@@ -13,7 +13,7 @@ from PIL import Image
 
 from labelmerge.errors import SampleError
 from labelmerge.sharding.pictures.orientation import tiff_as_stored
-from labelmerge.shardset.depth import eight_bit, is_deep, refuse_black
+from labelmerge.shardset.depth import eight_bit, is_deep, note_significant_bits, refuse_black
 from labelmerge.shardset.pixels import decode_whole, is_whole_png, open_checked, png_bytes
 
 _INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
@@ -55,7 +55,9 @@ def open_image(data: bytes, where: Path) -> Image.Image:
         elif not whole(data):
             raise ValueError("truncated or damaged")
 
-    return open_checked(tiff_as_stored(data), where, check)
+    image = open_checked(tiff_as_stored(data), where, check)
+    note_significant_bits(image, data)
+    return image
 
 
 def load(image: Image.Image, where: Path) -> None:

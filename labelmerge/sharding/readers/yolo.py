@@ -194,7 +194,8 @@ def data_yaml(source: Source) -> dict[str, Any]:
 
     place = first_place(source, "data", "data.yaml")
     try:
-        content = yaml.safe_load(text_of_file(source, place))
+        # All as texts: else a class "no" would be False, and "1e3" a number.
+        content = yaml.load(text_of_file(source, place), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f" in line {mark.line + 1}" if mark else ""
@@ -210,12 +211,15 @@ def class_names(source: Source) -> dict[int, str] | None:
         names = data_yaml(source).get("names")
         listed: Any = dict(enumerate(names)) if isinstance(names, list) else names
         try:
-            found = {int(number): str(name) for number, name in listed.items()}
+            found = {int(number): name for number, name in listed.items() if isinstance(name, str)}
         except (AttributeError, TypeError, ValueError):
             found = {}
         if not found:
             where = source.root / first_place(source, "data", "data.yaml")
             raise LayoutError("has no names: neither a list nor a table of classes", where=where)
+        if len(found) < len(listed):
+            where = source.root / first_place(source, "data", "data.yaml")
+            raise LayoutError("has names that are no texts", where=where)
         return found
     if "class_names" not in source.layout:
         return None
