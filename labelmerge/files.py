@@ -94,6 +94,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what a process that was killed left of files and folders that `atomic_file` and `atomic_folder` make.
+
+    For who holds the folder's lock, or else it may be another process that is still writing. Raises OutputError.
+    """
+    with output_faults(folder):
+        for left_over in folder.glob(".*.tmp"):
+            if left_over.is_dir() and not left_over.is_symlink():
+                shutil.rmtree(left_over, ignore_errors=True)
+            else:
+                left_over.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import BankError, OutputError
-from labelmerge.files import locked, output_faults, write_json
+from labelmerge.files import locked, output_faults, sweep_temporaries, write_json
 from labelmerge.parsing import parse_json
 
 FORMAT = "labelmerge-bank/1"
@@ -57,6 +57,7 @@ def bank_lock(folder: Path) -> Iterator[None]:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
         try:
+            sweep_temporaries(folder)
             yield
         finally:
             held.close()

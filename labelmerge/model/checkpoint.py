@@ -128,8 +128,7 @@ def save_checkpoint(
     final = checkpoints / f"step-{step:06d}"
     with output_faults(final):
         checkpoints.mkdir(parents=True, exist_ok=True)
-        for left_over in checkpoints.glob(".step-*"):  # of a save that was killed
-            shutil.rmtree(left_over)
+        sweep_checkpoints(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=checkpoints))
         try:
             _write(temporary, step, tensors, model, state, config, meta, bank_folder_writer, taxonomy)
@@ -147,6 +146,13 @@ def save_checkpoint(
             for path in checkpoints.glob(".step-*"):
                 shutil.rmtree(path)
     return final
+
+
+def sweep_checkpoints(run: Path) -> None:
+    """Remove what a save that was killed left, for who alone writes the run. Raises OutputError."""
+    with output_faults(run):
+        for left_over in (run / "checkpoints").glob(".step-*"):
+            shutil.rmtree(left_over)
 
 
 def _write(

@@ -61,6 +61,8 @@ def finish(folder: Path) -> ShardReport:
     """
     if (folder / MANIFEST).is_file():
         manifest, _ = read_manifest(folder)
+        with working_folder(folder, WHOLE):
+            sweep(folder)  # a process may have been killed over it
         return report_of(manifest, folder, kept=len(manifest["shards"]))
     begun = read_request(folder)  # before a folder is made to work in
     with working_folder(folder, WHOLE):

@@ -216,7 +216,7 @@ def report_of(manifest: dict[str, Any], folder: Path | None, kept: int, seconds:
         written=manifest["counts"]["written"],
         skipped=tuple(manifest["skipped"]),
         notes=manifest["notes"],
-        image_format=manifest["options"]["image_format"],
+        image_format=str(manifest["options"].get("image_format", "?")),
         classes=len(manifest["label_space"]["names"]),
         classes_seen=len(seen),
         absent=()

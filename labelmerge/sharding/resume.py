@@ -65,7 +65,13 @@ def working_folder(folder: Path, part: tuple[int, int]) -> Iterator[Path]:
             locked(work / f"{name}.lock", f"part {part[0]}/{part[1]} of the {folder.name} split"),
         ):
             scratch = work / name
-            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
+            # Left by processes that were killed; where the whole is locked, no part is being done.
+            for left_over in work.glob("part-*") if part == WHOLE else ():
+                if left_over.is_dir():
+                    shutil.rmtree(left_over, ignore_errors=True)
+                else:
+                    left_over.unlink(missing_ok=True)
+            shutil.rmtree(scratch, ignore_errors=True)
             with output_faults(scratch):
                 scratch.mkdir()
             try:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from labelmerge.errors import ConfigError
-from labelmerge.files import locked, output_faults, write_bytes, write_text
+from labelmerge.files import locked, output_faults, sweep_temporaries, write_bytes, write_text
+from labelmerge.model.checkpoint import sweep_checkpoints
 from labelmerge.parsing import parse_toml
 from labelmerge.train.config import INCIDENTAL, TrainConfig
 from labelmerge.train.log import LOG, read_log
@@ -46,6 +47,8 @@ def lock_run(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / _LOCK, "this run"):
+            sweep_temporaries(out)
+            sweep_checkpoints(out)
             yield
     finally:
         with suppress(OSError):

@@ -1,0 +1,55 @@
+"""What processes that were killed leave is swept by the next that writes there, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from labelmerge.bank.bank import Bank
+from labelmerge.sharding.finish import finish_all
+from labelmerge.sharding.resume import WHOLE, working_folder
+from labelmerge.train.run import lock_run
+
+from .loading.toy_shards import Toy, toy_bank
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_of_an_embed(tmp_path: Path) -> None:
+    folder = tmp_path / "bank"
+    toy_bank([Toy("mine", ("a", "b"))]).save(folder)
+    for name in (".v0002-12345678.parquet.x1.tmp", ".bank.json.x2.tmp"):
+        (folder / name).write_bytes(b"half")
+    (folder / "notes.tmp").write_text("mine")
+    toy_bank([Toy("mine", ("a", "b", "c"))]).save(folder)
+    assert left_in(folder) == [] and (folder / "notes.tmp").exists() and len(Bank.load(folder)) == 3
+
+
+def test_of_a_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("checkpoints/.step-000003.abc", "checkpoints/.step-000001.old", "checkpoints/step-000002"):
+        (run / name / "bank").mkdir(parents=True)
+    (run / ".log.jsonl.abc.tmp").write_text("half")
+    with lock_run(run):
+        assert left_in(run) == [".lock"]
+        assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000002"]
+
+
+def test_of_parts_and_of_finishing_them(tmp_path: Path, run: Callable[..., Any]) -> None:
+    toy = Toy("mine", ("a", "b"))
+    toy.write(tmp_path)
+    split = tmp_path / "mine" / "train"
+    (split / ".unfinished").mkdir()
+    (split / ".unfinished" / "000000.json").write_text("{}")
+    (split / ".manifest.json.abc.tmp").write_text("half")
+    report = finish_all([tmp_path])
+    assert len(report.finished) == 1 and left_in(split) == []
+    work = tmp_path / "mine" / ".train-work"
+    (work / "part-1-of-2" / "tables").mkdir(parents=True)
+    (work / "part-2-of-2.lock").write_text("")
+    with working_folder(split, WHOLE):
+        assert not list(work.glob("part-*"))
+    assert not work.exists()
