@@ -50,6 +50,12 @@ _EVAL = "eval_"
     help="Which split of each dataset to measure on; default: val, or test where there is none, or else train.",
 )
 @options.eval_views
+@options.eval_option(
+    "--eval-task",
+    multiple=True,
+    type=click.Choice(["panoptic", "instances"]),
+    help="Besides mIoU: PQ, or AP, of sets and methods with segments.",
+)
 @options.eval_option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
     "--launcher",
@@ -110,7 +116,7 @@ def command(
         eval_options={
             name.removeprefix(_EVAL): value
             for name, value in flags.items()
-            if name.startswith(_EVAL) and value not in (None, False, (1.0,))
+            if name.startswith(_EVAL) and value not in (None, False, (1.0,), ())
         },
     )
     before = _words(launcher)

@@ -223,6 +223,8 @@ def _plan_job(
     if "short_edge" not in asked.eval_options:
         views = replace(views, short_edge=config.short_edge)
     protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in ("split", "limit")}}
+    if tasks := [task for task in ("panoptic", "instances") if task in asked.eval_options.get("task", ())]:
+        protocol["tasks"] = tasks
     measured = _is_measured(folder / RESULTS, checkpoint, inputs.bank.content_hash, sets, protocol)
     return Job(variant, folder, tuple(words), tuple(measure), trained=True, measured=measured)
 
@@ -240,6 +242,9 @@ def _options(options: Mapping[str, Any]) -> list[str]:
     words = []
     for key, value in options.items():
         flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, tuple) and value and isinstance(value[0], str):
+            words += [flag, *value]
+            continue
         if isinstance(value, tuple):
             value = ",".join(str(number).removesuffix(".0") for number in value)
         words += [flag] if value is True else [flag, str(value)]

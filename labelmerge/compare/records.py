@@ -209,6 +209,12 @@ def _figures(entry: Mapping[str, Any]) -> SetFigures:
         figures={
             **{key: _share(entry.get(key)) for key in _FIGURES},
             **{key: _share(entry[key]["miou"]) for key in _RELATED if key in entry},
+            **{
+                f"pq_{group}": _share(entry["panoptic"][group]["pq"])
+                for group in ("all", "things", "stuff")
+                if group in entry.get("panoptic", {})
+            },
+            **({"ap": _share(entry["instances"]["ap"])} if "instances" in entry else {}),
         },
         classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},
         unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),

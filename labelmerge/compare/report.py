@@ -17,6 +17,7 @@ from labelmerge.compare.tables import (
     figure_tables,
     results_table,
     row_names,
+    segments_table,
     set_names,
     settings_table,
     show,
@@ -72,7 +73,8 @@ def report_runs(paths: Sequence[Path], out: Path) -> RunsReport:
     """
     runs = read_records(paths)
     rows = [(run, measured) for run in runs for measured in run.results or (None,)]
-    tables = [results_table(rows), training_table(runs), settings_table(runs)]
+    segments = segments_table(rows)
+    tables = [results_table(rows), *([segments] if segments else []), training_table(runs), settings_table(runs)]
     tables += [*figure_tables(rows), *class_tables(rows)]
     report = RunsReport(
         runs=runs,

@@ -21,6 +21,8 @@ _FIGURES = (
 )
 _RELATED = (("ambiguity_aware", "mIoU with relations"), ("mixed", "mIoU with one list for all sets"))
 
+_SEGMENTS = (("pq_all", "PQ"), ("pq_things", "PQ things"), ("pq_stuff", "PQ stuff"), ("ap", "AP"))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -78,6 +80,26 @@ def results_table(rows: Sequence[Row]) -> Table:
         "mIoU in per cent, each set by its own labels; the best of each column is marked.",
         columns,
         [[*map(Cell, word), *row] for word, row in zip(words, figures, strict=True)],
+    )
+
+
+def segments_table(rows: Sequence[Row]) -> Table | None:
+    """PQ and AP of every set that has any; None where nothing was measured in segments."""
+    columns, numbers = [], []
+    for name in set_names(rows):
+        own = [m.sets[name].figures if m is not None and name in m.sets else {} for _, m in rows]
+        for key, title in _SEGMENTS:
+            if any(key in figures for figures in own):
+                columns.append(f"{name}: {title}")
+                numbers.append([figures.get(key) for figures in own])
+    if not columns:
+        return None
+    by_row = _percents([list(row) for row in zip(*numbers, strict=True)])
+    return Table(
+        "Things and stuff",
+        "PQ (of all classes, of things, of stuff) and AP of masks in per cent; the best of each column is marked.",
+        ["run", *columns],
+        [[Cell(name), *row] for name, row in zip(row_names(rows), by_row, strict=True)],
     )
 
 

@@ -120,7 +120,10 @@ def evaluate(
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
-            protocol=_protocol(trained, asked, views, vectors, split, limit),
+            protocol={
+                **_protocol(trained, asked, views, vectors, split, limit),
+                **({"tasks": more} if more else {}),
+            },
             reproduce=_command(
                 checkpoint,
                 shards,

@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from labelmerge.bank.bank import Bank
+from labelmerge.compare.records import read_records
+from labelmerge.compare.tables import segments_table
 from labelmerge.errors import UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
@@ -86,7 +88,13 @@ def test_four_images_are_learned_by_heart(data: tuple[Path, Path], tmp_path: Pat
     told = json.loads((tmp_path / "r.json").read_text())["sets"][0]
     assert told["panoptic"]["things"]["classes"] == 2 and told["panoptic"]["all"]["pq"] > 0.9
     assert told["classes"][0]["panoptic"]["matched"] > 0 and "--task panoptic" in results.reproduce
-    assert "PQ things %" in results.table()
+    assert "PQ things %" in results.table() and results.protocol["tasks"] == ["panoptic", "instances"]
+    (record,) = read_records([tmp_path / "run", tmp_path / "r.json"])
+    table = segments_table([(record, record.results[0])])
+    assert table is not None and table.columns[1:] == [
+        f"crowd-train: {t}" for t in ("PQ", "PQ things", "PQ stuff", "AP")
+    ]
+    assert float(table.rows[0][1].text) > 90
 
 
 def test_a_run_of_masks_and_boxes_goes_on_exactly(data: tuple[Path, Path], tmp_path: Path) -> None:
