@@ -35,9 +35,9 @@ class LogitPredictor(Predictor):
         Args:
             logits: features ``[B, C, h, w]`` of `model` → ``[B, N, h, w]``.
             outputs: for each of the K labels, which of the N it may be; an output that several labels have is the
-                first one's.
+                first one's, and a label without any is never predicted.
         """
-        one_hot = np.eye(max(max(own) for own in outputs) + 1, dtype=np.float32)
+        one_hot = np.eye(max(max(own, default=0) for own in outputs) + 1, dtype=np.float32)
         self._labels = LabelVectors((), several=[one_hot[list(own)] for own in outputs])
         self._used = len(one_hot)
         self.positions, self.predicted_as = self._labels.positions, self._labels.predicted_as

@@ -142,12 +142,15 @@ class Learner(nn.Module):
         can_name: which labels it can be asked for: ``anything`` that has a vector, or those that it was ``trained``
             with.
         by_text: it knows labels by their own texts alone, and is never asked by a run's columns.
+        passes_over_unseen: whether it can also be asked for labels that its datasets list and that never occurred in
+            them; it never predicts them.
         vocabulary: what it was built for.
         model: its network.
     """
 
     terms: tuple[str, ...] = ()
     can_name: Literal["anything", "trained"] = "anything"
+    passes_over_unseen: bool = False
     by_text: bool = False
 
     def __init__(self, vocabulary: Vocabulary, model: SegmentationModel) -> None:

@@ -44,7 +44,7 @@ class Trained:
         if views.short_edge is None:
             views = views.at(self.checkpoint.short_edge)
         if self.learner.can_name == "trained":
-            _refuse_new_words(labels, self.learner.vocabulary, self.checkpoint)
+            _refuse_new_words(labels, self.learner, self.checkpoint)
         return self.learner.predictor(labels, views)
 
 
@@ -93,11 +93,13 @@ def network_of(checkpoint: Checkpoint) -> Callable[[int], SegmentationModel]:
     return lambda dim: build_model(checkpoint.model_name, dim)
 
 
-def _refuse_new_words(labels: LabelList, vocabulary: Vocabulary, checkpoint: Checkpoint) -> None:
+def _refuse_new_words(labels: LabelList, learner: Learner, checkpoint: Checkpoint) -> None:
+    vocabulary = learner.vocabulary
+    listed = {name for name, _ in vocabulary.keys} if learner.passes_over_unseen else set()
     new = [
         name
         for name, text, key in zip(labels.names, labels.texts, labels.keys, strict=True)
-        if not vocabulary.columns_of(key, text)
+        if not vocabulary.columns_of(key, text) and (key is None or key[0] not in listed)
     ]
     if new:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import signal
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -285,8 +287,6 @@ def test_a_decoder_answers_for_its_own_dataset(run: Any, two: tuple[Path, Path],
     val = replace(STREETS, split="val", count=3).write(tmp_path / "val")
     results = evaluate(result.run, [val], bank, tmp_path / "results.json", device="cpu")
     assert results.sets[0].metrics.pixel_accuracy > 0.6 and results.protocol["decision"] == "largest logit"
-    from PIL import Image
-
     Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(tmp_path / "photo.png")
     predict = ("predict", tmp_path / "photo.png", "--checkpoint", result.run, "--device", "cpu")
     done = run(*predict, "--out", tmp_path / "masks", "--labels", "streets:sky, streets:road")
@@ -294,6 +294,26 @@ def test_a_decoder_answers_for_its_own_dataset(run: Any, two: tuple[Path, Path],
     refused = run(*predict, "--out", tmp_path / "more", "--labels", "streets:sky, rooms:wall")
     assert refused.exit_code and "no one decoder knows all of these labels" in refused.output
     assert "Traceback" not in refused.output and not (tmp_path / "more").exists()
+
+
+def test_labels_that_never_occurred_are_passed_over(run: Any, tmp_path: Path) -> None:
+    rare = Toy("streets", ("road", "sky", "car", "tram"), colours=(0, 1, 2, 3))
+    samples = [rare.sample(number) for number in range(12)]
+    kept = [each for each in samples if 3 not in np.asarray(Image.open(io.BytesIO(each[1]["mask.png"])))]
+    folder = write_split(tmp_path / "shards/streets/train", rare, kept[:4])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["class_pixels"] = {"0": 9, "1": 9, "2": 9}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    toy_bank([rare]).save(tmp_path / "bank")
+    config = JOINT.changed(labelled={}, steps=1)
+    result = train([tmp_path / "shards"], tmp_path / "bank", tmp_path / "run", config=config, device="cpu")
+    val = replace(rare, split="val", count=6).write(tmp_path / "val")
+    results = evaluate(result.run, [val], None, tmp_path / "results.json", device="cpu")
+    assert results.sets[0].images == 6
+    Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    predict = ("predict", tmp_path / "photo.png", "--checkpoint", result.run, "--device", "cpu")
+    refused = run(*predict, "--out", tmp_path / "masks", "--labels", "streets:tram")
+    assert refused.exit_code and "none of these labels occurred in training" in refused.output
 
 
 def test_words_find_the_decoder_that_has_them() -> None:

@@ -35,6 +35,7 @@ class MDPLearner(Learner):
     """
 
     can_name = "trained"
+    passes_over_unseen = True
 
     def __init__(self, settings: MdpSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__(vocabulary, model)

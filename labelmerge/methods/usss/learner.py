@@ -32,6 +32,7 @@ class USSSLearner(Learner):
     """
 
     can_name = "trained"
+    passes_over_unseen = True
 
     def __init__(self, settings: UsssSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__(vocabulary, model)
@@ -161,15 +162,20 @@ class USSSLearner(Learner):
 
     def predictor(self, labels: LabelList, views: Views) -> LogitPredictor:
         """The decoder that knows all of these labels. Raises UsageError where none does."""
-        asked = []
+        asked: list[set[LabelKey]] = []
         for key, text in zip(labels.keys, labels.texts, strict=True):
             columns = self.vocabulary.columns_of(key, text)
             same = {known for column in columns for known in self.vocabulary.labels[column]}
-            asked.append({key} if key in self.vocabulary.keys else same)
+            asked.append({key} if key is not None and (key in self.vocabulary.keys or not same) else same)
         for space, own in enumerate(self.own_keys):
             outputs = [[place for place, key in enumerate(own) if key in keys] for keys in asked]
-            if all(outputs):
+            # A label of the list that never occurred has no output.
+            if all(
+                found or any(key[0] == own[0][0] for key in keys) for found, keys in zip(outputs, asked, strict=True)
+            ):
                 device = next(self.model.parameters()).device
+                if not any(outputs):
+                    raise UsageError("none of these labels occurred in training", fix="Ask for labels that did")
                 return LogitPredictor(self.model, self.decoders[space], outputs, views=views, device=device)
         raise UsageError(
             f"no one decoder knows all of these labels: usss has one for each of {', '.join(self.spaces)}",
