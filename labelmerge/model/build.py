@@ -108,7 +108,8 @@ class SegmentationModel(nn.Module):
         if not hasattr(self.net, "encoder"):
             raise ConfigError(f"{self.name} has no encoder that could be frozen", fix="Set freeze to nothing")
         self._still = True
-        self.net.get_submodule("encoder").requires_grad_(what != "encoder")
+        if what == "encoder":
+            self.net.get_submodule("encoder").requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> SegmentationModel:
@@ -260,7 +261,7 @@ _MODELS: dict[str, _Kind] = {
     "hrnet-w48": _Kind(_hrnet, 32, _on_hub("timm/hrnet_w48.ms_in1k")),
 }
 MODELS = ("tiny", "lite", *(name for name in _MODELS if name != "tiny"))
-TIMM = "timm:"
+TIMM, OPEN_CLIP = "timm:", "open_clip:"
 
 # Its package's README names Google's repository; images are scaled as there: (x · 255 - 127) / 128.
 _LITE_WEIGHTS = Package(
@@ -276,11 +277,12 @@ def build_model(name: str, embedding_dim: int, *, pretrained: str | None = None)
     """Make a model, randomly initialised or with a pretrained encoder.
 
     Args:
-        name: one of `MODELS`, or ``timm:NAME`` for any encoder of timm that gives feature maps.
+        name: one of `MODELS`, or ``timm:NAME`` for any encoder of timm that gives feature maps, or ``open_clip:MODEL``
+            for a CLIP image tower (``open_clip:MODEL+values``: its last attention gives values alone).
         embedding_dim: the dimension C of the label vectors.
         pretrained: None; ``"imagenet"`` or ``"hub"`` (from the hub; ``"imagenet"`` for `lite`: from an installed
-            package); the path of a ``.safetensors`` or ``.pth`` file that holds the encoder's weights; or a run or
-            checkpoint of ours with the same encoder.
+            package); a tag of open_clip for its models; the path of a ``.safetensors`` or ``.pth`` file that holds the
+            encoder's weights; or a run or checkpoint of ours with the same encoder.
 
     Raises:
         ConfigError: an unknown name; weights that can't be fetched or read, or that are of another encoder.
@@ -288,8 +290,11 @@ def build_model(name: str, embedding_dim: int, *, pretrained: str | None = None)
     """
     if name == "lite" or name.startswith(TIMM):
         return _timm_model(name, embedding_dim, pretrained)
+    if name.startswith(OPEN_CLIP):
+        return _clip_model(name, embedding_dim, pretrained)
     if name not in _MODELS:
-        raise ConfigError(f"unknown model {name!r}", fix=did_you_mean(name, (*MODELS, f"{TIMM}NAME")))
+        known = (*MODELS, f"{TIMM}NAME", f"{OPEN_CLIP}MODEL")
+        raise ConfigError(f"unknown model {name!r}", fix=did_you_mean(name, known))
     kind = _MODELS[name]
     if pretrained is not None and not kind.sources:
         raise ConfigError(
@@ -325,3 +330,15 @@ def _timm_model(name: str, embedding_dim: int, pretrained: str | None) -> Segmen
         )
     mean, std = (_LITE_MEAN, _LITE_STD) if lite else (tuple(told["mean"]), tuple(told["std"]))
     return SegmentationModel(name, embedding_dim, net, encoder.divisor, mean=mean, std=std)
+
+
+def _clip_model(name: str, embedding_dim: int, pretrained: str | None) -> SegmentationModel:
+    from labelmerge.model.clip_nets import VALUES, ClipNet, published_weights
+
+    tower = name.removeprefix(OPEN_CLIP).removesuffix(VALUES)
+    net = ClipNet(tower, embedding_dim, values=name.endswith(VALUES))
+    encoder = net.encoder
+    if pretrained is not None:
+        sources = published_weights(tower, quick=encoder.quick)
+        load_encoder_weights(encoder, name, pretrained, sources, published=encoder.published)
+    return SegmentationModel(name, embedding_dim, net, encoder.divisor, mean=encoder.mean, std=encoder.std)

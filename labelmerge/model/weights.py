@@ -18,7 +18,17 @@ from labelmerge.model.checkpoint import load_checkpoint
 
 # What wraps a state dict, or stands before its names, in the checkpoints that people publish.
 _WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("", "encoder.", "backbone.", "module.", "model.", "module.encoder.", "module.backbone.")
+_PREFIXES = (
+    "",
+    "encoder.",
+    "backbone.",
+    "module.",
+    "model.",
+    "module.encoder.",
+    "module.backbone.",
+    "visual.",
+    "module.visual.",
+)
 _OF_A_RUN = "model.net.encoder."  # what stands before them in our own (`Learner.model`, `SegmentationModel.net`)
 
 

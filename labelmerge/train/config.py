@@ -50,16 +50,16 @@ class TrainConfig:
 
     model: str = setting(
         "tiny",
-        "The network: `tiny`, `lite`, `segformer-b0` to `segformer-b5`, `hrnet-w48`, or `timm:NAME` for any encoder of "
-        "timm.",
+        "The network: `tiny`, `lite`, `segformer-b0` to `segformer-b5`, `hrnet-w48`, `timm:NAME` for any encoder of "
+        "timm, or `open_clip:MODEL` for CLIP's image tower.",
         group="model",
         metavar="NAME",
         flag=True,
     )
     pretrained: str = setting(
         "",
-        "Encoder weights to start from: `imagenet`, the `hub`'s, a file, or a run of any labels; random "
-        "where it is empty.",
+        "Encoder weights to start from: `imagenet`, the `hub`'s, a tag of open_clip, a file, or a run of any "
+        "labels; random where it is empty.",
         path=True,
         metavar="WHAT",
         flag=True,
