@@ -31,7 +31,13 @@ from . import options
     type=options.folder,
     multiple=True,
     metavar="DIR…",
-    help="Folders that `shard` wrote: the report then says how many pixels and boxes each label has.",
+    help="Folders that `shard` wrote: the report then says how many pixels and boxes each label has, and shows images.",
+)
+@click.option(
+    "--crops",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="How many crops of the images in --shards the page shows of each label; default: 3.",
 )
 @click.option(
     "--merge",
@@ -74,6 +80,7 @@ def command(
     encoder: str | None,
     out: Path,
     shards: tuple[Path, ...],
+    crops: int | None,
     how: str,
     taxonomy: Path | None,
     checkpoint: Path | None,
@@ -108,6 +115,7 @@ def command(
     from labelmerge.merge.merge import write_merge
     from labelmerge.merge.merges import by_concepts, by_similarity, taxonomy_of
     from labelmerge.merge.report import merge_report
+    from labelmerge.plot.crops import CROPS, label_crops
     from labelmerge.plot.merge_page.page import write_merge_page
 
     if bank is not None and datasets and not options.was_typed(context, "bank"):
@@ -131,6 +139,8 @@ def command(
             checkpoint, shards, bank, limit=images or IMAGES, seed=seed, device=device, track=options.track
         )
         found = by_concepts(labels, encode, seen)
+    elif crops is not None and not shards:
+        raise click.UsageError("--crops is how many images of --shards the page shows")
     elif images is not None:
         raise click.UsageError("--images is how many --checkpoint looks at")
     elif how == "similar" and taxonomy is None:
@@ -141,7 +151,9 @@ def command(
             labels = labels.for_datasets(found.datasets)
     report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
     content = write_merge(report, found, labels, out)
-    write_merge_page(report, found, labels, out / "merge.html", seed=seed, track=options.track)
+    each = CROPS if crops is None else crops
+    pictures = label_crops(shards, labels, each=each, track=options.track) if shards and each else {}
+    write_merge_page(report, found, labels, out / "merge.html", crops=pictures, seed=seed, track=options.track)
     merged = sum(len(group.members) for group in report.groups)
     pairs = report.relations
     options.say(

@@ -30,7 +30,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "evaluate": ("shardset", "bank", "merge", "model", "methods", "tasks"),
     "predict": ("shardset", "bank", "encoders", "embed", "merge", "model", "methods", "tasks"),
     "compare": ("shardset", "bank", "merge", "model", "methods", "train", "evaluate"),
-    "plot": ("bank", "merge"),
+    "plot": ("bank", "merge", "shardset"),
     "demo": (
         *("bank", "embed", "merge", "sharding", "shardset", "model", "methods", "train", "evaluate", "predict"),
         *("plot", "compare"),

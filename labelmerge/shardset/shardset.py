@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import ShardError, UsageError
+from labelmerge.errors import SampleError, ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role, things
+from labelmerge.shardset.meta import parse
 from labelmerge.shardset.sample import Encoded, Sample
 from labelmerge.shardset.tar import Index, read_index
 
@@ -127,6 +128,21 @@ class ShardSet:
 
     def fetch(self, number: int, but: Container[str] = ("instances.png",)) -> Encoded:
         """Read sample `number`, without the members `but`, and decode nothing. Raises as `read`."""
+        key, files, where = self._members(number, lambda name: name not in but)
+        return Encoded(key, files, self.space, self.annotation_type, where)
+
+    def meta(self, number: int) -> Mapping[str, Any]:
+        """What the json of sample `number` says; nothing else is read. Raises as `read`."""
+        _, files, where = self._members(number, lambda name: name == "json")
+        try:
+            return parse(files["json"])
+        except KeyError as error:
+            raise SampleError("no json", where=where) from error
+        except ValueError as error:
+            raise SampleError(str(error), where=where) from error
+
+    def _members(self, number: int, wanted: Callable[[str], bool]) -> tuple[str, dict[str, bytes], str]:
+        """A sample's key, its members by kind, and what errors call it."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         shard = bisect.bisect_right(self._ends, number)
@@ -136,7 +152,7 @@ class ShardSet:
         places = {
             name: (int(start), int(stop))
             for name, (start, stop) in zip(index.members, index.places[number - first], strict=True)
-            if start >= 0 and name not in but
+            if start >= 0 and wanted(name)
         }
         begin = min((start for start, _ in places.values()), default=0)
         end = max((stop for _, stop in places.values()), default=0)
@@ -148,7 +164,7 @@ class ShardSet:
             raise ShardError(f"can't be read ({error.strerror})", where=tar) from error
         files = {name: data[start - begin : stop - begin] for name, (start, stop) in places.items()}
         key = index.keys[number - first].decode()
-        return Encoded(key, files, self.space, self.annotation_type, f"{tar}: {key}")
+        return key, files, f"{tar}: {key}"
 
     def _shard_index(self, shard: int) -> Index:
         if shard not in self._index:

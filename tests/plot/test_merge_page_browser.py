@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from labelmerge.bank.bank import Bank
 from labelmerge.merge.report import merge_report
@@ -19,6 +21,16 @@ from .browser import Tab, browser_tab
 
 DESKTOP, PHONE = (1400, 900), (400, 800)
 THINGS = 400
+CROPPED = (("fine", 0), ("coarse", 0), ("coarse", 2), ("coarse", 3))
+
+
+def webp() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (96, 96), "red").save(out, "webp")
+    return out.getvalue()
+
+
+CROP = webp()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +66,7 @@ def page(pages: Path, angle_bank: Callable[..., Bank], monkeypatch: pytest.Monke
     )
     rng = np.random.default_rng(0)
     monkeypatch.setattr(content, "flat_map", lambda vectors, seed: rng.random((len(vectors), 2)))
-    write_merge_page(merge_report(bank, taxonomy), taxonomy, bank, out)
+    write_merge_page(merge_report(bank, taxonomy), taxonomy, bank, out, crops={key: CROP for key in CROPPED})
     return out
 
 
@@ -163,6 +175,23 @@ def test_the_chosen_label_tells_its_concepts_its_class_and_what_contains_what(ta
     search(tab, "bat")
     tab.press("Enter")
     assert texts(tab, "#about .warning") == ["the name may also mean: club"] and "text 0.30" in texts(tab, "#about")[0]
+
+
+def test_crops_stand_beside_the_chosen_label_and_what_is_to_check(tab: Tab) -> None:
+    search(tab, "road")
+    tab.press("Enter")
+    tab.until(f"{CHOSEN} === 'road'")
+    assert tab.run("[...document.querySelectorAll('#about img')].map(each => each.alt)") == [
+        "Images of road, fine",
+        "Images of street, coarse",
+    ]
+    tab.until("[...document.querySelectorAll('#about img')].every(each => each.naturalWidth === 96)")
+    click(tab, "#clear")
+    go(tab, "check")
+    tab.until("document.querySelectorAll('#unsure img').length === 1")
+    for list_, seen in (("unsure", ["bat"]), ("other-name", ["road", "street"]), ("same-name", ["mouse"])):
+        alts = tab.run(f"[...document.querySelectorAll('#{list_} img')].map(each => each.alt.split(/[ ,]+/)[2])")
+        assert set(seen) <= set(alts)
 
 
 def test_lists_say_what_they_found(tab: Tab) -> None:

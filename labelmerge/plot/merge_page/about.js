@@ -1,12 +1,17 @@
 // The chosen label: what it stands for, its class, what contains what, and what lies near it.
 
 import { cosineOf, levelsOf } from "./cosines.js";
+import { crops } from "./crops.js";
 import { byId, classes, datasetName, family, labels, members, partsOf, textCount, wholesOf } from "./data.js";
 import { chip, chips, conceptList, counted, element, grounds, mark } from "./dom.js";
 import { tabStops } from "./lists.js";
 import { on, state, tell, when } from "./state.js";
 
 const FEW = 8;
+const companion = row => {
+  const pictures = crops(row);
+  return pictures.length ? [element("div", { class: "line" }, chip(row), ...pictures)] : [chip(row)];
+};
 const title = words => element("h4", {}, words);
 
 function relative(other) {
@@ -61,12 +66,13 @@ function describe(row) {
     element("h3", {}, mark(row), label.name),
     element("p", {}, parts.join(" · ")),
     element("p", { class: "sense" }, label.meaning || "No description: only the bare name was embedded."),
+    ...crops(row),
     title(`Stands for ${counted(concepts.length, "concept", "concepts")}`),
     conceptList(label.classAt, FEW),
     element("p", {}, "Evidence ", grounds(label)),
     ...(label.note ? [element("p", { class: "warning" }, label.note)] : []),
     title(others.length ? `One class with ${counted(others.length, "label", "labels")}` : "A class of its own"),
-    element("div", { class: "rove" }, ...others.map(chip)),
+    element("div", { class: "rove" }, ...others.flatMap(companion)),
     ...relatives("Contains", partsOf.get(label.classAt) || [], "No label of another dataset."),
     ...relatives("Lies within", wholesOf.get(label.classAt) || [], "No label of another dataset."),
     title("Nearest texts of other datasets"),

@@ -1,21 +1,23 @@
 // What a person should look at: unsure labels, and pairs of labels.
 
 import { byId, classes, data, labels } from "./data.js";
+import { crops } from "./crops.js";
 import { chip, conceptList, element, fixed, grounds, number } from "./dom.js";
 import { rows } from "./rows.js";
 import { kept, on, when } from "./state.js";
 
 const said = { contains: "contains", part_of: "lies within", overlaps: "overlaps", "": "unrelated" };
 const sense = row => element("p", { class: "sense" }, labels[row].meaning);
-const side = row => element("td", { class: "side" }, chip(row), sense(row));
+const side = row => element("td", { class: "side" }, chip(row), sense(row), ...crops(row));
 
 function buildDoubt(row) {
   const { note, nearest, cosine, classAt } = labels[row];
-  const near = nearest === null ? [] : [element("small", {}, `nearest ${fixed(cosine)} `), chip(nearest), sense(nearest)];
+  const said = element("small", {}, `nearest ${fixed(cosine)} `);
+  const near = nearest === null ? [] : [said, chip(nearest), sense(nearest), ...crops(nearest)];
   return element(
     "tr",
     { class: "pair" },
-    element("td", { class: "side" }, chip(row), sense(row)),
+    side(row),
     element("td", { class: "side" }, note || "No note.", conceptList(classAt, 4), grounds(labels[row])),
     element("td", { class: "side" }, ...near),
   );

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from labelmerge.bank.bank import Bank
 from labelmerge.colours import Style, dataset_styles
 from labelmerge.files import write_text
+from labelmerge.labels import LabelKey
 from labelmerge.merge.label_lines import LabelLine, label_lines
 from labelmerge.merge.report import UNSURE, MergeReport
 from labelmerge.merge.taxonomy import Taxonomy
@@ -40,7 +42,14 @@ class DatasetRow:
 
 
 def write_merge_page(
-    report: MergeReport, taxonomy: Taxonomy, bank: Bank, out: Path, *, seed: int = 0, track: Track = no_track
+    report: MergeReport,
+    taxonomy: Taxonomy,
+    bank: Bank,
+    out: Path,
+    *,
+    crops: Mapping[LabelKey, bytes] | None = None,
+    seed: int = 0,
+    track: Track = no_track,
 ) -> None:
     """Write the page, one self-contained file.
 
@@ -49,6 +58,7 @@ def write_merge_page(
         taxonomy: the sets of the bank's labels, and what says so.
         bank: the labels.
         out: the file.
+        crops: a picture of some labels (`labelmerge.plot.crops.label_crops`).
         seed: of the map.
         track: progress.
 
@@ -56,11 +66,19 @@ def write_merge_page(
         OutputError: the file can't be written.
     """
     for _ in track([None], "placing labels on the map", 1):
-        page = merge_page(report, taxonomy, bank, label_lines(report, bank), seed)
+        page = merge_page(report, taxonomy, bank, label_lines(report, bank), crops=crops, seed=seed)
     write_text(out, page)
 
 
-def merge_page(report: MergeReport, taxonomy: Taxonomy, bank: Bank, lines: Sequence[LabelLine], seed: int = 0) -> str:
+def merge_page(
+    report: MergeReport,
+    taxonomy: Taxonomy,
+    bank: Bank,
+    lines: Sequence[LabelLine],
+    *,
+    crops: Mapping[LabelKey, bytes] | None = None,
+    seed: int = 0,
+) -> str:
     """The page.
 
     Args:
@@ -68,6 +86,7 @@ def merge_page(report: MergeReport, taxonomy: Taxonomy, bank: Bank, lines: Seque
         taxonomy: the sets of the bank's labels, and what says so.
         bank: the labels.
         lines: a line for each label, in the bank's order.
+        crops: WebP pictures of some labels.
         seed: of the map.
     """
     data = page_data(report, taxonomy, bank, lines, seed)
@@ -79,6 +98,7 @@ def merge_page(report: MergeReport, taxonomy: Taxonomy, bank: Bank, lines: Seque
         "datasets": dataset_rows(report, lines),
         "number_of": {name: number for number, name in enumerate(report.datasets)},
         "data": data,
+        "crops": [_text(crops.get(line.member.key)) for line in lines] if crops else [],
         "style": joined_styles(_PACKAGE, STYLES),
         "script": joined_script(_PACKAGE),
     }
@@ -104,6 +124,10 @@ def dataset_rows(report: MergeReport, lines: Sequence[LabelLine]) -> list[Datase
             )
         )
     return rows
+
+
+def _text(picture: bytes | None) -> str | None:
+    return None if picture is None else base64.b64encode(picture).decode()
 
 
 def short_number(value: int) -> str:
