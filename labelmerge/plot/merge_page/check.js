@@ -12,8 +12,8 @@ const side = row => element("td", { class: "side" }, chip(row), sense(row), ...c
 
 function buildDoubt(row) {
   const { note, nearest, cosine, classAt } = labels[row];
-  const said = element("small", {}, `nearest ${fixed(cosine)} `);
-  const near = nearest === null ? [] : [said, chip(nearest), sense(nearest), ...crops(nearest)];
+  const how = element("small", {}, `nearest ${fixed(cosine)} `);
+  const near = nearest === null ? [] : [how, chip(nearest), sense(nearest), ...crops(nearest)];
   return element(
     "tr",
     { class: "pair" },
