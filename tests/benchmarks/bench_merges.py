@@ -64,7 +64,7 @@ def own_miou(run: Path, shards: Path) -> float:
     labels = LabelList(
         tuple(bank.names[row] for row in rows), tuple(bank.texts[row] for row in rows), tuple(keys), bank.vectors[rows]
     )
-    if (columns := run_columns(trained.checkpoint, trained.learner.vocabulary)) is not None:
+    if (columns := run_columns(trained.checkpoint, trained.learner)) is not None:
         labels = columns.ask(labels, [(key,) for key in keys], bank)
     predictor = trained.predictor(labels, Views())
     (split,) = (path.parent for path in shards.glob("*/manifest.json"))
