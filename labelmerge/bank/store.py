@@ -32,6 +32,7 @@ _MOST_BYTES = 1 << 28  # of one column's texts, or a row group
 PARTS = "parts"  # a column that only banks with several vectors for a label have
 _VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
 _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
+_ODD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 _ANEW = "Restore the file, or remove the folder and make the bank anew with `labelmerge embed`"
 
 
@@ -180,7 +181,8 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             folder=folder,
             parts=parts,
         )
-    except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError) as error:
+    # Arrow raises an OSError about damaged headers, and what it gives is not yet known to be a bank.
+    except (pa.ArrowException, OSError, MemoryError, *_ODD) as error:
         raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error
 
 

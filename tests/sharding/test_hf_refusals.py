@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,6 +131,28 @@ def test_row_groups_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch
     own = recipe(tmp_path / "recipe", f"{save(mask_rows(4), MASK_FEATURES, tmp_path, 'parquet')}\n{MASK_LAYOUT}")
     with pytest.raises(LayoutError, match="has a row group of .* Write it again with smaller row groups"):
         listed(own, tmp_path, "train")
+
+
+def test_a_small_file_that_unfolds_is_refused_before_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by packing, and once by one large value that every row names."""
+    monkeypatch.setattr(arrow, "_SMALL", 1 << 20)
+    large = pa.array([b"x" * (2 << 20)])
+    for name, rows in (("packed", large), ("named", pa.DictionaryArray.from_arrays(np.zeros(900, np.int32), large))):
+        nothing = pa.array([b""] * len(rows))
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"photo": rows, "labels": nothing}), path, compression="zstd")
+        assert path.stat().st_size < 100_000
+        own = recipe(tmp_path / name, f'images = "{name}.parquet"\n{MASK_LAYOUT}')
+        with pytest.raises(LayoutError, match="too much to be read into memory"):
+            listed(own, tmp_path, "train")
+
+
+def test_many_rows_that_share_a_value_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "_MAX_BATCH", 2000)
+    folder = save(mask_rows(4), MASK_FEATURES, tmp_path, "parquet")
+    own = recipe(tmp_path / "recipe", f"{folder}\n{MASK_LAYOUT}", more=IGNORE)
+    report = shard(own, tmp_path, "train", tmp_path / "out")
+    assert report.written == 4 and not report.skipped
 
 
 @settings(deadline=None, max_examples=40)

@@ -18,7 +18,11 @@ DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, Overflow
 """What reading a damaged file may raise."""
 
 _ROWS_AT_ONCE = 16
-_MAX_ROW_GROUP = 2 << 30  # bytes; `datasets` itself makes them a few tens of millions large
+_NAMES_AT_ONCE = 1024
+_MAX_ROW_GROUP = 1 << 30  # bytes; `datasets` itself makes them a few tens of millions large
+_MAX_BATCH = 1 << 28  # bytes
+_MAX_NUMBERS = 1 << 28  # of one column in a row group
+_MAX_RATIO, _SMALL = 50, 1 << 27  # pictures are packed already: what unfolds so far is none, beyond so many bytes
 
 
 class _Arrow:
@@ -51,14 +55,7 @@ class _Parquet:
 
     def __init__(self, path: Path) -> None:
         self._file = pa.parquet.ParquetFile(path, memory_map=True)
-        metadata = self._file.metadata
-        largest = max((metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups)), default=0)
-        if largest > _MAX_ROW_GROUP:
-            raise LayoutError(
-                f"has a row group of {largest >> 30} GiB, which is read into memory whole",
-                where=path,
-                fix="Write it again with smaller row groups, or with save_to_disk",
-            )
+        self._chunks = _refuse_bomb(self._file.metadata, path)
         self.schema = self._file.schema_arrow
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._first, self._batch = 0, None
@@ -66,7 +63,8 @@ class _Parquet:
     def image_names(self, column: str) -> Iterator[str]:
         """As those of `_Arrow`."""
         if _stores_names(self.schema, column):
-            for batch in self._file.iter_batches(columns=[f"{column}.path"]):
+            name = f"{column}.path"
+            for batch in self._file.iter_batches(self._at_once(_NAMES_AT_ONCE, name), columns=[name]):
                 yield from ((entry or {}).get("path") or "" for entry in batch.column(0).to_pylist())
         else:
             yield from repeat("", self._file.metadata.num_rows)
@@ -74,7 +72,7 @@ class _Parquet:
     def row(self, number: int, columns: tuple[str, ...]) -> dict[str, Any]:
         """As that of `_Arrow`; `columns` are the same in every call."""
         if self._batch is None or number < self._first:
-            self._batches = self._file.iter_batches(_ROWS_AT_ONCE, columns=list(columns))
+            self._batches = self._file.iter_batches(self._at_once(_ROWS_AT_ONCE, *columns), columns=list(columns))
             self._first, self._batch = 0, next(self._batches, None)
         while self._batch is not None and number >= self._first + self._batch.num_rows:
             self._first += self._batch.num_rows
@@ -82,6 +80,40 @@ class _Parquet:
         if self._batch is None:
             raise IndexError(f"row {number} is not there")
         return {name: self._batch.column(name)[number - self._first].as_py() for name in columns}
+
+    def _at_once(self, rows: int, *columns: str) -> int:
+        """How many rows may be unpacked together: a value that the file holds once may be that of every row."""
+        largest = sum(
+            size
+            for name, size in self._chunks.items()
+            if any(name == column or name.startswith(f"{column}.") for column in columns)
+        )
+        return max(1, min(rows, _MAX_BATCH // max(1, largest)))
+
+
+def _refuse_bomb(metadata: Any, path: Path) -> dict[str, int]:
+    """The bytes of each column's largest chunk, by its path in the schema, from what a file says of itself.
+
+    Raises:
+        LayoutError: it would fill the memory.
+    """
+    largest: dict[str, int] = {}
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = [group.column(place) for place in range(group.num_columns)]
+        packed = sum(chunk.total_compressed_size for chunk in chunks)
+        size = max(group.total_byte_size, sum(chunk.total_uncompressed_size for chunk in chunks))
+        numbers = max((chunk.num_values for chunk in chunks if chunk.physical_type != "BYTE_ARRAY"), default=0)
+        if size > _MAX_ROW_GROUP or numbers > _MAX_NUMBERS or size > max(_SMALL, packed * _MAX_RATIO):
+            raise LayoutError(
+                f"has a row group of {size:,} bytes and {numbers:,} numbers, too much to be read into memory "
+                f"(packed, {packed:,} bytes)",
+                where=path,
+                fix="Write it again with smaller row groups, or with save_to_disk",
+            )
+        for chunk in chunks:
+            largest[chunk.path_in_schema] = max(largest.get(chunk.path_in_schema, 0), chunk.total_uncompressed_size)
+    return largest
 
 
 def _stores_names(schema: pa.Schema, column: str) -> bool:
