@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from labelmerge.errors import LayoutError, SampleError
 from labelmerge.recipe.proposal import Proposal, indexed
-from labelmerge.recipe.tree import Template, Tree, by_template, endings, spread, template, words_of
+from labelmerge.recipe.tree import Template, Tree, by_template, endings, split_lists, spread, template, words_of
 from labelmerge.sharding.readers.shared.tables import Faults, NameById, Record, read_lists, reference
 from labelmerge.sharding.readers.shared.xml import read_xml, stream_xml, text_of
 from labelmerge.text import counted
@@ -74,10 +74,11 @@ def coco(tree: Tree) -> Iterator[Proposal]:
                 continue
             layout["masks"] = template(masks[0]).text
         remarks = []
-        if left := sorted({name for read, *_ in files for name in read.names.values()} - set(classes.values())):
+        named = {name.strip() for read, *_ in files for name in read.names.values()}
+        if left := sorted(named - set(classes.values())):
             remarks.append(f"Left out as no class, since no annotation is of it: {', '.join(left[:5])}.")
         yield Proposal(
-            what=f"COCO's JSON: {what} ({count:,} annotations)",
+            what=f"COCO's JSON: {what} ({counted(count, 'annotation')})",
             reader=kind,
             kind={"coco_instances": "noisy_mask", "coco_boxes": "box", "panoptic": "mask"}[kind],
             layout=layout,
@@ -165,7 +166,7 @@ def labelme(tree: Tree) -> Iterator[Proposal]:
     folders = by_template(dirname(path) for path in paths)
     boxes = set(kinds) == {"rectangle"}
     yield Proposal(
-        what=f"LabelMe's JSON: {_counted(kinds)} in {len(paths):,} files",
+        what=f"LabelMe's JSON: {_counted(kinds)} in {counted(len(paths), 'file')}",
         reader="labelme",
         kind="box" if boxes else "noisy_mask",
         layout={"annotations": [f"{folder}/*.json" if folder else "*.json" for folder in folders]},
@@ -196,7 +197,7 @@ def supervisely(tree: Tree) -> Iterator[Proposal]:
     images = [f"{prefix}img/*"] if whole else [f"{prefix}img/*{ending}" for ending in endings(tree.images)]
     place = "{1}/ann/{2}.json" if several else f"{prefix}ann/{{stem}}.json"
     yield Proposal(
-        what=f"a Supervisely project: {_counted(kinds)} in {len(paths):,} files",
+        what=f"a Supervisely project: {_counted(kinds)} in {counted(len(paths), 'file')}",
         reader="supervisely",
         kind="box" if set(kinds) == {"rectangle"} else "noisy_mask",
         layout={"images": images, "annotations": place},
@@ -246,13 +247,11 @@ def voc(tree: Tree) -> Iterator[Proposal]:
         "annotations": f"{annotations}/{{stem}}.xml" if annotations else "{stem}.xml",
     }
     splits = words_of((split, word) for split, (word, _) in folders[folder].items())
-    lists = [place for place in by_template(tree.ending(".txt")) if place.endswith("Main/{split}.txt")]
-    if lists and "{split}" not in folder:
-        layout["list"] = lists[0]
-        there = by_template(tree.ending(".txt"))[lists[0]]
-        splits = words_of((split, word) for split, (word, _) in there.items())
+    lists = split_lists(tree, stems, "Main")
+    if lists is not None and "{split}" not in folder:
+        layout["list"], splits = lists
     yield Proposal(
-        what=f"Pascal VOC's XML: {sum(labels.values()):,} boxes in {len(paths):,} files",
+        what=f"Pascal VOC's XML: {counted(sum(labels.values()), 'box', 'boxes')} in {counted(len(paths), 'file')}",
         reader="voc_xml",
         kind="box",
         layout=layout,
@@ -288,7 +287,7 @@ def cvat(tree: Tree) -> Iterator[Proposal]:
         if words:
             layout["subset"] = "{split}"
         yield Proposal(
-            what=f"CVAT's XML for images: {_counted(kinds)} in {len(names):,} images",
+            what=f"CVAT's XML for images: {_counted(kinds)} in {counted(len(names), 'image')}",
             reader="cvat",
             kind="box" if set(kinds) == {"box"} else "noisy_mask",
             layout=layout,
@@ -315,7 +314,7 @@ def yolo(tree: Tree) -> Iterator[Proposal]:
     if not fields:
         return
     boxes = fields["box"] >= fields["polygon"]
-    what = f"YOLO: {'boxes' if boxes else 'polygons'} in {len(labels):,} label files"
+    what = f"YOLO: {'boxes' if boxes else 'polygons'} in {counted(len(labels), 'label file')}"
     found = False
     for path in tree.ending(".yaml", ".yml"):
         try:

@@ -17,10 +17,13 @@ import numpy.typing as npt
 from labelmerge.errors import SampleError
 from labelmerge.recipe.class_lists import ClassList, class_lists
 from labelmerge.recipe.proposal import Proposal, indexed
-from labelmerge.recipe.tree import Tree, endings, split_of, spread, template, words_of
+from labelmerge.recipe.tree import Tree, endings, split_lists, split_of, spread, template, words_of
 from labelmerge.sharding.pictures.images import decode_exact, indices, packed_colours, read_file
+from labelmerge.text import counted
 
-_ROLE = re.compile(r"(mask|label|annot|segm|(?<![a-z])seg(?![a-z])|(?<![a-z])gt|ground.?truth|instance|panoptic)", re.I)
+_ROLE = re.compile(
+    r"(mask|label|annot|segm|(?<![a-z])seg(?![a-z])|(?<![a-z])gt|ground.?truth|instance|panoptic|semantic)", re.I
+)
 _IMAGE_ROLE = re.compile(r"(image|img|photo|rgb|leftimg8bit|jpeg|picture)", re.I)
 _LAST = re.compile(r"(instance|colou?r|panoptic|_vis)", re.I)
 _FIRST = re.compile(r"(train_?ids?)", re.I)
@@ -34,7 +37,7 @@ _MOST_MASKS = 300  # whose values are looked at
 _FEW = 64  # different values or colours in one picture of a photo are more
 _IGNORE = 255
 _EXACT = (".png", ".bmp", ".tif", ".tiff", ".gif")
-_DENSE = 2  # values up to so many times as many as there are may be indices with holes
+_WIDE, _GAP = 32, 4  # values that go further, and lie so far apart, are stretched over what there is
 
 
 @dataclass
@@ -111,7 +114,7 @@ def masks(tree: Tree) -> Iterator[Proposal]:
     """Index masks and colour masks, each with its image."""
     series = all_series(tree.images)
     looks = {id(each): _looks(tree.root, each) for each in series}
-    candidates: list[tuple[tuple[bool, bool, bool, int], Series, Series]] = []
+    candidates: list[tuple[tuple[bool, bool, int, bool], Series, Series]] = []
     for one in series:
         name = one.pattern + one.suffix
         if looks[id(one)] not in ("index", "colour") or not all(path.lower().endswith(_EXACT) for path in one.paths):
@@ -121,7 +124,7 @@ def masks(tree: Tree) -> Iterator[Proposal]:
             if other is one or 2 * shared < len(one.keys) or _ROLE.search(called):
                 continue
             if looks[id(other)] == "photo" or _IMAGE_ROLE.search(called) or _ROLE.search(name):
-                rank = bool(_LAST.search(name)), looks[id(one)] != "index", not _FIRST.search(name), -shared
+                rank = bool(_LAST.search(name)), looks[id(one)] != "index", -shared, not _FIRST.search(name)
                 candidates.append((rank, one, other))
     if not candidates:
         return
@@ -175,6 +178,9 @@ def _of_masks(tree: Tree, chosen: Series, images: Series, look: str) -> Proposal
         classes={},
         named=False,
     )
+    lists_of_images = split_lists(tree, {stem for _, _, stem in images.keys}, "Segmentation")
+    if lists_of_images is not None and "{split}" not in images.pattern and not images.suffix:
+        proposal.layout["list"], proposal.splits = lists_of_images
     seen = min(len(chosen.files), _MOST_MASKS)
     lists = class_lists(tree)
     if look == "colour":
@@ -227,7 +233,8 @@ def _indices(proposal: Proposal, values: Counter[int], lists: list[ClassList], s
         proposal.named = True
         proposal.remarks.append(f"Names are those of {each.path}.")
         return
-    if max(rest) < max(_DENSE * len(rest), 3) or suffix.lower().endswith("ids"):
+    gaps = np.diff(rest)
+    if max(rest) < _WIDE or not len(gaps) or gaps.min() < _GAP or suffix.lower().endswith("ids"):
         proposal.classes = {value: f"class {value}" for value in range(max(rest) + 1)}
         return
     proposal.classes = {place: f"class {value}" for place, value in enumerate(rest)}
@@ -282,7 +289,7 @@ def polygons(tree: Tree) -> Iterator[Proposal]:
         )
         if labels and images is not None and 2 * len(images.keys & one.keys) >= len(one.keys):
             yield Proposal(
-                what=f"polygon JSON in Cityscapes' style, {len(one.files):,} files",
+                what=f"polygon JSON in Cityscapes' style, {counted(len(one.files), 'file')}",
                 reader="polygons",
                 kind="mask",
                 layout={

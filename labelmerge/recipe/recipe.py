@@ -70,6 +70,9 @@ def find(folder: Path, reader: str | None = None) -> Proposal:
     """
     tree = Tree(folder)
     found = [proposal for detect in (*DOCUMENTS, *PICTURES) for proposal in detect(tree)]
+    # The pictures of a panoptic JSON look like colour masks.
+    listed_masks = {f"{each.layout['masks']}/" for each in found if each.reader == "panoptic"}
+    found = [each for each in found if each.reader != "colour_png" or _folder_of_masks(each) not in listed_masks]
     if not found and not tree.ending(".json", ".xml", ".txt", ".yaml", ".yml", ".parquet", ".arrow", ".mat"):
         found = list(images_alone(tree))
     if reader == "images":
@@ -82,17 +85,21 @@ def find(folder: Path, reader: str | None = None) -> Proposal:
         raise LayoutError(
             f"is no dataset that can be told by looking: {wanted}; it holds {have}",
             where=folder,
-            fix="For images alone: --reader images. docs/recipes.md tells how a recipe is written",
+            fix=_shipped(folder) or "For images alone: --reader images. docs/recipes.md tells how a recipe is written",
         )
     if len(found) > 1:
         listed = "; ".join(f"{each.reader}: {each.what} ({_where(each)})" for each in found[:6])
-        same = len({each.reader for each in found}) < len(found)
-        raise LayoutError(
-            f"may be read in {len(found)} ways: {listed}",
-            where=folder,
-            fix="Name a folder that holds one of them" if same else "Say which: --reader NAME",
-        )
+        fix = "Say which: --reader NAME"
+        if len({each.reader for each in found}) < len(found):
+            fix = "Name a folder that holds one of them"
+        fix = f"{fix}. {_shipped(folder)}".rstrip(". ")
+        raise LayoutError(f"may be read in {len(found)} ways: {listed}", where=folder, fix=fix)
     return found[0]
+
+
+def _folder_of_masks(proposal: Proposal) -> str:
+    place = proposal.layout["masks"]
+    return str(place if isinstance(place, str) else place[0]).partition("{stem}")[0]
 
 
 def _where(proposal: Proposal) -> str:
@@ -131,7 +138,7 @@ def make(folder: Path, out: Path, name: str | None = None, reader: str | None = 
         trial = Path(scratch)
         _write(proposal, name, trial / f"{name}.toml", trial / f"{name}.csv")
         splits, faults = _try(trial / f"{name}.toml", folder)
-        alike = _alike(folder, proposal)
+        alike = _alike(folder, proposal.reader)
     for split, error in faults.items():
         proposal.splits[split] = ""
         proposal.remarks.append(f"{split} is left out: {error.what}.")
@@ -178,12 +185,17 @@ def _try(path: Path, folder: Path) -> tuple[dict[str, Tried], dict[str, Labelmer
     return found, faults
 
 
-def _alike(folder: Path, proposal: Proposal) -> tuple[str, ...]:
-    """The shipped datasets of the same kind that lie on disk as this folder does."""
+def _shipped(folder: Path) -> str:
+    alike = _alike(folder, None)
+    return f"It lies on disk as {' or '.join(alike[:3])}: if it is that, use that name and no recipe" if alike else ""
+
+
+def _alike(folder: Path, reader: str | None) -> tuple[str, ...]:
+    """The shipped datasets, of one reader or of any, that lie on disk as this folder does."""
     found = []
     for name in dataset_names():
         recipe = load_recipe(name)
-        if recipe.annotation_type in ("mask", "box") and recipe.reader == proposal.reader:
+        if reader is None or recipe.reader == reader:
             with suppress(LabelmergeError):
                 open_source(recipe, folder, "train")
                 found.append(name)
@@ -204,7 +216,7 @@ def summary(found: Found, folder: Path) -> list[str]:
     if not proposal.named:
         lines.append(f"Nothing says what the classes are called: write their names into {found.descriptions}.")
     if found.alike:
-        lines.append(f"It lies on disk as {' or '.join(found.alike[:3])}: if it is that, use that name and no recipe.")
+        lines.append(f"{_shipped(folder)}.")
     split = next(iter(found.splits))
     lines.append(f"Wrote {found.recipe} and {found.descriptions}; complete the descriptions there. Next:")
     lines.append(f"  labelmerge shard {found.recipe} --root {folder} --split {split} --out shards")

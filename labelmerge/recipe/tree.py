@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES
 T = TypeVar("T")
 
 _MAX_FILES = 5_000_000
+_MOST_LINES = 200  # of a list of images that are looked at
 _WORDS = {
     "train": ("training", "train"),
     "val": ("validation", "valid", "val", "dev"),
@@ -139,3 +140,29 @@ def spread(things: Sequence[T], most: int) -> Sequence[T]:
     if len(things) <= most:
         return things
     return [things[place * len(things) // most] for place in range(most)]
+
+
+def split_lists(tree: Tree, stems: Container[str], prefer: str) -> tuple[str, dict[str, str]] | None:
+    """Lists of images by split, one stem a line: ``ImageSets/Main/{split}.txt``, and the recipe's `[splits]`.
+
+    Args:
+        tree: the files.
+        stems: what the lines must be, nearly all.
+        prefer: a folder whose lists count first.
+    """
+    found = []
+    for place, there in by_template(tree.ending(".txt")).items():
+        if basename(place).lower() != "{split}.txt":
+            continue
+        path = next(path for _, path in there.values())
+        try:
+            lines = (tree.root / path).read_text(encoding="utf-8-sig").splitlines()[:_MOST_LINES]
+        except (OSError, ValueError):
+            continue
+        known = sum(line.strip() in stems or line.split()[0] in stems for line in lines if line.strip())
+        if known * 10 >= 9 * len(lines) > 0:
+            found.append((f"{prefer}/" not in place, place, there))
+    if not found:
+        return None
+    _, place, there = min(found, key=lambda each: each[:2])
+    return place, words_of((split, word) for split, (word, _) in there.items())

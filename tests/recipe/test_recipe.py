@@ -210,6 +210,18 @@ def coco(root: Path) -> None:
         tools.text(root / f"annotations/instances_{split}2017.json", content)
 
 
+def test_masks_as_voc_has_them(tmp_path: Path) -> None:
+    for number in range(3):
+        photo(tmp_path / f"data/JPEGImages/{number}.jpg")
+        mask(tmp_path / f"data/SegmentationClass/{number}.png", [0, 1, 2, 255])
+    photo(tmp_path / "data/JPEGImages/without.jpg")
+    for folder in ("Main", "Segmentation"):
+        tools.text(tmp_path / f"data/ImageSets/{folder}/train.txt", "0\n1\n")
+        tools.text(tmp_path / f"data/ImageSets/{folder}/val.txt", "2\n")
+    proposal = recipe_of(tmp_path / "data", tmp_path)
+    assert proposal.layout["list"] == "ImageSets/Segmentation/{split}.txt" and proposal.splits == {"test": ""}
+
+
 @pytest.mark.parametrize("make_folder", [voc, yolo, darknet, coco])
 def test_boxes(make_folder: Callable[[Path], None], tmp_path: Path) -> None:
     make_folder(tmp_path / "data")
