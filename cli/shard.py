@@ -56,9 +56,15 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.option(
     "--image-format",
     type=click.Choice(["jpg", "png"]),
-    help="By default JPEG where all images are JPEG and keep their size, else PNG, which loses nothing.",
+    help="By default JPEG where all images are JPEG and keep their size, else PNG, which loses nothing. JPEGs that "
+    "keep their size pass through as they are, byte for byte.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEGs that must be encoded again. [95]")
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="Of JPEGs that must be encoded again; others pass through unchanged. [95]",
+)
 @click.option(
     "--taxonomy",
     type=options.existing_file,

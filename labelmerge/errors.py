@@ -104,9 +104,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def quoted(word: str) -> str:
+    """A word as it can stand in a list with commas: in quotes where it has some itself, and is not quoted already."""
+    bare = "," in word and word[:1] not in "\"'" and "(" not in word
+    return f'"{word}"' if bare else word
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The sentence that answers a wrong name: the near ones, or all of them when none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     near += [n for n in names if name and (n.startswith(name.lower()) or name.lower() in n) and n not in near]
-    return f"Did you mean {' or '.join(near[:3])}?" if near else f"Known: {', '.join(names)}."
+    shown = [quoted(one) for one in near[:3] or names]
+    return f"Did you mean {' or '.join(shown)}?" if near else f"Known: {', '.join(shown)}."

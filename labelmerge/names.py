@@ -7,8 +7,6 @@ The sentence is the one of Yin et al., "Scaling Up Multi-domain Semantic Segment
 from __future__ import annotations
 
 import re
-from functools import cache
-from typing import Any
 
 PROMPT_TEMPLATE = "{name}: An image of {name}. {description}"
 """How a sentence is made; banks store it, because it is part of what a vector means."""
@@ -49,15 +47,3 @@ def word(name: str) -> str:
 
 MAX_TOKENS = 60
 """How long a sentence may be, so that there is room for longer names and other templates before CLIP's limit."""
-
-
-def clip_tokens(text: str) -> int:
-    """How many tokens CLIP needs for `text`, its start and end tokens included."""
-    return len(_clip_tokenizer().encode(text)) + 2
-
-
-@cache
-def _clip_tokenizer() -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from labelmerge.errors import printable
+from labelmerge.errors import printable, quoted
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
@@ -49,8 +49,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def some(things: Iterable[object], most: int = 5, separator: str = ", ") -> str:
-    """The first few of a list, and how many more there are: ``a, b, c and 4 more``."""
-    words = [str(thing) for thing in things]
+    """The first few of a list, and how many more there are: ``a, b, c and 4 more``.
+
+    A word with a comma in it stands in quotes, where commas separate: ``"sofa, couch", bed``.
+    """
+    words = [quoted(str(thing)) if separator == ", " else str(thing) for thing in things]
     rest = len(words) - most
     return separator.join(words[:most]) + (f"{';' if separator == '; ' else ''} and {rest:,} more" if rest > 0 else "")
 

@@ -157,14 +157,21 @@ class Bank:
         keys = list(keys)
         missing = list(dict.fromkeys(key for key in keys if key not in self._position))
         if missing:
-            shown = ", ".join(f"{dataset} {index}" for dataset, index in missing[:_MAX_LABELS_SHOWN])
-            more = f" and {len(missing) - _MAX_LABELS_SHOWN} more" if len(missing) > _MAX_LABELS_SHOWN else ""
+            labels = counted(len(missing), "label")
             raise BankError(
-                f"the bank ({self.version}) has no vector for {len(missing)} labels: {shown}{more}",
+                f"the bank ({self.version}) has no vector for {labels}: {self._summed(missing)}",
                 where=self.folder,
                 fix=self._how_to_add(dict.fromkeys(dataset for dataset, _ in missing)),
             )
         return np.array([self._position[key] for key in keys], dtype=np.int64)
+
+    def _summed(self, missing: Sequence[LabelKey]) -> str:
+        """Labels that are not there, in few words: datasets that are not there at all by their names alone."""
+        have = self.datasets()
+        by_dataset = Counter(dataset for dataset, _ in missing if dataset not in have)
+        whole = [f"{dataset} is not in the bank ({counted(n, 'label')})" for dataset, n in by_dataset.items()]
+        single = [f"{dataset} {index}" for dataset, index in missing if dataset in have]
+        return "; ".join([*whole, *([some(single, _MAX_LABELS_SHOWN)] if single else [])])
 
     def _how_to_add(self, datasets: Iterable[str]) -> str:
         if self.encoder == IMPORTED:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
+from labelmerge.clip_tokens import count_clip_tokens
 from labelmerge.descriptions import Description
-from labelmerge.names import MAX_TOKENS, clip_tokens, prompt_name, sentence
+from labelmerge.names import MAX_TOKENS, prompt_name, sentence
 
 Kind = Literal["missing", "bare", "long", "no category", "duplicate text", "near text", "duplicate index", "source"]
 
@@ -39,7 +40,7 @@ class Problem:
 def lint(
     rows: Iterable[Description],
     *,
-    count_tokens: Callable[[str], int] = clip_tokens,
+    count_tokens: Callable[[str], int] = count_clip_tokens,
     max_tokens: int = MAX_TOKENS,
 ) -> list[Problem]:
     """The problems of one dataset's descriptions, in the order of its rows.
@@ -111,12 +112,30 @@ _NEXT = re.compile(r"\s(?:is|was)\s+(\w+)", re.IGNORECASE)
 _DETERMINERS = frozenset("a an the one two any some several another anything something what part".split())
 
 
+_MASS = re.compile(
+    r"\s(?:is|was)\s+(\w+)\s+(\w+)(?=\s*[,.;:(]|\s+(?:that|which|for|with|of|from|used|made|worn)\b|$)", re.I
+)
+"""A kind that takes no article, in two words: "is sports gear, …", "is body armour that …"."""
+_NO_NOUNS = frozenset(
+    "very too so quite rather often usually always mostly never not more most less and or but as to in on at by than "
+    "like big large small tall long short high low wide narrow old new hot cold round flat red green blue white black "
+    "grey gray brown yellow orange dark bright light heavy".split()
+)
+
+
+def _is_of_a_mass(text: str) -> bool:
+    """Whether a text says "is sports gear", rather than "is very big" or "is often seen"."""
+    found = _MASS.search(text)
+    words = [word.casefold() for word in found.groups()] if found else []
+    return bool(words) and not any(word in _NO_NOUNS or word.endswith(("ly", "ed", "ing")) for word in words)
+
+
 def _says_what_kind(text: str) -> bool:
     """Whether a text opens as "X is a kind of thing" or "A kind of thing", not as "X is big" or "Found on roads"."""
     first = re.split(r"(?<=\w{4}[.!?])\s", text, maxsplit=1)[0]  # no word of three letters: it may be an abbreviation
     next_words = _NEXT.findall(first)
     if next_words and re.match(r"an?\s", first, re.IGNORECASE):
-        return any(word.casefold() in _DETERMINERS for word in next_words)
+        return any(word.casefold() in _DETERMINERS for word in next_words) or _is_of_a_mass(first)
     if not first.isascii() and not re.search("[A-Za-z]{2}", first):
         return True  # a script whose grammar this does not know
     joined = _IS.search(first)

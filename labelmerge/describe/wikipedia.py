@@ -18,11 +18,12 @@ import wikipediaapi
 
 from labelmerge import __version__
 from labelmerge.catalog import Recipe, load_descriptions
+from labelmerge.clip_tokens import count_clip_tokens
 from labelmerge.describe.curated import target_files
 from labelmerge.describe.mediawiki import MediaWiki
 from labelmerge.descriptions import Description, write_descriptions
 from labelmerge.errors import UsageError
-from labelmerge.names import MAX_TOKENS, clip_tokens, sentence
+from labelmerge.names import MAX_TOKENS, sentence
 from labelmerge.progress import Track, no_track
 
 API_URL = "https://{language}.wikipedia.org/w/api.php"
@@ -76,7 +77,7 @@ def refresh_from_wikipedia(
     again: bool = False,
     force: bool = False,
     max_tokens: int = MAX_TOKENS,
-    count_tokens: Callable[[str], int] = clip_tokens,
+    count_tokens: Callable[[str], int] = count_clip_tokens,
     api_url: str = API_URL,
     retries: int = 4,
     retry_wait: float = 1.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,15 +67,26 @@ def parse_labels(text: str) -> list[LabelQuery]:
     """Read ``"road, sky; deer = A hoofed animal; males carry antlers"``.
 
     Labels are separated by commas or semicolons. What follows ``=`` is the label's description and goes on to the next
-    semicolon, so it may contain commas.
+    semicolon, so it may contain commas. A name in double quotes may contain all of them: ``"sofa, couch"``.
 
     Raises:
         UsageError: a description without a name, or no labels at all.
     """
+    quoted: list[str] = []
+
+    def kept(match: re.Match[str]) -> str:
+        quoted.append(match[1])
+        return f"\0{len(quoted) - 1}\0"
+
+    def named(words: str) -> str:
+        return " ".join(re.sub("\0(\\d+)\0", lambda match: quoted[int(match[1])], words).split())
+
     queries = []
-    for chunk in text.split(";"):
+    # Quotes are of names only where they begin one; elsewhere, as in a description, they are what they are.
+    for chunk in re.sub(r'(?<![^,;])\s*"([^"]+)"(?=\s*(?:[,;=]|$))', kept, text.replace("\0", " ")).split(";"):
         head, equals, description = chunk.partition("=")
-        *plain, last = (" ".join(name.split()) for name in head.split(","))
+        description = re.sub("\0(\\d+)\0", lambda match: f'"{quoted[int(match[1])]}"', description)
+        *plain, last = (named(name) for name in head.split(","))
         queries += [LabelQuery(name) for name in plain if name]
         if equals and not last:
             raise UsageError(f"a description without a name: {chunk.strip()!r}", fix="Write NAME = DESCRIPTION")

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+from labelmerge.catalog import load_descriptions, load_recipe
+from labelmerge.clip_tokens import count_clip_tokens
 from labelmerge.describe.lint import lint
 from labelmerge.descriptions import Description, write_descriptions
+from labelmerge.names import sentence
 
 GOOD = Description(0, "car", "A car is a road vehicle.", source="curated")
 
@@ -27,7 +32,43 @@ def test_nothing_to_say_about_sound_rows() -> None:
     )
     theirs = Description(2, "van", "A van is a kind of truck.", source="our wiki", licence="CC0")
     own = Description(3, "tram", "A tram is a train in a street.")
-    assert kinds(GOOD, fetched, theirs, own) == []
+    mass = Description(4, "snowboard", "A snowboard is sports gear, on which people ride down snow.")
+    assert kinds(GOOD, fetched, theirs, own, mass) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sound"),
+    [
+        ("A snowboard is sports gear, ridden on snow.", True),
+        ("A helmet is body armour that covers the head.", True),
+        ("A snowboard is very big, and long.", False),
+        ("A snowboard is often seen, in winter.", False),
+        ("A snowboard is painted white.", False),
+        ("A snowboard is big.", False),
+    ],
+)
+def test_a_kind_may_go_without_an_article(text: str, sound: bool) -> None:
+    row = Description(0, "snowboard", text, source="curated")
+    assert kinds(row) == ([] if sound else [(0, "no category")])
+
+
+def test_tokens_are_counted_as_open_clip_makes_them() -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    rows = [row for name in ("ade20k", "objects365") for row in load_descriptions(load_recipe(name))]
+    texts = [sentence(row.name, row.description) for row in rows]
+    texts += ["", "it's we've I'll 3.14", "Müller's <b>über</b> &amp; 日本語 🚗!!", "ﬁne “quotes” <end_of_text>"]
+    assert [count_clip_tokens(text) for text in texts] == [len(tokenizer.encode(text)) + 2 for text in texts]
+
+
+def test_lint_needs_no_torch() -> None:
+    code = (
+        "import sys; from labelmerge.cli.main import cli; cli(['describe', 'camvid', '--lint'], standalone_mode=False)"
+    )
+    code += "; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -202,3 +202,13 @@ def test_faults(bank: Bank, encoder: FakeEncoder) -> None:
     encoder.identity = {**bank.identity, "weights_sha256": "f" * 64}
     with pytest.raises(BankError, match="but the encoder is"):
         resolve([LabelQuery("sky")], bank)
+
+
+def test_names_in_quotes_may_contain_commas() -> None:
+    found = parse_labels('"sofa, couch", bed; "a = b; c" = It is called "c, d", too; deer')
+    assert [(query.name, query.description) for query in found] == [
+        ("sofa, couch", ""),
+        ("bed", ""),
+        ("a = b; c", 'It is called "c, d", too'),
+        ("deer", ""),
+    ]

@@ -53,7 +53,11 @@ def class_mask(raw: npt.NDArray[Any], source: Source, where: Path) -> npt.NDArra
     if (unknown := classes == _UNKNOWN).any():
         counts = pixel_counts(values[unknown], runs.lengths[unknown])
         listed = ", ".join(f"{value} ({count} px)" for value, count in list(counts.items())[:_SHOWN])
-        raise SampleError(f"mask values unknown to the recipe: {listed}", where=where)
+        raise SampleError(
+            f"mask values unknown to the recipe: {listed}; name them in `ignore` of [ids] if they mean no label, or "
+            f"give them classes in {source.recipe.descriptions.name}",
+            where=where,
+        )
     return runs.paint(classes.astype(source.space.dtype))
 
 
