@@ -1,8 +1,8 @@
 """How many tokens CLIP makes of a text, counted without torch: byte pairs as open_clip's own vocabulary has them.
 
 The tokenizer is that of A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision"
-(ICML 2021): byte pair encoding (R. Sennrich, B. Haddow, A. Birch, "Neural Machine Translation of Rare Words with Subword
-Units", ACL 2016) of words in lower case.
+(ICML 2021): byte pair encoding (R. Sennrich, B. Haddow, A. Birch, "Neural Machine Translation of Rare Words with
+Subword Units", ACL 2016) of words in lower case.
 """
 
 from __future__ import annotations

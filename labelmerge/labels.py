@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import RecipeError
+from labelmerge.text import counted, some
 
 LabelKey = tuple[str, int]
 
@@ -114,3 +116,18 @@ class LabelSpace:
         if space.hash != data["hash"]:
             raise RecipeError("the label space's hash does not match its content", where=space.name)
         return space
+
+
+def summed_up(missing: Sequence[LabelKey], have: Iterable[str], most: int = 5) -> str:
+    """Labels that are missing somewhere, in few words: ``136 labels: mapillary is not there (65 labels); kitti 3, …``.
+
+    Args:
+        missing: their keys.
+        have: the datasets that have some labels there; the others are summed up.
+        most: how many single labels are named.
+    """
+    there = set(have)
+    by_dataset = Counter(dataset for dataset, _ in missing if dataset not in there)
+    whole = [f"{dataset} is not in it ({counted(number, 'label')})" for dataset, number in by_dataset.items()]
+    single = [f"{dataset} {index}" for dataset, index in missing if dataset in there]
+    return f"{counted(len(missing), 'label')}: " + "; ".join([*whole, *([some(single, most)] if single else [])])

@@ -39,7 +39,7 @@ from labelmerge.bank.store import (
 )
 from labelmerge.errors import BankError, did_you_mean
 from labelmerge.files import write_bytes
-from labelmerge.labels import LabelKey, LabelSpace
+from labelmerge.labels import LabelKey, LabelSpace, summed_up
 from labelmerge.text import counted, some
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ WORD_TEMPLATE = "{name}"
 IMPORTED, ONE_HOT = "imported", "one-hot"
 """The `encoder` of a bank of foreign vectors, and how that of a bank of basis vectors begins."""
 _PROBE_COSINE = 0.9999  # other devices and releases move a vector by 1e-6; another model or activation by far more
-_MAX_LABELS_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,21 +156,12 @@ class Bank:
         keys = list(keys)
         missing = list(dict.fromkeys(key for key in keys if key not in self._position))
         if missing:
-            labels = counted(len(missing), "label")
             raise BankError(
-                f"the bank ({self.version}) has no vector for {labels}: {self._summed(missing)}",
+                f"the bank ({self.version}) has no vector for {summed_up(missing, self.datasets())}",
                 where=self.folder,
                 fix=self._how_to_add(dict.fromkeys(dataset for dataset, _ in missing)),
             )
         return np.array([self._position[key] for key in keys], dtype=np.int64)
-
-    def _summed(self, missing: Sequence[LabelKey]) -> str:
-        """Labels that are not there, in few words: datasets that are not there at all by their names alone."""
-        have = self.datasets()
-        by_dataset = Counter(dataset for dataset, _ in missing if dataset not in have)
-        whole = [f"{dataset} is not in the bank ({counted(n, 'label')})" for dataset, n in by_dataset.items()]
-        single = [f"{dataset} {index}" for dataset, index in missing if dataset in have]
-        return "; ".join([*whole, *([some(single, _MAX_LABELS_SHOWN)] if single else [])])
 
     def _how_to_add(self, datasets: Iterable[str]) -> str:
         if self.encoder == IMPORTED:

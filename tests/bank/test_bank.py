@@ -95,7 +95,7 @@ def test_rows_come_as_asked_and_missing_labels_name_the_command(bank: Bank, tmp_
     np.testing.assert_array_equal(bank.rows([("b", 7), ("a", 1)]), [[1, 0, 0], [0, 1, 0]])
     bank.save(tmp_path)
     with pytest.raises(
-        BankError, match=r"no vector for 2 labels: c is not in the bank .1 label.; a 2.*labelmerge embed a c --out"
+        BankError, match=r"no vector for 2 labels: c is not in it .1 label.; a 2.*labelmerge embed a c --out"
     ) as error:
         Bank.load(tmp_path).rows([("a", 1), ("a", 2), ("c", 0)])
     assert str(tmp_path) in str(error.value)
