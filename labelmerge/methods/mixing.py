@@ -25,6 +25,13 @@ def of_all_processes(ranks: Ranks, *tensors: Tensor) -> list[Tensor]:
     return out
 
 
+def facts_of_all_processes(ranks: Ranks, device: torch.device, *facts: Tensor) -> list[Tensor]:
+    """The same for small tensors on the CPU, which stay there; one process alone waits for no GPU."""
+    if ranks.world == 1:
+        return list(facts)
+    return [each.cpu() for each in of_all_processes(ranks, *(fact.to(device) for fact in facts))]
+
+
 def partners(draws: Tensor, places: Sequence[int], all_places: Sequence[int], may: Tensor) -> list[int]:
     """Whom each sample is mixed with.
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labelmerge.device import at_once
 from labelmerge.labels import IGNORE
 from labelmerge.loading.batch import Batch
 from labelmerge.methods.mdp.settings import MdpSettings
-from labelmerge.methods.mixing import of_all_processes, partners, rectangle
+from labelmerge.methods.mixing import facts_of_all_processes, of_all_processes, partners, rectangle
 from labelmerge.processes import Ranks
 
 _AREA = (0.1, 0.5)  # share of an image that a region covers
@@ -36,12 +37,10 @@ def mixed(
     order = torch.rand(whole, whole, generator=generator)
     seed = int(torch.randint(2**62, (), generator=generator))
     weights = np.random.default_rng(seed).beta(settings.mix_alpha, settings.mix_alpha, whole)
-    device, places = batch.images.device, torch.tensor(batch.places)
+    places = torch.tensor(batch.places)
     kinds = torch.tensor(numbers)
-    all_images, all_masks, all_kinds, all_places = of_all_processes(
-        ranks, batch.images, batch.masks, kinds.to(device), places.to(device)
-    )
-    all_kinds, all_places = all_kinds.cpu(), all_places.cpu()
+    all_images, all_masks = of_all_processes(ranks, batch.images, batch.masks)
+    all_kinds, all_places = facts_of_all_processes(ranks, batch.images.device, kinds, places)
     may = kinds[:, None] != all_kinds[None]
     if not may.any():
         may = places[:, None] != all_places[None]
@@ -60,7 +59,7 @@ def mixed(
             shares[row] = float(weights[place])
             images[row] = blended(batch.images[row], all_images[partner], shares[row])
             others[row] = all_masks[partner]
-    own = torch.tensor(shares, device=device)
+    own = at_once(torch.tensor(shares), batch.images.device)
     return replace(batch, images=images, masks=masks, shares=own), replace(
         batch, images=images, masks=others, shares=1 - own
     )

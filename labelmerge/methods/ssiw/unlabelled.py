@@ -19,7 +19,7 @@ from labelmerge.loading.augment import blur, change_colours
 from labelmerge.loading.batch import Batch
 from labelmerge.loading.datasets import DatasetShards
 from labelmerge.losses import pixel_cosine_loss
-from labelmerge.methods.mixing import of_all_processes, partners, rectangle
+from labelmerge.methods.mixing import facts_of_all_processes, of_all_processes, partners, rectangle
 from labelmerge.model.build import SegmentationModel
 from labelmerge.processes import Ranks
 
@@ -142,11 +142,8 @@ def with_strong_views(
     # Processes must all take part in gathering, with or without unlabelled images of their own.
     kinds = torch.tensor([number if row in rows else -1 for row, number in enumerate(numbers)])
     places = torch.tensor(batch.places)
-    device = images.device
-    all_images, all_masks, all_kinds, all_places = of_all_processes(
-        ranks, images, masks, kinds.to(device), places.to(device)
-    )
-    all_kinds, all_places = all_kinds.cpu(), all_places.cpu()
+    all_images, all_masks = of_all_processes(ranks, images, masks)
+    all_kinds, all_places = facts_of_all_processes(ranks, images.device, kinds, places)
     may = (kinds[:, None] == all_kinds[None]) & (kinds >= 0)[:, None] & (places[:, None] != all_places[None])
     for row, partner in enumerate(partners(order, batch.places, all_places.tolist(), may)):
         place = batch.places[row]
