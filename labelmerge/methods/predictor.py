@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,13 +146,21 @@ class Predictor(ABC):
         Raises:
             SampleError: the image is too large for the device's memory, or the network's answer is not a number.
         """
-        try:
+        with self.memory_faults(image):
             rows, finite = [], []
             for _, scores in self.scores(image):
                 rows.append(scores.argmax(dim=0))
                 finite.append(are_numbers(scores))
             chosen = torch.cat(rows).cpu()  # a GPU is waited for here alone
             refuse_no_numbers(torch.stack(finite))
+        labels: npt.NDArray[np.int64] = self.positions[chosen.numpy()]
+        return labels
+
+    @contextmanager
+    def memory_faults(self, image: npt.NDArray[np.uint8]) -> Iterator[None]:
+        """Turns running out of memory into a SampleError that says what to do."""
+        try:
+            yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -161,8 +170,6 @@ class Predictor(ABC):
                 fix="Use a smaller --short-edge, scale or --window"
                 + (", or --device cpu" if self.device.type != "cpu" else ""),
             ) from error
-        labels: npt.NDArray[np.int64] = self.positions[chosen.numpy()]
-        return labels
 
     def segments(self, image: npt.NDArray[np.uint8]) -> SegmentMap:
         """Things and stuff one by one. Raises UsageError where the method knows no segments."""

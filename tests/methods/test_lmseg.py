@@ -18,7 +18,7 @@ from torch import Tensor
 from labelmerge.bank.bank import Bank
 from labelmerge.compare.records import read_records
 from labelmerge.compare.tables import segments_table
-from labelmerge.errors import UsageError
+from labelmerge.errors import SampleError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
 from labelmerge.loading.batch import Batch, Segments
@@ -124,6 +124,34 @@ def test_too_few_queries_are_said(data: tuple[Path, Path], tmp_path: Path) -> No
     shards, bank = data
     result = train([shards / "crowd"], bank, tmp_path / "run", config=config(steps=2, queries=3), device="cpu")
     assert log(result)[-1]["segments_without_query"] >= 4  # each image has at least a road, a sky and two things
+
+
+def test_a_method_without_segments_says_so(data: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
+    shards, bank = data
+    pixels = TrainConfig.from_dict({**PLAIN, "method": "ssiw", "steps": 1})
+    result = train([shards / "crowd"], bank, tmp_path / "run", config=pixels, device="cpu")
+    words = ["--checkpoint", result.run, "--shards", shards / "crowd", "--out", tmp_path / "r.json"]
+    for task in ("panoptic", "instances"):
+        refused = run("eval", *words, "--task", task)
+        assert refused.exit_code == 2 and f"knows no {task.replace('panoptic', 'segments')}" in refused.stderr
+    assert not (tmp_path / "r.json").exists()
+    streets = run("eval", *words[:2], "--shards", shards / "streets", *words[4:], "--task", "panoptic")
+    assert streets.exit_code == 1 and "streets-train has no segments" in streets.stderr
+
+
+def test_what_does_not_fit_or_is_no_number_is_a_bad_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = LabelList(("a", "b"), ("", ""), (None, None), np.eye(6, dtype=np.float32)[:2])
+    image = np.zeros((24, 32, 3), dtype=np.uint8)
+    predictor = learner().predictor(labels, Views(0))
+    ways = (predictor.classes, predictor.segments, predictor.instances)
+    monkeypatch.setattr(predictor, "_ask", lambda images: (_ for _ in ()).throw(MemoryError()))
+    for ask in ways:
+        with pytest.raises(SampleError, match="32x24 pixels the image does not fit"):
+            ask(image)
+    monkeypatch.setattr(predictor, "_ask", lambda images: (torch.full((3, 3), torch.nan), torch.zeros(3, 6, 8)))
+    for ask in ways:
+        with pytest.raises(SampleError, match="not a number"):
+            ask(image)
 
 
 def learner(**changes: Any) -> LmsegLearner:

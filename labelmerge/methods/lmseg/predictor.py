@@ -21,7 +21,7 @@ from labelmerge.device import at_once
 from labelmerge.errors import BankError, UsageError
 from labelmerge.methods.inference import Axis, LabelVectors
 from labelmerge.methods.lmseg.merging import Merged
-from labelmerge.methods.predictor import Instances, LabelList, Predictor, SegmentMap
+from labelmerge.methods.predictor import Instances, LabelList, Predictor, SegmentMap, refuse_no_numbers
 from labelmerge.model.views import View, Views
 
 if TYPE_CHECKING:
@@ -116,12 +116,13 @@ class LmsegPredictor(Predictor):
         Raises:
             UsageError: the image would be shown more than once, or in pieces: queries then are not the same.
         """
-        merged, window = self._merged(image)
-        height, width = image.shape[:2]
-        merged.begin(height, width)
-        for rows in self._stripes(height, width, len(merged.queries)):
-            merged.add(rows, window.probabilities(rows, merged.queries))
-        ids, labels, scores = merged.segments(self._things)
+        with self.memory_faults(image):
+            merged, window = self._merged(image)
+            height, width = image.shape[:2]
+            merged.begin(height, width)
+            for rows in self._stripes(height, width, len(merged.queries)):
+                merged.add(rows, window.probabilities(rows, merged.queries))
+            ids, labels, scores = merged.segments(self._things)
         return SegmentMap(ids, self.positions[labels], scores)
 
     @torch.inference_mode()
@@ -130,6 +131,17 @@ class LmsegPredictor(Predictor):
 
         The latter is the mean over the mask. Raises UsageError as `segments`.
         """
+        with self.memory_faults(image):
+            found = self._found(image)
+        found.sort(key=lambda each: -each[0])
+        return Instances(
+            np.array([label for _, label, _ in found], dtype=np.int64),
+            np.array([score for score, _, _ in found], dtype=np.float32),
+            tuple(encoded for *_, encoded in found),
+        )
+
+    def _found(self, image: npt.NDArray[np.uint8]) -> list[tuple[float, int, dict[str, Any]]]:
+        """Score, label and mask of the things of an image."""
         from pycocotools import mask as coco
 
         window = self.once(image)
@@ -147,12 +159,7 @@ class LmsegPredictor(Predictor):
                 runs[query] = (encoded, float(mask[inside].mean())) if inside.any() else None
             if (known := runs[query]) is not None:
                 found.append((score * known[1], int(self.positions[things[thing]]), known[0]))
-        found.sort(key=lambda each: -each[0])
-        return Instances(
-            np.array([label for _, label, _ in found], dtype=np.int64),
-            np.array([score for score, _, _ in found], dtype=np.float32),
-            tuple(encoded for *_, encoded in found),
-        )
+        return found
 
     def protocol(self) -> Mapping[str, Any]:
         """How queries become labels and segments."""
@@ -172,6 +179,7 @@ class LmsegPredictor(Predictor):
             )
         (view,) = self.views.of(*image.shape[:2])
         (window,) = self._windows(image, view)
+        refuse_no_numbers(window.classes.isfinite().all() & window.masks.isfinite().all())
         return window
 
     def _merged(self, image: npt.NDArray[np.uint8]) -> tuple[Merged, _Window]:
