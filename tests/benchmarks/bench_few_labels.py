@@ -67,18 +67,23 @@ class World:
 
     def __init__(self, root: Path, seed: int, steps: int) -> None:
         self.root, self.seed, self.steps = root / f"world-{seed}", seed, steps
-        self.bank = self.root / "bank"
-        if not (self.bank / "bank.json").is_file():
-            for part, count, first in (("train", IMAGES, 0), ("fresh", FRESH, IMAGES)):
-                for dataset in (*STREETS, *OTHERS):
-                    folder = self.root / part / "worlds" / dataset
-                    layout = LAYOUTS[dataset](folder, WORLDS[dataset], seed)
-                    for sample in draw_samples(dataset, folder, count, seed, first):
-                        layout.add(sample)
-                    layout.close()
-                    recipe = recipe_of(dataset, folder)
-                    shard(recipe, folder, WORLDS[dataset].split, self.root / part / "shards")
-            embed_labels([recipe_of(d, self.root) for d in (*STREETS, *OTHERS)], self.bank, encoder="offline")
+        self.bank = self.root
+
+    def draw(self, datasets: tuple[str, ...]) -> None:
+        """Draw, shard and embed what is not there yet."""
+        self.bank = self.root / f"bank-{len(datasets)}"
+        for part, count, first in (("train", IMAGES, 0), ("fresh", FRESH, IMAGES)):
+            for dataset in datasets:
+                folder = self.root / part / "worlds" / dataset
+                if (self.root / part / "shards" / dataset).is_dir():
+                    continue
+                layout = LAYOUTS[dataset](folder, WORLDS[dataset], self.seed)
+                for sample in draw_samples(dataset, folder, count, self.seed, first):
+                    layout.add(sample)
+                layout.close()
+                recipe = recipe_of(dataset, folder)
+                shard(recipe, folder, WORLDS[dataset].split, self.root / part / "shards")
+        embed_labels([recipe_of(dataset, self.root) for dataset in datasets], self.bank, encoder="offline")
 
     def shards(self, datasets: tuple[str, ...], part: str = "train") -> list[Path]:
         return [self.root / part / "shards" / dataset for dataset in datasets]
@@ -148,6 +153,7 @@ def main() -> None:
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     for seed in range(options.first, options.first + options.seeds):
         world = World(options.out, seed, options.steps)
+        world.draw(STREETS if options.what == "semi" else (*OTHERS, "cityscapes"))
         for labels in options.labels:
             for name in rows:
                 kept = world.root / "rows" / f"{options.what}-{name}-{labels}-{options.steps}.json".replace(" ", "-")
