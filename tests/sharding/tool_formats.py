@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -298,3 +298,11 @@ class Dataset:
         picture(self.root / "JPEGImages/a.jpg")
         text(self.root / "Annotations/a.xml", voc_xml("a.jpg", list(objects), size))
         return Recipe("voc_xml", '[layout]\nimages = "JPEGImages/*.jpg"\nannotations = "Annotations/{stem}.xml"')
+
+
+Maker = Callable[[Dataset, str], Recipe]
+
+
+def index_mask(path: Path) -> None:
+    """An index PNG of one class, whatever the path ends in."""
+    Image.new("L", (SIZE[1], SIZE[0]), 1).save(path, "PNG")

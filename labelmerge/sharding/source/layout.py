@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -234,6 +235,7 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
     listed = read_list(source, first_place(source, "list", "list of images")) if "list" in source.layout else None
     images: dict[str, tuple[str, Match]] = {}
     annotations: set[str] = set()
+    searched: list[str] = []
     for base in source.bases:
 
         def kept(pattern: str, base: str = base) -> Iterator[Match]:
@@ -259,14 +261,25 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
                 images.setdefault(match.path, (base, match))
         wanted = {mask_wildcards(place, pattern): None for pattern in patterns for place in places(source, key)}
         for pattern in wanted:
+            searched.append(base + pattern)
             annotations.update(match.path for match in find(source.root, base + pattern))
 
     chosen, missing = (set(images), []) if listed is None else listed.chosen()
-    used: set[str] = set()
-    for path in sorted(chosen):
+
+    def expected(path: str) -> list[str]:
         base, match = images[path]
-        looked_for = [base + fill(place, _fields(source, match)) for place in places(source, key)]
+        return [base + fill(place, _fields(source, match)) for place in places(source, key)]
+
+    used: set[str] = set()
+    others: dict[str, str | None] | None = None
+    for path in sorted(chosen):
+        looked_for = expected(path)
         found = next((place for place in looked_for if place in annotations), None)
+        if found is None:
+            if others is None:
+                claimed = {place for each in chosen for place in expected(each)}
+                others = _by_other_spelling(source.root, annotations - claimed, searched)
+            found = next((other for place in looked_for if (other := others.get(_spelling(place)))), None)
         if found is None:
             yield Skip(path, f"no annotation: expected {' or '.join(looked_for)}")
         else:
@@ -280,6 +293,26 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
         for path in sorted(bases):
             if path not in images and not any(r.fullmatch(path.removeprefix(bases[path])) for r in excluded):
                 yield Skip(path, "no image for this annotation")
+
+
+def _spelling(path: str) -> str:
+    """A path as two spellings of it are compared: whatever its letters' Unicode form, and the case of its ending."""
+    stem, ending = os.path.splitext(path)
+    return unicodedata.normalize("NFC", stem) + ending.lower()
+
+
+def _by_other_spelling(root: Path, paths: Iterable[str], patterns: Iterable[str]) -> dict[str, str | None]:
+    """Files by `_spelling`: `paths`, and those of patterns with the ending in another case; None where it is two."""
+    there = set(paths)
+    for pattern in patterns:
+        stem, ending = os.path.splitext(pattern)
+        for other in {ending.upper(), ending.lower()} - {ending, ""}:
+            there.update(match.path for match in find(root, stem + other))
+    found: dict[str, str | None] = {}
+    for path in there:
+        key = _spelling(path)
+        found[key] = None if key in found else path
+    return found
 
 
 def _fields(source: Source, match: Match) -> dict[str, str | int]:
