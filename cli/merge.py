@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from labelmerge.files import whole_or_nothing
 from labelmerge.merge.choices import MERGES
 
 from . import options
@@ -118,42 +119,43 @@ def command(
     from labelmerge.plot.crops import CROPS, label_crops
     from labelmerge.plot.merge_page.page import write_merge_page
 
-    if bank is not None and datasets and not options.was_typed(context, "bank"):
-        bank = None  # labelmerge.toml's is for what names no datasets
-    if bank is None:
-        bank = _bank_of(datasets, encoder, out, device)
-        labels = Bank.load(bank)
-    elif encoder is not None and options.was_typed(context, "encoder"):
-        raise click.UsageError("--encoder is for a bank in --out; --bank has its own")
-    else:
-        labels = Bank.load(bank).for_datasets(datasets) if datasets else Bank.load(bank)
-    encode = concept_encoder(labels, device=device, track=options.track)
-    if checkpoint is not None:
-        from labelmerge.evaluate.cross import IMAGES, count_predictions
+    with whole_or_nothing(out):
+        if bank is not None and datasets and not options.was_typed(context, "bank"):
+            bank = None  # labelmerge.toml's is for what names no datasets
+        if bank is None:
+            bank = _bank_of(datasets, encoder, out, device)
+            labels = Bank.load(bank)
+        elif encoder is not None and options.was_typed(context, "encoder"):
+            raise click.UsageError("--encoder is for a bank in --out; --bank has its own")
+        else:
+            labels = Bank.load(bank).for_datasets(datasets) if datasets else Bank.load(bank)
+        encode = concept_encoder(labels, device=device, track=options.track)
+        if checkpoint is not None:
+            from labelmerge.evaluate.cross import IMAGES, count_predictions
 
-        if how != "concepts" or taxonomy is not None:
-            raise click.UsageError("--checkpoint is evidence for --merge concepts, without --taxonomy")
-        if not shards:
-            raise click.UsageError("--checkpoint needs --shards, whose images it is shown")
-        seen = count_predictions(
-            checkpoint, shards, bank, limit=images or IMAGES, seed=seed, device=device, track=options.track
-        )
-        found = by_concepts(labels, encode, seen)
-    elif crops is not None and not shards:
-        raise click.UsageError("--crops is how many images of --shards the page shows")
-    elif images is not None:
-        raise click.UsageError("--images is how many --checkpoint looks at")
-    elif how == "similar" and taxonomy is None:
-        found = by_similarity(labels, threshold)
-    else:
-        found = taxonomy_of(how, labels, taxonomy, encode=encode)
-        if found.datasets != labels.datasets():  # a person's table may leave datasets out
-            labels = labels.for_datasets(found.datasets)
-    report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
-    content = write_merge(report, found, labels, out)
-    each = CROPS if crops is None else crops
-    pictures = label_crops(shards, labels, each=each, track=options.track) if shards and each else {}
-    write_merge_page(report, found, labels, out / "merge.html", crops=pictures, seed=seed, track=options.track)
+            if how != "concepts" or taxonomy is not None:
+                raise click.UsageError("--checkpoint is evidence for --merge concepts, without --taxonomy")
+            if not shards:
+                raise click.UsageError("--checkpoint needs --shards, whose images it is shown")
+            seen = count_predictions(
+                checkpoint, shards, bank, limit=images or IMAGES, seed=seed, device=device, track=options.track
+            )
+            found = by_concepts(labels, encode, seen)
+        elif crops is not None and not shards:
+            raise click.UsageError("--crops is how many images of --shards the page shows")
+        elif images is not None:
+            raise click.UsageError("--images is how many --checkpoint looks at")
+        elif how == "similar" and taxonomy is None:
+            found = by_similarity(labels, threshold)
+        else:
+            found = taxonomy_of(how, labels, taxonomy, encode=encode)
+            if found.datasets != labels.datasets():  # a person's table may leave datasets out
+                labels = labels.for_datasets(found.datasets)
+        report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
+        content = write_merge(report, found, labels, out)
+        each = CROPS if crops is None else crops
+        pictures = label_crops(shards, labels, each=each, track=options.track) if shards and each else {}
+        write_merge_page(report, found, labels, out / "merge.html", crops=pictures, seed=seed, track=options.track)
     merged = sum(len(group.members) for group in report.groups)
     pairs = report.relations
     options.say(

@@ -107,6 +107,26 @@ def sweep_temporaries(folder: Path) -> None:
                 left_over.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Where the block fails, take away the files and folders that it has put into `folder`, and `folder` if it is new.
+
+    What it replaced stays replaced.
+    """
+    before = set(folder.iterdir()) if folder.is_dir() else None
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.iterdir()) - (before or set()) if folder.is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if before is None and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

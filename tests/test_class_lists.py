@@ -11,7 +11,7 @@ from click.testing import Result
 
 from labelmerge.catalog import load_descriptions, load_recipe
 from labelmerge.class_lists import list_name, read_class_list
-from labelmerge.errors import DescriptionsError, UsageError
+from labelmerge.errors import DescriptionsError, OutputError, UsageError
 
 Run = Callable[..., Result]
 
@@ -98,3 +98,17 @@ def test_near_files_are_suggested(run: Run, tmp_path: Path, monkeypatch: pytest.
     _file(tmp_path / "my_streets.toml", "")
     assert "Did you mean my_streets.toml, which lies here?" in run("ls", "my_streets").stderr
     assert "my_streets.toml lies there" in run("ls", "my_street.toml").stderr
+
+
+def test_a_merge_that_fails_leaves_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OutputError("no space left on the device")
+
+    mine, out = _file(tmp_path / "mine.txt", "car\nbus\n"), tmp_path / "merge"
+    monkeypatch.setattr("labelmerge.plot.merge_page.page.write_merge_page", full)
+    assert run("merge", mine, "camvid", "--out", out).exit_code == 1
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.md").write_text("my notes")
+    assert run("merge", mine, "camvid", "--out", out).exit_code == 1
+    assert [path.name for path in out.iterdir()] == ["mine.md"]

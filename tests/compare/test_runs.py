@@ -14,6 +14,8 @@ from labelmerge.compare.report import report_runs
 from labelmerge.compare.tables import Table
 from labelmerge.errors import CheckpointError, LabelmergeError
 
+from ..plot.browser import browser_tab
+
 
 def make_run(folder: Path, *, merge: str = "embedding", steps: int = 20, weights: str = "a", lr: float = 1e-3) -> Path:
     checkpoint = folder / f"checkpoints/step-{steps:06d}"
@@ -92,9 +94,35 @@ def test_page_and_markdown_hold_the_same(runs: Sequence[Path], tmp_path: Path) -
     assert '<td class="best">75.0</td>' in page and "**75.0**" in text
     assert "a|b &lt;0&gt;" in page and "<0>" not in page and r"a\|b &lt;0>" in text
     assert page.count("<polyline") == 3
-    for outside in ("http:", "https:", "<script", "src=", "<link"):
+    for outside in ("http:", "https:", "src=", "<link"):
         assert outside not in page
     assert text.count("\n## Results\n") == 1 and "other figures" not in text and "other figures" in page
+
+
+def test_columns_sort_by_number_and_by_word(runs: Sequence[Path], tmp_path: Path) -> None:
+    report_runs(runs, tmp_path / "out")
+    column = "[...document.querySelectorAll('tbody')[0].rows].map(row => row.cells[AT].textContent)"
+    with browser_tab(tmp_path / "profile") as tab:
+        tab.send("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
+        tab.send("Page.navigate", url=(tmp_path / "out/report.html").as_uri())
+        tab.until("document.readyState === 'complete' && document.querySelectorAll('table').length > 0")
+        names = tab.run("[...document.querySelectorAll('thead')[0].querySelectorAll('th')].map(h => h.textContent)")
+        at = names.index("rooms-val")
+
+        def sorted_by(number: int) -> list[str]:
+            tab.run(f"document.querySelectorAll('thead')[0].querySelectorAll('button')[{number}].click()")
+            found: list[str] = tab.run(column.replace("AT", str(number)))
+            return found
+
+        down, up = sorted_by(at), sorted_by(at)
+        assert down[-1] == up[-1] == "-", "what was not measured comes last"
+        numbers = [float(text) for text in down[:-1]]
+        assert numbers == sorted(numbers, reverse=True) == [float(text) for text in up[-2::-1]] != numbers[::-1]
+        words = sorted_by(0)
+        assert words == sorted(words)
+        assert tab.run("document.querySelectorAll('thead th')[0].getAttribute('aria-sort')") == "ascending"
+        assert tab.run("document.documentElement.scrollWidth") <= 400, "tables scroll within the page"
+        assert not tab.errors
 
 
 def test_many_classes_are_folded_and_left_out_of_markdown(tmp_path: Path) -> None:
