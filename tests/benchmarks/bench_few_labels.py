@@ -45,6 +45,7 @@ SEMI: dict[str, dict[str, Any]] = {
     "usss, centroids, K = 3": {**USSS, "supervised": "alone", "centroids_per_label": 3},
     "usss, centroids, α = β = 0.1": {**USSS, "supervised": "alone", "cross_weight": 0.1, "within_weight": 0.1},
     "usss, random": {**USSS, "label_embeddings": "random"},
+    "usss, random, balanced": {**USSS, "label_embeddings": "random", "balance_weight": 1.0},
     "usss, bank": {**USSS, "label_embeddings": "bank"},
     "ssiw, joint": SSIW,
     "ssiw, entropy": {**SSIW, "unlabelled": "entropy", "unlabelled_weight": 0.1},

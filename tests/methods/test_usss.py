@@ -121,6 +121,14 @@ def test_the_entropy_of_no_preference_is_ln_k_and_of_certainty_zero() -> None:
     assert float(entropy_sums(sure, points, (4, 4))) == pytest.approx(0, abs=1e-6)
 
 
+def test_pixels_at_one_label_are_told_from_pixels_at_many() -> None:
+    points, far = torch.eye(4), 100.0
+    one = torch.tensor([far, 0, 0, 0]).view(1, 4, 1, 1).expand(1, 4, 8, 8)
+    many = (far * torch.eye(4)).view(4, 2, 2)[None].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert float(entropy_sums(one, points, (8, 8), 0.5)) == pytest.approx(0, abs=1e-3)
+    assert float(entropy_sums(many, points, (8, 8), 0.5)) == pytest.approx(-0.5 * 64 * math.log(4), rel=1e-3)
+
+
 def test_centroids_are_class_means_and_turn_with_the_features() -> None:
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 2, 200)

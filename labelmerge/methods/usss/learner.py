@@ -142,7 +142,8 @@ class USSSLearner(Learner):
         assert self.entropy is not None
         own, out = self._space_of[number], []
         with torch.autocast("cuda", enabled=False):
-            sums = partial(entropy_sums, self.entropy(features.float()), size=size)
+            balance = self.settings.balance_weight
+            sums = partial(entropy_sums, self.entropy(features.float()), size=size, balance=balance)
             if (term := self._rows.get(("within", number))) is not None:
                 assert own is not None
                 if len(self._points[own]):

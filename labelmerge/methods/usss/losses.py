@@ -23,7 +23,7 @@ def supervised_sums(logits: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(upsampled, targets, ignore_index=IGNORE, reduction="sum")
 
 
-def entropy_sums(projected: Tensor, embeddings: Tensor, size: tuple[int, int]) -> Tensor:
+def entropy_sums(projected: Tensor, embeddings: Tensor, size: tuple[int, int], balance: float = 0.0) -> Tensor:
     """The entropy of a pixel's similarities to one dataset's label embeddings (eq. 2–4), over all pixels.
 
     Args:
@@ -31,10 +31,16 @@ def entropy_sums(projected: Tensor, embeddings: Tensor, size: tuple[int, int]) -
             its place.
         embeddings: ``[K, d]``, of unit length.
         size: height and width of the image.
+        balance: how much of the entropy of each image's mean distribution is taken off, which all pixels at one label
+            would make 0, too (information maximisation: Krause et al., NeurIPS 2010; not in the paper).
 
     Returns:
         A scalar, the sum over all pixels; the entropy of one is within 0 to ln K.
     """
     similar = torch.einsum("bdhw,kd->bkhw", projected.float(), embeddings)
     log_p = interpolate(similar, size, mode="bilinear", align_corners=False).log_softmax(1)
-    return -(log_p.exp() * log_p).sum()
+    total = -(log_p.exp() * log_p).sum()
+    if balance:
+        mean = log_p.exp().mean((2, 3))  # [B, K]
+        total = total + balance * size[0] * size[1] * torch.xlogy(mean, mean).sum()
+    return total

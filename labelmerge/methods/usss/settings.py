@@ -21,6 +21,11 @@ class UsssSettings:
         "training, and of one dataset a linear softmax head.",
     )
     within_weight: float = setting(1.0, "β: factor of the entropy over the own dataset's labels on unlabelled images.")
+    balance_weight: float = setting(
+        0.0,
+        "How much of the entropy of an image's mean distribution is taken off both, so that pixels can't all be near "
+        "one label; 0 in the paper.",
+    )
     label_embeddings: str = setting(
         "centroids",
         "The labels' points in the entropy head's space: `centroids` of features of `supervised` runs (the paper), "
