@@ -18,7 +18,10 @@ _MAX_SKIPS_SHOWN = 3
 @click.command("relabel")
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_folder)
 @click.option(
-    "--taxonomy", type=options.existing_file, required=True, metavar="FILE", help="The table that `merge` wrote."
+    "--taxonomy",
+    type=options.existing_file,
+    metavar="FILE",
+    help="The table that `merge` wrote; without one, `--instances` makes masks of boxes in their own labels.",
 )
 @click.option(
     "--checkpoint",
@@ -48,7 +51,7 @@ _MAX_SKIPS_SHOWN = 3
 @options.views
 @options.device
 @options.as_json
-def command(folders: tuple[Path, ...], taxonomy: Path, out: Path, as_json: bool, **chosen: Any) -> None:
+def command(folders: tuple[Path, ...], taxonomy: Path | None, out: Path, as_json: bool, **chosen: Any) -> None:
     """Write the shards of several datasets as shards in one taxonomy.
 
     DIR is a split, a dataset, or a folder of datasets. A label of one concept becomes it; among several the model
@@ -58,15 +61,16 @@ def command(folders: tuple[Path, ...], taxonomy: Path, out: Path, as_json: bool,
     \b
     Example:
       labelmerge relabel shards-out --checkpoint run --taxonomy merge/taxonomy.csv --out one
+      labelmerge relabel shards-out/objects365 --checkpoint run --instances --out pseudo
     """
     from labelmerge.predict.relabel import relabel
 
     views = options.chosen_views(chosen)
     report = relabel(folders, taxonomy, out, views=views, track=options.track, **chosen)
-    options.say(report.to_json(), as_json, _text(report))
+    options.say(report.to_json(), as_json, _text(report, taxonomy is None))
 
 
-def _text(report: Any) -> str:
+def _text(report: Any, own: bool) -> str:
     lines = [f"left out: {reason}" for reason in report.left_out]
     for split in report.splits:
         name, counts = f"{split.dataset} {split.split}", split.counts
@@ -90,5 +94,6 @@ def _text(report: Any) -> str:
         lines.append(f"{name}: {options.counted(split.images, 'image')}{became}; pixels: {pixels}{there}")
     concepts = options.counted(len(report.space), "concept")
     folders = options.counted(len(report.splits), "split")
-    lines.append(f"Wrote {folders} with the {concepts} of {report.space.name!r} ({report.space.hash}).")
+    labels = "labels of their own" if own else f"the {concepts} of {report.space.name!r} ({report.space.hash})"
+    lines.append(f"Wrote {folders} with {labels}.")
     return "\n".join(map(printable, lines))

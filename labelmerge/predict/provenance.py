@@ -31,7 +31,7 @@ _RULES = {
 class Job:
     """What is the same for all splits."""
 
-    table: Taxonomy
+    table: Taxonomy | None
     space: LabelSpace
     taxonomy: Mapping[str, str]
     trained: Trained | None
@@ -98,7 +98,7 @@ def about(job: Job, each: ShardSet, rule: Rule, source: Mapping[str, Any]) -> di
             "annotation_type": each.annotation_type,
             "label_space": {"name": each.space.name, "hash": each.space.hash},
         },
-        "taxonomy": dict(job.taxonomy),
+        **({"taxonomy": dict(job.taxonomy)} if job.taxonomy else {}),
         "checkpoint": model,
         "rule": _RULES[how],
         "confidence": job.confidence,
@@ -107,7 +107,7 @@ def about(job: Job, each: ShardSet, rule: Rule, source: Mapping[str, Any]) -> di
             {
                 "index": index,
                 "name": each.space.name_of(index),
-                "concepts": [job.space.name_of(concept) for concept in concepts],
+                "concepts": [rule.space.name_of(concept) for concept in concepts],
                 "how": "annotated" if len(concepts) == 1 and how != "box" else decided,
             }
             for index, concepts in rule.sets.items()
@@ -132,7 +132,7 @@ def manifest_of(
         "labelmerge": __version__,
         "annotation_type": annotation_type,
         "box_teacher": None,
-        "label_space": job.space.to_json(),
+        "label_space": rule.space.to_json(),
         "annotated": _concepts(rule, listed),
         "members": sorted(members),
         "shards": made.shards,
@@ -171,7 +171,8 @@ def _things(each: ShardSet, source: Mapping[str, Any]) -> set[int] | None:
 
 
 def _command(job: Job) -> str:
-    words = ["labelmerge", "relabel", "DIR", "--taxonomy", job.taxonomy["name"], "--name", job.space.name]
+    words = ["labelmerge", "relabel", "DIR"]
+    words += ["--taxonomy", job.taxonomy["name"], "--name", job.space.name] if job.taxonomy else []
     words += ["--confidence", f"{job.confidence:g}", "--out", "OUT"]
     words += ["--instances", "--least-cover", f"{job.least_cover:g}"] if job.least_cover is not None else []
     return shlex.join(words + (["--checkpoint", "RUN"] if job.trained is not None else []))

@@ -18,6 +18,7 @@ from labelmerge.files import atomic_file, locked, output_faults, sha256_file, wr
 from labelmerge.labels import LabelSpace
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
+from labelmerge.methods.meaning import labels_of, run_columns
 from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
@@ -99,7 +100,7 @@ class RelabelReport:
 
 def relabel(
     folders: Sequence[Path],
-    taxonomy: Path,
+    taxonomy: Path | None,
     out: Path,
     *,
     checkpoint: Path | None = None,
@@ -120,7 +121,8 @@ def relabel(
 
     Args:
         folders: splits, datasets, or folders of datasets.
-        taxonomy: as `labelmerge merge` writes it.
+        taxonomy: as `labelmerge merge` writes it. None, only with `instances`: boxes become masks in the labels of
+            their own dataset, and what is no box dataset is left out.
         out: folder for all datasets' shards.
         checkpoint: a run, or one checkpoint folder; its bank must hold labels for all concepts in question.
         name: of the label space; None: the file's.
@@ -141,20 +143,27 @@ def relabel(
     if instances and checkpoint is None:
         raise UsageError("only a model can make masks of boxes", fix="Give --checkpoint")
     found = [ShardSet.open(folder) for folder in find_splits(folders)]
-    sets = [each for each in found if each.annotation_type != "image"]
+    if taxonomy is None and not instances:
+        raise UsageError("no taxonomy to relabel by", fix="Give --taxonomy, or --instances for masks of boxes")
+    reasons = {"image": "images alone"} if taxonomy is not None else {
+        "image": "images alone", "mask": "masks already", "noisy_mask": "masks already"
+    }  # fmt: skip
+    sets = [each for each in found if each.annotation_type not in reasons]
     left_out = tuple(
-        f"{each.dataset} {each.split} has images alone" for each in found if each.annotation_type == "image"
+        f"{each.dataset} {each.split} has {reasons[each.annotation_type]}"
+        for each in found
+        if each.annotation_type in reasons
     )
     if not sets:
         raise ShardError(f"nothing to relabel: {'; '.join(left_out)}", where=folders[0])
     _refuse_twice(sets, out)
     trained = None if checkpoint is None else load_trained(checkpoint, choose_device(device))
     bank = None if trained is None else _bank(trained)
-    table = _taxonomy(taxonomy, sets, bank)
+    table = None if taxonomy is None else _taxonomy(taxonomy, sets, bank)
     job = Job(
         table=table,
-        space=table.space(name or space_name(taxonomy)),
-        taxonomy={"name": taxonomy.name, "sha256": sha256_file(taxonomy)},
+        space=sets[0].space if table is None or taxonomy is None else table.space(name or space_name(taxonomy)),
+        taxonomy={} if taxonomy is None else {"name": taxonomy.name, "sha256": sha256_file(taxonomy)},
         trained=trained,
         bank=bank,
         confidence=confidence,
@@ -203,6 +212,8 @@ def _taxonomy(path: Path, sets: Sequence[ShardSet], bank: Bank | None) -> Taxono
 
 def _rule(job: Job, each: ShardSet) -> Rule:
     """How one split's labels become concepts. Raises BankError, UsageError where the model can't serve."""
+    if job.table is None:
+        return _own_labels(job, each)
     number = {concept: place for place, concept in enumerate(job.table.concepts)}
     sets = {
         index: tuple(number[concept] for concept in job.table[each.space.name, index].concepts)
@@ -219,6 +230,15 @@ def _rule(job: Job, each: ShardSet) -> Rule:
             model = Model(job.trained.predictor(labels, job.views), asked)
     boxes = each.annotation_type == "box" and model is not None
     return Rule(job.space, each.space, sets, model, job.confidence, job.least_cover if boxes else None)
+
+
+def _own_labels(job: Job, each: ShardSet) -> Rule:
+    """Boxes become masks, and keep their labels. Raises BankError where the checkpoint's bank lacks some."""
+    assert job.trained is not None and job.bank is not None  # `relabel` asks for a checkpoint
+    columns = run_columns(job.trained.checkpoint, job.trained.learner)
+    predictor = job.trained.predictor(labels_of(each.space, job.bank, columns), job.views)
+    own = {index: (index,) for index in each.space.indices}
+    return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence, job.least_cover)
 
 
 def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track) -> SplitReport:

@@ -121,6 +121,24 @@ def test_boxes_become_masks_one_by_one(world: Path, run: Callable[..., Any]) -> 
     )
 
 
+def test_boxes_become_masks_in_labels_of_their_own(world: Path, run: Callable[..., Any]) -> None:
+    words = ["relabel", world / "shards", "--checkpoint", world / "run", "--out", world / "own"]
+    assert "Give --taxonomy, or --instances" in run(*words).stderr
+    result = run(*words, "--instances", "--confidence", "0", "--least-cover", "0.01")
+    assert result.exit_code == 0 and "left out: depot train has masks already" in result.stdout, result.output
+    assert "with labels of their own" in result.stdout and verify([world / "own"]).problems == ()
+    old, new = (ShardSet.open(world / out / "yard/train") for out in ("shards", "own"))
+    assert new.space == old.space and new.annotation_type == "noisy_mask" and new.has_segments
+    masks = 0
+    for before, after in zip(samples(old.folder), samples(new.folder), strict=True):
+        assert after.box_classes.tolist() == before.box_classes.tolist()
+        for segment in after.segments:
+            inside = after.instances == segment["id"]
+            assert (after.mask[inside] == segment["class_index"]).all() and segment["class_index"] in before.box_classes
+            masks += 1
+    assert masks and "there already" in run(*words, "--instances", "--confidence", "0", "--least-cover", "0.01").stdout
+
+
 def test_without_a_model_what_is_open_is_ignored_and_said(world: Path, run: Callable[..., Any]) -> None:
     words = ["relabel", world / "shards", "--taxonomy", world / "taxonomy.csv", "--out", world / "one"]
     result = run(*words, "--name", "company")
