@@ -21,7 +21,7 @@ from labelmerge.recipe.tree import Tree, endings, split_lists, split_of, spread,
 from labelmerge.sharding.pictures.images import decode_exact, indices, packed_colours, read_file
 from labelmerge.text import counted
 
-_ROLE = re.compile(
+ROLE = re.compile(
     r"(mask|label|annot|segm|(?<![a-z])seg(?![a-z])|(?<![a-z])gt|ground.?truth|instance|panoptic|semantic)", re.I
 )
 _IMAGE_ROLE = re.compile(r"(image|img|photo|rgb|leftimg8bit|jpeg|picture)", re.I)
@@ -93,7 +93,7 @@ def all_series(paths: Sequence[str]) -> list[Series]:
         stem = splitext(basename(path))[0]
         match = _SUFFIX.search(stem)
         suffix = match[0] if match and match.start() > 0 else ""
-        varies = inner and "/" not in inner and not _ROLE.search(inner) and not _IMAGE_ROLE.search(inner)
+        varies = inner and "/" not in inner and not ROLE.search(inner) and not _IMAGE_ROLE.search(inner)
         varies = varies and len({each for each in below[head]}) > 1 and not _in_every_split(below[head], inner)
         folder = f"{head}/*" if varies else "/".join(filter(None, (head, inner)))
         series = found.setdefault((folder, suffix), Series(f"{folder}/" if folder else "", suffix))
@@ -121,9 +121,9 @@ def masks(tree: Tree) -> Iterator[Proposal]:
             continue
         for other in series:
             shared, called = len(one.keys & other.keys), other.pattern + other.suffix
-            if other is one or 2 * shared < len(one.keys) or _ROLE.search(called):
+            if other is one or 2 * shared < len(one.keys) or ROLE.search(called):
                 continue
-            if looks[id(other)] == "photo" or _IMAGE_ROLE.search(called) or _ROLE.search(name):
+            if looks[id(other)] == "photo" or _IMAGE_ROLE.search(called) or ROLE.search(name):
                 rank = bool(_LAST.search(name)), looks[id(one)] != "index", -shared, not _FIRST.search(name)
                 candidates.append((rank, one, other))
     if not candidates:
@@ -184,9 +184,9 @@ def _of_masks(tree: Tree, chosen: Series, images: Series, look: str) -> Proposal
     seen = min(len(chosen.files), _MOST_MASKS)
     lists = class_lists(tree)
     if look == "colour":
-        _colours(proposal, values, lists)
+        name_colours(proposal, values, lists)
     else:
-        _indices(proposal, values, lists, suffix=chosen.suffix)
+        name_values(proposal, values, lists, suffix=chosen.suffix)
     proposal.remarks.append(f"Values are those of {seen:,} of {len(chosen.files):,} masks.")
     return proposal
 
@@ -208,7 +208,8 @@ def _share(values: Counter[int], value: int) -> str:
     return f"{values[value] / sum(values.values()):.1%} of the pixels"
 
 
-def _indices(proposal: Proposal, values: Counter[int], lists: list[ClassList], suffix: str) -> None:
+def name_values(proposal: Proposal, values: Counter[int], lists: list[ClassList], suffix: str = "") -> None:
+    """Say what index masks of these values hold, with the names of a list that fits."""
     there = sorted(values)
     rest = [value for value in there if value != _IGNORE]
     if there in ([0, _IGNORE], [_IGNORE]):
@@ -241,7 +242,9 @@ def _indices(proposal: Proposal, values: Counter[int], lists: list[ClassList], s
     proposal.ids["map"] = {str(value): place for place, value in enumerate(rest)}
 
 
-def _colours(proposal: Proposal, values: Counter[int], lists: list[ClassList]) -> None:
+def name_colours(proposal: Proposal, values: Counter[int], lists: list[ClassList]) -> None:
+    """Say what masks of these colours hold, with the names of a list that fits."""
+
     def written(packed: int) -> str:
         return f"{packed >> 16} {packed >> 8 & 255} {packed & 255}"
 
@@ -283,7 +286,7 @@ def polygons(tree: Tree) -> Iterator[Proposal]:
             except (SampleError, ValueError, KeyError, TypeError, RecursionError):
                 continue
         images = max(
-            (each for each in all_series(tree.images) if not _ROLE.search(each.pattern + each.suffix)),
+            (each for each in all_series(tree.images) if not ROLE.search(each.pattern + each.suffix)),
             key=lambda each: len(each.keys & one.keys),
             default=None,
         )

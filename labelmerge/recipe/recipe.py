@@ -13,6 +13,7 @@ from labelmerge.catalog import SPLITS, dataset_names, load_recipe
 from labelmerge.descriptions import Description, write_descriptions
 from labelmerge.errors import LabelmergeError, LayoutError, OutputError, UsageError
 from labelmerge.files import write_text
+from labelmerge.recipe.columns import columns
 from labelmerge.recipe.documents import DOCUMENTS
 from labelmerge.recipe.pictures import PICTURES, images_alone
 from labelmerge.recipe.proposal import Proposal
@@ -26,7 +27,8 @@ _TRIED = 3  # samples of each split that are made to see that the recipe works
 _MAX_NAME = 60
 _LOOKED_FOR = (
     "COCO JSON (instances, panoptic, Roboflow, LVIS), YOLO (data.yaml or label files), LabelMe JSON, Pascal VOC XML, "
-    "CVAT XML, Supervisely, index or colour masks beside images (as in ADE20K and Cityscapes, too), polygon JSON"
+    "CVAT XML, Supervisely, Hugging Face data (Parquet, save_to_disk), index or colour masks beside images (as in "
+    "ADE20K and Cityscapes, too), polygon JSON"
 )
 
 
@@ -69,7 +71,7 @@ def find(folder: Path, reader: str | None = None) -> Proposal:
         UsageError: no such folder.
     """
     tree = Tree(folder)
-    found = [proposal for detect in (*DOCUMENTS, *PICTURES) for proposal in detect(tree)]
+    found = [proposal for detect in (*DOCUMENTS, columns, *PICTURES) for proposal in detect(tree)]
     # The pictures of a panoptic JSON look like colour masks.
     listed_masks = {f"{each.layout['masks']}/" for each in found if each.reader == "panoptic"}
     found = [each for each in found if each.reader != "colour_png" or _folder_of_masks(each) not in listed_masks]
