@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from labelmerge.errors import LabelmergeError, OutputError
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 
 _log = logging.getLogger(__name__)
 
@@ -208,13 +211,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically; raises OutputError."""
-    write_bytes(path, text.encode())
+    """Write `text` to `path` as UTF-8, atomically, bytes of odd file names escaped; raises OutputError."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` to `path` as indented JSON, atomically; raises OutputError."""
-    write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+    # Bytes of file names that are not UTF-8: as they are shown, for as escapes of JSON they would be half characters.
+    write_text(path, _NO_TEXT.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text))
 
 
 def sha256_file(path: Path) -> str:

@@ -18,8 +18,10 @@ import pytest
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.exchange import export_bank, import_vectors
 from labelmerge.descriptions import Description, read_descriptions, write_descriptions
+from labelmerge.files import write_json, write_text
 from labelmerge.merge.relations import Relation, relations_table
 from labelmerge.merge.taxonomy import Entry, Taxonomy, read_taxonomy
+from labelmerge.parsing import parse_json
 from labelmerge.predict.queries import read_labels
 from labelmerge.text import aligned, csv_cell, csv_text, csv_value, harmless_markdown, printable_json, printable_lines
 
@@ -115,3 +117,12 @@ def test_nothing_comes_of_names_in_markdown() -> None:
     for name in EVIL:
         text = harmless_markdown(name)
         assert "<" not in text and not set(text) & set(HARMFUL + "\n") and "[" not in text.replace("\\[", "")
+
+
+def test_file_names_that_are_no_text_can_be_noted(tmp_path: Path) -> None:
+    for name in ("a\udcff.jpg", 'a"\udcfe\\'):
+        shown = name.encode(errors="backslashreplace").decode()
+        write_json(tmp_path / "x.json", {"name": name})
+        assert parse_json((tmp_path / "x.json").read_bytes()) == {"name": shown}
+        write_text(tmp_path / "x.txt", name)
+        assert (tmp_path / "x.txt").read_text() == shown

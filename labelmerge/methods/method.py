@@ -105,6 +105,8 @@ class Vocabulary:
         seen = sorted({dataset for keys in labels for dataset, _ in keys})
         if not all(isinstance(name, str) for name in (*meta.get("datasets", ()), *meta.get("columns", ()))):
             raise TypeError("names must be strings")
+        if labels and (len(labels) != len(meta.get("columns", ())) or not all(labels)):
+            raise ValueError("columns must have labels, each some")
         return cls(
             dim=meta.get("label_dim", meta["model"]["embedding_dim"]),
             datasets=tuple(meta.get("datasets", seen)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ SUFFIXES = frozenset(
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _MAX_BYTES = 256 * 1024**2  # of one image from the web
 _SECONDS = 30.0
+_MOST_SECONDS = 600.0  # for all of an image
 _NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 
 _log = logging.getLogger(__name__)
@@ -95,13 +97,17 @@ def _fetch(address: str, folder: Path) -> Path:
 
     name = _NOT_IN_NAMES.sub("_", unquote(urlsplit(address).path.rpartition("/")[2])).strip(".")[-100:] or "image"
     data = bytearray()
+    ends = time.monotonic() + _MOST_SECONDS
+    plain = {"Accept-Encoding": "identity"}  # images are packed already
     try:
-        with httpx.stream("GET", address, follow_redirects=True, timeout=_SECONDS) as answer:
+        with httpx.stream("GET", address, follow_redirects=True, timeout=_SECONDS, headers=plain) as answer:
             answer.raise_for_status()
             for piece in answer.iter_bytes():
                 data += piece
                 if len(data) > _MAX_BYTES:
                     raise SampleError(f"is larger than {_MAX_BYTES // 1024**2} MiB", where=address)
+                if time.monotonic() > ends:
+                    raise SampleError(f"did not arrive in {_MOST_SECONDS:.0f} s", where=address)
     except httpx.HTTPStatusError as error:
         raise SampleError(f"the server answers {error.response.status_code}", where=address) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:

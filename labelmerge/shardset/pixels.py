@@ -52,7 +52,6 @@ _JPEG_END = b"\xff\xd9"
 MAX_PIXELS = 1 << 26
 """An image with more is not decoded: a few hundred kilobytes can unfold to gigabytes. See `refuse_huge`."""
 _PIXELS_VARIABLE = "LABELMERGE_MAX_PIXELS"
-_MORE_PIXELS = f"Set {_PIXELS_VARIABLE} to decode larger ones"
 _EXTRANEOUS = 64  # bytes; some cameras write a few that mean nothing
 _TAIL = 64  # where a whole JPEG's end is; some files have a few bytes more
 
@@ -83,9 +82,8 @@ def refuse_huge(size: tuple[int, int], where: Path | str | None = None) -> None:
     allowed = os.environ.get(_PIXELS_VARIABLE, "")
     most = int(allowed) if allowed.isascii() and allowed.isdigit() else MAX_PIXELS
     if size[0] * size[1] > most:
-        raise SampleError(
-            f"has {size[0]}x{size[1]} pixels, more than the {most:,} that are decoded", where=where, fix=_MORE_PIXELS
-        )
+        what = f"has {size[0]}x{size[1]} pixels, more than the {most:,} that are decoded"
+        raise SampleError(f"{what} ({_PIXELS_VARIABLE} sets how many)", where=where)
 
 
 def decode_whole(data: bytes, where: Path) -> Image.Image:
@@ -114,7 +112,7 @@ def open_checked(data: bytes, where: Path, check: Callable[[Image.Image], object
         image = open_image(data)
         check(image)
     except SampleError as error:
-        raise SampleError(error.what, where=where, fix=error.fix) from error
+        raise SampleError(error.what, where=where) from error
     except Image.DecompressionBombError as error:
         raise SampleError("has more pixels than Pillow takes for safe", where=where) from error
     except Exception as error:  # Pillow's decoders raise about anything on damaged files

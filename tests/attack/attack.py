@@ -21,7 +21,7 @@ from .world import build
 
 MOST_MEMORY = 1 << 30
 """Bytes above what the same command takes with sound files."""
-_SECONDS = 60
+_SECONDS = 180
 _CRASHED = 70
 _HARMFUL = frozenset("\x1b\x07\x9b\u202e\u2066\x00")
 
@@ -143,7 +143,7 @@ class Attack:
 
     def _sound(self, *words: object) -> None:
         ran = run([str(word) for word in words], self.folder)
-        if ran.status:
+        if ran.status != 0:
             raise RuntimeError(f"{words} failed on sound files: {ran.err}")
 
     def one(self, name: str, seed: int, number: int) -> list[Failure]:
@@ -178,7 +178,7 @@ class Attack:
             out.mkdir()
             shutil.copytree(self.sound, world)
             ran = run([word.format(world=world, out=out) for word in words], self.folder)
-            if ran.status:
+            if ran.status != 0:
                 raise RuntimeError(f"{words} failed on sound files: {ran.err}")
             self._usual[words] = ran.memory
         return self._usual[words]

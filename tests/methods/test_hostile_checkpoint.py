@@ -67,6 +67,8 @@ def test_weights_that_are_no_numbers(value: float, checkpoint: Path) -> None:
         {"columns": [1]},
         {"column_labels": [["a:b"]]},
         {"column_labels": [3]},
+        {"columns": ["a", "b"], "column_labels": [["mine:0"], []]},
+        {"columns": ["a", "b"], "column_labels": [["mine:0"]]},
         {"datasets": {"a": 1}},
         {"manifests": 3},
     ],
