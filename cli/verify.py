@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +17,64 @@ from . import options
 @click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Processes. [1]")
 @click.option("--no-leaks", is_flag=True, help="Images that are trained and evaluated on are a fault: exit status 1.")
+@click.option(
+    "--twins",
+    is_flag=True,
+    help="Also find images that look the same though their bytes differ: encoded again, resized.",
+)
 @click.option("--finish", is_flag=True, help="Instead, make the manifest of splits that were sharded in parts.")
 @options.as_json
-def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, finish: bool, as_json: bool) -> None:
+def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, twins: bool, finish: bool, as_json: bool) -> None:
     """Check every shard against its manifest and every sample against the schema, and find images that are there twice.
 
     DIR is what `shard` wrote: a split, a dataset, or a folder of datasets. All faults are listed; the exit status is 1
     if there are any. Give training and evaluation sets together to see whether they share images; that is said, but no
-    fault unless --no-leaks is given. Images are the same where the bytes of their source files are.
+    fault unless --no-leaks is given. Images are the same where the bytes of their source files are; with --twins, also
+    where they look the same (by a perceptual hash, so frames of one video may do, too).
 
     \b
     Example:
       labelmerge verify shards --workers 8
+      labelmerge verify shards/cityscapes shards/camvid --twins
     """
     if finish:
-        if no_leaks:
-            raise UsageError("--finish looks at no images: give --no-leaks to a run without it")
+        if no_leaks or twins:
+            flag = "--no-leaks" if no_leaks else "--twins"
+            raise UsageError(f"--finish looks at no images: give {flag} to a run without it")
         _finish(folders, as_json)
         return
     from labelmerge.inspect.duplicates import LEAK
+    from labelmerge.inspect.twins import find_twins
     from labelmerge.inspect.verify import verify
 
     report = verify(folders, workers=workers, track=options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.problems]
     lines += [_overlap(overlap) for overlap in reversed(report.overlaps)]
+    alike = find_twins(folders, options.track) if twins else ()
+    lines += [_overlap(overlap, alike=True) for overlap in reversed(alike)]
     counts = (
         f"{options.counted(report.samples, 'sample')} in {options.counted(report.shards, 'shard')} of "
         f"{options.counted(report.splits, 'split')}"
     )
     faults = len(report.problems)
-    leaks = any(overlap.kind == LEAK for overlap in report.overlaps)
+    leaks = any(overlap.kind == LEAK for overlap in (*report.overlaps, *alike))
     verdict = f"{options.counted(faults, 'fault')} in {counts}" if faults else f"No fault in {counts}"
     verdict += ", but training images are in evaluation sets." if leaks else "."
-    options.say(report.to_json(), as_json, "\n".join(map(printable, [*lines, verdict])))
+    result = report.to_json() | ({"twins": [asdict(overlap) for overlap in alike]} if twins else {})
+    options.say(result, as_json, "\n".join(map(printable, [*lines, verdict])))
     if faults or (leaks and no_leaks):
         raise click.exceptions.Exit(1)
 
 
-def _overlap(overlap: Any) -> str:
+def _overlap(overlap: Any, alike: bool = False) -> str:
     one, two = overlap.examples[0]
-    example = f"{one} is {two}" + (", …" if overlap.images > 1 else "")
+    example = f"{one} {'looks like' if alike else 'is'} {two}" + (", …" if overlap.images > 1 else "")
     images, one_only = options.counted(overlap.images, "image"), overlap.images == 1
+    if alike:
+        what = "LEAK" if overlap.kind == "leak" else "twins"
+        verb = "looks" if one_only else "look"
+        where = "others of it" if overlap.kind == "within" else f"images of {overlap.second}"
+        return f"{what}: {images} of {overlap.first} {verb} like {where} ({example})"
     if overlap.kind == "within":
         verb = "repeats another" if one_only else "repeat others"
         return f"duplicates: {images} of {overlap.first} {verb} of it ({example})"
