@@ -11,19 +11,20 @@ from pathlib import Path
 
 from labelmerge.catalog import SPLITS, dataset_names, load_recipe
 from labelmerge.descriptions import Description, write_descriptions
-from labelmerge.errors import LabelmergeError, LayoutError, OutputError, UsageError
+from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
 from labelmerge.files import write_text
 from labelmerge.recipe.columns import columns
 from labelmerge.recipe.documents import DOCUMENTS
 from labelmerge.recipe.pictures import PICTURES, images_alone
 from labelmerge.recipe.proposal import Proposal
-from labelmerge.recipe.tree import Tree
-from labelmerge.sharding.plan import make_plan
-from labelmerge.sharding.shard import check
+from labelmerge.recipe.tree import Tree, spread
+from labelmerge.sharding.make import Tally, make_sample
+from labelmerge.sharding.plan import Plan, make_plan
 from labelmerge.sharding.source.locate import NoLabels, open_source
 from labelmerge.text import counted, some
 
-_TRIED = 3  # samples of each split that are made to see that the recipe works
+_TRIED, _MOST_TRIED = 3, 20  # samples of each split that are made to see that the recipe works
+_SHOWN = 3  # faults of a split
 _MAX_NAME = 60
 _LOOKED_FOR = (
     "COCO JSON (instances, panoptic, Roboflow, LVIS), YOLO (data.yaml or label files), LabelMe JSON, Pascal VOC XML, "
@@ -172,19 +173,34 @@ def _try(path: Path, folder: Path) -> tuple[dict[str, Tried], dict[str, Labelmer
         with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
             try:
                 with make_plan(recipe, folder, split, Path(scratch)) as plan:
-                    samples, skips = plan.samples, plan.skips
-                wrong = check(recipe, folder, split, limit=_TRIED).skipped
+                    said = _samples(plan)
+                    found[split] = Tried(plan.samples, len(plan.skips), tuple(said[:_SHOWN]))
             except NoLabels:
                 continue
             except LabelmergeError as error:
                 faults[split] = error
                 continue
-        said = [f"{skip['path']}: {skip['reason']}" for skip in wrong]
-        found[split] = Tried(samples, len(skips), tuple(said[:_TRIED]))
     if not found:
         why = next(iter(faults.values())) if faults else LayoutError("holds no split", where=folder)
         raise LayoutError(f"looks like {recipe.about.splitlines()[0]} But it can't be read: {why}")
     return found, faults
+
+
+def _samples(plan: Plan) -> list[str]:
+    """Make a few samples; what went wrong with others on the way. Raises LayoutError where none of many can be made."""
+    wrong, made = [], 0
+    for number, item in spread(plan.task(0).items, _MOST_TRIED):
+        try:
+            make_sample(plan.source, item, f"{number}", plan.options, Tally())
+            made += 1
+        except SampleError as error:
+            wrong.append(f"{item.path}: {error.what}")
+        if made == _TRIED:
+            break
+    wrong += [f"{skip.path}: {skip.reason}" for skip in plan.skips]
+    if not made:
+        raise LayoutError(f"none of the images tried can be used ({some(wrong, 2, separator='; ')})")
+    return wrong
 
 
 def _shipped(folder: Path) -> str:

@@ -91,7 +91,8 @@ def label_paths(path: str) -> Iterator[str]:
     """Where the label file of an image may be, under the root: the usual place first, then its other spellings."""
     before, found, after = f"/{path}".rpartition("/images/")
     stem = posixpath.splitext(f"{before}/labels/{after}" if found else f"/{path}")[0][1:]
-    yield from dict.fromkeys(spelling for each in (f"{stem}.txt", f"{stem}.TXT") for spelling in spelled(each))
+    for each in (f"{stem}.txt", f"{stem}.TXT"):
+        yield from spelled(each)
 
 
 # --- where images are -------------------------------------------------------------------------------------------------

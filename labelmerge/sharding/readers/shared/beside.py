@@ -54,9 +54,10 @@ def under(folder: str, name: str) -> str | None:
     return None if path.startswith(("../", "/")) or path in ("..", ".") or "\0" in path else path
 
 
-def spelled(name: str) -> list[str]:
+def spelled(name: str) -> Iterator[str]:
     """A name as it is written, then its other spellings (Windows, URLs, Unicode, endings)."""
-    return list(dict.fromkeys((name, *spellings(name))))
+    yield name
+    yield from (spelling for spelling in dict.fromkeys(spellings(name)) if spelling != name)
 
 
 def find_named(folders: Folders, folder: str, name: str) -> list[str]:
@@ -64,7 +65,7 @@ def find_named(folders: Folders, folder: str, name: str) -> list[str]:
 
     Where the name says; else, since files are moved, by its last part in the folder itself.
     """
-    for names in (spelled(name), [posixpath.basename(each) for each in spelled(name)]):
+    for names in (spelled(name), map(posixpath.basename, spelled(name))):
         for each in names:
             path = under(folder, each)
             if path is not None and path in folders:
