@@ -35,7 +35,7 @@ check: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "labelmerge needs Python 3.11 or newer; say which with: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q -e ".[offline]"
+	$(VENV)/bin/python -m pip install -q -e ".[lite,offline]"
 	touch $@
 
 clean:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from labelmerge.demo.datasets import write_worlds
 from labelmerge.demo.experiment import FULL, Banks, Size, Workplace, embed, shard_worlds, train_all
 from labelmerge.demo.page import make_page
+from labelmerge.demo.photograph import photograph_card, segment_photograph
 from labelmerge.demo.report import write_page
 from labelmerge.demo.results import MERGED, METRICS, SINGLE, Scores, mean
 from labelmerge.errors import OutputError
@@ -60,9 +62,11 @@ def run_demo(
             _log.info("the first pictures are there: %s and %s", out / LABELS / MERGE_PAGE, out / LABELS / SIMILARITY)
         shard_worlds(place, track)
         worlds.append((number, train_all(place, banks, size, number, track) if training else []))
+    photograph = segment_photograph(out / "photograph", track) if training and size.photograph else None
     result = summarise(worlds, size) if training else _untrained([number for number, _ in worlds], size)
     write_json(out / RESULT, result)
-    write_page(out / PAGE, make_page(result, Workplace(out / f"seed-{seed}"), banks, track))
+    page = make_page(result, Workplace(out / f"seed-{seed}"), banks, track)
+    write_page(out / PAGE, replace(page, photograph=photograph_card(photograph) if photograph else None))
     return result
 
 

@@ -36,6 +36,7 @@ class Size:
         batch_size, crop: of each batch.
         single: the datasets that a model is trained on alone.
         parallel: models are trained side by side, one on each CPU core.
+        photograph: also segment a photograph.
     """
 
     images: int
@@ -44,11 +45,18 @@ class Size:
     crop: int
     single: tuple[str, ...]
     parallel: bool
+    photograph: bool = False
 
 
 # One dataset of streets, one of all scenes, one of many objects: all seven that have masks would double the time.
 FULL = Size(
-    images=60, steps=750, batch_size=9, crop=64, single=("cityscapes", "ade20k", "coco_panoptic"), parallel=True
+    images=60,
+    steps=750,
+    batch_size=9,
+    crop=64,
+    single=("cityscapes", "ade20k", "coco_panoptic"),
+    parallel=True,
+    photograph=True,
 )
 QUICK = Size(images=6, steps=6, batch_size=9, crop=32, single=("cityscapes",), parallel=False)
 # The same for every model. Labels' cosines differ by a few tenths: a short run has no time to learn a low temperature.

@@ -133,6 +133,15 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
+class PhotographCard:
+    """A real photograph and what came of it: pictures with captions, and the command that asks for other words."""
+
+    about: str
+    pictures: Sequence[tuple[str, str]]
+    command: str
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything the page shows; without `methods`, nothing of training."""
 
@@ -157,6 +166,7 @@ class Page:
     charts: Sequence[CurveChart] = ()
     labels: Sequence[LabelRow] = ()
     protocol: Sequence[tuple[str, str]] = ()
+    photograph: PhotographCard | None = None
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -172,6 +182,11 @@ def data_uri(image: Image8, *, enlarge: int = 1) -> str:
     out = io.BytesIO()
     Image.fromarray(image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)).save(out, "PNG", optimize=True)
     return png_uri(out.getvalue())
+
+
+def jpeg_uri(jpeg: bytes) -> str:
+    """The bytes of a JPEG file as a data URI."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def png_uri(png: bytes) -> str:

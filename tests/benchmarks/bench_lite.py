@@ -1,12 +1,15 @@
 """What ImageNet weights are worth: presets trained on a hundred masks for equal CPU time, measured on held-out images.
 
     python tests/benchmarks/bench_lite.py --minutes 10 --out bench-lite                     # toy pictures
+    python tests/benchmarks/bench_lite.py --minutes 0.5 --photograph --out bench-lite        # halves of a photograph
     python tests/benchmarks/bench_lite.py --minutes 10 --shards shards-out/mine --bank bank --out bench-lite   # yours
 
-Toy pictures are those of one toy dataset (`labelmerge demo`), one hundred to learn from and fifty others to measure on.
-Of your shards, the split `train` is trained on and `val` measured. Each preset takes as many steps as fit into the
-minutes, on one thread, as its own first steps tell; the time is that of the processor, so other work on the machine
-changes nothing. Each row is printed as it comes.
+Toy pictures are those of one toy dataset (`labelmerge demo`), one hundred to learn from and fifty others to measure
+on. Of the photograph (the demo's, scikit-learn's china.jpg with our rough outlines), the outlines in the left half
+are learned and those in the right half measured; its shore is in the right half alone, and is left out. Of your
+shards, the split `train` is trained on and `val` measured. Each preset takes as many steps as fit into the minutes,
+on one thread, as its own first steps tell; the time is that of the processor, so other work on the machine changes
+nothing. Each row is printed as it comes.
 """
 
 from __future__ import annotations
@@ -14,11 +17,16 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
+from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.demo.layouts import LAYOUTS
+from labelmerge.demo.photograph import outlined
 from labelmerge.demo.worlds import WORLDS, draw_samples, recipe_of
 from labelmerge.embed.embed import embed_labels
 from labelmerge.evaluate.evaluate import evaluate
@@ -35,6 +43,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of each training")
     parser.add_argument("--presets", nargs="+", default=["tiny", "lite"])
     parser.add_argument("--dataset", default="ade20k", help="which toy dataset")
+    parser.add_argument("--photograph", action="store_true", help="the halves of a real photograph")
     parser.add_argument("--shards", type=Path, help="shards of your own, with splits train and val")
     parser.add_argument("--bank", type=Path, help="the bank for them")
     parser.add_argument("--device", default="cpu", help="on others, minutes are those of the clock")
@@ -44,6 +53,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.shards:
         learned, measured, bank = options.shards, options.shards, options.bank
+    elif options.photograph:
+        learned, measured, bank = halves(options.out)
     else:
         learned, measured, bank = toys(options.out, options.dataset)
     print(f"{options.minutes:g} minutes each on {options.device}, one thread\n")
@@ -87,6 +98,31 @@ def toys(out: Path, dataset: str) -> tuple[Path, Path, Path]:
         layout.close()
         shard(recipe_of(dataset, root.parent), root, WORLDS[dataset].split, out / name)
     embed_labels([recipe_of(dataset, out)], out / "bank", encoder="offline")
+    return out / "learned", out / "measured", out / "bank"
+
+
+def halves(out: Path) -> tuple[Path, Path, Path]:
+    """The demo's photograph twice, with the outlines of its left and of its right half, and a bank: the folders."""
+    for name in ("photograph.toml", "photograph.csv"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(files("labelmerge.demo").joinpath(name).read_bytes())
+    recipe = load_recipe(out / "photograph.toml")
+    shore = load_label_space(recipe).names.index("shore")
+    for name, place in (("learned", 0), ("measured", 1)):
+        root = out / "data" / name
+        image, mask = root / "images/train/china.jpg", root / "masks/train/china.png"
+        for path in (image, mask):
+            path.parent.mkdir(parents=True)
+        image.write_bytes(files("sklearn.datasets").joinpath("images/china.jpg").read_bytes())
+        with Image.open(image) as photograph:
+            values = np.array(outlined(photograph.convert("RGB"))[0])
+        middle = values.shape[1] // 2
+        values[values == shore] = 255
+        values[:, middle:] = 255 if place == 0 else values[:, middle:]
+        values[:, :middle] = 255 if place == 1 else values[:, :middle]
+        Image.fromarray(values).save(mask)
+        shard(recipe, root, "train", out / name)
+    embed_labels([recipe], out / "bank", encoder="offline")
     return out / "learned", out / "measured", out / "bank"
 
 
