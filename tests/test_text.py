@@ -74,7 +74,7 @@ def test_files_for_spreadsheets_give_true_names_back(tmp_path: Path) -> None:
     path.write_text(table)
     found = read_taxonomy(path, {entry.key: entry.name for entry in entries})
     assert [(entry.name, entry.note) for entry in found.entries] == [(name, name) for name in names]
-    assert_harmless(relations_table([Relation(entries[0], "same", entries[1])]))
+    assert_harmless(relations_table([Relation(entries[0], "same", entries[1], 1.0)]))
 
 
 def test_a_banks_tables_give_true_names_back(tmp_path: Path) -> None:

@@ -202,10 +202,13 @@ def test_the_whole_of_it_on_a_toy_encoder(bench: dict[str, Any]) -> None:
     """An encoder that hears only which words a text has: the report is made, and words find their equals."""
     pairs = bench["read_pairs"]()
     results = bench["measure_all"](BagOfWords(), pairs, None)
-    assert [measured.merge is None for measured in results] == [False] * 4 + [True]
+    assert [measured.merge is None for measured in results] == [False] * 4 + [True, False]
     equal = np.array([pair.kind == "equal name" for pair in pairs])
     assert np.all(results[0].cosines[equal] == 1) and np.all(results[0].identical == equal)
     report = bench["report"](results, pairs, 2)
+    found = results[-1].found
+    assert len(found) == len(pairs) and {"same", "contains", "unrelated"} <= set(found)
+    assert all((one == "same") == (iou == 1) for one, iou in zip(found, results[-1].cosines, strict=True))
     assert report.count("\n| word |") == 3 and "nan" not in report
 
 

@@ -15,7 +15,7 @@ from labelmerge.text import csv_text
 
 HEADER = (
     *("a_dataset", "a_index", "a_name", "relation", "b_dataset", "b_index", "b_name"),
-    *("evidence", "confidence"),
+    *("evidence", "confidence", "iou"),
 )
 SAME, CONTAINS, PART_OF, OVERLAPS = "same", "contains", "part_of", "overlaps"
 
@@ -27,11 +27,13 @@ class Relation:
     Attributes:
         evidence: what says so, of both labels' evidence.
         confidence: the product of both labels' confidences.
+        iou: intersection over union of the two sets: how much the labels have in common, 1 where they are the same.
     """
 
     a: Entry
     kind: str
     b: Entry
+    iou: float
 
     @property
     def evidence(self) -> str:
@@ -56,13 +58,17 @@ def relations(taxonomy: Taxonomy) -> Iterator[Relation]:
             kind = SAME if both == sizes[b] else PART_OF
         else:
             kind = CONTAINS if both == sizes[b] else OVERLAPS
-        yield Relation(taxonomy.entries[a], kind, taxonomy.entries[b])
+        iou = float(both / (sizes[a] + sizes[b] - both))
+        yield Relation(taxonomy.entries[a], kind, taxonomy.entries[b], iou)
 
 
 def relations_table(found: Sequence[Relation]) -> str:
     """Relations as CSV with the columns `HEADER`."""
-    rows = (
-        (*each.a.key, each.a.name, each.kind, *each.b.key, each.b.name, each.evidence, f"{each.confidence:.2f}")
+    rows = [
+        (
+            *(*each.a.key, each.a.name, each.kind, *each.b.key, each.b.name),
+            *(each.evidence, f"{each.confidence:.2f}", f"{each.iou:.4f}"),
+        )
         for each in found
-    )
+    ]
     return csv_text([HEADER, *rows])

@@ -25,7 +25,7 @@ from labelmerge.encoders.encoders import CLIP, TextEncoder, load_encoder
 from labelmerge.errors import EncoderError
 from labelmerge.files import write_text
 from labelmerge.labels import LabelKey
-from labelmerge.merge.merges import by_similarity
+from labelmerge.merge.merges import by_concepts, by_similarity
 from labelmerge.merge.report import merge_report
 from labelmerge.names import PROMPT_TEMPLATE, prompt_name, sentence, word
 
@@ -36,6 +36,7 @@ Vector = npt.NDArray[np.float32]
 PAIRS = Path(__file__).with_name("word_pairs.csv")
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 RESAMPLES = 1000
+CONCEPTS = "concepts"
 ROUNDING = 1e-5  # vectors are float32: cosines this close are taken as equal, as `by_similarity` does
 
 
@@ -142,10 +143,11 @@ class Measured:
 
     Attributes:
         title: of the form.
-        cosines: of each pair, to five digits.
+        cosines: of each pair, to five digits; by concepts the intersection over union of their sets.
         retrieved: of each query, whether the nearest label is a same one, 0 to 1.
         identical: whether the two labels of a pair have the very same text.
         merge: None where the two labels of a pair are not in one bank.
+        found: the relation of each pair; () where the form knows none.
     """
 
     title: str
@@ -153,6 +155,7 @@ class Measured:
     retrieved: Floats
     identical: Bools
     merge: Merge | None
+    found: tuple[str, ...] = ()
 
 
 def queries(pairs: Sequence[Pair]) -> dict[tuple[LabelKey, str], tuple[set[LabelKey], int]]:
@@ -227,7 +230,40 @@ def measure_all(encoder: TextEncoder, pairs: Sequence[Pair], descriptions: Path 
     datasets = sorted({key[0] for pair in pairs for key in (pair.a, pair.b)})
     banks = [make_bank(encoder, form, datasets, descriptions) for form in FORMS]
     measured = [measure(form.title, bank, bank, pairs) for form, bank in zip(FORMS, banks, strict=True)]
-    return [*measured, measure("sentence against bare prompt", banks[-1], banks[1], pairs)]
+    against = measure("sentence against bare prompt", banks[-1], banks[1], pairs)
+    return [*measured, against, measure_concepts(banks[-1], pairs)]
+
+
+def measure_concepts(bank: Bank, pairs: Sequence[Pair]) -> Measured:
+    """The merge by concepts: how much the sets of two labels have in common (`iou` in relations.csv)."""
+    taxonomy = by_concepts(bank)
+    sets = taxonomy.sets[[taxonomy.rows[key] for key in bank.keys]].astype(np.float64)
+    shared, sizes = sets @ sets.T, sets.sum(axis=1)
+    iou = shared / (sizes[:, None] + sizes[None] - shared)
+    row_of = {key: row for row, key in enumerate(bank.keys)}
+    retrieved = []
+    for (key, dataset), (same, _) in queries(pairs).items():
+        there = [other for other in bank.keys if other[0] == dataset]
+        scores = iou[row_of[key], [row_of[other] for other in there]]
+        nearest = np.flatnonzero(scores == scores.max())
+        retrieved.append(float(np.mean([there[place] in same for place in nearest])))
+    a, b = bank.positions(pair.a for pair in pairs), bank.positions(pair.b for pair in pairs)
+    return Measured(
+        title=CONCEPTS,
+        cosines=np.round(iou[a, b], 5),
+        retrieved=np.array(retrieved),
+        identical=np.array([bank.texts[i] == bank.texts[j] for i, j in zip(a, b, strict=True)]),
+        merge=Merge(1.0, iou[a, b] == 1),
+        found=tuple(_relation(shared[i, j], sizes[i], sizes[j]) for i, j in zip(a, b, strict=True)),
+    )
+
+
+def _relation(shared: float, a: float, b: float) -> str:
+    if not shared:
+        return "unrelated"
+    if shared == a == b:
+        return "same"
+    return "contains" if shared == b else "part of" if shared == a else "overlaps"
 
 
 # --- the report ---
@@ -308,15 +344,26 @@ def report(results: Sequence[Measured], pairs: Sequence[Pair], worst: int) -> st
     kinds = list(dict.fromkeys((pair.relation, pair.kind) for pair in pairs))
     head("text", "threshold", *(f"{relation}, {kind}" for relation, kind in kinds))
     for measured in results:
-        if measured.merge:
+        if measured.merge and not measured.found:
             above = measured.cosines >= measured.merge.threshold - ROUNDING
             shares = (np.mean(above[[(pair.relation, pair.kind) == kind for pair in pairs]]) for kind in kinds)
             say(row(measured.title, f"{measured.merge.threshold:.3f}", *(f"{share:.1%}" for share in shares)))
 
     relations = ("same", "contains", "different")
+    for measured in results:
+        if measured.found:
+            kinds_found = ("same", "contains", "part of", "overlaps", "unrelated")
+            say("\nWhat the sets of concepts say of the pairs; *contains* is the first label containing the second.\n")
+            head("the pair is", *kinds_found)
+            for relation in ("same", "contains", "different"):
+                of = [found for found, pair in zip(measured.found, pairs, strict=True) if pair.relation == relation]
+                say(row(f"{relation} ({len(of)})", *(of.count(kind) for kind in kinds_found)))
+
     say("\nPairs whose two labels have one text.\n")
     head("text", *(f"{relation} ({sum(p.relation == relation for p in pairs)})" for relation in relations))
     for measured in results:
+        if measured.found:
+            continue
         counts = (np.sum(measured.identical[[pair.relation == each for pair in pairs]]) for each in relations)
         say(row(measured.title, *counts))
 

@@ -130,8 +130,9 @@ def test_relations_follow_from_the_sets(world: tuple[list[Concept], Attached]) -
         for j, other in enumerate(taxonomy.entries[i + 1 :], start=i + 1):
             kind = slow_relation(sets[i], sets[j])
             if kind and one.key[0] != other.key[0]:
-                expected[one.key, other.key] = kind
-    assert {pair: relation.kind for pair, relation in found.items()} == expected
+                expected[one.key, other.key] = kind, len(sets[i] & sets[j]) / len(sets[i] | sets[j])
+    assert {pair: each.kind for pair, each in found.items()} == {pair: kind for pair, (kind, _) in expected.items()}
+    assert [each.iou for each in found.values()] == pytest.approx([expected[pair][1] for pair in found])
     for relation in found.values():
         assert relation.confidence == pytest.approx(relation.a.confidence * relation.b.confidence)
 
@@ -154,10 +155,10 @@ def test_the_table_of_relations() -> None:
     one = Entry(("a", 0), "person, human", ("person", "rider"), "text+pixels", 0.8)
     other = Entry(("b", 3), "rider", ("rider",), CURATED, 0.5)
     (relation,) = relations(Taxonomy([one, other]))
-    assert relation == Relation(one, "contains", other)
+    assert relation == Relation(one, "contains", other, 0.5)
     header, row = csv.reader(io.StringIO(relations_table([relation])))
     assert tuple(header) == HEADER
-    assert row == ["a", "0", "person, human", "contains", "b", "3", "rider", "text+pixels+curated", "0.40"]
+    assert row == ["a", "0", "person, human", "contains", "b", "3", "rider", "text+pixels+curated", "0.40", "0.5000"]
     assert list(relations(Taxonomy([one, Entry(("a", 1), "rider", ("rider",))]))) == [], "one dataset's own affair"
 
 
