@@ -35,7 +35,12 @@ def rows() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def bench() -> dict[str, Any]:
-    return runpy.run_path(str(BENCHMARKS / "bench_words.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        return {
+            **runpy.run_path(str(BENCHMARKS / "word_scores.py")),
+            **runpy.run_path(str(BENCHMARKS / "bench_words.py")),
+        }
 
 
 def ends(row: Row) -> tuple[LabelKey, LabelKey]:

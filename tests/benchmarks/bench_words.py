@@ -10,7 +10,6 @@ Prints Markdown. An encoder that can't be had is one line that says so.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from word_scores import Pair, average_precision, best_f1, f1, read_pairs  # type: ignore[import-not-found]  # the file beside this one
 
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.catalog import load_descriptions, load_recipe
@@ -33,7 +33,6 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float32]
 
-PAIRS = Path(__file__).with_name("word_pairs.csv")
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 RESAMPLES = 1000
 CONCEPTS = "concepts"
@@ -55,62 +54,6 @@ FORMS = (
     Form("description alone", "{description}", lambda name, description: description or word(name)),
     Form("name, prompt and description", PROMPT_TEMPLATE, sentence),
 )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One row of the file of pairs."""
-
-    a: LabelKey
-    name_a: str
-    b: LabelKey
-    name_b: str
-    relation: str
-    kind: str
-
-    def __str__(self) -> str:
-        return f"{self.a[0]} *{prompt_name(self.name_a)}* – {self.b[0]} *{prompt_name(self.name_b)}*"
-
-
-def read_pairs(path: Path = PAIRS) -> list[Pair]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            Pair(
-                (row["dataset_a"], int(row["index_a"])),
-                row["name_a"],
-                (row["dataset_b"], int(row["index_b"])),
-                row["name_b"],
-                row["relation"],
-                row["kind"],
-            )
-            for row in csv.DictReader(stream)
-        ]
-
-
-def counts_above(scores: Floats, positive: Bools, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """For every distinct score, highest first: the score, and the weight of the positives and of all at or above it."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    hits, all_ = np.cumsum((weights * positive)[order]), np.cumsum(weights[order])
-    return scores[order][last], hits[last], all_[last]
-
-
-def average_precision(scores: Floats, positive: Bools, weights: Floats) -> float:
-    """The mean precision at the score of each positive; equal scores are one threshold."""
-    _, hits, all_ = counts_above(scores, positive, weights)
-    return float(np.sum(np.diff(hits, prepend=0) * hits / np.maximum(all_, 1e-12)) / hits[-1])
-
-
-def best_f1(scores: Floats, positive: Bools, weights: Floats) -> tuple[float, float]:
-    """The highest F1 that a threshold can reach, and that threshold."""
-    thresholds, hits, all_ = counts_above(scores, positive, weights)
-    values = 2 * hits / (all_ + hits[-1])
-    return float(values.max()), float(thresholds[np.argmax(values)])
-
-
-def f1(chosen: Bools, positive: Bools, weights: Floats) -> float:
-    """2 · hits / (chosen + positive)."""
-    return float(2 * np.sum(weights * (chosen & positive)) / np.sum(weights * (chosen.astype(int) + positive)))
 
 
 def nearest_is_same(query: Vector, labels: Mapping[LabelKey, Vector], dataset: str, same: set[LabelKey]) -> float:
@@ -279,10 +222,10 @@ def statistics(measured: Measured, pairs: Sequence[Pair]) -> dict[str, Statistic
     merge = measured.merge
 
     def ap(subset: Bools, weights: Floats, _: Floats) -> float:
-        return average_precision(measured.cosines[subset], positive[subset], weights[subset])
+        return float(average_precision(measured.cosines[subset], positive[subset], weights[subset]))
 
     def chosen(which: Bools, weights: Floats, _: Floats) -> float:
-        return f1(which, positive, weights)
+        return float(f1(which, positive, weights))
 
     return {
         "R@1": lambda _, weights: float(np.average(measured.retrieved, weights=weights)),
