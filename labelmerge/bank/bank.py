@@ -215,13 +215,13 @@ class Bank:
     def for_datasets(self, names: Sequence[str]) -> Bank:
         """The rows of these datasets as a bank of their own. Raises BankError where one has none."""
         have = self.datasets()
-        for name in names:
-            if name not in have:
-                raise BankError(
-                    f"the bank ({self.version}) has no labels of {name!r}",
-                    where=self.folder,
-                    fix=f"{did_you_mean(name, have)} {self._how_to_add([name])}",
-                )
+        if missing := [name for name in dict.fromkeys(names) if name not in have]:
+            near = did_you_mean(missing[0], have) if len(missing) == 1 else f"It has {', '.join(have)}."
+            raise BankError(
+                f"the bank ({self.version}) has no labels of {some(map(repr, missing), len(missing))}",
+                where=self.folder,
+                fix=f"{near} {self._how_to_add(missing)}",
+            )
         return self.for_keys([key for key in self.keys if key[0] in names])
 
     def for_keys(self, keys: Iterable[LabelKey]) -> Bank:

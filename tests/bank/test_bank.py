@@ -167,3 +167,8 @@ def test_an_unknown_version_is_refused(bank: Bank, tmp_path: Path) -> None:
     bank.save(tmp_path)
     with pytest.raises(BankError, match="no version 'v0009'. It has v0001-"):
         Bank.load(tmp_path, "v0009")
+
+
+def test_all_missing_datasets_are_named_at_once(bank: Bank) -> None:
+    with pytest.raises(BankError, match=r"no labels of 'c', 'd'\. It has a, b\. `labelmerge embed c d --out"):
+        bank.for_datasets(["c", "a", "d"])
