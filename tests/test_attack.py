@@ -15,7 +15,7 @@ from .attack.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[1]
 # In a process of its own: each try forks it, which does not go with the threads of a test run.
-QUICK = ("recipe", "classes", "manifest", "metadata", "tar", "bank list", "taxonomy", "results")
+QUICK = ("manifest", "metadata", "tar", "bank")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")

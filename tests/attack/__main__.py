@@ -32,7 +32,7 @@ def main() -> int:
         folder = chosen.folder or Path(scratch) / "attack"
         if chosen.number is not None:
             folder.mkdir(parents=True)
-            world = Attack(folder)
+            world = Attack(folder, chosen.only or TARGETS)
             failures = [each for name in chosen.only or TARGETS for each in world.one(name, chosen.seed, chosen.number)]
             for failure in failures:
                 tell(failure)

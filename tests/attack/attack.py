@@ -122,24 +122,21 @@ def judge(ran: Ran, changed: bool, target: Target, usual: int) -> str:
 class Attack:
     """A sound world, and copies of it to damage."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Iterable[str] = TARGETS) -> None:
         self.folder, self.sound = folder, folder / "sound"
-        for module in (
-            "torch",
-            "pyarrow.parquet",
-            "matplotlib.figure",
-            "tqdm",
-            "safetensors.torch",
-            "webdataset.writer",
-        ):
+        trains = any(TARGETS[name].needs_torch for name in names)
+        for module in ("pyarrow.parquet", "webdataset.writer"):  # forked commands need not load them again
             import_module(module)
         for verb in ("ls", "describe", "embed", "bank", "shard", "verify", "stats", "export", "merge", "train", "eval"):
             import_module(f"labelmerge.cli.{verb}")
-        for module in ("train.loop", "evaluate.evaluate", "predict.predict", "sharding.shard", "inspect.verify"):
+        for module in ("sharding.shard", "inspect.verify"):
             import_module(f"labelmerge.{module}")
-        import_module("torch").set_num_threads(1)
+        if trains:
+            for module in ("train.loop", "evaluate.evaluate", "predict.predict", "predict.relabel"):
+                import_module(f"labelmerge.{module}")
+            import_module("torch").set_num_threads(1)
         self._usual: dict[tuple[str, ...], int] = {}
-        build(self.sound, self._sound)
+        build(self.sound, self._sound, run=trains)
 
     def _sound(self, *words: object) -> None:
         ran = run([str(word) for word in words], self.folder)
@@ -197,9 +194,10 @@ def attack(
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    world = Attack(folder)
+    chosen = list(names) or list(TARGETS)
+    world = Attack(folder, chosen)
     failures = []
-    for name in names or TARGETS:
+    for name in chosen:
         for number in range(tries):
             for failure in world.one(name, seed, number):
                 failures.append(failure)

@@ -39,6 +39,11 @@ class Target:
     seal: Callable[[Path], None] | None = None
     member: str = ""
 
+    @property
+    def needs_torch(self) -> bool:
+        """Whether a run, or what trains or predicts, is in play."""
+        return any(word.startswith(("{world}/run", "train", "relabel")) for words in self.commands for word in words)
+
 
 def _train(*more: str) -> Words:
     return ("train", "--shards", "{world}/shards", "--bank", "{world}/bank", "--out", *more, *TRAIN, *STEPS)

@@ -16,8 +16,8 @@ Command = Callable[..., object]
 """Runs `labelmerge` with these words, and raises where it fails."""
 
 
-def build(folder: Path, command: Command) -> None:
-    """Make everything in a new folder."""
+def build(folder: Path, command: Command, *, run: bool) -> None:
+    """Make everything in a new folder; training and what needs it only where `run`, for it takes most of the time."""
     folder.mkdir(parents=True)
     (folder / "mine.toml").write_text(
         'name = "mine"\ntitle = "Mine"\nannotation_type = "mask"\nreader = "index_png"\ndescriptions = "mine.csv"\n'
@@ -38,10 +38,11 @@ def build(folder: Path, command: Command) -> None:
                 path = folder / "data" / kind / split / f"{number}.{ending}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path) if split == "val" else picture.save(path)
-    shards, bank, run = folder / "shards", folder / "bank", folder / "run"
+    shards, bank, out = folder / "shards", folder / "bank", folder / "run"
     command("embed", folder / "mine.toml", "--encoder", "offline", "--out", bank)
     for split in ("train", "val"):
         command("shard", folder / "mine.toml", "--root", folder / "data", "--split", split, "--out", shards)
-    command("merge", "--bank", bank, "--out", folder / "merge")
-    command("train", "--shards", shards, "--bank", bank, "--out", run, *TRAIN, *STEPS)
-    command("eval", "--checkpoint", run, "--shards", shards, "--out", run / "results.json", "--device", "cpu")
+    if run:
+        command("merge", "--bank", bank, "--out", folder / "merge")
+        command("train", "--shards", shards, "--bank", bank, "--out", out, *TRAIN, *STEPS)
+        command("eval", "--checkpoint", out, "--shards", shards, "--out", out / "results.json", "--device", "cpu")
