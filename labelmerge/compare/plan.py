@@ -127,7 +127,7 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     """
     variants = find_variants(asked.vary)
     _refuse_both(asked, variants)
-    views = Views(**{key: value for key, value in asked.eval_options.items() if key not in ("split", "limit")})
+    views = Views(**{key: value for key, value in asked.eval_options.items() if key not in ("split", "limit", "task")})
     sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"))
     if here:
         choose_device(asked.device)

@@ -18,7 +18,6 @@ from labelmerge.files import atomic_file, locked, output_faults, sha256_file, wr
 from labelmerge.labels import LabelSpace
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
-from labelmerge.methods.meaning import labels_of, run_columns
 from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
@@ -233,10 +232,12 @@ def _rule(job: Job, each: ShardSet) -> Rule:
 
 
 def _own_labels(job: Job, each: ShardSet) -> Rule:
-    """Boxes become masks, and keep their labels. Raises BankError where the checkpoint's bank lacks some."""
+    """Boxes become masks, and keep their labels, asked for by their texts, as in the paper.
+
+    Raises BankError where the checkpoint's bank lacks some.
+    """
     assert job.trained is not None and job.bank is not None  # `relabel` asks for a checkpoint
-    columns = run_columns(job.trained.checkpoint, job.trained.learner)
-    predictor = job.trained.predictor(labels_of(each.space, job.bank, columns), job.views)
+    predictor = job.trained.predictor(LabelList.of(each.space, job.bank), job.views)
     own = {index: (index,) for index in each.space.indices}
     return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence, job.least_cover)
 
