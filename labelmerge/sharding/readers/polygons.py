@@ -61,6 +61,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     canvas = Image.new("I", (size[1], size[0]), source.space.ignore_index)
     draw = ImageDraw.Draw(canvas)
     notes: Counter[str] = Counter()
+    number = 0
     try:
         text = read_file(path)
         if len(text) > _MAX_BYTES:
@@ -72,7 +73,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
                 f"polygons are for {width!r}x{height!r}, but the image is {size[1]}x{size[0]}", where=path
             )
         vertices = 0
-        for thing in data["objects"]:
+        for number, thing in enumerate(data["objects"], 1):
             label, polygon = thing["label"], thing["polygon"]
             vertices += len(polygon)
             if vertices > _MAX_VERTICES:
@@ -89,7 +90,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             elif value != SKIPPED:
                 draw.polygon(_vertices(polygon), fill=value)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise SampleError(f"is not polygon JSON ({_say(error)})", where=path) from error
+        at = f"; object {number}" if number else ""
+        raise SampleError(f"is not polygon JSON ({_say(error)}{at})", where=path) from error
     return Annotation(mask=np.asarray(canvas).astype(source.space.dtype), notes=notes)
 
 
