@@ -73,7 +73,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
                 f"polygons are for {width!r}x{height!r}, but the image is {size[1]}x{size[0]}", where=path
             )
         vertices = 0
-        for number, thing in enumerate(data["objects"], 1):
+        for thing in data["objects"]:
+            number += 1
             label, polygon = thing["label"], thing["polygon"]
             vertices += len(polygon)
             if vertices > _MAX_VERTICES:
