@@ -67,7 +67,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
         raise ShardError(
             "no manifest: the shards are not finished",
             where=folder,
-            fix="Run its `labelmerge shard …` again; after runs with --part, `labelmerge verify --finish`",
+            fix="Run the command that writes it once more; after `shard --part`, `labelmerge verify --finish`",
         )
     try:
         manifest = parse_json(path.read_bytes())

@@ -42,7 +42,7 @@ def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished
                 raise ShardError(
                     "unfinished: there is no manifest.json",
                     where=path,
-                    fix="Run its `labelmerge shard …` again; after runs with --part, `labelmerge verify --finish`",
+                    fix="Run the command that writes it once more; after `shard --part`, `labelmerge verify --finish`",
                 )
             found.setdefault(path.resolve(), path)
     return [found[path] for path in sorted(found)]
