@@ -187,8 +187,9 @@ def test_print_shows_the_commands_and_runs_nothing(run: Any, place: Path) -> Non
         "dataset,index,name,group\nstreets,0,road,a\nstreets,1,sky,b\nstreets,2,car,c\nthings,0,cup,d\nthings,1,car,c\n"
     )
     views = ("--eval-short-edge", 40, "--eval-scales", "0.5:1:0.5", "--eval-flip", "--eval-split", "test")
+    task = ("--eval-task", "panoptic", "instances")
     vary = ("--vary", "merge=naive", "merge=table+taxonomy=groups.csv", "--vary", "losses=hd", "losses=hd,wd")
-    result = run(*arguments(*vary, *views, "--print", "--launcher", "torchrun --no-python", "--channels-last"))
+    result = run(*arguments(*vary, *views, *task, "--print", "--launcher", "torchrun --no-python", "--channels-last"))
     assert result.exit_code == 0, result.output
     *lines, report = result.stdout.splitlines()
     names = ["naive+hd", "naive+hd,wd", "table+groups.csv+hd", "table+groups.csv+hd,wd"]
@@ -196,7 +197,8 @@ def test_print_shows_the_commands_and_runs_nothing(run: Any, place: Path) -> Non
         f"torchrun --no-python labelmerge train --shards shards --bank bank --out out/{names[2]} --device cpu "
         "--set steps=2 batch_size=2 crop=32 channels_last=true merge=table taxonomy=groups.csv losses=hd && "
         f"torchrun --no-python labelmerge eval --checkpoint out/{names[2]} --shards held-out "
-        f"--out out/{names[2]}/results.json --short-edge 40 --scales 0.5,1 --flip --split test --device cpu"
+        f"--out out/{names[2]}/results.json --short-edge 40 --scales 0.5,1 --flip --split test "
+        "--task panoptic instances --device cpu"
     )
     assert report == shlex.join(["labelmerge", "report", *(f"out/{name}" for name in names), "--out", "out"])
     assert not (place / "out").exists()
