@@ -39,7 +39,7 @@ Measure = Literal["semantic", "panoptic", "instances"]
 
 _BY = {
     "text": "its own row of the bank",
-    "concepts": "the columns of the run that it stands for, or its text, measured by what the run reaches",
+    "concepts": "the columns of the run that it stands for, or its text, by what the run reaches",
 }
 _AHEAD = 2  # images that are read while the model works
 

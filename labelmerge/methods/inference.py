@@ -61,7 +61,7 @@ class LabelVectors:
     are all zero is never predicted (a baseline may know no such label).
 
     Attributes:
-        vectors: float32 ``[U, D]``, the distinct vectors, those of one label side by side, each of length 1 / reach.
+        vectors: float32 ``[U, D]``, the distinct vectors, those of one label side by side, each of length 1 / divisor.
         positions: int64 ``[P]``, the labels that they stand for, ascending.
         counts: int64 ``[P]``, how many vectors each of those labels has; they sum to U.
         predicted_as: int64 ``[K]``, the label that is predicted for each label: itself, an earlier one that has its
@@ -72,26 +72,26 @@ class LabelVectors:
         self,
         vectors: npt.ArrayLike,
         several: Sequence[npt.NDArray[np.float32]] | None = None,
-        reach: Sequence[npt.NDArray[np.float32]] | None = None,
+        divisors: Sequence[npt.NDArray[np.float32]] | None = None,
     ) -> None:
         """`vectors`: ``[K, D]``, one for each label; or else `several`, ``[n, D]`` for each of the K labels, with
-        `reach`, ``[n]``, by which a vector's cosine is divided; 1 where it is None.
+        `divisors`, ``[n]``, by which a vector's cosine is divided; 1 where it is None.
 
         Raises BankError where all are zero, or some are not finite.
         """
         given = np.asarray(vectors, dtype=np.float32)[:, None] if several is None else several
-        reaches = [np.ones(len(own), np.float32) for own in given] if reach is None else reach
+        parts = [np.ones(len(own), np.float32) for own in given] if divisors is None else divisors
         owner: dict[bytes, int] = {}
         self.predicted_as = np.full(len(given), -1, dtype=np.int64)
-        distinct, divisors = [], []
-        for position, (own, own_reach) in enumerate(zip(given, reaches, strict=True)):
+        distinct, lengths = [], []
+        for position, (own, own_parts) in enumerate(zip(given, parts, strict=True)):
             firsts = []
-            for vector, most in zip(own, own_reach, strict=True):
+            for vector, divisor in zip(own, own_parts, strict=True):
                 if vector.any():
                     content = (vector + np.float32(0)).tobytes()  # + 0: minus zero equals zero
                     if content not in owner:
                         distinct.append(vector)
-                        divisors.append(most)
+                        lengths.append(float(np.linalg.norm(vector.astype(np.float64))) * float(divisor))
                     firsts.append(owner.setdefault(content, position))
             if firsts:
                 self.predicted_as[position] = position if position in firsts else firsts[0]
@@ -100,10 +100,7 @@ class LabelVectors:
         owners = np.array(list(owner.values()), dtype=np.int64)
         self.positions, self.counts = np.unique(owners, return_counts=True)
         wide = np.stack(distinct).astype(np.float64)
-        if not np.isfinite(wide).all():
-            raise BankError("label vectors hold values that are no numbers", fix="Embed the labels again")
-        lengths = np.linalg.norm(wide, axis=1, keepdims=True) * np.asarray(divisors, np.float64)[:, None]
-        self.vectors = (wide / lengths).astype(np.float32)
+        self.vectors = (wide / np.array(lengths)[:, None]).astype(np.float32)
 
     def of_labels(self, scores: Tensor) -> Tensor:
         """The scores of the labels from those of their vectors, ``[U, …]`` → ``[P, …]``: the largest of each."""

@@ -5,10 +5,10 @@ dataset may stand for several of them (*person* of a dataset without riders: *pe
 largest over their vectors.
 
 Training draws pixels to the columns, so a label that no column stands for has the worse of it: however well its own
-vector describes what is seen, a column fits better. Its cosine is therefore measured by the largest that the run can
-give it (`reachable`). That a seen class has such an advantage over an unseen one, and that it has to be taken off, is
-the finding of Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning" (ECCV 2016); they
-subtract a constant that is found on held-out classes, where this needs none.
+vector describes what is seen, a column fits better. Its cosine is therefore divided by the root of the largest that
+the run can give it (`reachable`). That a seen class has such an advantage over an unseen one, and that it has to be
+taken off, is the finding of Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning" (ECCV
+2016); they subtract a constant that is found on held-out classes, where this needs none.
 """
 
 from __future__ import annotations
@@ -94,10 +94,13 @@ class RunColumns:
         rows = self.bank.positions(self.labels)
         return column_vectors([self.bank.texts[row] for row in rows], self.bank.vectors[rows], self.positive)
 
-    def reach(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """float32 ``[n]``: the largest cosine that a mixture of the columns has with each of the vectors ``[n, C]``;
-        1 for one that has none above 0."""
-        return reachable(self.vectors, vectors)
+    def divisors(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 ``[n]``: what the cosines with vectors ``[n, C]`` that are no columns are divided by.
+
+        The score is then the geometric mean of the cosine and of its share of what can be reached. The cosine alone
+        hardly ever chooses such a label; the share alone chooses it too often, and of many such labels always one.
+        """
+        return np.sqrt(reachable(self.vectors, vectors))
 
     @property
     def taught(self) -> npt.NDArray[np.bool_]:
@@ -131,7 +134,7 @@ class RunColumns:
 
     def ask(self, labels: LabelList, members: Sequence[Sequence[LabelKey]], bank: Bank) -> LabelList:
         """The same labels, each with the vectors of the columns that it stands for, or else its own, whose cosines are
-        measured by what the run can reach (docs/evaluation.md).
+        divided as `divisors` says (docs/evaluation.md).
 
         Args:
             labels: M labels with their own vectors.
@@ -142,7 +145,7 @@ class RunColumns:
         own_vectors = labels.several if labels.several is not None else tuple(labels.vectors[:, None])
         taxonomy = self.taxonomy_with(keys, bank) if keys else None
         if taxonomy is None:
-            return replace(labels, several=own_vectors, reach=tuple(self.reach(own) for own in own_vectors))
+            return replace(labels, several=own_vectors, divisors=tuple(self.divisors(own) for own in own_vectors))
         sets = np.zeros((len(members), len(taxonomy.concepts)), dtype=np.bool_)
         for place, own in enumerate(members):
             rows = [taxonomy.rows[key] for key in own if key in taxonomy]
@@ -155,14 +158,14 @@ class RunColumns:
                 lost, len(self.names),
             )  # fmt: skip
         columns, alone = share_columns(sets, column_of, self.taught)
-        several, reach = [], []
+        several, divisors = [], []
         for place, own_vector in enumerate(own_vectors):
             known = self.vectors[columns[place]]
             texts = own_vector if alone[place] else own_vector[:0]
             several.append(np.concatenate([known, texts]))
-            reach.append(np.concatenate([np.ones(len(known), np.float32), self.reach(texts)]))
+            divisors.append(np.concatenate([np.ones(len(known), np.float32), self.divisors(texts)]))
         named = tuple(tuple(self.names[n] for n in np.flatnonzero(row)) for row in columns)
-        return replace(labels, several=tuple(several), reach=tuple(reach), columns=named)
+        return replace(labels, several=tuple(several), divisors=tuple(divisors), columns=named)
 
     def _column_of(self, taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
         """int64 ``[concepts]``: the column that exactly the same training labels may mean, or -1."""

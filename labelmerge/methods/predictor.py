@@ -31,8 +31,7 @@ class LabelList:
         vectors: float32 ``[K, C]``.
         several: where labels may have several vectors, those of each, float32 ``[n, C]``, in place of `vectors`; a
             label scores the largest of its vectors' scores, and one that has none is never predicted.
-        reach: for each vector of `several` the largest cosine that the run can give it, float32 ``[n]``, which its
-            cosines are divided by; None: by 1.
+        divisors: for each vector of `several` what its cosines are divided by, float32 ``[n]``; None: by 1.
         columns: the run's columns that are among them, by name; () where labels are asked for by their texts.
         things: which of them are things, whose segments stay apart; those of the others are one segment for each
             label. None: all stay apart.
@@ -43,7 +42,7 @@ class LabelList:
     keys: tuple[LabelKey | None, ...]
     vectors: npt.NDArray[np.float32]
     several: tuple[npt.NDArray[np.float32], ...] | None = None
-    reach: tuple[npt.NDArray[np.float32], ...] | None = None
+    divisors: tuple[npt.NDArray[np.float32], ...] | None = None
     columns: tuple[tuple[str, ...], ...] = ()
     things: tuple[bool, ...] | None = None
 

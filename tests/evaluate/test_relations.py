@@ -105,9 +105,9 @@ def pixels(
 def columns_and_zebra(bank: Bank) -> LabelVectors:
     """The four columns, and zebra's own vector, whose cosines are measured by the largest that these can have."""
     columns, zebra = bank.rows(STREETS.keys), bank.rows([("folk", 2)])
-    reach = reachable(columns, zebra)
-    assert reach < 0.95
-    return LabelVectors(np.zeros((5, 1)), [*columns[:, None], zebra], [*np.ones((4, 1), np.float32), reach])
+    divisors = np.sqrt(reachable(columns, zebra))
+    assert divisors < 0.97
+    return LabelVectors(np.zeros((5, 1)), [*columns[:, None], zebra], [*np.ones((4, 1), np.float32), divisors])
 
 
 def mean_iou(truth: list[int], seen: list[int], classes: int) -> float:

@@ -290,15 +290,17 @@ def test_equal_vectors_of_several_labels_are_the_first_labels() -> None:
 
 
 @pytest.mark.parametrize("views", [Views(window=16), Views(scales=(0.5, 1.5))], ids=str)
-def test_cosines_are_measured_by_what_can_be_reached(views: Views) -> None:
+def test_cosines_are_divided(views: Views) -> None:
     model, image, every = Tiny(), picture(19, 26), vectors(4)
-    reach = np.array([1, 0.5, 1, 0.8], np.float32)
-    ready = LabelVectors(np.zeros((3, 5)), [every[:2], every[2:3], every[3:]], [reach[:2], reach[2:3], reach[3:]])
+    divisors = np.array([1, 0.5, 1, 0.8], np.float32)
+    ready = LabelVectors(
+        np.zeros((3, 5)), [every[:2], every[2:3], every[3:]], [divisors[:2], divisors[2:3], divisors[3:]]
+    )
     found = torch.cat([rows for _, rows in stripes(model, image, ready, tau=0.1, views=views)], dim=1)
     votes = []
     for scale in views.scales:
         one = Views(scales=(scale,), window=views.window)
-        cosines = view_cosines(model, image, every, one, mirrored=False) / torch.from_numpy(reach).double()
+        cosines = view_cosines(model, image, every, one, mirrored=False) / torch.from_numpy(divisors).double()
         best = torch.stack([cosines[..., a:b].amax(dim=2) for a, b in ((0, 2), (2, 3), (3, 4))])
         votes.append(torch.softmax(best / 0.1, dim=0) if views.several else best)
     torch.testing.assert_close(found.double(), torch.stack(votes).mean(dim=0), atol=2e-5, rtol=1e-5)

@@ -136,23 +136,23 @@ def test_what_a_mixture_of_columns_reaches() -> None:
     np.testing.assert_array_equal(reachable(own[:1], -own[:1]), 1)
 
 
-def test_labels_that_no_column_stands_for_are_measured_by_what_the_run_reaches() -> None:
+def test_labels_that_no_column_stands_for_are_helped_by_what_the_run_does_not_reach() -> None:
     bank, spaces = bank_of("cityscapes", "voc")
     cityscapes, voc = spaces
     run, _, trained = run_of(bank, [cityscapes], by_concepts(bank))
     listed = ask(run, voc, trained)
-    assert listed.reach is not None
-    for name, own, key in zip(listed.columns, listed.reach, voc.keys, strict=True):
+    assert listed.divisors is not None
+    for name, own, key in zip(listed.columns, listed.divisors, voc.keys, strict=True):
         np.testing.assert_array_equal(own[: len(name)], 1)
         np.testing.assert_allclose(
-            own[len(name) :], reachable(run.vectors, trained.rows([key]))[: len(own) - len(name)]
+            own[len(name) :], np.sqrt(reachable(run.vectors, trained.rows([key])))[: len(own) - len(name)]
         )
-    assert (listed.reach[voc.names.index("cow")] < 1).all()
+    assert (listed.divisors[voc.names.index("cow")] < 1).all()
     # So are words that are no dataset's label.
     words = LabelList(("cow",), ("cow",), (None,), trained.rows([voc.keys[voc.names.index("cow")]]))
     alone = run.ask(words, [()], trained)
-    assert alone.reach is not None
-    np.testing.assert_array_equal(alone.reach[0], listed.reach[voc.names.index("cow")])
+    assert alone.divisors is not None
+    np.testing.assert_array_equal(alone.divisors[0], listed.divisors[voc.names.index("cow")])
 
 
 def test_labels_of_other_sets_have_the_columns_below_them() -> None:

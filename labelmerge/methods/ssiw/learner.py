@@ -141,5 +141,5 @@ class SSIWLearner(Learner):
         """The nearest label by cosine; any list of vectors will do."""
         device = next(self.model.parameters()).device
         tau = self.temperature().item()
-        vectors = LabelVectors(labels.vectors, labels.several, labels.reach)
+        vectors = LabelVectors(labels.vectors, labels.several, labels.divisors)
         return CosinePredictor(self.model, vectors, tau=tau, views=views, device=device)
