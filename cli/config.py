@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ SHARED: dict[str, dict[str, str]] = {
     "workers": dict.fromkeys(("shard", "verify"), "workers"),
 }
 _PATHS = ("bank", "shards", "checkpoint", "descriptions")
+# Between folders as in PATH; the colons of URLs separate nothing.
+_SEPARATOR = re.compile(rf"{re.escape(os.pathsep)}(?!//|\d+(?:/|$))")
 _EXAMPLE = 'bank = "bank"\nshards = ["shards-out"]\nencoder = "offline"\n[train]\npreset = "tiny"'
 
 
@@ -74,7 +77,7 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
             raise ConfigError(f"{key!r} {what}", where=file, fix=did_you_mean(key, [*SHARED, *commands]))
     for key in SHARED:
         if value := os.environ.get(variable := f"LABELMERGE_{key.upper()}"):
-            shared[key] = Given(value.split(os.pathsep) if key == "shards" else value, variable)
+            shared[key] = Given(_SEPARATOR.split(value) if key == "shards" else value, variable)
     return Settings(shared, tables, file)
 
 

@@ -29,7 +29,7 @@ from . import options
 @options.out_folder("Where merge.html, taxonomy.csv, relations.csv, merge.csv and merge.json go.")
 @click.option(
     "--shards",
-    type=options.folder,
+    type=options.shards_folder,
     multiple=True,
     metavar="DIR…",
     help="Folders that `shard` wrote: the report then says how many pixels and boxes each label has, and shows images.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from labelmerge.errors import OutputError, did_you_mean, printable
+from labelmerge.files import url_of
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 from labelmerge.text import printable_json, printable_lines
@@ -25,10 +26,39 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-folder = click.Path(path_type=Path, file_okay=False)
-existing_folder = click.Path(path_type=Path, file_okay=False, exists=True)
-existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
-new_file = click.Path(path_type=Path, dir_okay=False)
+
+class LocalPath(click.Path):
+    """A path of this machine: a URL is refused, which would become a folder named ``s3:``."""
+
+    def __init__(self, **kinds: Any) -> None:
+        super().__init__(path_type=Path, **kinds)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if is_url(value):
+            self.fail(
+                f"{value}: only shards are read at a URL, and nothing is written to one. Give a local path", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+class ShardsPath(click.Path):
+    """A folder of this machine, or a URL, as a path that `labelmerge.files.url_of` reads."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(value) if is_url(value) else super().convert(value, param, ctx)
+
+
+def is_url(value: Any) -> bool:
+    """Whether an argument is a URL: ``s3://bucket/streets``."""
+    return url_of(Path(value)) is not None if "://" in str(value) else False
+
+
+folder = LocalPath(file_okay=False)
+existing_folder = LocalPath(file_okay=False, exists=True)
+existing_file = LocalPath(dir_okay=False, exists=True)
+new_file = LocalPath(dir_okay=False)
+shards_folder = ShardsPath(path_type=Path, file_okay=False)
+existing_shards = ShardsPath(path_type=Path, file_okay=False, exists=True)
 
 _MOST_SCALES = 100
 _SMALLEST_EDGE = 16  # pixels; in less no network sees anything
@@ -52,10 +82,11 @@ def bank(required: bool = True) -> Callable[[F], F]:
 
 
 def shards(
-    what: str = "Folders that `shard` wrote: a split, a dataset, or a folder of datasets.", required: bool = True
+    what: str = "Folders that `shard` wrote, or their URLs: a split, a dataset, or a folder of datasets.",
+    required: bool = True,
 ) -> Callable[[F], F]:
     """`--shards DIR…`: may be repeated, and takes several folders at once."""
-    return click.option("--shards", type=folder, required=required, multiple=True, metavar="DIR…", help=what)
+    return click.option("--shards", type=shards_folder, required=required, multiple=True, metavar="DIR…", help=what)
 
 
 def device(function: F) -> F:

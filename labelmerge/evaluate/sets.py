@@ -11,9 +11,10 @@ from typing import Any
 from labelmerge.catalog import SPLITS
 from labelmerge.errors import ShardError, UsageError
 from labelmerge.labels import LabelSpace
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.samples import LabelledImage, Samples
 from labelmerge.shardset.shardset import ShardSet
-from labelmerge.shardset.splits import find_splits
+from labelmerge.shardset.splits import find_splits, stand_in
 
 _PREFERENCE = ("val", "test", "train")
 assert set(_PREFERENCE) == set(SPLITS)
@@ -41,7 +42,7 @@ class EvalSet:
     split: str
     annotation_type: str
     space: LabelSpace
-    where: Path
+    where: str
     source: Mapping[str, Any]
     count: int
     read: Callable[[int, bool], LabelledImage]
@@ -62,7 +63,7 @@ class EvalSet:
             split=data.split,
             annotation_type=data.annotation_type,
             space=data.space,
-            where=data.folder,
+            where=path_or_url(data.folder),
             source=data.source,
             count=len(data),
             read=data.read,
@@ -130,7 +131,7 @@ def choose_splits(folders: Sequence[Path], split: str | None) -> list[Path]:
     """
     found = find_splits(folders, split)
     if split is None:
-        named = {folder.resolve() for folder in folders}
+        named = {stand_in(folder) for folder in folders}
         taken = [folder for folder in found if folder in named]
         by_dataset: dict[Path, list[Path]] = {}
         for folder in found:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.shardset.cache import path_or_url
+
 LEAK, SHARED, WITHIN = "leak", "shared", "within"
 
 _MAX_EXAMPLES = 3
@@ -81,8 +83,8 @@ class Found:
         found = [
             Overlap(
                 kind=_kind(splits[a], splits[b]),
-                first=str(splits[a].folder),
-                second=str(splits[b].folder),
+                first=path_or_url(splits[a].folder),
+                second=path_or_url(splits[b].folder),
                 images=pair.images,
                 examples=tuple((splits[a].key(one), splits[b].key(two)) for one, two in pair.examples),
             )

@@ -139,11 +139,11 @@ def export(
 
 def _refuse_format(split: ExportSplit, format: str) -> None:
     if format == PANOPTIC and "mask.png" not in split.manifest["members"]:
-        raise ShardError("has boxes, but no masks", where=split.folder, fix=f"Use --format {INSTANCES}")
+        raise ShardError("has boxes, but no masks", where=split.where, fix=f"Use --format {INSTANCES}")
     boxes = split.manifest["annotation_type"] == "box" or split.manifest["class_boxes"]
     if format == INSTANCES and not split.has_segments and not boxes:
         raise ShardError(
-            "has masks of classes, but neither instances nor boxes", where=split.folder, fix=f"Use --format {PANOPTIC}"
+            "has masks of classes, but neither instances nor boxes", where=split.where, fix=f"Use --format {PANOPTIC}"
         )
 
 

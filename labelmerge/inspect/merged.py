@@ -205,7 +205,7 @@ def open_merged(folders: Sequence[Path], taxonomy: Path | None = None) -> Merged
     first: dict[tuple[str, str], ExportSplit] = {}
     for split in splits:
         if (twin := first.setdefault((split.dataset, split.name), split)) is not split:
-            raise ShardError(f"is {split.dataset}'s {split.name} split, and so is {twin.folder}", where=split.folder)
+            raise ShardError(f"is {split.dataset}'s {split.name} split, and so is {twin.where}", where=split.where)
     if taxonomy is None:
         space, class_of = _one_space(splits)
     else:

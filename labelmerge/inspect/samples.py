@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from labelmerge.errors import SampleError, ShardError
 from labelmerge.labels import LabelSpace
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
 
@@ -52,6 +54,11 @@ class ExportSplit:
         return int(self.manifest["counts"]["written"])
 
     @property
+    def where(self) -> str:
+        """The split's folder, or its URL."""
+        return path_or_url(self.folder)
+
+    @property
     def has_segments(self) -> bool:
         return "instances.png" in self.manifest["members"]
 
@@ -61,7 +68,9 @@ class ExportSplit:
         try:
             return things(self.manifest, self.space)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ShardError(f"its recipe is malformed ({error!r})", where=self.folder / MANIFEST) from error
+            raise ShardError(
+                f"its recipe is malformed ({error!r})", where=path_or_url(self.folder / MANIFEST)
+            ) from error
 
     @cached_property
     def image(self) -> str:
@@ -70,25 +79,24 @@ class ExportSplit:
 
     def read(self, *members: str) -> Iterator[ExportSample]:
         """The samples, with these members and the JSON parsed. Raises ShardError."""
-        for entry in self.manifest["shards"]:
-            path = self.folder / entry["name"]
+        for shard in shards_of(self.folder, self.manifest):
 
-            def damaged(key: str, what: str, path: Path = path) -> NoReturn:
+            def damaged(key: str, what: str, shard: Shard = shard) -> NoReturn:
                 raise ShardError(
-                    what, where=f"{path}:{key}" if key else path, fix="`labelmerge verify` shows all faults"
+                    what, where=f"{shard}:{key}" if key else str(shard), fix="`labelmerge verify` shows all faults"
                 )
 
-            if not path.is_file():
-                damaged("", "is missing")
             try:
-                yield from self._samples(path, members, damaged)
+                yield from self._samples(shard, members, damaged)
+            except FileNotFoundError:
+                damaged("", "is missing")
             except OSError as error:
                 damaged("", f"can't be read ({error.strerror})")
 
     def _samples(
-        self, path: Path, members: tuple[str, ...], damaged: Callable[[str, str], NoReturn]
+        self, shard: Shard, members: tuple[str, ...], damaged: Callable[[str, str], NoReturn]
     ) -> Iterator[ExportSample]:
-        for key, found in read_samples(path, damaged, ("json", *members)):
+        for key, found in read_samples(shard, damaged, ("json", *members)):
             if missing := [name for name in ("json", *members) if name not in found]:
                 damaged(key, f"members missing: {', '.join(missing)}")
             digits = key.removeprefix(f"{self.dataset}-{self.name}-")
@@ -98,7 +106,7 @@ class ExportSplit:
                 meta = parse(found["json"])
             except ValueError as error:
                 damaged(key, str(error))
-            yield ExportSample(key, int(digits), meta, found, f"{path}:{key}")
+            yield ExportSample(key, int(digits), meta, found, f"{shard}:{key}")
 
 
 def is_one_dataset(folder: Path) -> bool:

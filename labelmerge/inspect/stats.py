@@ -11,6 +11,7 @@ from typing import Any
 
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelSpace
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
 from labelmerge.shardset.splits import find_splits
 from labelmerge.text import aligned
@@ -86,7 +87,7 @@ class SplitStats:
         }
         return {
             **facts,
-            "folder": str(self.folder),
+            "folder": path_or_url(self.folder),
             "classes": self.classes,
             "classes_seen": self.classes_seen,
             "never_seen": list(self.never_seen),
@@ -127,7 +128,9 @@ def _of(folder: Path) -> SplitStats:
         for name in ("class_pixels", "class_boxes")
     )
     if unknown := sorted(index for index in {*pixels, *boxes} if index not in space):
-        raise ShardError(f"counts class {unknown[0]}, which is not in its label space", where=folder / MANIFEST)
+        raise ShardError(
+            f"counts class {unknown[0]}, which is not in its label space", where=path_or_url(folder / MANIFEST)
+        )
     return SplitStats(
         folder=folder,
         dataset=manifest["dataset"],

@@ -16,9 +16,11 @@ from PIL import Image
 from labelmerge.errors import SampleError
 from labelmerge.inspect.duplicates import LEAK, SHARED, WITHIN, Images, Overlap
 from labelmerge.progress import Track, no_track
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import read_manifest, role
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.pixels import decode_whole
+from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
 
@@ -45,16 +47,16 @@ def find_twins(folders: Sequence[Path], track: Track = no_track) -> tuple[Overla
         ShardError: there are no shards, or a manifest can't be used.
     """
     splits: list[Images] = []
-    shards: list[tuple[int, Path]] = []
+    shards: list[tuple[int, Shard]] = []
     for folder in find_splits(folders):
         manifest, _ = read_manifest(folder)
         trained_on = role(manifest) == "train" and manifest["split"] == "train"
-        shards += [(len(splits), folder / entry["name"]) for entry in manifest["shards"]]
+        shards += [(len(splits), shard) for shard in shards_of(folder, manifest)]
         splits.append(Images(folder, manifest["dataset"], manifest["split"], trained_on))
     hashes: list[bytes] = []
     owners: list[tuple[int, str, str]] = []  # split, key, SHA-256 of the source
-    for split, path in track(shards, "looking for twins", len(shards)):
-        for key, source, image in _images(path):
+    for split, shard in track(shards, "looking for twins", len(shards)):
+        for key, source, image in _images(shard):
             if (hash_ := perceptual_hash(image)) is not None:
                 hashes.append(hash_)
                 owners.append((split, key, source))
@@ -70,8 +72,8 @@ def find_twins(folders: Sequence[Path], track: Track = no_track) -> tuple[Overla
     overlaps = [
         Overlap(
             kind=WITHIN if a == b else LEAK if splits[a].trained_on and not splits[b].trained_on else SHARED,
-            first=str(splits[a].folder),
-            second=str(splits[b].folder),
+            first=path_or_url(splits[a].folder),
+            second=path_or_url(splits[b].folder),
             images=len({key for key, _ in pairs}),
             examples=tuple(pairs[:_MAX_EXAMPLES]),
         )
@@ -81,7 +83,7 @@ def find_twins(folders: Sequence[Path], track: Track = no_track) -> tuple[Overla
     return tuple(sorted(overlaps, key=lambda overlap: (order.index(overlap.kind), overlap.first, overlap.second)))
 
 
-def _images(shard: Path) -> Iterator[tuple[str, str, npt.NDArray[np.uint8]]]:
+def _images(shard: Shard) -> Iterator[tuple[str, str, npt.NDArray[np.uint8]]]:
     for key, members in read_samples(shard, lambda key, what: None):
         name = next((name for name in ("jpg", "png") if name in members), None)
         if name is None or "json" not in members:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.errors import ShardError, UsageError
-from labelmerge.files import sha256_file
 from labelmerge.inspect.duplicates import Found, Images, Overlap
 from labelmerge.inspect.schema import Counts, Expected, check_sample
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.croissant import CROISSANT, croissant_problem
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
+from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
 from labelmerge.workers import interrupts_held_back, stopping, worker_pool
@@ -76,23 +79,23 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
         for path in sorted(folder.glob("*.tar")):
             if path.name not in listed:
                 problems.append(Problem(str(path), "is not in the manifest"))
-        tasks += [_Task(len(splits), folder / entry["name"], entry, split.expected) for entry in manifest["shards"]]
+        tasks += [_Task(len(splits), shard, split.expected) for shard in shards_of(folder, manifest)]
         splits.append(split)
     found = Found()
     # Closed also when interrupted, so that no worker goes on behind the user's back.
     with closing(_run(tasks, workers)) as results:
         for task, checked in zip(tasks, track(results, "verifying shards", len(tasks)), strict=True):
             problems += [
-                Problem(f"{task.path}:{key}" if key else str(task.path), what) for key, what in checked.problems
+                Problem(f"{task.shard}:{key}" if key else str(task.shard), what) for key, what in checked.problems
             ]
             if checked.unlisted:
-                problems.append(Problem(str(task.path), f"has {checked.unlisted} more faults"))
+                problems.append(Problem(str(task.shard), f"has {checked.unlisted} more faults"))
             found.add(task.split, checked.numbers, bytes(checked.hashes))
-            problems += splits[task.split].add(task.path, checked)
+            problems += splits[task.split].add(task.shard, checked)
     for split in splits:
-        problems += [Problem(str(split.folder / MANIFEST), what) for what in split.check()]
+        problems += [Problem(path_or_url(split.folder / MANIFEST), what) for what in split.check()]
         if what := croissant_problem(split.folder, split.manifest):
-            problems.append(Problem(str(split.folder / CROISSANT), what))
+            problems.append(Problem(path_or_url(split.folder / CROISSANT), what))
     problems += _check_embedding_sizes(splits)
     overlaps = found.overlaps([split.images for split in splits])
     samples = sum(split.samples for split in splits)
@@ -115,14 +118,14 @@ class _Split:
         self._last = -1
         self._complete = True  # every sample could be counted
 
-    def add(self, path: Path, checked: _Checked) -> Iterator[Problem]:
+    def add(self, shard: Shard, checked: _Checked) -> Iterator[Problem]:
         """Take in the next shard."""
         self.samples += checked.samples
         self.counts.add(checked.counts)
         self._complete = self._complete and checked.complete
         if checked.first is not None and checked.last is not None:
             if checked.first <= self._last:
-                yield Problem(str(path), "its samples do not follow those of the shard before")
+                yield Problem(str(shard), "its samples do not follow those of the shard before")
             self._last = max(self._last, checked.last)
 
     def check(self) -> Iterator[str]:
@@ -159,7 +162,7 @@ def _check_embedding_sizes(splits: Sequence[_Split]) -> Iterator[Problem]:
         sizes[split.folder.parent] |= split.counts.embedding_sizes
     for folder, different in sizes.items():
         if len(different) > 1:
-            yield Problem(str(folder), f"box_embeddings.npy of different lengths: {sorted(different)}")
+            yield Problem(path_or_url(folder), f"box_embeddings.npy of different lengths: {sorted(different)}")
 
 
 # --- one shard --------------------------------------------------------------------------------------------------------
@@ -168,8 +171,7 @@ def _check_embedding_sizes(splits: Sequence[_Split]) -> Iterator[Problem]:
 @dataclass(frozen=True)
 class _Task:
     split: int
-    path: Path
-    entry: dict[str, Any]
+    shard: Shard
     expected: Expected
 
 
@@ -208,24 +210,28 @@ class _Stopped(Exception):
 
 
 def _check_shard(task: _Task, stopped: Callable[[], bool] = lambda: False) -> _Checked:
-    path, entry, checked = task.path, task.entry, _Checked()
-    if not path.is_file():
-        checked.report("", "is missing")
-        return checked
+    shard, checked = task.shard, _Checked()
     try:
-        if path.stat().st_size != entry["bytes"]:
-            checked.report("", f"has {path.stat().st_size} bytes, but the manifest says {entry['bytes']}")
-        elif sha256_file(path) != entry["sha256"]:
-            checked.report("", "its content does not match the manifest's sha256")
-        for key, members in read_samples(path, checked.report):
+        with shard.open() as stream:
+            if (size := os.fstat(stream.fileno()).st_size) != shard.nbytes:
+                checked.report("", f"has {size} bytes, but the manifest says {shard.nbytes}")
+            elif hashlib.file_digest(stream, "sha256").hexdigest() != shard.sha256:  # type: ignore[arg-type]
+                checked.report("", "its content does not match the manifest's sha256")
+        for key, members in read_samples(shard, checked.report):
             if stopped():
                 raise _Stopped
             _check(key, members, task.expected, checked)
+    except FileNotFoundError:
+        checked.report("", "is missing")
+        return checked
     except OSError as error:
         checked.report("", f"can't be read ({error.strerror})")
         return checked
-    if checked.samples != entry["samples"]:
-        checked.report("", f"has {checked.samples} samples, but the manifest says {entry['samples']}")
+    except ShardError as error:  # can't be fetched
+        checked.report("", error.what)
+        return checked
+    if checked.samples != shard.samples:
+        checked.report("", f"has {checked.samples} samples, but the manifest says {shard.samples}")
     return checked
 
 

@@ -44,15 +44,15 @@ class DatasetShards:
             twin = splits.setdefault(shard_set.split, shard_set)
             if twin is not shard_set:
                 raise ShardError(
-                    f"is {self.dataset}'s {shard_set.split} split, and so is {twin.folder}",
-                    where=shard_set.folder,
+                    f"is {self.dataset}'s {shard_set.split} split, and so is {twin.where}",
+                    where=shard_set.where,
                     fix="Train on one of them",
                 )
         for other in self.sets[1:]:
             if (other.space.hash, other.annotation_type) != (first.space.hash, first.annotation_type):
                 raise ShardError(
-                    f"is {self.dataset} with another label space or annotation type than in {first.folder}",
-                    where=other.folder,
+                    f"is {self.dataset} with another label space or annotation type than in {first.where}",
+                    where=other.where,
                     fix="Train on one of them, or write both again with one recipe",
                 )
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelKey
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import MANIFEST, read_manifest
 from labelmerge.shardset.splits import find_splits
 
@@ -41,7 +42,7 @@ def read_counts(folders: Sequence[Path], bank: Bank) -> dict[LabelKey, Count]:
     known = set(bank.datasets())
     for split in find_splits(folders):
         manifest, space = read_manifest(split)
-        dataset, where = space.name, split / MANIFEST
+        dataset, where = space.name, path_or_url(split / MANIFEST)
         if dataset not in known:
             _log.warning("%s: the bank has no labels of %s, so they are not counted", where, dataset)
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.errors import LayoutError, ShardError
-from labelmerge.files import write_json
+from labelmerge.files import url_of, write_json
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import ShardRecord
 from labelmerge.sharding.outcome import ShardReport, full_manifest, refuse_bad, report_of
@@ -108,6 +108,8 @@ def finish_all(folders: Sequence[Path], track: Track = no_track) -> FinishReport
         ShardError: there are no shards at all. Splits whose parts aren't all done are in the report.
         OutputError: no space, no permission; a process is still writing there.
     """
+    for url in filter(None, map(url_of, folders)):
+        raise ShardError("is a URL: splits are finished where `labelmerge shard` wrote them", where=url)
     splits = find_splits(folders, unfinished=True)
     todo = [folder for folder in splits if (folder / UNFINISHED).is_dir() or not (folder / MANIFEST).is_file()]
     finished, unfinished = [], []

@@ -16,9 +16,11 @@ from typing import Any
 from labelmerge.errors import SampleError, ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role, things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.sample import Encoded, Sample
+from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.tar import Index, read_index
 
 
@@ -27,7 +29,7 @@ class ShardSet:
     """One split of one dataset, in shards.
 
     Attributes:
-        folder: the split folder.
+        folder: the split folder; that of a split at a URL holds its manifest alone (`where` is the URL).
         dataset: the dataset's name.
         split: the split's name.
         annotation_type: ``mask`` | ``noisy_mask`` | ``box`` | ``image`` (without annotations).
@@ -59,7 +61,7 @@ class ShardSet:
     nbytes: int
     box_teacher: Mapping[str, str | None] | None
     manifest_sha256: str
-    _names: Sequence[str] = field(repr=False)
+    _shards: Sequence[Shard] = field(repr=False)
     _ends: Sequence[int] = field(repr=False)
     _index: dict[int, Index] = field(repr=False, compare=False)
 
@@ -67,13 +69,14 @@ class ShardSet:
     def open(cls, folder: Path) -> ShardSet:
         """Read the manifest, and see that every shard is there in its full length (contents: `labelmerge verify`).
 
+        Shards at a URL are seen to when they are fetched.
+
         Raises:
             ShardError: as `read_manifest`; or a shard is missing or has another size, or there are no samples.
         """
         folder = folder.resolve()
         manifest, space = read_manifest(folder)
-        shards = manifest["shards"]
-        sizes = [shard["bytes"] for shard in shards]
+        shards = shards_of(folder, manifest)
         shard_set = cls(
             folder=folder,
             dataset=manifest["dataset"],
@@ -87,27 +90,33 @@ class ShardSet:
             class_pixels={int(index): count for index, count in manifest["class_pixels"].items()},
             class_boxes={int(index): count for index, count in manifest["class_boxes"].items()},
             crowd_boxes=manifest["notes"].get(CROWD_BOXES, 0),
-            nbytes=sum(sizes),
+            nbytes=sum(shard.nbytes for shard in shards),
             box_teacher=manifest["box_teacher"],
             manifest_sha256=sha256_file(folder / MANIFEST),
-            _names=tuple(shard["name"] for shard in shards),
-            _ends=tuple(itertools.accumulate(shard["samples"] for shard in shards)),
+            _shards=shards,
+            _ends=tuple(itertools.accumulate(shard.samples for shard in shards)),
             _index={},
         )
-        for name, size in zip(shard_set._names, sizes, strict=True):
-            tar = folder / name
-            if not tar.is_file():
-                raise ShardError("the manifest lists this shard, but it is missing", where=tar)
-            if tar.stat().st_size != size:
-                raise ShardError(f"has {tar.stat().st_size} bytes, but the manifest says {size}", where=tar)
+        for shard in shards:
+            if shard.url is not None:
+                continue
+            if not shard.path.is_file():
+                raise ShardError("the manifest lists this shard, but it is missing", where=shard.path)
+            if (size := shard.path.stat().st_size) != shard.nbytes:
+                raise ShardError(f"has {size} bytes, but the manifest says {shard.nbytes}", where=shard.path)
         if not len(shard_set):
-            raise ShardError("no samples in these shards", where=folder)
+            raise ShardError("no samples in these shards", where=path_or_url(folder))
         return shard_set
+
+    @property
+    def where(self) -> str:
+        """The split's folder as messages and records have it: its URL, where it has one."""
+        return path_or_url(self.folder)
 
     @property
     def source(self) -> Mapping[str, Any]:
         """Which data these are, for a record of results."""
-        return {"kind": "shards", "folder": str(self.folder), "manifest_sha256": self.manifest_sha256}
+        return {"kind": "shards", "folder": self.where, "manifest_sha256": self.manifest_sha256}
 
     @property
     def skipped(self) -> Sequence[tuple[str, str]]:
@@ -146,7 +155,7 @@ class ShardSet:
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         shard = bisect.bisect_right(self._ends, number)
-        tar = self.folder / self._names[shard]
+        tar = self._shards[shard]
         first = self._ends[shard - 1] if shard else 0
         index = self._shard_index(shard)
         places = {
@@ -157,24 +166,24 @@ class ShardSet:
         begin = min((start for start, _ in places.values()), default=0)
         end = max((stop for _, stop in places.values()), default=0)
         try:
-            with tar.open("rb", buffering=0) as stream:
+            with tar.open() as stream:
                 stream.seek(begin)
                 data = stream.read(end - begin)
         except OSError as error:
-            raise ShardError(f"can't be read ({error.strerror})", where=tar) from error
+            raise ShardError(f"can't be read ({error.strerror})", where=str(tar)) from error
         files = {name: data[start - begin : stop - begin] for name, (start, stop) in places.items()}
         key = index.keys[number - first].decode()
         return key, files, f"{tar}: {key}"
 
     def _shard_index(self, shard: int) -> Index:
         if shard not in self._index:
-            tar = self.folder / self._names[shard]
+            tar = self._shards[shard]
             index = read_index(tar)
             expected = self._ends[shard] - (self._ends[shard - 1] if shard else 0)
             if len(index.keys) != expected:
                 raise ShardError(
                     f"has {len(index.keys)} samples, but the manifest says {expected}",
-                    where=tar,
+                    where=str(tar),
                     fix="`labelmerge verify` shows all faults",
                 )
             self._index[shard] = index
@@ -187,5 +196,7 @@ def _things(manifest: Mapping[str, Any], space: LabelSpace, folder: Path) -> fro
     except (KeyError, TypeError, AttributeError):  # a recipe without a reader tells nothing
         return None
     except UsageError as error:
-        raise ShardError(f"its recipe is at fault: {error.what}", where=folder / MANIFEST, fix=error.fix) from error
+        raise ShardError(
+            f"its recipe is at fault: {error.what}", where=path_or_url(folder / MANIFEST), fix=error.fix
+        ) from error
     return None if names is None else frozenset(space.indices[space.names.index(name)] for name in names)

@@ -7,14 +7,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from labelmerge.errors import ShardError
+from labelmerge.files import url_of
+from labelmerge.shardset.cache import local_folder, path_or_url
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED
+from labelmerge.shardset.remote import find_remote
+
+
+def stand_in(folder: Path) -> Path:
+    """The folder by which `find_splits` gives one of `folders` that is a split itself."""
+    url = url_of(folder)
+    return local_folder(url) if url else folder.resolve()
 
 
 def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished: bool = False) -> list[Path]:
     """The folders of splits at or below `folders`, sorted, each once.
 
     A split's folder holds a manifest, or what a run of `labelmerge shard` leaves before it is finished: tar files, or
-    `.unfinished`. Links are followed; names that begin with a dot are none of a split's.
+    `.unfinished`. Links are followed; names that begin with a dot are none of a split's. For a split at a URL, which
+    stands in a path as `labelmerge.files.url_of` reads it, there is a folder with its manifest alone, fetched anew.
 
     Args:
         folders: splits, datasets, or folders of datasets.
@@ -28,20 +38,23 @@ def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished
     """
     found: dict[Path, Path] = {}
     for folder in folders:
-        if not folder.is_dir():
+        if url := url_of(folder):
+            folder, here = find_remote(url)
+        elif folder.is_dir():
+            here = list(_splits(folder, ()))
+        else:
             raise ShardError("no such folder", where=folder, fix="`labelmerge shard` writes shards")
-        here = list(_splits(folder, ()))
         if not here:
             raise ShardError("no shards here", where=folder, fix="Give a folder that `labelmerge shard` wrote")
         wanted = [path for path in here if split is None or path == folder or path.name == split]
         if not wanted:
             others = ", ".join(sorted({path.name for path in here}))
-            raise ShardError(f"no {split} shards here, only {others}", where=folder)
+            raise ShardError(f"no {split} shards here, only {others}", where=path_or_url(folder))
         for path in wanted:
             if not unfinished and not (path / MANIFEST).is_file():
                 raise ShardError(
                     "unfinished: there is no manifest.json",
-                    where=path,
+                    where=path_or_url(path),
                     fix="Run the command that writes it once more; after `shard --part`, `labelmerge verify --finish`",
                 )
             found.setdefault(path.resolve(), path)

@@ -8,6 +8,7 @@ is believed unchecked.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 import sys
@@ -15,8 +16,7 @@ import tarfile
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import IO, Any, Literal, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -140,6 +140,12 @@ class _Hashing:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+class Readable(Protocol):
+    """A path, or a shard that may have to be fetched (`labelmerge.shardset.shard.Shard`)."""
+
+    def open(self, mode: Literal["rb"], buffering: Literal[0], /) -> IO[bytes]: ...
+
+
 @dataclass(frozen=True)
 class Index:
     """Where the samples of one shard lie in its tar. Compact, because every loader process holds one for all shards.
@@ -155,25 +161,25 @@ class Index:
     places: npt.NDArray[np.int64]
 
 
-def read_index(path: Path) -> Index:
+def read_index(shard: Readable) -> Index:
     """Read the headers of a shard. Raises ShardError where it can't be read, or is not as shards are."""
 
     def refuse(key: str, what: str) -> NoReturn:
-        where = f"{path}:{key}" if key else path
+        where = f"{shard}:{key}" if key else str(shard)
         raise ShardError(what, where=where, fix="`labelmerge verify` shows all faults; make the shards again")
 
     try:
-        with path.open("rb", buffering=0) as stream:
-            samples = list(_samples(stream, path.stat().st_size, refuse))
+        with shard.open("rb", 0) as stream:
+            samples = list(_samples(stream, os.fstat(stream.fileno()).st_size, refuse))
     except OSError as error:
-        raise ShardError(f"can't be read ({error.strerror})", where=path) from error
+        raise ShardError(f"can't be read ({error.strerror})", where=str(shard)) from error
     names = tuple(sorted({name for _, members in samples for name in members}))
     places = np.array([[members.get(name, (-1, -1)) for name in names] for _, members in samples], dtype=np.int64)
     return Index(np.array([key.encode() for key, _ in samples], dtype=np.bytes_), names, places)
 
 
 def read_samples(
-    path: Path, report: Report, wanted: Container[str] | None = None
+    shard: Readable, report: Report, wanted: Container[str] | None = None
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of a shard in their order: key, and content of the members by name.
 
@@ -181,15 +187,16 @@ def read_samples(
     whose names aren't KEY.MEMBER without folders, are reported and left out. After damage nothing more is read.
 
     Args:
-        path: the tar.
+        shard: the tar.
         report: is told of the faults.
         wanted: only these members are read; None: all.
 
     Raises:
         OSError: the file can't be read.
+        ShardError: it can't be fetched.
     """
-    with path.open("rb") as stream:
-        for key, places in _samples(stream, path.stat().st_size, report):
+    with shard.open("rb", 0) as stream:
+        for key, places in _samples(stream, os.fstat(stream.fileno()).st_size, report):
             members: dict[str, bytes] = {}
             size = 0
             for name, (start, end) in places.items():

@@ -47,7 +47,7 @@ def test_missing_empty_other_and_unfinished_splits_have_a_message_each(tmp_path:
         find_splits([tmp_path / "some"], "train")
     (folder / "manifest.json").unlink()
     for path in (folder, tmp_path / "some"):
-        with pytest.raises(ShardError, match="unfinished.*labelmerge shard"):
+        with pytest.raises(ShardError, match="unfinished.*shard --part"):
             find_splits([path], "val")
 
 

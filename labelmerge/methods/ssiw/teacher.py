@@ -86,7 +86,7 @@ def refuse_other_teachers(sources: Iterable[DatasetShards], bank: Bank) -> None:
         if ours != theirs:
             raise ShardError(
                 f"its box embeddings were made by {teacher['encoder']} ({theirs}), the bank by {bank.encoder} ({ours})",
-                where=shards.folder,
+                where=shards.where,
                 fix="Write the shards with the bank's own encoder, or embed the labels with the shards'",
             )
 
