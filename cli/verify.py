@@ -49,6 +49,7 @@ def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, twins: bool
 
     report = verify(folders, workers=workers, track=options.track)
     lines = [f"{problem.where}: {problem.what}" for problem in report.problems]
+    lines += [f"note: {remark.where}: {remark.what}" for remark in report.remarks]
     lines += [_overlap(overlap) for overlap in reversed(report.overlaps)]
     alike = find_twins(folders, options.track) if twins else ()
     lines += [_overlap(overlap, alike=True) for overlap in reversed(alike)]

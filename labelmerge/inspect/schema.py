@@ -24,6 +24,11 @@ from labelmerge.shardset.pixels import decode_whole, refuse_huge
 from labelmerge.shardset.run_lengths import histogram
 from labelmerge.shardset.tar import shown
 
+
+class Remark(str):
+    """What is odd about a sample, but no fault."""
+
+
 _FORMATS = {"jpg": "JPEG", "png": "PNG"}
 _MASK_MODES = ("L", "I;16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -80,7 +85,7 @@ class Counts:
 def check_sample(
     key: str, members: Mapping[str, bytes], expected: Expected, counts: Counts
 ) -> Generator[str, None, str | None]:
-    """Yield a sample's faults, and count what is in it.
+    """Yield a sample's faults and `Remark`s, and count what is in it.
 
     Args:
         key: from the names in the tar.
@@ -166,8 +171,11 @@ def _picture(name: str, data: bytes, size: tuple[int, int]) -> Generator[str, No
     if name not in _FORMATS and image.mode not in _MASK_MODES:
         yield f"{name} is not a single-channel 8- or 16-bit PNG (mode {image.mode})"
         return None
+    remarks: list[str] = []
     try:
-        return np.asarray(decode_whole(data, Path(name)))
+        pixels = np.asarray(decode_whole(data, Path(name), remarks))
+        yield from (Remark(f"{name}: {remark}") for remark in remarks)
+        return pixels
     except SampleError as error:
         yield f"{name} {error.what}"
         return None

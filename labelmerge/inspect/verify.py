@@ -14,7 +14,7 @@ from typing import Any
 
 from labelmerge.errors import ShardError, UsageError
 from labelmerge.inspect.duplicates import Found, Images, Overlap
-from labelmerge.inspect.schema import Counts, Expected, check_sample
+from labelmerge.inspect.schema import Counts, Expected, Remark, check_sample
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.cache import path_or_url
@@ -38,13 +38,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was looked at, every fault that was found, and the images that are there twice (which is no fault)."""
+    """What was looked at, and every fault; the images that are there twice and what is odd, which are no faults."""
 
     splits: int
     shards: int
     samples: int
     problems: tuple[Problem, ...]
     overlaps: tuple[Overlap, ...] = ()
+    remarks: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,6 +67,7 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
         raise UsageError(f"workers is {workers}: it must be 1 or more")
     folders = find_splits(folders, unfinished=True)
     problems: list[Problem] = []
+    remarks: list[Problem] = []
     splits: list[_Split] = []
     tasks: list[_Task] = []
     for folder in folders:
@@ -88,6 +90,7 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
             problems += [
                 Problem(f"{task.shard}:{key}" if key else str(task.shard), what) for key, what in checked.problems
             ]
+            remarks += [Problem(f"{task.path}:{key}", what) for key, what in checked.remarks]
             if checked.unlisted:
                 problems.append(Problem(str(task.shard), f"has {checked.unlisted} more faults"))
             found.add(task.split, checked.numbers, bytes(checked.hashes))
@@ -99,7 +102,7 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
     problems += _check_embedding_sizes(splits)
     overlaps = found.overlaps([split.images for split in splits])
     samples = sum(split.samples for split in splits)
-    return VerifyReport(len(folders), len(tasks), samples, tuple(problems), overlaps)
+    return VerifyReport(len(folders), len(tasks), samples, tuple(problems), overlaps, tuple(remarks))
 
 
 class _Split:
@@ -181,6 +184,7 @@ class _Checked:
 
     Attributes:
         problems: (key of the sample or "", what).
+        remarks: the first of what is odd, likewise.
         unlisted: how many more there are.
         complete: every sample could be counted.
         first, last: the smallest and the largest number of a sample.
@@ -188,6 +192,7 @@ class _Checked:
     """
 
     problems: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
     unlisted: int = 0
     samples: int = 0
     complete: bool = True
@@ -198,6 +203,9 @@ class _Checked:
     counts: Counts = field(default_factory=Counts)
 
     def report(self, key: str, what: str) -> None:
+        if isinstance(what, Remark):
+            self.remarks = [*self.remarks, (key, what)][:_MAX_PROBLEMS_PER_SHARD]
+            return
         self.complete = False
         if len(self.problems) < _MAX_PROBLEMS_PER_SHARD:
             self.problems.append((key, what))

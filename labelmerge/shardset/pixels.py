@@ -86,24 +86,34 @@ def refuse_huge(size: tuple[int, int], where: Path | str | None = None) -> None:
         raise SampleError(f"{what} ({_PIXELS_VARIABLE} sets how many)", where=where)
 
 
-def decode_whole(data: bytes, where: Path) -> Image.Image:
-    """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError."""
+def decode_whole(data: bytes, where: Path, remarks: list[str] | None = None) -> Image.Image:
+    """Decode an image completely; pixels as stored, EXIF orientation not applied. Raises SampleError.
+
+    `remarks` gets what is odd about the file and costs no pixel.
+    """
     if data.startswith(_PNG) and not is_whole_png(data):
         raise SampleError("is not a readable image", where=where)
     image = open_checked(data, where, lambda image: image.load())
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
-        _refuse_half_jpeg(data, where)
+        odd = _refuse_half_jpeg(data, where)
+        if odd and remarks is not None:
+            remarks.append(odd)
     return image
 
 
-def _refuse_half_jpeg(data: bytes, where: Path) -> None:
-    """Pillow fills up with grey what a JPEG with an end marker lacks; libjpeg knows, and says so as a warning."""
+def _refuse_half_jpeg(data: bytes, where: Path) -> str:
+    """Pillow fills up with grey what a JPEG with an end marker lacks; libjpeg knows, and says so as a warning.
+
+    Returns a warning that is no reason to refuse it, or "".
+    """
     try:
         simplejpeg.decode_jpeg(data, strict=True)
     except ValueError as error:
         few = re.search(r"(\d+) extraneous bytes", str(error))
         if "premature end" in str(error).lower() or (few is not None and int(few[1]) > _EXTRANEOUS):
             raise SampleError(f"is a damaged JPEG ({error})", where=where) from error
+        return str(error)
+    return ""
 
 
 def open_checked(data: bytes, where: Path, check: Callable[[Image.Image], object]) -> Image.Image:
