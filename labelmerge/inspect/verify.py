@@ -90,7 +90,7 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
             problems += [
                 Problem(f"{task.shard}:{key}" if key else str(task.shard), what) for key, what in checked.problems
             ]
-            remarks += [Problem(f"{task.path}:{key}", what) for key, what in checked.remarks]
+            remarks += [Problem(f"{task.shard}:{key}", what) for key, what in checked.remarks]
             if checked.unlisted:
                 problems.append(Problem(str(task.shard), f"has {checked.unlisted} more faults"))
             found.add(task.split, checked.numbers, bytes(checked.hashes))

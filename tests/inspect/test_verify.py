@@ -55,18 +55,17 @@ def test_a_missing_and_an_extra_shard(folder: Path) -> None:
     ]
 
 
-def test_bytes_too_many_in_a_jpeg_are_a_note_and_half_a_jpeg_is_a_fault(folder: Path, run: Run) -> None:
-    def changed(change: Callable[[bytes], bytes]) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
-        return lambda members: {**members, f"{KEY}.jpg": change(members[f"{KEY}.jpg"])}
+def test_a_few_bytes_too_many_in_a_jpeg_are_a_note(folder: Path, run: Run) -> None:
+    def with_more(members: dict[str, bytes]) -> dict[str, bytes]:
+        data = members[f"{KEY}.jpg"]
+        return {**members, f"{KEY}.jpg": data[:-2] + bytes(30) + data[-2:]}
 
-    rewrite(folder, changed(lambda data: data[:-2] + bytes(30) + data[-2:]))
+    rewrite(folder, with_more)
     report = verify([folder])
     assert report.problems == () and len(report.remarks) == 1
     assert "jpg: " in report.remarks[0].what and "extraneous bytes" in report.remarks[0].what
     told = run("verify", folder)
     assert told.exit_code == 0 and told.output.count("note: ") == 1 and "No fault" in told.output
-    rewrite(folder, changed(lambda data: data[: len(data) // 2] + b"\xff\xd9"))
-    assert "damaged JPEG" in faults(folder)[0]
 
 
 def without(name: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
