@@ -12,6 +12,7 @@ import click
 
 from labelmerge.errors import ConfigError, did_you_mean, printable
 from labelmerge.parsing import parse_toml
+from labelmerge.shardset.cache import FOLDER_VARIABLE, SIZE_VARIABLE
 from labelmerge.text import aligned
 
 from . import options
@@ -165,6 +166,9 @@ def command(context: click.Context, as_json: bool) -> None:
         value = ", ".join(map(str, given.value)) if isinstance(given.value, list) else str(given.value)
         used = ", ".join(f"{each} --out" if option == "out" else each for each, option in SHARED[key].items())
         rows.append((key, value, given.source, used))
+    cache = {each: os.environ[each] for each in (FOLDER_VARIABLE, SIZE_VARIABLE) if os.environ.get(each)}
+    for variable, value in cache.items():
+        rows.append((variable.removeprefix("LABELMERGE_").lower(), value, variable, "shards at a URL"))
     for name, table in settings.tables.items():
         shown = root.command.get_command(root, name)
         assert shown is not None
@@ -177,6 +181,7 @@ def command(context: click.Context, as_json: bool) -> None:
     result = {
         "file": str(settings.file) if settings.file else None,
         "shared": {key: {"value": given.value, "from": given.source} for key, given in settings.shared.items()},
+        "cache": cache,
         "commands": settings.tables,
     }
     options.say(result, as_json, "\n".join(lines))

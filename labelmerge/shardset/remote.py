@@ -31,6 +31,7 @@ _DEPTH = 5  # of links that are followed on a web server
 _CONNECT, _SILENCE = 30.0, 120.0  # seconds
 _DAY = 86400.0  # after which an unfinished download is no other process's
 _INSTALL = "pip install 'labelmerge-seg[remote]'"
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # botocore's, which need not be installed
 _SCHEMES_OF_WEB = ("http", "https")
 
 _log = logging.getLogger(__name__)
@@ -264,7 +265,7 @@ def _is_refusal(error: Exception) -> bool:
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in (408, 425, 429)
-    return isinstance(error, PermissionError)
+    return isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS
 
 
 def _in_short(error: Exception) -> str:

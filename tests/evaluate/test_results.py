@@ -291,7 +291,7 @@ def empty_shards(world: Path, tools: Any) -> None:
     [
         (other_encoder, BankError, r"made by offline \(weights ffff.* trained with offline \(weights 0000"),
         (other_dimension, BankError, r"have 5 dimensions, the checkpoint's pixel embeddings 8"),
-        (lacking_label, BankError, "no vector for 1 labels: rooms 2"),
+        (lacking_label, BankError, "no vector for 1 label: rooms 2"),
         (another_name, BankError, "1 class of rooms differently: 2 is 'counter' in the data, 'desk' in the bank"),
         (the_same_twice, ShardError, "rooms val is given twice"),
         (empty_shards, ShardError, "no shards here"),

@@ -119,6 +119,21 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         find_splits([Path("s3://b")])
 
 
+@pytest.mark.parametrize("name, refused", [("NoCredentialsError", True), ("PermissionError", True), ("Other", False)])
+def test_who_may_not_read_is_told_at_once(name: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault, asked = PermissionError if name == "PermissionError" else type(name, (Exception,), {}), []
+
+    def refuse(url: str) -> bytes:
+        asked.append(url)
+        raise fault("no key")
+
+    monkeypatch.setattr(remote, "_cat", refuse)
+    what = r"is refused \(no key\)\. See to your access" if refused else r"can't be fetched, 4 tries \(no key\)"
+    with pytest.raises(ShardError, match=f"s3://b/manifest.json: {what}"):
+        find_splits([Path("s3://b")])
+    assert len(asked) == (1 if refused else 4)
+
+
 def test_shards_come_one_by_one_when_they_are_needed(web: Web, cache: Path, tmp_path: Path) -> None:
     shards = opened(web.url)
     assert (web.asked[FIRST], web.asked[SECOND]) == (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ def test_stats_and_verify(run: Any, shards: Path, web: Web) -> None:
 
 def test_urls_in_the_environment_keep_their_colons(run: Any, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELMERGE_SHARDS", f"{web.url}/a:mine:s3://bucket/b:{web.url}")
-    given = json.loads(run("config", "--json").stdout)["shared"]["shards"]["value"]
+    shown = json.loads(run("config", "--json").stdout)
+    assert shown["cache"] == {"LABELMERGE_CACHE": os.environ["LABELMERGE_CACHE"]}
+    assert "shards at a URL" in run("config").output
+    given = shown["shared"]["shards"]["value"]
     assert given == [f"{web.url}/a", "mine", "s3://bucket/b", web.url]
 
 
