@@ -37,11 +37,15 @@ _ANEW = "Restore the file, or remove the folder and make the bank anew with `lab
 
 
 @contextmanager
-def bank_lock(folder: Path) -> Iterator[None]:
+def bank_lock(folder: Path, *, sweep: bool = True) -> Iterator[None]:
     """Be the only process that writes a bank's folder, which is made where there is none; others are waited for.
 
     Who reads and then writes holds it all the while, so that two at once lose nothing. Readers need none: the index
     appears by one rename, and names only files that are complete.
+
+    Args:
+        folder: the bank.
+        sweep: remove what killed writers left.
 
     Raises:
         OutputError: no permission, or something in the way.
@@ -58,7 +62,8 @@ def bank_lock(folder: Path) -> Iterator[None]:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
         try:
-            sweep_temporaries(folder)
+            if sweep:
+                sweep_temporaries(folder)
             yield
         finally:
             held.close()

@@ -292,7 +292,7 @@ def prune(folder: Path, keep: int | None = None, versions: Sequence[str] = (), *
     """
     if keep is not None and (keep < 1 or versions):
         raise UsageError("give the versions to remove, or how many to keep (1 or more), not both")
-    with nullcontext() if check else bank_lock(folder):
+    with nullcontext() if check else bank_lock(folder, sweep=False):  # what is swept is counted below
         entries = read_index(folder)
         names = [entry["version"] for entry in entries]
         if keep is not None:

@@ -60,7 +60,7 @@ def test_labels_that_never_occur_are_no_columns_unless_asked_for(tmp_path: Path)
 def test_missing_labels_and_nothing_labelled_are_said(tmp_path: Path) -> None:
     toy = Toy("streets", ("road", "sky", "car"))
     toy.write(tmp_path / "a")
-    with pytest.raises(BankError, match="no vector for 1 labels: streets 2"):
+    with pytest.raises(BankError, match="no vector for 1 label: streets 2"):
         build_columns(toy_bank([Toy("streets", ("road", "sky"))]), *spaces(open_sources(tmp_path / "a")))
     Toy("streets", toy.names, changes={"class_pixels": {}}).write(tmp_path / "b")
     with pytest.raises(ShardError, match="nothing is labelled"):

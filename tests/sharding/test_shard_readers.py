@@ -49,7 +49,8 @@ def test_bad_samples_are_recorded_and_the_rest_is_written(own: Own) -> None:
     (images / "006.jpg").unlink()
     (images / "._007.jpg").write_bytes(b"left by an archive program")
     assert reasons(own) == {
-        "images/train/000.jpg": "masks/train/000.png: mask values unknown to the recipe: 77 (192 px)",
+        "images/train/000.jpg": "masks/train/000.png: mask values unknown to the recipe: 77 (192 px); name them in "
+        "`ignore` of [ids] if they mean no label, or give them classes in my_streets.csv",
         "images/train/001.jpg": "the image is 16x12, but its mask is 5x5",
         "images/train/002.jpg": "masks/train/002.png: is a colour picture (RGB), not an index PNG",
         "images/train/003.jpg": "masks/train/003.png: is not a readable image",
