@@ -16,7 +16,7 @@ _MAX_SKIPS_SHOWN = 3
 
 
 @click.command("relabel")
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_folder)
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_shards)
 @click.option(
     "--taxonomy",
     type=options.existing_file,

@@ -21,6 +21,7 @@ from labelmerge.model.checkpoint import newest_checkpoint, read_meta
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
 from labelmerge.settings import parse_setting
+from labelmerge.shardset.cache import path_or_url
 from labelmerge.train.begin import begin
 from labelmerge.train.config import TrainConfig, load_config
 from labelmerge.train.inputs import read_inputs
@@ -182,7 +183,7 @@ def _plan_job(
     config_file = Path(own["config"]) if "config" in own else asked.config
     settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
 
-    words = ["train", "--shards", *map(str, shards), "--bank", str(bank), "--out", str(folder)]
+    words = ["train", "--shards", *map(path_or_url, shards), "--bank", str(bank), "--out", str(folder)]
     words += ["--preset", preset] if preset else []
     words += ["--config", str(config_file)] if config_file else []
     words += ["--split", asked.split] if asked.split != "train" else []
@@ -191,7 +192,7 @@ def _plan_job(
     assignments = [f"{key}={text}" for key, text in settings.items()]
     words += ["--set", *assignments] if assignments else []
     # No --bank: each is measured with the vectors that it was trained with, which its checkpoint holds.
-    measure = ["eval", "--checkpoint", str(folder), "--shards", *map(str, asked.eval_shards)]
+    measure = ["eval", "--checkpoint", str(folder), "--shards", *map(path_or_url, asked.eval_shards)]
     measure += ["--out", str(folder / RESULTS), *_options(asked.eval_options), *device]
 
     config = load_config(preset, config_file, dict(map(parse_setting, assignments)))

@@ -186,7 +186,7 @@ def _refuse_twice(sets: Sequence[ShardSet], out: Path) -> None:
     first: dict[tuple[str, str], ShardSet] = {}
     for each in sets:
         if (twin := first.setdefault((each.dataset, each.split), each)) is not each:
-            raise ShardError(f"is {each.dataset} {each.split}, and so is {twin.folder}", where=each.folder)
+            raise ShardError(f"is {each.dataset} {each.split}, and so is {twin.where}", where=each.where)
         if each.folder == (out / each.dataset / each.split).resolve():
             raise UsageError(f"the output would replace {each.folder}", fix="Choose another --out")
 
@@ -263,7 +263,7 @@ def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track
             pass
         if not made.samples:
             first = made.skipped[0]["reason"]
-            raise ShardError(f"no sample could be relabelled; the first: {first}", where=each.folder)
+            raise ShardError(f"no sample could be relabelled; the first: {first}", where=each.where)
         manifest = manifest_of(job, each, rule, source, made, wanted)
         write_croissant(folder, manifest)
         write_json(folder / MANIFEST, manifest)

@@ -39,8 +39,8 @@ def remote_url(folder: Path) -> str | None:
 
 
 def path_or_url(path: Path) -> str:
-    """What messages and records call a split's folder, or a file in it: its URL, where it has one."""
-    return remote_url(path) or str(path)
+    """What messages and records call a folder of shards, or a file in it: its URL, where it has one."""
+    return url_of(path) or remote_url(path) or str(path)
 
 
 def local_folder(url: str) -> Path:

@@ -60,6 +60,13 @@ def test_stats_and_verify(run: Any, shards: Path, web: Web) -> None:
     assert refused.exit_code == 1 and "is a URL" in refused.stderr
 
 
+def test_compare_plans_runs_by_url(run: Any, bank: Path, web: Web) -> None:
+    args = ("compare", "--shards", web.url, "--bank", bank, "--eval-shards", f"{web.url}/streets/train", "--out", "c")
+    planned = run(*args, "--vary", "seed=1", "--device", "cpu", "--print")
+    assert planned.exit_code == 0, planned.output
+    assert f"--shards {web.url} " in planned.output and f"--shards {web.url}/streets/train " in planned.output
+
+
 def test_urls_in_the_environment_keep_their_colons(run: Any, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELMERGE_SHARDS", f"{web.url}/a:mine:s3://bucket/b:{web.url}")
     shown = json.loads(run("config", "--json").stdout)
