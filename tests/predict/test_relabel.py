@@ -21,6 +21,7 @@ from labelmerge.shardset.manifest import read_manifest
 from labelmerge.shardset.shardset import ShardSet
 
 from ..companies import COUNTS, draw, recipes
+from ..shardset.web_server import serving
 
 TAXONOMY = """dataset,index,name,concepts
 depot,0,road,road
@@ -97,6 +98,23 @@ def test_labels_are_kept_and_split_within_their_sets(world: Path) -> None:
         assert (new.mask[~inside] == 255).all() and new.box_classes.tolist() == [1, 2]
         boxed += int((new.mask != 255).sum())
     assert boxed
+
+
+def test_shards_at_a_url_are_relabelled_the_same(
+    world: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELMERGE_CACHE", str(world / "cache"))
+    words = ("--taxonomy", world / "taxonomy.csv", "--checkpoint", world / "run", "--device", "cpu")
+    with serving(world / "shards") as web:
+        for source, out in ((world / "shards/depot", "here"), (f"{web.url}/depot", "there")):
+            assert (result := run("relabel", source, "--out", world / out, *words)).exit_code == 0, result.output
+        exported = run("export", web.url + "/depot", "--format", "coco-panoptic", "--out", world / "coco")
+        assert exported.exit_code == 0 and list(world.glob("coco/train/*.jpg")), exported.output
+    here, there = (
+        {path.relative_to(world / out): path.read_bytes() for path in (world / out).rglob("*") if path.is_file()}
+        for out in ("here", "there")
+    )
+    assert here == there and len(here) > 4
 
 
 def test_boxes_become_masks_one_by_one(world: Path, run: Callable[..., Any]) -> None:
