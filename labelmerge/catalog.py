@@ -132,10 +132,13 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         here = [file for file in files if Path(file).stem == text]
         near = here or difflib.get_close_matches(text, files, n=2, cutoff=0.7)
         lies = f"Did you mean {' or '.join(near)}, which {'lies' if len(near) == 1 else 'lie'} here? " if near else ""
+        shipped = "" if here else f"{did_you_mean(text, names)} "
+        if near and shipped.startswith("Known"):  # a file is near and no shipped name: the whole list would hide it
+            shipped = ""
         raise UsageError(
             f"unknown dataset {text!r}",
-            fix=f"{lies}{'' if here else did_you_mean(text, names) + ' '}`labelmerge ls` shows all; a recipe of your "
-            f"own is given by its path, ending in .toml, and a list of classes by one in {' or '.join(SUFFIXES)}",
+            fix=f"{lies}{shipped}`labelmerge ls` shows all; a recipe of your own "
+            f"is given by its path, ending in .toml, and a list of classes by one in {' or '.join(SUFFIXES)}",
         )
     return _parse(_recipes_folder() / f"{text}.toml", _descriptions_folder())
 

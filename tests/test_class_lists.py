@@ -98,6 +98,12 @@ def test_near_files_are_suggested(run: Run, tmp_path: Path, monkeypatch: pytest.
     _file(tmp_path / "my_streets.toml", "")
     assert "Did you mean my_streets.toml, which lies here?" in run("ls", "my_streets").stderr
     assert "my_streets.toml lies there" in run("ls", "my_street.toml").stderr
+    mistyped = run("shard", "my_streets.tml", "--root", tmp_path, "--split", "train", "--out", tmp_path / "out")
+    assert mistyped.exit_code == 2
+    assert "Did you mean my_streets.toml, which lies here?" in mistyped.stderr
+    assert "Known:" not in mistyped.stderr, "a list of all datasets hides the answer"
+    _file(tmp_path / "cityscape.toml", "")
+    assert "cityscape.toml, which lies here? Did you mean cityscapes" in run("ls", "cityscapez").stderr
 
 
 def test_a_merge_that_fails_leaves_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
