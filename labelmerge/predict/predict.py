@@ -162,7 +162,9 @@ def _predict(
     if source.bank_folder is None:
         raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=source.folder)
     bank = Bank.load(source.bank_folder)
-    resolved = resolve(labels, bank, encoder=encoder, device=device)
+    # A method with a closed list knows the words of its datasets alone.
+    first = trained.learner.vocabulary.datasets if trained.learner.can_name == "trained" else ()
+    resolved = resolve(labels, bank, first=first, encoder=encoder, device=device)
     asked = _label_list(resolved)
     if (columns := run_columns(source, trained.learner, by)) is not None:
         asked = columns.ask(asked, [(label.key,) if label.key else () for label in resolved], bank)

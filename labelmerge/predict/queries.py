@@ -7,7 +7,7 @@ import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,15 +127,22 @@ def read_labels(path: Path) -> list[LabelQuery]:
 
 
 def resolve(
-    queries: Sequence[LabelQuery], bank: Bank, *, encoder: str | None = None, device: str | None = None
+    queries: Sequence[LabelQuery],
+    bank: Bank,
+    *,
+    first: Collection[str] = (),
+    encoder: str | None = None,
+    device: str | None = None,
 ) -> list[ResolvedLabel]:
     """Find every label's vector. The text encoder is loaded only if some label is new.
 
     A name without a description is looked up among the bank's labels, as an official name or as it reads in a sentence
     (`prompt_name`). Where datasets mean different things by it, the meaning of most datasets is taken, the first in the
-    bank's order among equals, and the log says so. A name that the bank lacks is encoded as it stands.
+    bank's order among equals, and the log says so; of datasets in `first`, where these have the name. A name that the
+    bank lacks is encoded as it stands.
 
     Args:
+        first: datasets whose meaning of a name goes before that of others.
         encoder: spec of the text encoder, where the bank's own spec can't be used on this machine.
 
     Raises:
@@ -145,7 +152,7 @@ def resolve(
     """
     found: list[ResolvedLabel | LabelQuery] = []
     for query in queries:
-        found += _described(query, bank) if query.description else _known(query, bank)
+        found += _described(query, bank) if query.description else _known(query, bank, first)
     names = Counter(label.name for label in found)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UsageError(
@@ -163,7 +170,7 @@ def _described(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQ
     return [query]
 
 
-def _known(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQuery]:
+def _known(query: LabelQuery, bank: Bank, first: Collection[str]) -> Sequence[ResolvedLabel | LabelQuery]:
     dataset, colon, name = (part.strip() for part in query.name.partition(":"))
     if not colon:
         rows = _rows(query.name, bank, range(len(bank)))
@@ -175,7 +182,7 @@ def _known(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQuery
                 f" ({near})" if near.endswith("?") else "",
             )
             return [query]
-        return [_most_frequent(query.name, rows, bank)]
+        return [_most_frequent(query.name, [row for row in rows if bank.keys[row][0] in first] or rows, bank)]
     if dataset not in bank.datasets():
         raise UsageError(
             f"{query.name!r}: the checkpoint's bank has no dataset {dataset!r}",

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.methods.method import Vocabulary, find_method, part_in_step
@@ -145,6 +146,29 @@ def test_the_commands_know_it(
     assert set(np.unique(np.asarray(Image.open(tmp_path / "masks/photo.png")))) <= {0, 1}
     refused = run(*predict, "--labels", "sky, streets:car, cup")
     assert refused.exit_code != 0 and "not 'cup'. Ask for labels of its columns" in refused.output
+
+
+def test_a_bare_name_is_a_trained_datasets_where_others_of_the_bank_have_it_too(
+    run: Run, shards: Path, bank: Path, tmp_path: Path, config: TrainConfig
+) -> None:
+    ours = Bank.load(bank)
+    two = toy_bank([Toy("aaa", ("road", "sky")), Toy("bbb", ("road", "sky"))])
+    texts = [f"{name} of another kind" for name in two.texts]
+    both = replace(
+        ours,
+        keys=[*two.keys, *ours.keys],
+        names=[*two.names, *ours.names],
+        texts=[*texts, *ours.texts],
+        vectors=np.concatenate([-two.vectors, ours.vectors]),
+        tokens=[1] * (len(two) + len(ours)),
+        truncated=[False] * (len(two) + len(ours)),
+    )
+    both.save(tmp_path / "both")
+    train([shards], tmp_path / "both", tmp_path / "run", config=config, device="cpu")
+    Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    words = ("--checkpoint", tmp_path / "run", "--device", "cpu", "--out", tmp_path / "masks", "--labels", "sky, road")
+    done = run("predict", tmp_path / "photo.png", *words)
+    assert done.exit_code == 0, done.output
 
 
 def test_its_encoder_is_what_another_method_may_begin_with(

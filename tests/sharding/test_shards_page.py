@@ -57,7 +57,8 @@ def test_the_croissant_example(here: Path) -> None:
 
 
 def test_commands_and_the_way_back(run: Run, here: Path, own: Own) -> None:
-    commands = re.findall(r"^\$ labelmerge (.+)$", PAGE, re.MULTILINE)
+    # What lies at a URL is read in tests/shardset, from servers of their own.
+    commands = [each for each in re.findall(r"^\$ labelmerge (.+)$", PAGE, re.MULTILINE) if "://" not in each]
     assert len(commands) == 3
     for command in commands:
         result = run(*shlex.split(command))
