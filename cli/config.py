@@ -104,7 +104,7 @@ def defaults_for(name: str, command: click.Command, settings: Settings) -> dict[
     """The defaults of a command's parameters, as click takes them.
 
     Raises:
-        ConfigError: the command's table has a key that is none of its options.
+        ConfigError: the command's table has a key that is not one of its options.
     """
     if isinstance(command, click.Group):
         found: dict[str, Any] = {}
@@ -172,7 +172,7 @@ def command(context: click.Context, as_json: bool) -> None:
     for name, table in settings.tables.items():
         shown = root.command.get_command(root, name)
         assert shown is not None
-        defaults_for(name, shown, settings)  # raises where a key is none of its options
+        defaults_for(name, shown, settings)  # raises if a key is not one of its options
         for key, entry in table.items():
             rows.append((key, str(entry), str(settings.file), name))
     lines = list(map(printable, aligned(rows, left=4)))

@@ -171,18 +171,9 @@ class Pyramid(SegmentationModel):
         channels: of each map.
     """
 
-    def __init__(
-        self,
-        name: str,
-        embedding_dim: int,
-        net: nn.Module,
-        divisor: int,
-        *,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-    ) -> None:
-        super().__init__(name, embedding_dim, net, divisor, mean=mean, std=std)
-        self.channels: tuple[int, ...] = tuple(cast(Any, net).channels)
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return tuple(cast(Any, self.net).channels)
 
     @classmethod
     def of(cls, model: SegmentationModel) -> Pyramid:

@@ -33,6 +33,7 @@ KEYS = Keys(
     options=things.OPTIONS,
     instances=True,
 )
+files = things.annotation_file
 label_space = None
 image = None
 
@@ -57,12 +58,6 @@ def _image_named(source: Source, place: str) -> str:
     if not isinstance(name, str) or not name or not isinstance(content.get("shapes"), list):
         raise SampleError("is not LabelMe's JSON (it lacks shapes or imagePath)", where=path)
     return name
-
-
-def files(item: Item) -> tuple[str, ...]:
-    """The annotation files of one item, under the root."""
-    found: tuple[str, ...] = (item.annotation,)
-    return found
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

@@ -27,6 +27,7 @@ KEYS = Keys(
     options=things.OPTIONS,
     instances=True,
 )
+files = things.annotation_file
 label_space = None
 image = None
 
@@ -37,12 +38,6 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     """List images with their JSON; raises LayoutError or RecipeError."""
     things.check(source)
     return pair(source, "annotations")
-
-
-def files(item: Item) -> tuple[str, ...]:
-    """The annotation files of one item, under the root."""
-    found: tuple[str, ...] = (item.annotation,)
-    return found
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

@@ -29,6 +29,7 @@ KEYS = Keys(
     ids=things.IDS,
     options=("first_pixel", "difficult"),
 )
+files = things.annotation_file
 label_space = None
 image = None
 
@@ -42,12 +43,6 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     _first_pixel(source)
     _leaves_out_difficult(source)
     return pair(source, "annotations")
-
-
-def files(item: Item) -> tuple[str, ...]:
-    """The annotation files of one item, under the root."""
-    found: tuple[str, ...] = (item.annotation,)
-    return found
 
 
 def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:

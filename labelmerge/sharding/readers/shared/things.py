@@ -26,7 +26,7 @@ from labelmerge.sharding.pictures.images import read_file
 from labelmerge.sharding.readers.shared.classes import SKIPPED, class_index, label_values
 from labelmerge.sharding.readers.shared.outlines import Outline
 from labelmerge.sharding.readers.shared.painting import Canvas
-from labelmerge.sharding.source.source import FIRST, Annotation, Box, Segment, Source, clip
+from labelmerge.sharding.source.source import FIRST, Annotation, Box, Item, Segment, Source, clip
 
 TYPES = ("mask", "noisy_mask", "box")
 IDS = ("ignore", "skip", "map")
@@ -182,6 +182,11 @@ def check(source: Source) -> None:
     label_values(source)
     if _background(source) is not None and source.recipe.annotation_type == "box":
         raise RecipeError("options.background does not go with boxes", where=source.recipe.path)
+
+
+def annotation_file(item: Item) -> tuple[str, ...]:
+    """The annotation files of an item that has one of its own, under the root."""
+    return (str(item.annotation),)
 
 
 def read_json(path: Path) -> Any:
