@@ -164,11 +164,11 @@ def command(
         f"{options.counted(sum(report.datasets.values()), 'label')}, {options.counted(report.concepts, 'concept')}: "
         f"{merged:,} labels in {options.counted(len(report.groups), 'class', 'classes')} of several datasets, "
         f"{len(report.alone):,} alone\n"
-        f"Pairs of labels of different datasets: {pairs['same']:,} the same, {pairs['contains']:,} of which one "
-        f"contains the other, {pairs['overlaps']:,} that overlap\n"
-        f"To check: {options.counted(len(report.doubts), 'unsure label')}; pairs of one name and two meanings "
-        f"{len(report.same_name):,}, of two names and one meaning {len(report.other_name):,}, near yet unrelated "
-        f"{len(report.near_misses):,}, hard to tell apart {len(report.same_dataset):,}\n"
+        f"Pairs of different datasets' labels: {pairs['same']:,} the same, {pairs['contains']:,} one within the other, "
+        f"{pairs['overlaps']:,} overlapping\n"
+        f"To check: {options.counted(len(report.doubts), 'unsure label')}; pairs: {len(report.same_name):,} of one "
+        f"name with two meanings, {len(report.other_name):,} of two names with one meaning, {len(report.near_misses):,}"
+        f" near but unrelated, {len(report.same_dataset):,} of one dataset hard to tell apart\n"
         f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
         "merge.json",
     )

@@ -34,6 +34,17 @@ def _commands(page: str) -> list[str]:
     return [re.sub(r"\s+# .*$", "", call[1]) for call in calls if call]
 
 
+def _shown(page: str) -> dict[str, str]:
+    """What a page's console blocks show below a command, for those that show something."""
+    text, shown = (_DOCS / page).read_text("utf-8"), {}
+    for block in re.findall(r"^```console\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        for part in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            if output.strip():
+                shown[command] = output
+    return shown
+
+
 def _every() -> Iterator[tuple[str, str]]:
     for page in _PAGES:
         for command in _commands(page):
@@ -78,7 +89,9 @@ def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("page", ["bank.md", "merge.md", "descriptions.md"])
 def test_the_page_runs(page: str, place: Path, run: Callable[..., Result]) -> None:
     done = 0
+    shown = _shown(page)
     for command in _commands(page):
+        expected = shown.get(command)
         for whole, fewer in _FEWER.items():
             command = command.replace(whole, fewer)
         if _WEB in command:
@@ -90,5 +103,18 @@ def test_the_page_runs(page: str, place: Path, run: Callable[..., Result]) -> No
             words[words.index("mouse")] = "car"
         result = run(*words)
         assert result.exit_code == 0, f"{command}\n{result.output}\n{result.stderr}"
+        if expected is not None and page != "merge.md":  # whose example is the next test's
+            assert result.output == expected, command
         done += 1
     assert done >= 2
+
+
+def test_the_merge_of_three_datasets_is_as_the_page_says(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not run("embed", "cityscapes", "coco_panoptic", "camvid", "--encoder", "offline", "--out", "bank").exit_code
+    merge = "labelmerge merge --bank bank --out merge"
+    assert run(*merge.split()[1:]).output == _shown("merge.md")[merge]
+    first, *_ = re.findall(r"```csv\n(.*?)```", (_DOCS / "merge.md").read_text("utf-8"), flags=re.DOTALL)
+    assert set(first.splitlines()) <= set(Path("merge/taxonomy.csv").read_text("utf-8").splitlines())
