@@ -98,6 +98,11 @@ class Recipe:
         return "\n".join(line[1:].removeprefix(" ") for line in opening)
 
     @property
+    def outlined(self) -> bool:
+        """Whether things are outlined one by one, a part besides its whole: boxes, and masks drawn like them."""
+        return self.annotation_type in ("box", "noisy_mask")
+
+    @property
     def argument(self) -> str:
         """What the command line calls this recipe: the name of a shipped one, the path of a user's own."""
         return self.name if self.path.parent == _recipes_folder() else str(self.path)

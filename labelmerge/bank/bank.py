@@ -7,7 +7,6 @@ every field.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +20,7 @@ import numpy.typing as npt
 
 from labelmerge.bank.prompt import Prompt
 from labelmerge.bank.store import (
-    FORMAT,
     INDEX,
-    PARTS,
     PROBE,
     bank_lock,
     find_version,
@@ -33,7 +30,7 @@ from labelmerge.bank.store import (
     read_version,
     shown_identity,
     shown_versions,
-    text_sha256,
+    version_bytes,
     version_name,
     write_index,
 )
@@ -78,6 +75,7 @@ class Bank:
         folder: where it was loaded from or saved to.
         parts: the vectors of each label's sentences, float32 [its sentences, D], rows of unit length; None where only
             their means were kept.
+        outlined: the datasets of a user's own whose things are outlined one by one (`labelmerge.catalog.Recipe`).
     """
 
     encoder: str
@@ -93,6 +91,7 @@ class Bank:
     version: str = ""
     folder: Path | None = None
     parts: Sequence[Vectors] | None = None
+    outlined: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         columns = [self.keys, self.names, self.texts, self.tokens, self.truncated, self.parts or self.keys]
@@ -122,6 +121,8 @@ class Bank:
         content: list[Any] = [identity_key(self.identity), self.prompt, rows]
         if self.parts is not None:
             content.append("parts")
+        if self.outlined:
+            content.append(["outlined", *sorted(self.outlined)])
         if not self.probe.size:  # no encoder makes these vectors from the texts
             content.append(hashlib.sha256(self.vectors.astype("<f4").tobytes()).hexdigest())
         return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
@@ -242,6 +243,7 @@ class Bank:
             version="",
             folder=None,
             parts=None if self.parts is None else pick(self.parts),
+            outlined=self.outlined & {self.keys[position][0] for position in positions},
         )
 
     def sentences(self) -> tuple[Vectors, npt.NDArray[np.int64]]:
@@ -342,7 +344,7 @@ class Bank:
         self._write(Path(folder), [], self.version, {})
 
     def _write(self, folder: Path, versions: list[dict[str, Any]], version: str, about: Mapping[str, Any]) -> str:
-        data = _to_parquet(self, version)
+        data = version_bytes(self, version)
         # The index comes last: a file that it doesn't name is the rest of an interrupted run and no version yet.
         write_bytes(folder / f"{version}.parquet", data)
         entry = {
@@ -360,38 +362,3 @@ class Bank:
         }
         write_index(folder, [*versions, entry])
         return version
-
-
-def _to_parquet(bank: Bank, version: str) -> bytes:
-    """A version's file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = pa.array(bank.vectors.reshape(-1), pa.float32())
-    table = pa.table(
-        {
-            "dataset": pa.array([dataset for dataset, _ in bank.keys], pa.string()),
-            "index": pa.array([index for _, index in bank.keys], pa.int32()),
-            "name": pa.array(bank.names, pa.string()),
-            "text": pa.array(bank.texts, pa.string()),
-            "text_sha256": pa.array([text_sha256(text) for text in bank.texts], pa.string()),
-            "tokens": pa.array(bank.tokens, pa.int32()),
-            "truncated": pa.array(bank.truncated, pa.bool_()),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, bank.dim),
-        }
-    )
-    if bank.parts is not None:
-        ends = np.cumsum([0, *(len(part) for part in bank.parts)])
-        rows = pa.FixedSizeListArray.from_arrays(pa.array(bank.sentences()[0].reshape(-1), pa.float32()), bank.dim)
-        table = table.append_column(PARTS, pa.ListArray.from_arrays(pa.array(ends, pa.int32()), rows))
-    about = {
-        "format": FORMAT,
-        "version": version,
-        "encoder": bank.encoder,
-        "identity": dict(bank.identity),
-        "prompt": bank.prompt,
-        "probe": {"text": PROBE, "vector": bank.probe.tolist()} if bank.probe.size else None,
-    }
-    out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"labelmerge": json.dumps(about, ensure_ascii=False)}), out)
-    return out.getvalue()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,9 @@ import numpy.typing as npt
 from labelmerge.errors import BankError, OutputError
 from labelmerge.files import locked, output_faults, sweep_temporaries, write_json
 from labelmerge.parsing import parse_json
+
+if TYPE_CHECKING:
+    from labelmerge.bank.bank import Bank
 
 FORMAT = "labelmerge-bank/1"
 INDEX = "bank.json"
@@ -171,6 +176,9 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             parts = np.split(flat, np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))[:-1])
         probe = np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32)
         _refuse_odd(rows, vectors, parts, probe)
+        outlined = about.get("outlined", [])
+        if not isinstance(outlined, list) or not set(outlined) <= set(rows["dataset"]):
+            raise ValueError("its outlined datasets are not its own")
         return dict(
             encoder=about["encoder"],
             identity=about["identity"],
@@ -185,10 +193,47 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             version=str(entry["version"]),
             folder=folder,
             parts=parts,
+            outlined=frozenset(outlined),
         )
     # Arrow raises an OSError about damaged headers, and what it gives is not yet known to be a bank.
     except (pa.ArrowException, OSError, MemoryError, *_ODD) as error:
         raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error
+
+
+def version_bytes(bank: Bank, version: str) -> bytes:
+    """The file of a version, which `read_version` reads."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    flat = pa.array(bank.vectors.reshape(-1), pa.float32())
+    table = pa.table(
+        {
+            "dataset": pa.array([dataset for dataset, _ in bank.keys], pa.string()),
+            "index": pa.array([index for _, index in bank.keys], pa.int32()),
+            "name": pa.array(bank.names, pa.string()),
+            "text": pa.array(bank.texts, pa.string()),
+            "text_sha256": pa.array([text_sha256(text) for text in bank.texts], pa.string()),
+            "tokens": pa.array(bank.tokens, pa.int32()),
+            "truncated": pa.array(bank.truncated, pa.bool_()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, bank.dim),
+        }
+    )
+    if bank.parts is not None:
+        ends = np.cumsum([0, *(len(part) for part in bank.parts)])
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(bank.sentences()[0].reshape(-1), pa.float32()), bank.dim)
+        table = table.append_column(PARTS, pa.ListArray.from_arrays(pa.array(ends, pa.int32()), rows))
+    about = {
+        "format": FORMAT,
+        "version": version,
+        "encoder": bank.encoder,
+        "identity": dict(bank.identity),
+        "prompt": bank.prompt,
+        "probe": {"text": PROBE, "vector": bank.probe.tolist()} if bank.probe.size else None,
+        **({"outlined": sorted(bank.outlined)} if bank.outlined else {}),
+    }
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"labelmerge": json.dumps(about, ensure_ascii=False)}), out)
+    return out.getvalue()
 
 
 def _refuse_bomb(metadata: Any, entry: Mapping[str, Any]) -> None:

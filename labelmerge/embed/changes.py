@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelmerge.catalog import Recipe
+from labelmerge.bank.bank import Bank
+from labelmerge.catalog import Recipe, dataset_names
 from labelmerge.errors import UsageError
 from labelmerge.labels import LabelKey
 from labelmerge.text import counted, some
@@ -33,6 +34,13 @@ def is_own(recipe: Recipe, descriptions: Path | None) -> bool:
     """Whether the texts of a dataset are a user's own: by their recipe, or by a file in `descriptions`."""
     own_file = descriptions is not None and (descriptions / f"{recipe.name}.csv").is_file()
     return own_file or recipe.argument != recipe.name
+
+
+def outlined_datasets(datasets: Sequence[Recipe], current: Bank | None, keys: Sequence[LabelKey]) -> frozenset[str]:
+    """Of the datasets in the bank those of a user's own whose things are outlined one by one."""
+    named = {recipe.name: recipe.outlined and recipe.name not in dataset_names() for recipe in datasets}
+    before = current.outlined if current is not None else frozenset()
+    return frozenset(dataset for dataset, _ in keys if named.get(dataset, dataset in before))
 
 
 def keep_own_texts(

@@ -22,7 +22,7 @@ from labelmerge.catalog import (
     refuse_taken_name,
 )
 from labelmerge.class_lists import is_class_list
-from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_own_texts
+from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_own_texts, outlined_datasets
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder
 from labelmerge.errors import BankError, UsageError
@@ -194,7 +194,6 @@ def embed_labels(
         texts = [labels[key][1] for key in keys]
         distinct = list(dict.fromkeys(texts))
         spec = encoder if encoder is not None else current.encoder if current is not None else encoders.CLIP
-
         identity = _recorded_identity(versions, spec)
         stored, probe = _stored(out, versions, identity, distinct, keep)
         missing = [text for text in distinct if text not in stored]
@@ -211,7 +210,7 @@ def embed_labels(
             else:
                 _maker(out, versions, identity).check_encoder(live)
             stored |= _encode(live, missing, keep, track)
-        assert identity is not None and probe is not None  # every version has them, and so has a live encoder
+        assert identity is not None and probe is not None  # every version and live encoder has them
         found = [stored[text] for text in texts]
         bank = Bank(
             encoder=spec,
@@ -225,6 +224,7 @@ def embed_labels(
             truncated=[text.truncated for text in found],
             probe=probe,
             parts=[text.parts for text in found if text.parts is not None] if keep else None,
+            outlined=outlined_datasets(datasets, current, keys),
         )
         version = bank.save_locked(out, own)
     known = [entry["version"] for entry in versions]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -97,10 +97,18 @@ class ConceptGraph:
     @cached_property
     def within(self) -> Booleans:
         """bool ``[K, K]``: whether the second concept lies within the first, or is it."""
+        return self._closed({name: concept.wholes for name, concept in self._concepts.items()})
+
+    @cached_property
+    def kinds(self) -> Booleans:
+        """bool ``[K, K]``: whether the second concept is a kind of the first, or is it."""
+        return self._closed({name: concept.kind_of for name, concept in self._concepts.items()})
+
+    def _closed(self, above: Mapping[str, Sequence[str]]) -> Booleans:
         found = np.eye(len(self), dtype=np.bool_)
         for name in self._order:  # wholes come before what lies within them
             inner = self._number[name]
-            for whole in self._concepts[name].wholes:
+            for whole in above[name]:
                 found[:, inner] |= found[:, self._number[whole]]
         return found
 
@@ -150,7 +158,9 @@ def split_concepts(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in cell.split(";") if (name := " ".join(part.split()))))
 
 
-def sets_of(attached: Sequence[Sequence[str]], datasets: Sequence[str], graph: ConceptGraph) -> Booleans:
+def sets_of(
+    attached: Sequence[Sequence[str]], datasets: Sequence[str], graph: ConceptGraph, outlined: Container[str] = ()
+) -> Booleans:
     """For each label the concepts that it may stand for: what lies below those it is attached to, less what its own
     dataset names more closely.
 
@@ -158,10 +168,15 @@ def sets_of(attached: Sequence[Sequence[str]], datasets: Sequence[str], graph: C
     concept that two labels of a dataset reach belongs to the one that is attached nearer to it, where one is, and else
     to both.
 
+    Where a mask gives each pixel to one label, the face is taken off the *person*. Where things are outlined one by
+    one, the box of the *person* goes around the *face*, which has a box besides: kinds are taken off (a thing has one
+    label), parts are not.
+
     Args:
         attached: the concepts of each of the N labels.
         datasets: each label's dataset.
         graph: K concepts.
+        outlined: the datasets whose things are outlined one by one, and lie within each other.
 
     Returns:
         bool ``[N, K]``.
@@ -171,7 +186,8 @@ def sets_of(attached: Sequence[Sequence[str]], datasets: Sequence[str], graph: C
         own = [label for label, whose in enumerate(datasets) if whose == dataset]
         nodes = sorted({node for label in own for node in graph.rows(attached[label])})
         reached = graph.within[nodes]  # [k, K]
-        nearer = reached[:, nodes] & ~np.eye(len(nodes), dtype=np.bool_)  # [k, k]: the second lies within the first
+        inner = graph.kinds[nodes] if dataset in outlined else reached
+        nearer = inner[:, nodes] & ~np.eye(len(nodes), dtype=np.bool_)  # [k, k]: the second is taken off the first
         # float32: counts are small, and numpy multiplies only floats fast
         taken = nearer.astype(np.float32) @ reached.astype(np.float32) > 0
         kept = reached & ~taken

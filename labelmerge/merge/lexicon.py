@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+from labelmerge.bank.bank import Bank
 from labelmerge.catalog import concepts_file, dataset_names, load_descriptions, load_recipe
 from labelmerge.labels import LabelKey
 from labelmerge.merge.concepts import ConceptGraph, read_concepts, split_concepts
@@ -252,6 +253,12 @@ def is_shipped(known: Lexicon, key: LabelKey, name: str) -> bool:
     """Whether a label is one of those that ship, with a curated row."""
     row = known.labels.get(key)
     return row is not None and row[0] == name
+
+
+def outlined(bank: Bank) -> frozenset[str]:
+    """The datasets of a bank whose things are outlined one by one (`sets_of`): of those that ship, and of others."""
+    shipped = {name for name in bank.datasets() if name in dataset_names() and load_recipe(name).outlined}
+    return bank.outlined | shipped
 
 
 def narrowest(concepts: Collection[str], graph: ConceptGraph) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from labelmerge.merge.choices import MERGES
 from labelmerge.merge.clustering import calibrated_threshold, same_meaning
 from labelmerge.merge.concepts import distinct_concepts, sets_of
 from labelmerge.merge.evidence import Confusion, with_pixels
+from labelmerge.merge.lexicon import outlined
 from labelmerge.merge.nearness import Encode
 from labelmerge.merge.taxonomy import Entry, Taxonomy, read_taxonomy
 from labelmerge.names import prompt_name
@@ -69,7 +70,8 @@ def by_concepts(bank: Bank, encode: Encode | None = None, seen: Sequence[Confusi
     graph, attachments = attach(bank, encode)
     if seen:
         graph, attachments, _ = with_pixels(bank, graph, attachments, seen)
-    sets = sets_of([attachment.concepts for attachment in attachments], [dataset for dataset, _ in bank.keys], graph)
+    datasets = [dataset for dataset, _ in bank.keys]
+    sets = sets_of([attachment.concepts for attachment in attachments], datasets, graph, outlined(bank))
     concepts, membership = distinct_concepts(sets, graph)
     return Taxonomy(
         (

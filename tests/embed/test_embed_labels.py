@@ -68,6 +68,21 @@ def test_embedding_the_same_again_loads_no_model(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == files
 
 
+def test_the_bank_knows_whose_things_are_outlined_one_by_one(
+    make_dataset: MakeDataset, clip_spec: str, out: Path
+) -> None:
+    streets, rooms = make_dataset("streets", STREETS), replace(make_dataset("rooms", ROOMS), annotation_type="box")
+    plain = embed_labels([streets], out, encoder=clip_spec).version
+    assert Bank.load(out).outlined == frozenset()
+    boxes = embed_labels([rooms], out).version
+    bank = Bank.load(out)
+    assert bank.outlined == {"rooms"} and bank.for_dataset("streets").outlined == frozenset()
+    assert embed_labels([streets], out).version == boxes, "what is embedded later leaves it as it is"
+    masks = embed_labels([replace(rooms, annotation_type="mask")], out)
+    assert masks.new and len({plain, boxes, masks.version}) == 3 and not Bank.load(out).outlined
+    assert replace(bank, outlined=frozenset(), version="").version[-8:] == masks.version[-8:]
+
+
 def test_another_folder_gets_the_same_version(make_dataset: MakeDataset, clip_spec: str, tmp_path: Path) -> None:
     streets, rooms = make_dataset("streets", STREETS), make_dataset("rooms", ROOMS)
     at_once = embed_labels([streets, rooms], tmp_path / "at once", encoder=clip_spec)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from labelmerge.catalog import load_recipe
 from labelmerge.errors import TaxonomyError
 from labelmerge.merge.attachment import CURATED
 from labelmerge.merge.concepts import (
@@ -20,6 +22,7 @@ from labelmerge.merge.concepts import (
     sets_of,
     split_concepts,
 )
+from labelmerge.merge.lexicon import lexicon
 from labelmerge.merge.merges import by_concepts
 from labelmerge.merge.relations import HEADER, Relation, relations, relations_table
 from labelmerge.merge.taxonomy import Entry, Taxonomy
@@ -53,15 +56,22 @@ def slow_below(concepts: Sequence[Concept], name: str) -> set[str]:
     return {name}.union(*(slow_below(concepts, child) for child in children))
 
 
-def slow_sets(concepts: Sequence[Concept], labels: Attached) -> list[set[str]]:
-    """Per label: what lies below its concepts; minus, under each, what its dataset attaches something nearer to."""
+def slow_kinds(concepts: Sequence[Concept], name: str) -> set[str]:
+    children = [concept.name for concept in concepts if name in concept.kind_of]
+    return {name}.union(*(slow_kinds(concepts, child) for child in children))
+
+
+def slow_sets(concepts: Sequence[Concept], labels: Attached, outlined: str = "") -> list[set[str]]:
+    """Per label: what lies below its concepts; minus, under each, what its dataset attaches something nearer to, of
+    which in `outlined` datasets only kinds count."""
     found = []
     for dataset, attached in labels:
         nodes = {node for other, own in labels if other == dataset for node in own}
         mine: set[str] = set()
         for node in attached:
             inside = slow_below(concepts, node)
-            for nearer in nodes & inside - {node}:
+            nearest = slow_kinds(concepts, node) if dataset in outlined else inside
+            for nearer in (nodes & nearest) - {node}:
                 inside -= slow_below(concepts, nearer)
             mine |= inside
         found.append(mine)
@@ -90,6 +100,43 @@ def test_sets_are_what_lies_below_less_what_is_named_nearer(world: tuple[list[Co
     sets = sets_of([own for _, own in labels], [dataset for dataset, _ in labels], graph)
     names = np.array(graph.names)
     assert [set(names[row].tolist()) for row in sets] == slow_sets(concepts, labels)
+
+
+def test_parts_are_not_taken_off_their_wholes_where_things_are_outlined(
+    world: tuple[list[Concept], Attached],
+) -> None:
+    concepts, labels = world
+    graph = ConceptGraph(concepts)
+    for name in graph.names:
+        assert set(np.array(graph.names)[graph.kinds[graph.rows([name])[0]]].tolist()) == slow_kinds(concepts, name)
+    attached, datasets = [own for _, own in labels], [dataset for dataset, _ in labels]
+    sets = sets_of(attached, datasets, graph, {"a", "c"})
+    names = np.array(graph.names)
+    assert [set(names[row].tolist()) for row in sets] == slow_sets(concepts, labels, "ac")
+    assert (sets >= sets_of(attached, datasets, graph)).all()
+
+
+def test_a_person_s_box_goes_around_the_face_and_a_rider_is_no_other_person(make_bank: MakeBank) -> None:
+    names = ("person", "human face", "rider")
+    rows = {(d, number): (name, (1.0, number)) for d in ("boxes", "pixels") for number, name in enumerate(names)}
+    bank = make_bank({**rows, ("whole", 0): ("person", (1.0, 0.0)), ("whole", 1): ("rider", (1.0, 2.0))})
+    bank = replace(bank, outlined=frozenset({"boxes"}))
+    taxonomy = by_concepts(bank)
+    boxed, drawn, whole = (set(taxonomy[name, 0].concepts) for name in ("boxes", "pixels", "whole"))
+    face = set(taxonomy["boxes", 1].concepts)
+    assert boxed == whole == drawn | face and drawn.isdisjoint(face)
+    assert boxed.isdisjoint(taxonomy["boxes", 2].concepts), "a thing has one label: riders are no persons here"
+
+
+def test_openimages_outlines_a_face_within_a_person() -> None:
+    known = lexicon()
+    labels = {name: concepts for (dataset, _), (name, concepts) in known.labels.items() if dataset == "openimages"}
+    shown = ("Person", "Human face", "Man", "Bicycle", "Bicycle wheel")
+    assert load_recipe("openimages").outlined and not load_recipe("coco_panoptic").outlined
+    person, face, man, bicycle, wheel = sets_of(
+        [labels[n] for n in shown], ["openimages"] * 5, known.graph, {"openimages"}
+    )
+    assert (person & face).any() and (bicycle & wheel).any() and not (person & man).any()
 
 
 def test_distinct_concepts_keep_every_relation(world: tuple[list[Concept], Attached]) -> None:
