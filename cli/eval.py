@@ -63,6 +63,12 @@ from . import options
     help="What the sets' labels mean, where relations count; default: by the concepts that ship.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Keep pictures of N images of each set, which `labelmerge report` shows; default: 4.",
+)
 @click.option("--per-class", is_flag=True, help="Show the IoU of every class (it always is in the JSON).")
 @options.device
 @options.as_json
@@ -94,6 +100,7 @@ def command(
     if len(names) != len(roots):
         raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")
     from labelmerge.evaluate.evaluate import evaluate
+    from labelmerge.evaluate.examples import examples_folder
     from labelmerge.processes import is_first
     from labelmerge.sharding.raw import open_raw
 
@@ -113,5 +120,9 @@ def command(
         lines.append(f"Skipped, because unusable: {options.counted(skipped, 'sample')}. {out} has the reasons")
     pictures = len(results.sets)
     lines.append(f"Wrote {out}, {results.confusion_path.name} and {options.counted(pictures, 'picture')} beside it")
+    if examples := sum(len(result.examples) for result in results.sets):
+        shown = f"{options.counted(examples, 'example')} in {examples_folder(out).name}/"
+        of = out.parent if (out.parent / "config.toml").is_file() else out
+        lines.append(f"{shown}: `labelmerge report {of} --out DIR` shows them")
     if is_first():
         options.say(results.to_json(), as_json, "\n".join(lines))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from labelmerge.compare.examples import ExampleRecord, read_examples
 from labelmerge.errors import CheckpointError, LabelmergeError
 from labelmerge.parsing import parse_json, parse_toml
 from labelmerge.train.log import read_log
@@ -27,6 +28,7 @@ class SetFigures:
         figures: the set's figures by their key in results.json.
         classes: IoU by class name, in the order of the label space.
         unknown: how many of them have no vector, and are never predicted.
+        examples: the images of which it has pictures.
     """
 
     data: str
@@ -34,6 +36,7 @@ class SetFigures:
     figures: Mapping[str, float | None]
     classes: Mapping[str, float | None]
     unknown: int = 0
+    examples: Sequence[ExampleRecord] = ()
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def read_results(path: Path) -> Measured:
     try:
         measured = Measured(
             path=path,
-            sets={f"{entry['dataset']}-{entry['split']}": _figures(entry) for entry in content["sets"]},
+            sets={f"{entry['dataset']}-{entry['split']}": _figures(entry, path) for entry in content["sets"]},
             protocol=dict(content["protocol"]),
         )
         if not isinstance(measured.checkpoint["hash"], str) or type(measured.checkpoint["step"]) is not int:
@@ -201,7 +204,7 @@ _RELATED = ("ambiguity_aware", "mixed")
 """Figures that only some sets have, an mIoU each."""
 
 
-def _figures(entry: Mapping[str, Any]) -> SetFigures:
+def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
     source = entry["source"]
     return SetFigures(
         data=str(source.get("manifest_sha256") or source.get("candidates")),
@@ -218,6 +221,7 @@ def _figures(entry: Mapping[str, Any]) -> SetFigures:
         },
         classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},
         unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),
+        examples=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("examples", ())),
     )
 
 

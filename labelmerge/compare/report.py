@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.compare.curves import Curves, loss_curves
+from labelmerge.compare.examples import SetExamples, side_by_side
 from labelmerge.compare.records import RunRecord, read_records
 from labelmerge.compare.tables import (
     Row,
@@ -42,6 +43,7 @@ class RunsReport:
         notes: what a reader must know before comparing.
         tables: results first.
         curves: None where nothing was logged.
+        examples: of each set that has some; in the HTML only.
         paths: the files written.
     """
 
@@ -49,6 +51,7 @@ class RunsReport:
     notes: Sequence[str]
     tables: Sequence[Table]
     curves: Curves | None
+    examples: Sequence[SetExamples]
     paths: Sequence[Path]
 
     def to_json(self) -> dict[str, Any]:
@@ -81,11 +84,26 @@ def report_runs(paths: Sequence[Path], out: Path) -> RunsReport:
         notes=incomparable(rows),
         tables=[table for table in tables if table.rows],
         curves=loss_curves(runs),
+        examples=_examples(rows),
         paths=(out / HTML, out / MARKDOWN),
     )
     write_text(out / MARKDOWN, markdown(report))
     write_text(out / HTML, html(report))
     return report
+
+
+def _examples(rows: Sequence[Row]) -> list[SetExamples]:
+    found = []
+    for name in set_names(rows):
+        within = [
+            (label, m.sets[name])
+            for label, (_, m) in zip(row_names(rows), rows, strict=True)
+            if m is not None and name in m.sets
+        ]
+        shown = [(label, figures.data, figures.examples) for label, figures in within]
+        classes = list(dict.fromkeys(word for _, figures in within for word in figures.classes))
+        found.append(side_by_side(name, classes, shown))
+    return [one for one in found if one.images]
 
 
 def incomparable(rows: Sequence[Row]) -> list[str]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
-from labelmerge.evaluate.questions import Question, Questions, ask
+from labelmerge.evaluate.examples import EXAMPLES, Example, chosen, draw_example
+from labelmerge.evaluate.protocol import command, protocol
+from labelmerge.evaluate.questions import Question, ask
 from labelmerge.evaluate.record import Results, SetResult
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.files import output_faults
@@ -37,10 +36,6 @@ from labelmerge.tasks.task import Task
 Measure = Literal["semantic", "panoptic", "instances"]
 """What can be measured."""
 
-_BY = {
-    "text": "its own row of the bank",
-    "concepts": "the columns of the run that it stands for, or its text, by what the run reaches",
-}
 _AHEAD = 2  # images that are read while the model works
 
 _AS_TRAINED = Views()
@@ -63,6 +58,7 @@ def evaluate(
     mixed: bool = False,
     taxonomy: Path | None = None,
     tasks: Collection[Measure] = (),
+    examples: int = EXAMPLES,
     track: Track = no_track,
 ) -> Results:
     """Segment every image with its own dataset's labels, and compare with the masks.
@@ -79,7 +75,8 @@ def evaluate(
         shards: split folders, dataset folders, or folders of datasets. Sets without labelled masks are left out.
         bank: holds the labels of these datasets; made by the encoder that the checkpoint was trained with. None: the
             one that the checkpoint carries.
-        out: results.json; the confusion matrices go beside it, as ``<stem>.confusion.npz`` and one picture each.
+        out: results.json; the confusion matrices go beside it, as ``<stem>.confusion.npz`` and one picture each, and
+            the examples into ``<stem>.examples/``.
         datasets: other splits, already open: `labelmerge.sharding.raw.open_raw` opens a dataset as it was unpacked.
         views: how images are shown to the model.
         split: which split of a dataset to take; by default `val`, where there is none `test`, then `train`. A split
@@ -91,6 +88,7 @@ def evaluate(
         mixed: also segment every set with one list of all sets' labels.
         taxonomy: what the sets' labels mean, for the figures that know relations; by default as
             `labelmerge.merge.merges.by_concepts` has it.
+        examples: of how many images of each set pictures are kept (`labelmerge.evaluate.examples.chosen`).
         tasks: what to measure; ``semantic`` always is, and the others on sets that have segments.
 
     Raises:
@@ -116,15 +114,15 @@ def evaluate(
     measured = []
     with processes() as ranks:
         for question in asked.sets:
-            measured.append(_measure(question, more, limit, ranks, track))
+            measured.append(_measure(question, more, limit, examples, ranks, track))
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
             protocol={
-                **_protocol(trained, asked, views, vectors, split, limit),
+                **protocol(trained, asked, views, vectors, split, limit),
                 **({"tasks": more} if more else {}),
             },
-            reproduce=_command(
+            reproduce=command(
                 checkpoint,
                 shards,
                 bank,
@@ -219,11 +217,14 @@ class _Part:
     """What one process has counted of one set, for each task; `skipped` begins with the sample's number."""
 
     counts: list[Any]
+    examples: list[Example] = field(default_factory=list)
     images: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
 
 
-def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: Ranks, track: Track) -> SetResult:
+def _measure(
+    question: Question, more: Sequence[str], limit: int | None, examples: int, ranks: Ranks, track: Track
+) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
     data, space = question.data, question.data.space
     own, common = Semantic(space), Mixed(space, question.mixed) if question.mixed is not None else None
@@ -245,7 +246,8 @@ def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: 
     if common is not None and question.mixed_predictor is not None:
         jobs.append((common, question.mixed_predictor))
     count = min(data.count, limit or data.count) if jobs else 0
-    numbers = ranks.share([place * data.count // count for place in range(count)])
+    every = [place * data.count // count for place in range(count)]
+    numbers, pictured = ranks.share(every), set(chosen(every, examples))
     mine = _Part([task.nothing() for task, _ in jobs])
     with ranks.same_fate():
         progress = track if ranks.rank == 0 else no_track
@@ -253,7 +255,7 @@ def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: 
         for number, picture in progress(_read_ahead(data, numbers, bool(more)), what, len(numbers)):
             try:
                 shown = picture()
-                counted = [_count(task, predictor, shown) for task, predictor in jobs]
+                counted, example = _count(jobs, shown, own if number in pictured else None)
             except SampleError as error:
                 _log.warning("skipped %s", error)
                 mine.skipped.append((number, str(error.where or f"sample {number}"), error.what))
@@ -261,6 +263,8 @@ def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: 
                 pairs = zip(jobs, mine.counts, counted, strict=True)
                 mine.counts = [task.total([before, more]) for (task, _), before, more in pairs]
                 mine.images += 1
+                if example is not None:
+                    mine.examples.append(replace(example, number=number))
     parts = ranks.gather(mine)
     totals = [task.total([part.counts[place] for part in parts]) for place, (task, _) in enumerate(jobs)]
     skipped = [(key, reason) for _, key, reason in sorted(entry for part in parts for entry in part.skipped)]
@@ -287,6 +291,7 @@ def _measure(question: Question, more: Sequence[str], limit: int | None, ranks: 
         mixed=common.figures(found.get(id(common), common.nothing())) if common is not None else None,
         panoptic=panoptic.figures(found[id(panoptic)]) if panoptic is not None else None,
         instances=things.figures(found[id(things)]) if things is not None else None,
+        examples=sorted((one for part in parts for one in part.examples), key=lambda one: one.number),
     )
 
 
@@ -321,73 +326,18 @@ def _read_ahead(
                 future.cancel()
 
 
-def _count(task: Task[Any], predictor: Predictor, picture: LabelledImage) -> Any:
-    """Segment one image and count what is right and wrong. Raises SampleError."""
-    try:
+def _count(
+    jobs: Sequence[tuple[Task[Any], Predictor]], picture: LabelledImage, pictured: Semantic | None
+) -> tuple[list[Any], Example | None]:
+    """Segment one image and count what is right and wrong, and draw the answer to one of the tasks; SampleError."""
+    counted, example = [], None
+    for task, predictor in jobs:
         ways = {"classes": predictor.classes, "segments": predictor.segments, "instances": predictor.instances}
-        prediction = ways[task.asks](picture.image)
-    except SampleError as error:
-        raise SampleError(error.what, where=picture.key, fix=error.fix) from error
-    return task.count(picture, prediction)
-
-
-def _protocol(
-    trained: Trained, asked: Questions, views: Views, bank: Bank, split: str | None, limit: int | None
-) -> dict[str, Any]:
-    checkpoint, device = trained.checkpoint, trained.device
-    return {
-        **views.to_json(),
-        "resize": "bilinear, antialiased; short_edge 0 is the image's own size",
-        **(asked.predictor.protocol() if asked.predictor is not None else {}),
-        "resolution": "measured at the size of the mask",
-        "by": asked.by,
-        "labels": f"all classes of the set's own label space, each by {_BY[asked.by]}",
-        "relations": asked.taxonomy,
-        "ignored": "pixels without a label in the mask, whatever is predicted there",
-        "miou": "mean over the classes with a labelled or a predicted pixel; predicted but never labelled counts as 0",
-        "split": split,
-        "limit": limit,
-        "checkpoint": {
-            "hash": checkpoint.hash,
-            "step": checkpoint.step,
-            "model": checkpoint.model_name,
-            "merge": checkpoint.meta.get("merge"),
-            **({"labelled": labelled} if (labelled := checkpoint.config.get("labelled")) else {}),
-        },
-        "bank": {
-            "version": bank.version,
-            "content_sha256": bank.content_hash,
-            "encoder": bank.encoder,
-            "identity": dict(bank.identity),
-            "prompt": bank.prompt,
-        },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch": torch.__version__,
-    }
-
-
-def _command(
-    checkpoint: Path,
-    shards: Sequence[Path],
-    bank: Path | None,
-    out: Path,
-    datasets: Sequence[Samples],
-    views: Views,
-    others: Mapping[str, object],
-    *,
-    mixed: bool,
-    tasks: Sequence[str],
-) -> str:
-    """The command that does it again."""
-    words: list[object] = ["labelmerge", "eval", "--checkpoint", checkpoint]
-    words += ["--shards", *shards] if shards else []
-    for data in datasets:
-        words += ["--dataset", data.source["recipe"], "--root", data.source["root"]]
-    words += ["--bank", bank] if bank is not None else []
-    words += ["--out", out, "--short-edge", views.short_edge or 0, "--scales", ",".join(f"{s:g}" for s in views.scales)]
-    words += ["--flip"] if views.flip else []
-    words += ["--window", views.window, "--window-stride", views.window_stride] if views.window else []
-    words += [word for name, value in others.items() if value is not None for word in (f"--{name}", value)]
-    words += ["--mixed"] if mixed else []
-    words += [word for task in tasks for word in ("--task", task)]
-    return shlex.join(map(str, words))
+        try:
+            prediction: Any = ways[task.asks](picture.image)
+        except SampleError as error:
+            raise SampleError(error.what, where=picture.key, fix=error.fix) from error
+        counted.append(task.count(picture, prediction))
+        if task is pictured:
+            example = draw_example(picture, prediction, pictured)
+    return counted, example

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from labelmerge import __version__
+from labelmerge.evaluate.examples import Example, write_examples
 from labelmerge.evaluate.sets import EvalSet
 from labelmerge.files import write_bytes, write_json
 from labelmerge.methods.predictor import LabelList
@@ -44,6 +45,7 @@ class SetResult:
         mixed: what a list of several sets' labels came to on this set, where one was asked for.
         panoptic: what its segments came to, where they were asked for and the set has any.
         instances: the same of its things, each by itself.
+        examples: a few of the images.
     """
 
     data: EvalSet
@@ -58,6 +60,7 @@ class SetResult:
     mixed: AmbiguityAware | None = None
     panoptic: PanopticQuality | None = None
     instances: AveragePrecision | None = None
+    examples: Sequence[Example] = ()
 
     @property
     def name(self) -> str:
@@ -134,6 +137,7 @@ class SetResult:
                 }
                 for mistake in worst_mistakes(self.confusion, _MISTAKES)
             ],
+            "examples": [example.to_json(space) for example in self.examples],
             "annotation_type": self.data.annotation_type,
             "label_space": space.hash,
             "source": dict(self.data.source),
@@ -190,7 +194,7 @@ class Results:
         }
 
     def write(self) -> None:
-        """Write results.json, and the confusion matrices before it. Raises OutputError."""
+        """Write results.json, and the confusion matrices and examples before it. Raises OutputError."""
         from labelmerge.evaluate.confusion import draw_confusion
 
         matrices = io.BytesIO()
@@ -202,6 +206,7 @@ class Results:
             write_bytes(
                 self.picture_path(result), draw_confusion(result.confusion, result.data.space.names, title=title)
             )
+        write_examples(self.path, [(result.name, example) for result in self.sets for example in result.examples])
         write_json(self.path, self.to_json())
 
     def table(self, *, per_class: bool = False) -> str:

@@ -77,17 +77,30 @@ class SemanticCounts:
 
 
 class Semantic:
-    """Semantic segmentation on a set with masks (`labelmerge.tasks.task.Task`)."""
+    """Semantic segmentation on a set with masks (`labelmerge.tasks.task.Task`), by the classes of a label space."""
 
     asks: Literal["classes", "segments", "instances"] = "classes"
 
     def __init__(self, space: LabelSpace) -> None:
-        self._space = space
+        self.space = space
         self._position_of = positions_of(space)
 
     def nothing(self) -> SemanticCounts:
         """The counts of no image."""
-        return SemanticCounts(np.zeros((len(self._space), len(self._space)), dtype=np.int64), 0)
+        return SemanticCounts(np.zeros((len(self.space), len(self.space)), dtype=np.int64), 0)
+
+    def positions(self, truth: Truth) -> npt.NDArray[np.int64]:
+        """The class of every pixel, ``[H, W]`` positions in the label space, -1 for "no label".
+
+        Raises:
+            SampleError: the mask holds values that are no classes.
+        """
+        assert truth.mask is not None  # sets without masks are left out
+        wanted: npt.NDArray[np.int64] = self._position_of[truth.mask]
+        if (wanted == _UNKNOWN).any():
+            wrong = sorted({int(value) for value in np.unique(truth.mask[wanted == _UNKNOWN])})
+            raise SampleError(f"mask values {wrong} are no classes of {self.space.name}", where=truth.key)
+        return wanted
 
     def count(self, truth: Truth, prediction: npt.NDArray[np.int64]) -> SemanticCounts:
         """Count the pixels of an image.
@@ -98,12 +111,8 @@ class Semantic:
         Raises:
             SampleError: the mask holds values that are no classes.
         """
-        assert truth.mask is not None  # sets without masks are left out
-        wanted = self._position_of[truth.mask]
-        if (wanted == _UNKNOWN).any():
-            wrong = sorted({int(value) for value in np.unique(truth.mask[wanted == _UNKNOWN])})
-            raise SampleError(f"mask values {wrong} are no classes of {self._space.name}", where=truth.key)
-        matrix = confusion_matrix(wanted, prediction, len(self._space))
+        wanted = self.positions(truth)
+        matrix = confusion_matrix(wanted, prediction, len(self.space))
         return SemanticCounts(matrix, wanted.size - int(matrix.sum()))
 
     def total(self, counts: list[SemanticCounts]) -> SemanticCounts:

@@ -358,7 +358,7 @@ def test_command(world: Path, run: Callable[..., Any]) -> None:
     result = run("eval", "--shards", *sets, *args, "--out", world / "r.json", "--per-class", "--scales", "0.5,1")
     assert result.exit_code == 0, result.output
     assert "rooms-val" in result.stdout and "harmonic mean" in result.stdout and "counter" in result.stdout
-    assert result.stdout.splitlines()[-1].startswith("Wrote ")
+    assert result.stdout.splitlines()[-2].startswith("Wrote ")
     result = run("eval", "--shards", *sets, *args, "--out", world / "r.json", "--json")
     data = json.loads(result.stdout)
     assert data == json.loads((world / "r.json").read_text())
