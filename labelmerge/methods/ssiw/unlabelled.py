@@ -23,7 +23,8 @@ from labelmerge.methods.mixing import facts_of_all_processes, of_all_processes, 
 from labelmerge.model.build import SegmentationModel
 from labelmerge.processes import Ranks
 
-_COLOUR, _GREY, _BLUR, _SIGMA = 0.8, 0.2, 0.5, (0.1, 2.0)  # of strong views
+# Of strong views, as UniMatch's: how far colours change and how often, how often grey, how often blurred and how much.
+_COLOUR, _COLOURED, _GREY, _BLUR, _SIGMA = 0.5, 0.8, 0.2, 0.5, (0.1, 2.0)
 _CUT, _AREA = 0.5, (0.02, 0.4)  # how often a strong view has a part of another, and how large that is
 
 
@@ -115,7 +116,7 @@ def with_strong_views(
         The batch, and the share of pixels that were found.
     """
     whole = batch.whole
-    colours, coins = torch.rand(whole, 3, generator=generator), torch.rand(whole, 4, generator=generator)
+    colours, coins = torch.rand(whole, 3, generator=generator), torch.rand(whole, 5, generator=generator)
     boxes, order = torch.rand(whole, 4, generator=generator), torch.rand(whole, whole, generator=generator)
     rows = unlabelled_rows(batch)
     numbers = [choices.names.index(name) for name in batch.datasets]
@@ -131,9 +132,11 @@ def with_strong_views(
         masks[rows] = interpolate(found[:, None].double(), (height, width), mode="nearest")[:, 0].long()
         sure = (found != IGNORE).float().mean()
         views = batch.images[rows]
-        factors = (1 + _COLOUR * (2 * colours[[batch.places[row] for row in rows]] - 1)).tolist()
-        drawn = [coins[batch.places[row]].tolist() for row in rows]
+        own_places = [batch.places[row] for row in rows]
+        drawn = coins[own_places].tolist()
         grey = [coin[0] < _GREY for coin in drawn]
+        reach = _COLOUR * (coins[own_places, 4:] < _COLOURED)
+        factors = (1 + reach * (2 * colours[own_places] - 1)).tolist()
         change_colours(views, [(b, c, 0.0 if none else s) for (b, c, s), none in zip(factors, grey, strict=True)])
         for view, coin in zip(views, drawn, strict=True):
             if coin[1] < _BLUR:
@@ -143,6 +146,7 @@ def with_strong_views(
     kinds = torch.tensor([number if row in rows else -1 for row, number in enumerate(numbers)])
     places = torch.tensor(batch.places)
     all_images, all_masks = of_all_processes(ranks, images, masks)
+    images, masks = images.clone(), masks.clone()  # what is cut in is of views that nothing was cut into
     all_kinds, all_places = facts_of_all_processes(ranks, images.device, kinds, places)
     may = (kinds[:, None] == all_kinds[None]) & (kinds >= 0)[:, None] & (places[:, None] != all_places[None])
     for row, partner in enumerate(partners(order, batch.places, all_places.tolist(), may)):
