@@ -74,7 +74,7 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
         elif key in commands and isinstance(value, dict):
             tables[key] = value
         else:
-            what = "must be a table" if key in commands else "is no setting and no command"
+            what = "must be a table" if key in commands else "is neither a setting nor a command"
             raise ConfigError(f"{key!r} {what}", where=file, fix=did_you_mean(key, [*SHARED, *commands]))
     for key in SHARED:
         if value := os.environ.get(variable := f"LABELMERGE_{key.upper()}"):
@@ -135,7 +135,7 @@ def _own(name: str, command: click.Command, table: dict[str, Any], settings: Set
         param = flags.get(key.replace("_", "-"))
         if param is None or param.name is None:
             raise ConfigError(
-                f"[{name}] has {key!r}, which is no option of it", where=settings.file, fix=did_you_mean(key, flags)
+                f"[{name}] has {key!r}, which is not an option of it", where=settings.file, fix=did_you_mean(key, flags)
             )
         if isinstance(param.type, click.Path) and settings.file is not None:
             value = _in_folder(value, settings.file.parent)

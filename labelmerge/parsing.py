@@ -21,7 +21,7 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text; bytes are UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: it is not JSON, too deep, or holds something that is no finite number of at most 64 bits or no text.
+        ValueError: it is not JSON, too deep, or holds what is neither text nor a finite number of 64 bits.
     """
     try:
         value = json.loads(_text(text))
@@ -62,7 +62,7 @@ def _check(value: Any) -> None:
             elif isinstance(each, str):
                 _check_texts((each,))
             elif isinstance(each, float) and not math.isfinite(each):
-                raise ValueError(f"{each} is no number")
+                raise ValueError(f"{each} is not a number")
             elif isinstance(each, int) and abs(each) > _LARGEST:
                 raise ValueError("a whole number of more than 64 bits")
         if not inside:

@@ -208,7 +208,7 @@ def _read_vectors(path: Path, normalise: bool) -> tuple[Vectors, int]:
     except OSError as error:
         raise BankError(f"can't be read ({error.strerror or error})", where=path) from error
     except (ValueError, EOFError) as error:
-        raise BankError("is no .npy file of numbers", where=path, fix="Write it with numpy.save") from error
+        raise BankError("is not a .npy file of numbers", where=path, fix="Write it with numpy.save") from error
     if not isinstance(data, np.ndarray):
         raise BankError("holds several arrays, not one", where=path, fix="Write it with numpy.save")
     if data.ndim != 2 or not data.size or not np.issubdtype(data.dtype, np.floating):
@@ -216,7 +216,7 @@ def _read_vectors(path: Path, normalise: bool) -> tuple[Vectors, int]:
         raise BankError(f"is {data.dtype} of {shape}, not floats [labels, dimensions]", where=path)
     rows = data.astype(np.float64)
     if bad := np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
-        raise BankError(f"has values that are no numbers in row {_some(bad)}", where=path)
+        raise BankError(f"has values that are not finite in row {_some(bad)}", where=path)
     largest = np.abs(rows).max(axis=1, keepdims=True)
     if empty := np.flatnonzero(largest == 0).tolist():
         raise BankError(f"has only zeros in row {_some(empty)}", where=path)
@@ -264,7 +264,7 @@ def _read_names(path: Path, dataset: str | None, count: int, vectors: Path) -> d
         if not name:
             problems.append(f"row {number} has no name")
         elif not (index.isascii() and index.isdigit()):
-            problems.append(f"row {number}: the index {index!r} is no whole number")
+            problems.append(f"row {number}: the index {index!r} is not a whole number")
         elif (owner, name) in first:
             problems.append(f"row {number}: {owner} has {name!r} in row {first[owner, name]} already")
         elif (owner, int(index)) in labels:

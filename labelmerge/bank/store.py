@@ -309,7 +309,7 @@ def _refuse_odd(
     if parts is not None and {len(part) > 0 for part in parts} != {True}:
         raise ValueError("a label has no sentences")
     if not np.isfinite(probe).all():
-        raise ValueError("the probe's vector is no numbers")
+        raise ValueError("the probe's vector is not finite")
     for each in (vectors, *([np.concatenate(parts)] if parts is not None else [])):
         lengths = np.linalg.norm(each.astype(np.float64), axis=1)
         if not (np.isfinite(lengths) & ((np.abs(lengths - 1) < _UNIT) | (lengths == 0))).all():

@@ -226,7 +226,7 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
 
 
 def _share(value: Any) -> float | None:
-    """Raises TypeError or ValueError where it is no share."""
+    """Raises TypeError or ValueError where it is not a share."""
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool):

@@ -116,7 +116,7 @@ class Idd(Layout):
         if sample.number % 5 == 0:  # what an annotator took back: the whole image would be sky
             everything = [[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]]
             objects.append({**self._object("sky", everything, len(objects)), "deleted": 1})
-            objects.append(self._object("car", [[1.0, 1.0], [4.0, 4.0]], len(objects)))  # a line is no area
+            objects.append(self._object("car", [[1.0, 1.0], [4.0, 4.0]], len(objects)))  # a line has no area
         self.write_image(f"IDD_Segmentation/leftImg8bit/train/{folder}/{stem}_leftImg8bit.png", sample)
         annotation = {"imgHeight": height, "imgWidth": width, "objects": objects}
         write_json(self.root / f"IDD_Segmentation/gtFine/train/{folder}/{stem}_gtFine_polygons.json", annotation)
@@ -324,7 +324,7 @@ class CamVid(Layout):
 
 
 class Village(Layout):
-    """A user's own dataset, as `village.toml` says: index PNGs, 255 is no label."""
+    """A user's own dataset, as `village.toml` says: index PNGs, 255 means no label."""
 
     def add(self, sample: ToySample) -> None:
         self.write_image(f"images/test/walk-{sample.number:03d}.jpg", sample)

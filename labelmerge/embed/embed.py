@@ -156,7 +156,7 @@ def embed_labels(
         track: progress.
 
     Raises:
-        UsageError: an unknown encoder, device or way to treat several sentences; a prompt that is no template; a
+        UsageError: an unknown encoder, device or way to treat several sentences; a prompt that is not a template; a
             dataset named twice; texts that ship would replace a user's own without `shipped`.
         DescriptionsError: a descriptions file is malformed.
         EncoderError: the encoder can't be had.

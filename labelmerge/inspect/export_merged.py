@@ -79,7 +79,7 @@ def export_merged(
 
     Beside the format's own files (`labelmerge.inspect.formats`) there are ``classes.txt``, a class a line, and
     ``classes.csv``: index, name, colour. Images keep their bytes, and are named by their keys, which no two datasets
-    share. A label of several concepts has no class: its pixels are no label, its boxes are left out.
+    share. A label of several concepts has no class: its pixels get no label, its boxes are left out.
 
     Args:
         folders: splits, datasets, or folders of datasets.

@@ -66,7 +66,7 @@ class MergedSplit:
     Attributes:
         split: the shards.
         space: the class list.
-        class_of: by index of the split's own space; a label that it lacks is no label.
+        class_of: by index of the split's own space; a label that it lacks gives no label.
     """
 
     split: ExportSplit

@@ -55,7 +55,7 @@ class ConceptGraph:
         concepts: in the order in which they are to be named.
 
     Raises:
-        TaxonomyError: an empty or repeated name, a parent that is no concept, or a circle; all in one message.
+        TaxonomyError: an empty or repeated name, a parent that is not a concept, or a circle; all in one message.
     """
 
     def __init__(self, concepts: Iterable[Concept]) -> None:
@@ -66,7 +66,7 @@ class ConceptGraph:
             if not concept.name or concept.name != " ".join(concept.name.split()) or ";" in concept.name:
                 problems.append(f"{concept.name!r} can't name a concept")
             problems += [
-                f"{concept.name!r} lies within {whole!r}, which is no concept "
+                f"{concept.name!r} lies within {whole!r}, which is not a concept "
                 f"({did_you_mean(whole, self._concepts).rstrip('.')})"
                 for whole in concept.wholes
                 if whole not in self._concepts
@@ -131,7 +131,7 @@ def read_concepts(path: Path) -> ConceptGraph:
     """Read a graph: UTF-8 CSV with the columns `HEADER`; several parents are separated by ``;``.
 
     Raises:
-        TaxonomyError: it can't be read, or is no graph without circles; all problems in one message.
+        TaxonomyError: it can't be read, or is not a graph without circles; all problems in one message.
     """
     text = read_text(path, TaxonomyError)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)

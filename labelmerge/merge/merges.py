@@ -97,7 +97,7 @@ def by_similarity(bank: Bank, threshold: float | None = None) -> Taxonomy:
         threshold: the cosine from which on two texts mean the same; None for `calibrated_threshold`.
 
     Raises:
-        UsageError: a threshold that is no cosine.
+        UsageError: a threshold that is not a cosine.
     """
     if threshold is not None and not -1 <= threshold <= 1:
         raise UsageError(f"the threshold is {threshold}: it must be from -1 to 1")

@@ -2,7 +2,7 @@
 
 A pixel of one dataset's *building* may well be what another dataset calls *windowpane*: nobody has said that it is not.
 The label's own dataset has said that it is none of its other labels. The burden of proof lies on the negative, so a
-column of other datasets alone need not count in full. A class that the dataset was not annotated for is no evidence at
+column of other datasets alone need not count in full. A class that the dataset was not annotated for is not evidence at
 all, and counts nothing.
 """
 

@@ -177,7 +177,7 @@ def merge_report(
         threshold: a cosine; None for `calibrated_threshold`.
 
     Raises:
-        UsageError: a threshold that is no cosine.
+        UsageError: a threshold that is not a cosine.
     """
     if threshold is not None and not -1 <= threshold <= 1:
         raise UsageError(f"the threshold is {threshold}: it must be from -1 to 1")

@@ -194,7 +194,7 @@ def read_taxonomy(path: Path, names: Mapping[LabelKey, str], *, others: bool = F
 
 
 def _entry(row: Mapping[str, str], key: LabelKey, name: str, concepts: tuple[str, ...]) -> Entry | None:
-    """The row of a well-formed table; None where its confidence is no number."""
+    """The row of a well-formed table; None where its confidence is not a number."""
     try:
         confidence = float(row.get("confidence") or 1)
     except ValueError:

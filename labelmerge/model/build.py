@@ -77,7 +77,7 @@ class SegmentationModel(nn.Module):
 
         Returns:
             [B, C, ⌈H / stride⌉, ⌈W / stride⌉], not normalised; upsample them to H×W (bilinear,
-            ``align_corners=False``). Where H or W is no multiple of the stride, the last embedding reaches over the
+            ``align_corners=False``). Where H or W is not a multiple of the stride, the last embedding reaches over the
             edge by less than a stride.
         """
         height, width = images.shape[2:]

@@ -256,7 +256,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError("the weights can't be read", where=weights) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(f"the weights {name!r} hold values that are no numbers", where=weights, fix=_MEND)
+            raise CheckpointError(f"the weights {name!r} hold values that are not finite", where=weights, fix=_MEND)
     bank, taxonomy = folder / _BANK, folder / _TAXONOMY
     return Checkpoint(
         tensors=tensors,

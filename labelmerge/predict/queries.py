@@ -177,7 +177,7 @@ def _known(query: LabelQuery, bank: Bank, first: Collection[str]) -> Sequence[Re
         if not rows:
             near = did_you_mean(query.name, {prompt_name(name) for name in bank.names})
             _log.warning(
-                "%r is no label that the checkpoint was trained with: taken as a new one, without a description%s",
+                "%r is not a label that the checkpoint was trained with: taken as a new one, without a description%s",
                 query.name,
                 f" ({near})" if near.endswith("?") else "",
             )

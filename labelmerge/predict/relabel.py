@@ -121,7 +121,7 @@ def relabel(
     Args:
         folders: splits, datasets, or folders of datasets.
         taxonomy: as `labelmerge merge` writes it. None, only with `instances`: boxes become masks in the labels of
-            their own dataset, and what is no box dataset is left out.
+            their own dataset, and whatever is not a box dataset is left out.
         out: folder for all datasets' shards.
         checkpoint: a run, or one checkpoint folder; its bank must hold labels for all concepts in question.
         name: of the label space; None: the file's.

@@ -133,7 +133,7 @@ def relabel_mask(
         segments, boxes: as in a sample's JSON.
 
     Raises:
-        SampleError: it holds what is no class, or the image is too large for memory.
+        SampleError: it holds a value that is not a class, or the image is too large for memory.
     """
     _refuse_unknown(rule, np.unique(mask[mask != rule.old.ignore_index]).tolist(), "a pixel of its mask is")
     counts = Counter[str]()

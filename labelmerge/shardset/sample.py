@@ -133,7 +133,7 @@ class Segments:
     """The segments of a sample, things and stuff.
 
     Attributes:
-        ids: int64 ``[N]``, their values in the map of instances; 0 is no segment.
+        ids: int64 ``[N]``, their values in the map of instances; 0 means no segment.
         classes: int64 ``[N]``, class indices of the dataset's own label space.
         iscrowd: bool ``[N]``, segments that hold many things not told apart.
     """
@@ -268,10 +268,10 @@ class Encoded:
             if embeddings.ndim != 2 or len(embeddings) != len(entries):
                 raise SampleError(f"{len(entries)} boxes but box embeddings {list(embeddings.shape)}")
             if not np.isfinite(embeddings).all():
-                raise SampleError("its box embeddings hold values that are no numbers")
+                raise SampleError("its box embeddings hold values that are not finite")
         corners = np.array([entry["bbox"] for entry in entries], dtype=np.float32).reshape(len(entries), 4)
         if not np.isfinite(corners).all():
-            raise SampleError("its boxes hold values that are no numbers")
+            raise SampleError("its boxes hold values that are not finite")
         return Boxes(
             boxes=corners,
             box_classes=np.array([entry["class_index"] for entry in entries], dtype=np.int64),

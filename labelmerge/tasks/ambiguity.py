@@ -108,7 +108,7 @@ class Mixed:
         self._space, self._verdicts, self._position_of = space, verdicts, positions_of(space)
 
     def nothing(self) -> Confusion:
-        """int64 ``[K, M]``, the counts of no image."""
+        """int64 ``[K, M]``, the counts before any image."""
         return np.zeros(self._verdicts.right.shape, dtype=np.int64)
 
     def count(self, truth: Truth, prediction: npt.NDArray[np.int64]) -> Confusion:
@@ -118,12 +118,12 @@ class Mixed:
             prediction: ``[H, W]`` positions in the list.
 
         Raises:
-            SampleError: the mask holds values that are no classes.
+            SampleError: the mask holds values that are not classes.
         """
         assert truth.mask is not None  # sets without masks are left out
         wanted = self._position_of[truth.mask]
         if (wanted < -1).any():
-            raise SampleError(f"the mask has values that are no classes of {self._space.name}", where=truth.key)
+            raise SampleError(f"the mask has values that are not classes of {self._space.name}", where=truth.key)
         return confusion_matrix(wanted, prediction, *self._verdicts.right.shape)
 
     def total(self, counts: list[Confusion]) -> Confusion:

@@ -59,7 +59,7 @@ class InstanceTask:
         self._things = [k for k, index in enumerate(space.indices) if things is None or index in things]
 
     def nothing(self) -> InstanceCounts:
-        """The counts of no image."""
+        """The counts before any image."""
         return InstanceCounts((), (), ())
 
     def count(self, truth: SegmentedTruth, prediction: Found) -> InstanceCounts:

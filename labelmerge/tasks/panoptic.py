@@ -81,7 +81,7 @@ class Panoptic:
         self._thing = None if things is None else np.array([index in things for index in space.indices], dtype=np.bool_)
 
     def nothing(self) -> PanopticCounts:
-        """The counts of no image."""
+        """The counts before any image."""
         zeros = np.zeros(len(self._space), dtype=np.int64)
         return PanopticCounts(zeros, zeros, zeros, zeros)
 
@@ -128,7 +128,7 @@ def truth_segments(
         raise SampleError("has no segments", where=truth.key)
     wanted = position_of[truth.mask]
     if (wanted < -1).any():
-        raise SampleError("the mask has values that are no classes of the label space", where=truth.key)
+        raise SampleError("the mask has values that are not classes of the label space", where=truth.key)
     number_of = np.zeros(1 << 16, dtype=np.int64)
     classes: list[int] = []
     crowd: list[bool] = []
@@ -179,7 +179,7 @@ def panoptic_counts(
     packed = np.bincount((truth.ids * (m + 1) + ids.astype(np.int64)).ravel(), minlength=1)
     pairs = np.flatnonzero(packed)
     pixels = packed[pairs]
-    t, p = pairs // (m + 1), pairs % (m + 1)  # 0 is no segment
+    t, p = pairs // (m + 1), pairs % (m + 1)  # 0 means no segment
     truth_area, area = (np.bincount(each, weights=pixels, minlength=size + 1) for each, size in ((t, n), (p, m)))
     of_truth = np.append(-1, truth.classes)
     of_prediction = np.append(-1, labels).astype(np.int64)

@@ -35,7 +35,7 @@ def confusion_matrix(
         int64 ``[classes, predicted]``: row = truth, column = prediction. Matrices of several images add up.
 
     Raises:
-        ValueError: the shapes differ, or a prediction is no class.
+        ValueError: the shapes differ, or a prediction is not a class.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"the truth is {truth.shape}, the prediction {prediction.shape}")
@@ -57,7 +57,7 @@ def confusion_matrix(
 
 
 def positions_of(space: LabelSpace) -> npt.NDArray[np.int64]:
-    """The position of each mask value in a label space: -1 for "no label", -2 where it is no class."""
+    """The position of each mask value in a label space: -1 for "no label", -2 where it is not a class."""
     table = space.lookup({index: k for k, index in enumerate(space.indices)}, _UNKNOWN)
     table[space.ignore_index] = _UNLABELLED
     return table
@@ -86,20 +86,20 @@ class Semantic:
         self._position_of = positions_of(space)
 
     def nothing(self) -> SemanticCounts:
-        """The counts of no image."""
+        """The counts before any image."""
         return SemanticCounts(np.zeros((len(self.space), len(self.space)), dtype=np.int64), 0)
 
     def positions(self, truth: Truth) -> npt.NDArray[np.int64]:
         """The class of every pixel, ``[H, W]`` positions in the label space, -1 for "no label".
 
         Raises:
-            SampleError: the mask holds values that are no classes.
+            SampleError: the mask holds values that are not classes.
         """
         assert truth.mask is not None  # sets without masks are left out
         wanted: npt.NDArray[np.int64] = self._position_of[truth.mask]
         if (wanted == _UNKNOWN).any():
             wrong = sorted({int(value) for value in np.unique(truth.mask[wanted == _UNKNOWN])})
-            raise SampleError(f"mask values {wrong} are no classes of {self.space.name}", where=truth.key)
+            raise SampleError(f"mask values {wrong} are not classes of {self.space.name}", where=truth.key)
         return wanted
 
     def count(self, truth: Truth, prediction: npt.NDArray[np.int64]) -> SemanticCounts:
@@ -109,7 +109,7 @@ class Semantic:
             prediction: ``[H, W]`` positions in the label space.
 
         Raises:
-            SampleError: the mask holds values that are no classes.
+            SampleError: the mask holds values that are not classes.
         """
         wanted = self.positions(truth)
         matrix = confusion_matrix(wanted, prediction, len(self.space))

@@ -47,7 +47,7 @@ class Task(Protocol[Counts]):
     asks: Literal["classes", "segments", "instances"]
 
     def nothing(self) -> Counts:
-        """The counts of no image."""
+        """The counts before any image."""
 
     def count(self, truth: Any, prediction: Any) -> Counts:
         """Those of one image; picklable. Raises SampleError where the annotation can't be used.

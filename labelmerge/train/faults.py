@@ -39,7 +39,7 @@ class Place:
 
 
 def refuse_no_number(loss: float, norm: float, out: Path) -> None:
-    """Raises LabelmergeError where the loss or the gradient's norm is no finite number."""
+    """Raises LabelmergeError where the loss or the gradient's norm is not a finite number."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
     what = "the gradient" if math.isfinite(loss) else f"the loss ({loss})"

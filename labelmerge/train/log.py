@@ -46,7 +46,7 @@ def read_log(out: Path) -> list[dict[str, Any]]:
 
 
 def _log_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises ValueError, TypeError or KeyError where it is no line of a log."""
+    """Raises ValueError, TypeError or KeyError where it is not a line of a log."""
     step = line["step"]
     if type(step) is not int or step < 0:
         raise ValueError(step)

@@ -148,7 +148,7 @@ class RunLog:
         self._path, self._board = out / LOG, _open_board(out, step) if tensorboard else None
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add one line; what is no finite number becomes null."""
+        """Add one line; a number that is not finite becomes null."""
         line = _without_nan(line)
         with output_faults(self._path), self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")

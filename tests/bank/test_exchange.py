@@ -86,7 +86,7 @@ def test_other_lengths_are_brought_to_one_on_request(tmp_path: Path) -> None:
         BankError, match=r"3 of 3 vectors are not of unit length \(row 0 has 2\). --normalise makes them"
     ):
         put(tmp_path, 2 * UNIT)
-    for factor in (2, 1e308, 1e-308):  # squares of the last two are no numbers, or zeros
+    for factor in (2, 1e308, 1e-308):  # squares of the last two overflow, or vanish
         np.testing.assert_allclose(put(tmp_path, factor * UNIT, normalise=True).vectors, UNIT, atol=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_datasets_join_and_vectors_count_as_content(tmp_path: Path) -> None:
         (np.float32(3), "is float32 of a single number"),
         (UNIT[:0], "of 0 x 2"),
         (UNIT[:2], "names 3 labels, but .*v.npy has 2 rows"),
-        (np.array([[1, 0], [np.nan, 0], [np.inf, 1]]), "values that are no numbers in row 1, 2"),
+        (np.array([[1, 0], [np.nan, 0], [np.inf, 1]]), "values that are not finite in row 1, 2"),
         (np.array([[1, 0], [0, 0], [0, 1.0]]), "has only zeros in row 1"),
         (np.array([["a"]]), "not floats"),
     ],
@@ -142,7 +142,7 @@ def test_arrays_that_are_no_vectors(tmp_path: Path, array: Any, message: str) ->
         (
             "index,name\n0,road\n0,sky\nx,car\n",
             ".csv",
-            "row 1: a has a label 0 already; row 2: the index 'x' is no whole",
+            "row 1: a has a label 0 already; row 2: the index 'x' is not a whole",
         ),
         ("index,label\n0,road\n1,sky\n2,car\n", ".csv", "has no column 'name'"),
         ("name,text\nroad,t\nsky,t\ncar,u\n", ".csv", "rows 0, 1 have one text and different vectors: 't'"),
@@ -163,7 +163,7 @@ def test_other_mistakes(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="does not fit a 16-bit mask"):
         put(tmp_path, UNIT, "index,name\n0,road\n1,sky\n70000,car\n", ".csv")
     (tmp_path / "v.npy").write_bytes(b"no array")
-    with pytest.raises(BankError, match="is no .npy file of numbers"):
+    with pytest.raises(BankError, match="is not a .npy file of numbers"):
         import_vectors(tmp_path / "v.npy", tmp_path / "n.txt", tmp_path / "bank", made_by="mine")
     np.savez(tmp_path / "v.npz", UNIT)
     with pytest.raises(BankError, match="holds several arrays"):

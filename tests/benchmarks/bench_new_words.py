@@ -39,7 +39,7 @@ FAR = 0.75
 
 
 def with_words(labels: LabelList, words: Vectors, divisor: Callable[[Vectors], Vectors], run: RunColumns) -> LabelList:
-    """The labels and the words, every text that is no column scored by `divisor` of what can be reached."""
+    """The labels and the words, every text that is not a column scored by `divisor` of what can be reached."""
     assert labels.several is not None
     several = (*labels.several, *words[:, None])
     divisors = []

@@ -77,8 +77,8 @@ def test_a_file_and_the_environment_give_options(run: Run, here: Path, monkeypat
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("bnak = 'x'\n", "'bnak' is no setting and no command. Did you mean bank"),
-        ("[train]\nprest = 'tiny'\n", "[train] has 'prest', which is no option of it. Did you mean preset"),
+        ("bnak = 'x'\n", "'bnak' is neither a setting nor a command. Did you mean bank"),
+        ("[train]\nprest = 'tiny'\n", "[train] has 'prest', which is not an option of it. Did you mean preset"),
         ("train = 3\n", "'train' must be a table"),
         ("bank = ", "can't be read as TOML"),
     ],

@@ -38,7 +38,7 @@ LABELS = [("streets", i, name, f"About {name}.") for i, name in enumerate(["road
 
 @pytest.fixture
 def world(tmp_path: Path, tools: Any) -> Path:
-    """bank, run and a dataset of six images: one lacks its mask, one is no image, one mask has an unknown value."""
+    """bank, run and a dataset of six images: one lacks its mask, one is not an image, one mask has an unknown value."""
     tools.bank(LABELS).save(tmp_path / "bank")
     tools.run(tmp_path / "run", Bank.load(tmp_path / "bank"))
     (tmp_path / "streets.toml").write_text(RECIPE)
@@ -100,7 +100,7 @@ def load_recipe_sha(world: Path) -> str:
 
 def test_limit_counts_candidates(world: Path) -> None:
     shutil.rmtree(world / "data/masks/val")
-    shutil.copytree(world / "data/images/val", world / "data/masks/val")  # colour pictures are no masks
+    shutil.copytree(world / "data/images/val", world / "data/masks/val")  # colour pictures are not masks
     with pytest.raises(ShardError, match="none of 2 images .*2 can't be used"):
         evaluate(
             world / "run",

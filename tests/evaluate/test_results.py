@@ -144,7 +144,7 @@ def test_corrupt_samples_are_counted(world: Path, tools: Any) -> None:
     folder = tools.split(world / "more/rooms/val", ROOMS, [*broken, (tools.png(image), tools.png(mask))])
     (result,) = evaluate(world / "run", [folder], world / "bank", world / "r.json").sets
     assert result.images == 1 and len(result.skipped) == 3
-    assert "mask values [9] are no classes of rooms" in result.skipped[2][1]
+    assert "mask values [9] are not classes of rooms" in result.skipped[2][1]
     with pytest.raises(ShardError, match="none of 3 images has a labelled pixel"):
         evaluate(
             world / "run", [tools.split(world / "bad/rooms/val", ROOMS, broken)], world / "bank", world / "bad.json"

@@ -248,7 +248,7 @@ def test_a_graph_is_read_from_a_table(tmp_path: Path) -> None:
     [
         ("a,,,\na,,,\n", "'a' is given twice"),
         ("a,b,,\nb,a,,\n", "a circle: 'a' within 'b' within 'a'|a circle: 'b' within 'a' within 'b'"),
-        ("a,bb,,\nb,,,\n", r"'a' lies within 'bb', which is no concept \(Did you mean b\?\)"),
+        ("a,bb,,\nb,,,\n", r"'a' lies within 'bb', which is not a concept \(Did you mean b\?\)"),
         ('"",,,\n', "'' can't name a concept"),
         ("a;b,,,\n", "'a;b' can't name a concept"),
         ("a,,\n", "concepts.csv:2: not as many fields"),

@@ -50,7 +50,7 @@ def test_weights_that_are_no_numbers(value: float, checkpoint: Path) -> None:
     tensors[name].view(-1)[-1] = value
     safetensors.torch.save_file(tensors, path)
     rewrite_meta(checkpoint, sha256={"model.safetensors": sha256_file(path), "state.pt": ""})
-    with pytest.raises(CheckpointError, match=f"the weights '{name}' hold values that are no numbers"):
+    with pytest.raises(CheckpointError, match=f"the weights '{name}' hold values that are not finite"):
         load_trained(checkpoint)
 
 

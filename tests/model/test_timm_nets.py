@@ -35,7 +35,7 @@ def test_embeddings_at_stride_4_and_gradients_everywhere(name: str) -> None:
 
 
 def test_patches_of_14_come_out_at_stride_4() -> None:
-    """DINOv2's patches are no multiple of 4: its maps are brought to the size that the images have at stride 4."""
+    """DINOv2's patches are not a multiple of 4: its maps are brought to the size that the images have at stride 4."""
     with torch.device("cpu"):
         model = build_model("timm:eva02_tiny_patch14_224", 8).eval()
     assert model.divisor == 28

@@ -178,7 +178,7 @@ def test_new_labels_are_encoded(bank: Bank, encoder: FakeEncoder, caplog: pytest
     assert encoder.encoded == [PROBE, sentence("deer", "Shy."), sentence("raod", "")]
     assert [label.source for label in labels] == ["new", "mapillary:0", "new"]
     np.testing.assert_array_equal(labels[0].vector, encoder.vector(sentence("deer", "Shy.")))
-    assert "'raod' is no label" in caplog.text and "Did you mean road" in caplog.text
+    assert "'raod' is not a label" in caplog.text and "Did you mean road" in caplog.text
 
 
 def test_a_bank_of_words_gets_words(bank: Bank, encoder: FakeEncoder, caplog: pytest.LogCaptureFixture) -> None:

@@ -157,7 +157,7 @@ def test_sunrgbd_raw(sun: Path, tmp_path: Path, read_samples: Samples) -> None:
     report = shard(load_recipe("sunrgbd"), sun, "train", tmp_path / "out")
     assert shard(load_recipe("sunrgbd"), sun, "test", tmp_path / "out").written == 1
     assert (report.written, report.skipped) == (2, ())
-    assert report.notes == {"label 'some thing' is no class": 1, "label 'cup' is no class": 2}
+    assert report.notes == {"label 'some thing' is not a class": 1, "label 'cup' is not a class": 2}
     assert verify([tmp_path / "out"]).problems == ()
     samples = {**read_samples(tmp_path / "out/sunrgbd/train"), **read_samples(tmp_path / "out/sunrgbd/test")}
     assert len(samples) == 3

@@ -199,7 +199,7 @@ def test_polygons_are_painted_by_the_official_rule(own: Own) -> None:
     assert annotation.notes == {
         "deleted_or_degenerate_polygons": 2,
         "polygons_of_unknown_labels": 1,
-        "label 'unicorn' is no class": 1,
+        "label 'unicorn' is not a class": 1,
     }
 
 

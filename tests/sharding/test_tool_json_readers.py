@@ -36,7 +36,7 @@ def test_labelme_shapes(dataset: Dataset) -> None:
     assert found.mask is not None and (found.mask == expected).all()
     assert [box.bbox for box in found.boxes] == [(5, 10, 30, 20), (12, 12, 18, 18), (34, 3, 37, 5)]
     notes = {what: count for what, count in found.notes.items() if count}
-    assert notes == {"shapes_without_area": 1, "things_of_unknown_labels": 1, "label 'unicorn' is no class": 1}
+    assert notes == {"shapes_without_area": 1, "things_of_unknown_labels": 1, "label 'unicorn' is not a class": 1}
 
 
 def test_labelme_groups_are_one_object(dataset: Dataset) -> None:
@@ -106,7 +106,7 @@ def test_supervisely_objects(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize(
     ("data", "why"),
-    [("****", "bitmap is"), (base64.b64encode(b"no zlib").decode(), "damaged (zlib)"), (7, "is no text")],
+    [("****", "bitmap is"), (base64.b64encode(b"no zlib").decode(), "damaged (zlib)"), (7, "is not text")],
 )
 def test_a_damaged_bitmap_is_left_out(data: Any, why: str, dataset: Dataset) -> None:
     good = tools.supervisely_bitmap("car", np.ones((2, 2), bool), (0, 0))

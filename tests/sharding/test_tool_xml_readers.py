@@ -141,7 +141,7 @@ def test_voc_says_what_is_wrong_and_where(dataset: Dataset) -> None:
     report = dataset.check(made, "box")
     reasons = {skip["path"]: skip["reason"] for skip in report.skipped}
     assert report.written == 1 and "line 1" in reasons["JPEGImages/b.jpg"]
-    assert "label 'cow' is no class" in reasons["JPEGImages/c.jpg"]
+    assert "label 'cow' is not a class" in reasons["JPEGImages/c.jpg"]
     assert "no annotation" in reasons["JPEGImages/d.jpg"] and "no image" in reasons["Annotations/e.xml"]
     assert report.notes["objects left out: no number in its xmin (first: Annotations/a.xml, object 2)"] == 1
     assert report.notes["objects left out: it has no bndbox (first: Annotations/a.xml, object 3)"] == 1

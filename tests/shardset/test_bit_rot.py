@@ -70,6 +70,6 @@ def test_half_a_jpeg_with_an_end_is_damaged_when_all_is_decoded() -> None:
     Image.fromarray(photograph(*SIZE)).save(out, "JPEG", quality=90)
     data = out.getvalue()
     decode_whole(data, Path("a.jpg"))
-    decode_whole(data[:-2] + bytes(3) + data[-2:], Path("a.jpg"))  # a few bytes too many are no damage
+    decode_whole(data[:-2] + bytes(3) + data[-2:], Path("a.jpg"))  # a few bytes too many do no harm
     with pytest.raises(SampleError, match="damaged JPEG"):
         decode_whole(data[: len(data) // 2] + b"\xff\xd9", Path("a.jpg"))

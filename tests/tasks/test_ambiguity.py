@@ -133,5 +133,5 @@ def test_the_task_counts_images() -> None:
     assert not task.measured(task.nothing())
     counts = task.count(Picture(np.array([[0, 3, 255]], np.uint8)), np.array([[1, 2, 0]]))
     assert task.measured(counts) and task.figures(task.total([counts, counts])).miou == 1
-    with pytest.raises(SampleError, match="no classes of a"):
+    with pytest.raises(SampleError, match="not classes of a"):
         task.count(Picture(np.array([[7]], np.uint8)), np.array([[0]]))

@@ -192,7 +192,7 @@ def test_stuff_in_pieces_is_one_and_things_outside_segments_are_a_crowd() -> Non
     ("truth", "what"),
     [
         (Truth(np.zeros((1, 1), np.uint8), None), "no segments"),
-        (Truth(np.full((1, 1), 7, np.uint8), np.zeros((1, 1), np.uint16)), "no classes"),
+        (Truth(np.full((1, 1), 7, np.uint8), np.zeros((1, 1), np.uint16)), "not classes"),
         (
             Truth(np.zeros((1, 1), np.uint8), np.ones((1, 1), np.uint16), [{"id": 1, "class_index": 9, "iscrowd": 0}]),
             "of no class",

@@ -1,4 +1,4 @@
-"""Shards at a URL, as commands take them; and what is no place for a URL."""
+"""Shards at a URL, as commands take them; and where a URL can't go."""
 
 from __future__ import annotations
 

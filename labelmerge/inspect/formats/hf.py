@@ -120,6 +120,6 @@ def _card(request: Request, splits: list[str]) -> str:
         f"configs:\n- config_name: default\n  data_files:\n{files}---\n\n"
         f"# {request.sets.space.name}\n\n{', '.join(request.sets.datasets)} with one class list, exported by "
         f"labelmerge. The licences are those of the datasets.\n\n"
-        f"In `mask`, {request.sets.space.ignore_index} is no label.\n\n"
+        f"In `mask`, {request.sets.space.ignore_index} means no label.\n\n"
         f"| value | class |\n|---|---|\n{rows}"
     )

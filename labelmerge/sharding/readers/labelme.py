@@ -73,7 +73,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
         with found.one(f"shape {number}"):
             label = shape["label"]
             if not isinstance(label, str):
-                raise ValueError("its label is no text")
+                raise ValueError("its label is not text")
             if shape.get("shape_type") in _WITHOUT_AREA:
                 found.notes["shapes_without_area"] += 1
                 continue

@@ -75,7 +75,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     unknown: Counter[str] = Counter()
     for number in np.unique(labels).tolist():
         if number and indices[number] == ignore and names[number - 1] not in classes:
-            unknown[f"label {_plain(names[number - 1])[:_MAX_NAME]!r} is no class"] += 1
+            unknown[f"label {_plain(names[number - 1])[:_MAX_NAME]!r} is not a class"] += 1
     return Annotation(mask=np.array(indices, dtype=source.space.dtype)[labels], notes=unknown)
 
 

@@ -87,7 +87,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
                 value = values.get(label.strip()[: -len("group")])
             if value is None:
                 notes["polygons_of_unknown_labels"] += 1
-                notes[f"label {label.strip()[:_MAX_NAME]!r} is no class"] += 1
+                notes[f"label {label.strip()[:_MAX_NAME]!r} is not a class"] += 1
             elif value != SKIPPED:
                 draw.polygon(_vertices(polygon), fill=value)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

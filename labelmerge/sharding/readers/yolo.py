@@ -220,7 +220,7 @@ def class_names(source: Source) -> dict[int, str] | None:
             raise LayoutError("has no names: neither a list nor a table of classes", where=where)
         if len(found) < len(listed):
             where = source.root / first_place(source, "data", "data.yaml")
-            raise LayoutError("has names that are no texts", where=where)
+            raise LayoutError("has names that are not text", where=where)
         return found
     if "class_names" not in source.layout:
         return None

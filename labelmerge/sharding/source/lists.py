@@ -47,7 +47,7 @@ class ImageList:
         return bool(hits)
 
     def chosen(self) -> tuple[set[str], list[str]]:
-        """The paths of the listed images, and the entries that are no image's; to be asked when all are offered."""
+        """The paths of the listed images, and the entries that belong to no image; to be asked when all are offered."""
         spaced = [line.split() for line in self.lines if len(line.split()) > 1]
         names = list(self.lines)
         if spaced and not any(key_of(line) in self._found for line in self.lines if len(line.split()) > 1):

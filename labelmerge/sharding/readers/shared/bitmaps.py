@@ -21,7 +21,7 @@ _MAX_PIXELS = 1 << 28
 def base64_bytes(text: object, what: str) -> bytes:
     """The bytes of a text in base64. Raises ValueError."""
     if not isinstance(text, str):
-        raise ValueError(f"its {what} is no text")
+        raise ValueError(f"its {what} is not text")
     try:
         return base64.b64decode(text)
     except (binascii.Error, ValueError):

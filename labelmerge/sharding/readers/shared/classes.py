@@ -101,7 +101,7 @@ def match_categories(
         used: the ids of categories that annotations are of.
 
     Returns:
-        without the categories that are no classes.
+        without the categories that are not classes.
 
     Raises:
         LayoutError: the file is of another dataset; names the recipe that fits, if one does.

@@ -173,7 +173,7 @@ def listed_images(scratch: sqlite3.Connection) -> Iterator[Listed]:
             problem = "another image has the same id, so that its annotations may be of either"
         elif refused:
             name = loaded(path)
-            problem = "the name leads out of its folder" if _leads_out(name) else "the name is no path of a file"
+            problem = "the name leads out of its folder" if _leads_out(name) else "the name is not the path of a file"
         elif path == before:
             problem = LISTED_BEFORE
         elif there is None:

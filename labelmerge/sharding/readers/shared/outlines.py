@@ -156,7 +156,7 @@ def around(points: Sequence[Point]) -> Corners:
 def number(value: object, what: str) -> float:
     """A coordinate. Raises ValueError where it is none, or nowhere near a picture."""
     try:
-        found = float(value)  # type: ignore[arg-type]  # whatever is no number raises
+        found = float(value)  # type: ignore[arg-type]  # whatever is not a number raises
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"no number in its {what}") from None
     if not abs(found) <= FAR:  # nor is NaN

@@ -74,15 +74,15 @@ class Found:
             self.notes[f"{kind}s left out: {_say(error)}{FIRST}{self.where}, {what})"] += 1
 
     def add(self, source: Source, label: object, outline: Outline, native_id: str = "", crowd: bool = False) -> None:
-        """Take a thing with its label. Raises ValueError where that is no text."""
+        """Take a thing with its label. Raises ValueError where that is not text."""
         if not isinstance(label, str):
-            raise ValueError("its label is no text")
+            raise ValueError("its label is not text")
         index = label_values(source).get(label)
         if index == SKIPPED:
             self.listed -= 1
         elif index is None:
             self.notes["things_of_unknown_labels"] += 1
-            self.notes[f"label {label.strip()[:_MAX_NAME]!r} is no class"] += 1
+            self.notes[f"label {label.strip()[:_MAX_NAME]!r} is not a class"] += 1
         else:
             self.things.append(Thing(index, outline, native_id, crowd))
 
@@ -178,7 +178,7 @@ def _background(source: Source) -> int | None:
 
 
 def check(source: Source) -> None:
-    """Raise RecipeError where `[ids]` or `options.background` name what is no class."""
+    """Raise RecipeError where `[ids]` or `options.background` name something that is not a class."""
     label_values(source)
     if _background(source) is not None and source.recipe.annotation_type == "box":
         raise RecipeError("options.background does not go with boxes", where=source.recipe.path)
