@@ -126,6 +126,7 @@ class TrainingData:
         ranks: the processes of the run.
         device: where the learner is.
         step: the step that the run goes on from; what is costly and saved is made at step 0 alone.
+        short_edge: pixels of whole images' short edge at scale 1; 0 keeps their own size.
     """
 
     bank: Bank
@@ -134,6 +135,7 @@ class TrainingData:
     ranks: Ranks
     device: torch.device
     step: int
+    short_edge: int
 
 
 class Learner(nn.Module):

@@ -147,7 +147,8 @@ def _train(
         learner.to(memory_format=torch.channels_last)
         for network in networks:
             network.memory_format = torch.channels_last
-    learner.prepare(TrainingData(inputs.bank, columns, inputs.mixture.sources, ranks, here, start))
+    sources = inputs.mixture.sources
+    learner.prepare(TrainingData(inputs.bank, columns, sources, ranks, here, start, config.short_edge))
     optimizer = make_optimizer(learner, config)
     average = copy_of(learner) if config.ema else None
     logged: list[list[float]] = []  # what `figures` gives of the steps since the last line of the log

@@ -119,7 +119,7 @@ def begun(two: tuple[Path, Path], config: TrainConfig) -> tuple[MDPLearner, list
     learner = find_method("mdp").build(config.method_settings, inputs.vocabulary, lambda dim: build_model("tiny", dim))
     assert isinstance(learner, MDPLearner)
     device = torch.device("cpu")
-    learner.prepare(TrainingData(inputs.bank, inputs.columns, inputs.mixture.sources, Ranks(), device, 0))
+    learner.prepare(TrainingData(inputs.bank, inputs.columns, inputs.mixture.sources, Ranks(), device, 0, 0))
     return learner, [inputs.mixture.batch(step)[0].to(device) for step in range(4)]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import safetensors.torch
 import torch
@@ -22,12 +21,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from labelmerge.errors import ConfigError, UsageError
+from labelmerge.errors import UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
 from labelmerge.methods.method import TrainingData, Vocabulary, find_method
 from labelmerge.methods.restore import load_trained
-from labelmerge.methods.usss.centroids import class_centroids
 from labelmerge.methods.usss.learner import USSSLearner
 from labelmerge.methods.usss.losses import entropy_sums, supervised_sums
 from labelmerge.methods.usss.settings import UsssSettings
@@ -48,6 +46,7 @@ CONFIG = TrainConfig(
     steps=4, batch_size=4, crop=32, lr=5e-3, log_every=2, checkpoint_every=2, labelled=FEW,
 )  # fmt: skip
 
+MOVING = CONFIG.changed(centroid_decay=0.5, centroid_steps=2)
 JOINT = CONFIG.changed(cross_weight=0.0, within_weight=0.0)
 
 _RUN = """
@@ -129,37 +128,6 @@ def test_pixels_at_one_label_are_told_from_pixels_at_many() -> None:
     assert float(entropy_sums(many, points, (8, 8), 0.5)) == pytest.approx(-0.5 * 64 * math.log(4), rel=1e-3)
 
 
-def test_centroids_are_class_means_and_turn_with_the_features() -> None:
-    rng = np.random.default_rng(0)
-    classes = rng.integers(0, 2, 200)
-    centres = np.array([[3.0, 0, 0], [-1, 2, 0]])
-    features = centres[classes] + 0.1 * rng.standard_normal((200, 3))
-
-    def found(features: npt.NDArray[Any], count: int = 1) -> dict[int, npt.NDArray[Any]]:
-        halves = [(features[half], classes[half]) for half in (slice(0, 90), slice(90, 200))]
-        return class_centroids(iter(halves), count=count, dim=3)
-
-    ours = found(features)
-    mean = features.mean(0)
-    expected = {c: features[classes == c].mean(0) - mean for c in (0, 1)}
-    inner = expected[0] @ expected[1] / np.linalg.norm(expected[0]) / np.linalg.norm(expected[1])
-    assert all(own.shape == (1, 3) and np.linalg.norm(own) == pytest.approx(1) for own in ours.values())
-    assert (ours[0] @ ours[1].T)[0, 0] == pytest.approx(inner)  # a PCA of all dimensions is a rotation
-    turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-    turned = found(features @ turn)
-    assert (turned[0] @ turned[1].T)[0, 0] == pytest.approx(inner)
-    assert all(np.allclose(np.abs(turned[c]), np.abs(ours[c])) for c in (0, 1))
-    assert found(features, count=3)[1].shape == (3, 3)
-
-
-def test_a_class_of_two_clumps_has_two_centres() -> None:
-    clumps = np.repeat([[5.0, 0], [-5, 0], [0, 5]], 20, axis=0) + 0.01 * np.random.default_rng(0).random((60, 2))
-    classes = np.repeat([0, 0, 1], 20)
-    own = class_centroids(iter([(clumps, classes)]), count=2, dim=2)
-    assert own[0].shape == (2, 2) and float(own[0][0] @ own[0][1]) < 0.5  # on both sides
-    assert float(own[1][0] @ own[1][-1]) > 0.99
-
-
 def test_without_entropy_it_is_joint_training(two: tuple[Path, Path], tmp_path: Path) -> None:
     shards, bank = two
     run = train([shards], bank, tmp_path / "run", config=JOINT, device="cpu")
@@ -226,7 +194,7 @@ def test_entropy_trains_the_encoder_and_no_decoder(two: tuple[Path, Path]) -> No
     learner = find_method("usss").build(CONFIG.method_settings, inputs.vocabulary, lambda dim: build_model("tiny", dim))
     assert isinstance(learner, USSSLearner)
     device = torch.device("cpu")
-    learner.prepare(TrainingData(inputs.bank, inputs.columns, inputs.mixture.sources, Ranks(), device, 0))
+    learner.prepare(TrainingData(inputs.bank, inputs.columns, inputs.mixture.sources, Ranks(), device, 0, 0))
     assert learner.terms == (
         "ce_rooms", "cross_rooms/unlabelled", "within_rooms/unlabelled",
         "ce_streets", "cross_streets/unlabelled", "within_streets/unlabelled",
@@ -245,40 +213,15 @@ def test_entropy_trains_the_encoder_and_no_decoder(two: tuple[Path, Path]) -> No
     assert float(sums[1, 1].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
-@pytest.mark.parametrize("how", ["centroids", "bank"])
-def test_label_embeddings_of_a_run_or_the_bank(how: str, two: tuple[Path, Path], tmp_path: Path) -> None:
-    shards, bank = two
-    config = CONFIG.changed(label_embeddings=how, centroids_per_label=2, steps=2)
-    if how == "centroids":
-        with pytest.raises(ConfigError, match="centroids need a supervised run.*label_embeddings=random"):
-            train([shards], bank, tmp_path / "none", config=config, device="cpu")
-        first = train([shards], bank, tmp_path / "first", config=JOINT, device="cpu")
-        config = config.changed(supervised=[str(first.run)])
-    run = train([shards], bank, tmp_path / "run", config=config, device="cpu")
-    points = weights(run)["embeddings"]
-    assert torch.allclose(points.norm(dim=2)[weights(run)["known"]], torch.tensor(1.0), atol=1e-5)
-    if how == "bank":
-        assert points.shape == (5, 1, toy_bank([STREETS, ROOMS]).dim)
-    else:
-        assert points.shape == (5, 2, 8) and float(points[0, 0] @ points[1, 0]) < 0.9
-        only = config.changed(supervised=[str(first.run)], labelled=FEW)
-        other = Toy("yards", ("grass", "car"), colours=(1, 2)).write(shards)
-        toy_bank([STREETS, ROOMS, Toy("yards", ("grass", "car"))]).save(tmp_path / "more")
-        with pytest.raises(ConfigError, match="no run of `supervised` was trained with labels of yards"):
-            train(
-                [shards, other], tmp_path / "more", tmp_path / "three", config=only.changed(batch_size=5), device="cpu"
-            )
-
-
 def test_a_killed_run_ends_as_a_whole_one_and_two_processes_equal_one(two: tuple[Path, Path], tmp_path: Path) -> None:
     shards, bank = two
-    whole = train([shards], bank, tmp_path / "whole", config=CONFIG, device="cpu")
-    words = [str(shards), str(bank), str(tmp_path / "killed"), json.dumps(CONFIG.to_dict())]
+    whole = train([shards], bank, tmp_path / "whole", config=MOVING, device="cpu")
+    words = [str(shards), str(bank), str(tmp_path / "killed"), json.dumps(MOVING.to_dict())]
     killed = subprocess.run([sys.executable, "-P", "-c", _RUN, *words, "3"], timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert same(weights(train([shards], bank, tmp_path / "killed", config=CONFIG, device="cpu")), weights(whole))
+    assert same(weights(train([shards], bank, tmp_path / "killed", config=MOVING, device="cpu")), weights(whole))
     # SGD, whose steps are proportional to gradients: Adam's blow differences of rounding in tiny gradients up.
-    sgd = CONFIG.changed(optimizer="sgd", lr=1e-2)
+    sgd = MOVING.changed(optimizer="sgd", lr=1e-2)
     whole = train([shards], bank, tmp_path / "sgd", config=sgd, device="cpu")
     words[2:] = [str(tmp_path / "two"), json.dumps(sgd.to_dict())]
     for process in two_processes(_RUN, *words, "-"):

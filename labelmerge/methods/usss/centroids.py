@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch.nn.functional import interpolate
 from labelmerge.errors import ConfigError, SampleError
 from labelmerge.labels import LabelKey
 from labelmerge.loading.datasets import DatasetShards
-from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.methods.restore import load_trained
+from labelmerge.model.build import SegmentationModel
 from labelmerge.model.views import Views
 
 Floats = npt.NDArray[np.float64]
@@ -52,18 +53,67 @@ def label_centroids(
         CheckpointError, ShardError: a run, or the shards, can't be read.
     """
     trained = [load_trained(Path(run), device) for run in runs]
+
+    def network(space: str) -> tuple[SegmentationModel, Views]:
+        for each in trained:
+            if any(key[0] == space for key in each.learner.vocabulary.keys):
+                return each.learner.model, Views(short_edge=each.checkpoint.short_edge)
+        raise ConfigError(
+            f"no run of `supervised` was trained with labels of {space}",
+            fix="Add one, or use label_embeddings = random or bank",
+        )
+
+    return _of_all_labels(network, sources, keys, count=count, dim=dim)
+
+
+def centroids_now(
+    model: SegmentationModel,
+    sources: Sequence[DatasetShards],
+    keys: Sequence[LabelKey],
+    *,
+    dim: int,
+    short_edge: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The same, one of each label, of a network in training (C(F) of eq. 7): ``[labels, 1, dim]``, ``[labels, 1]``."""
+    before = model.training
+    model.eval()
+    try:
+        return _of_all_labels(lambda _: (model, Views(short_edge=short_edge)), sources, keys, count=1, dim=dim)
+    finally:
+        model.train(before)
+
+
+def moved(old: Floats, new: Floats, decay: float) -> Floats:
+    """Eq. 7 of appendix B: ``decay · old + (1 - decay) · new``, at unit length.
+
+    Every PCA has axes of its own, so the new centroids are turned onto the old ones first (orthogonal Procrustes),
+    which the paper doesn't say. What counts, their angles to each other, stays as it is.
+
+    Args:
+        old, new: unit vectors ``[K, dim]``, row by row of the same labels.
+    """
+    left, _, right = np.linalg.svd(new.T @ old)
+    points = decay * old + (1 - decay) * new @ (left @ right)
+    out: Floats = points / np.linalg.norm(points, axis=1, keepdims=True).clip(min=1e-12)
+    return out
+
+
+def _of_all_labels(
+    network: Callable[[str], tuple[SegmentationModel, Views]],
+    sources: Sequence[DatasetShards],
+    keys: Sequence[LabelKey],
+    *,
+    count: int,
+    dim: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """As `label_centroids`, of the network that knows a label space, as it is shown images."""
     place = {key: row for row, key in enumerate(keys)}
     centroids = np.zeros((len(keys), count, dim), dtype=np.float32)
     found = np.zeros((len(keys), count), dtype=np.bool_)
     for name in dict.fromkeys(source.space.name for source in sources):
-        knows = [each for each in trained if any(key[0] == name for key in each.learner.vocabulary.keys)]
-        if not knows:
-            raise ConfigError(
-                f"no run of `supervised` was trained with labels of {name}",
-                fix="Add one, or use label_embeddings = random or bank",
-            )
+        model, views = network(name)
         own = [source for source in sources if source.space.name == name]
-        for index, points in class_centroids(_features(knows[0], own), count=count, dim=dim).items():
+        for index, points in class_centroids(_features(model, views, own), count=count, dim=dim).items():
             if (name, index) in place:
                 row = place[name, index]
                 centroids[row, : len(points)], found[row, : len(points)] = points, True
@@ -130,10 +180,11 @@ def _centres(points: Floats, count: int) -> Floats:
 
 
 @torch.inference_mode()
-def _features(trained: Trained, sources: Sequence[DatasetShards]) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
+def _features(
+    model: SegmentationModel, views: Views, sources: Sequence[DatasetShards]
+) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
     """What the network makes of every labelled image: features and classes of its own grid's labelled cells."""
-    model = trained.learner.model
-    views = Views(short_edge=trained.checkpoint.short_edge)
+    device = next(model.parameters()).device
     for source in sources:
         for number in range(len(source)):
             try:
@@ -143,7 +194,7 @@ def _features(trained: Trained, sources: Sequence[DatasetShards]) -> Iterator[tu
                 continue
             assert sample.mask is not None
             height, width = sample.mask.shape
-            pixels = torch.from_numpy(sample.image.copy()).to(trained.device).permute(2, 0, 1)[None].float() / 255
+            pixels = torch.from_numpy(sample.image.copy()).to(device).permute(2, 0, 1)[None].float() / 255
             shown = interpolate(pixels, views.sizes(height, width)[0], mode="bilinear", antialias=True)
             features = model(model.normalise(shown))[0].double().cpu().numpy()  # [F, h, w]
             rows, columns = (

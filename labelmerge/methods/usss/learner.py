@@ -18,7 +18,7 @@ from labelmerge.loading.datasets import DatasetShards
 from labelmerge.methods.linear import LogitPredictor
 from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
 from labelmerge.methods.predictor import LabelList
-from labelmerge.methods.usss.centroids import label_centroids
+from labelmerge.methods.usss.centroids import centroids_now, label_centroids, moved
 from labelmerge.methods.usss.losses import entropy_sums, supervised_sums
 from labelmerge.methods.usss.settings import UsssSettings
 from labelmerge.model.build import SegmentationModel
@@ -26,7 +26,7 @@ from labelmerge.model.views import Views
 
 
 class USSSLearner(Learner):
-    """F, the decoders G, the entropy head E, and the label embeddings, which stay as they are (the paper's λ = 1).
+    """F, the decoders G, the entropy head E, and the label embeddings.
 
     A loss of each dataset is a term of its own, since the paper adds up means over the pixels of each.
     """
@@ -53,11 +53,14 @@ class USSSLearner(Learner):
         self._rows: dict[tuple[str, int], int] = {}  # the term of each kind of loss and dataset
         self._space_of: list[int | None]
         self._class_of: Tensor
-        self._points: list[Tensor]
+        self._data: TrainingData
+        self._labelled: list[DatasetShards]
+        self._points: list[Tensor]  # the label embeddings of each label space
 
     def prepare(self, data: TrainingData) -> None:
         """Whose labels each dataset has, and at the first step the label embeddings."""
-        labelled = [source for source in data.sources if source.annotation_type != "image"]
+        self._data = data
+        self._labelled = labelled = [source for source in data.sources if source.annotation_type != "image"]
         self._space_of = [self._space(source, labelled) for source in data.sources]
         rows = []
         for number, source in enumerate(data.sources):
@@ -75,8 +78,11 @@ class USSSLearner(Learner):
         if not self.settings.with_entropy:
             return
         if data.step == 0 and self.settings.label_embeddings != "random":
-            self._find_embeddings(labelled, data)
-        space = torch.tensor([self.spaces.index(key[0]) for key in self.vocabulary.keys], device=data.device)
+            self._find_embeddings()
+        self._take_points()
+
+    def _take_points(self) -> None:
+        space = torch.tensor([self.spaces.index(key[0]) for key in self.vocabulary.keys], device=self._data.device)
         own = [space == number for number in range(len(self.spaces))]
         self._points = [self.embeddings[rows][self.known[rows]] for rows in own]
 
@@ -85,15 +91,15 @@ class USSSLearner(Learner):
         names = [source.space.name, *(each.space.name for each in labelled if each.space.names == source.space.names)]
         return next((self.spaces.index(name) for name in names if name in self.spaces), None)
 
-    def _find_embeddings(self, labelled: list[DatasetShards], data: TrainingData) -> None:
-        keys = self.vocabulary.keys
+    def _find_embeddings(self) -> None:
+        data, keys = self._data, self.vocabulary.keys
         if self.settings.label_embeddings == "bank":
             vectors: Mapping[LabelKey, Any] = dict(zip(data.columns.labels, data.columns.label_vectors, strict=True))
             points, known = np.stack([vectors[key] for key in keys])[:, None], np.ones((len(keys), 1), dtype=np.bool_)
         else:
             points, known = label_centroids(
                 self.settings.supervised,
-                labelled,
+                self._labelled,
                 keys,
                 count=self.settings.centroids_per_label,
                 dim=self.settings.entropy_dim,
@@ -101,9 +107,34 @@ class USSSLearner(Learner):
             )
         self.embeddings.copy_(normalize(torch.from_numpy(points), dim=2))
         self.known.copy_(torch.from_numpy(known))
-        if data.ranks.world > 1:  # GPUs of one machine may differ in the last bit
+        self._make_equal()
+
+    def _make_equal(self) -> None:
+        if self._data.ranks.world > 1:  # GPUs of one machine may differ in the last bit
             for buffer in (self.embeddings, self.known):
                 distributed.broadcast(buffer, 0)
+
+    def after_step(self, step: int) -> Mapping[str, float | Tensor]:
+        """Eq. 7, where it is due: how far the centroids moved, as a mean cosine with where they were."""
+        decay, every = self.settings.centroid_decay, self.settings.centroid_steps
+        if not self.settings.with_entropy or decay == 1 or (step + 1) % every:
+            return {}
+        new, found = centroids_now(
+            self.model,
+            self._labelled,
+            self.vocabulary.keys,
+            dim=self.embeddings.shape[2],
+            short_edge=self._data.short_edge,
+        )
+        old, whole = self.embeddings[:, 0].double().cpu().numpy(), self.embeddings.clone()
+        both = found[:, 0] & self.known[:, 0].cpu().numpy()
+        for space in self.spaces:  # each has axes of its own
+            rows = [row for row, key in enumerate(self.vocabulary.keys) if key[0] == space and both[row]]
+            points = moved(old[rows], new[rows, 0].astype(np.float64), decay)
+            self.embeddings[rows, 0] = torch.from_numpy(points).to(self.embeddings)
+        self._make_equal()
+        self._take_points()
+        return {"centroids_stayed": (whole * self.embeddings).sum(2)[self.known].mean()}
 
     def units(self, batch: Batch) -> Tensor:
         """Labelled pixels for the decoders' losses, all pixels of unlabelled images for entropies."""

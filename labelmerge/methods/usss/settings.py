@@ -39,13 +39,26 @@ class UsssSettings:
         metavar="RUN,…",
     )
     centroids_per_label: int = setting(1, "Centroids of each label, by k-means where there are several.", minimum=1)
+    centroid_decay: float = setting(
+        1.0,
+        "λ of the centroids' average with those of the network in training (eq. 7); 1 leaves them as they are, the "
+        "paper's best.",
+        minimum=0,
+        maximum=1,
+    )
+    centroid_steps: int = setting(
+        100, "After so many steps each the centroids move, where λ is below 1; an epoch in the paper.", minimum=1
+    )
     entropy_dim: int = setting(
         128, "Dimension of the entropy head's space; of `bank`, its vectors' dimension.", minimum=1
     )
     decoder_features: int = setting(512, "Channels of the encoder's output, which every decoder reads.", minimum=1)
 
     def __post_init__(self) -> None:
-        refuse(problems(self))
+        wrong = problems(self)
+        if not wrong and self.centroid_decay < 1 and self.centroids_per_label > 1:
+            wrong.append("centroids that move (centroid_decay below 1) are one of each label: centroids_per_label = 1")
+        refuse(wrong)
 
     @property
     def with_entropy(self) -> bool:
