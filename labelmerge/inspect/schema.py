@@ -18,6 +18,7 @@ from PIL import Image
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
+from labelmerge.shardset.depth_maps import DEPTH
 from labelmerge.shardset.manifest import wrong_types
 from labelmerge.shardset.meta import BOX_TYPES, SEGMENT_TYPES, parse
 from labelmerge.shardset.pixels import decode_whole, refuse_huge
@@ -61,6 +62,7 @@ class Counts:
 
     pixels: Counter[int] = field(default_factory=Counter)
     boxes: Counter[int] = field(default_factory=Counter)
+    depth_pixels: int = 0
     image_pixels: int = 0
     least: tuple[int, int] | None = None
     most: tuple[int, int] = (0, 0)
@@ -77,6 +79,7 @@ class Counts:
         """Take in what was counted elsewhere."""
         self.pixels.update(other.pixels)
         self.boxes.update(other.boxes)
+        self.depth_pixels += other.depth_pixels
         self.embedding_sizes |= other.embedding_sizes
         if other.least is not None:
             self.add_size(other.image_pixels, other.least, other.most)
@@ -136,6 +139,12 @@ def check_sample(
             yield from _check_segments(meta["segments"], expected.space, histogram(instances))
     elif meta["segments"]:
         yield "json: has segments, but there is no instances.png"
+    if DEPTH in members:
+        depth = yield from _picture(DEPTH, members[DEPTH], size)
+        if depth is not None and depth.dtype == np.uint8:
+            yield f"{DEPTH} has 8 bits, not 16"
+        elif depth is not None:
+            counts.depth_pixels += int(np.count_nonzero(depth))
     if "box_embeddings.npy" in members:
         yield from _check_embeddings(members["box_embeddings.npy"], len(meta["boxes"]), counts)
     if meta["present"] != sorted(present):

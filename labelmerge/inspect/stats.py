@@ -36,6 +36,7 @@ class SplitStats:
         classes, classes_seen: in the label space; with a pixel or a box.
         class_pixels, class_boxes: by index; all classes of the label space.
         space: the label space.
+        depth_unit, depth_pixels: of depths, and how many are known; None and 0 where there are none.
     """
 
     folder: Path
@@ -57,6 +58,8 @@ class SplitStats:
     class_pixels: dict[int, int]
     class_boxes: dict[int, int]
     space: LabelSpace
+    depth_unit: str | None = None
+    depth_pixels: int = 0
 
     @property
     def classes(self) -> int:
@@ -148,6 +151,8 @@ def _of(folder: Path) -> SplitStats:
         labelled_pixels=sum(pixels.values()),
         ignored_pixels=manifest["ignored_pixels"],
         boxes=sum(boxes.values()),
+        depth_unit=manifest["depth"]["unit"] if "depth" in manifest else None,
+        depth_pixels=manifest["depth"]["known_pixels"] if "depth" in manifest else 0,
         class_pixels=pixels,
         class_boxes=boxes,
         space=space,
@@ -191,6 +196,9 @@ def table(splits: Sequence[SplitStats]) -> str:
         name = f"{split.dataset} {split.split}"
         lines += [f"{name}: {count:,} skipped: {reason}" for reason, count in split.skipped.items()]
         lines += [f"{name}: {what.replace('_', ' ')}: {count:,}" for what, count in split.notes.items()]
+        if split.depth_unit is not None:
+            known = share(split.depth_pixels / split.pixels if split.pixels else 0)
+            lines.append(f"{name}: depths in {split.depth_unit}, known at {known} of the pixels")
         if split.never_seen:
             lines.append(f"{name}: never seen: {_some(split.never_seen)}")
     return "\n".join(lines)

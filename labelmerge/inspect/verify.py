@@ -149,11 +149,14 @@ class _Split:
             "min": list(self.counts.least or (0, 0)),
             "max": list(self.counts.most),
         }
+        said = self.manifest.get("depth")
+        depths = () if said is None else (("depth", {**said, "known_pixels": self.counts.depth_pixels}),)
         for name, have in (
             ("class_pixels", pixels),
             ("class_boxes", {str(index): count for index, count in self.counts.boxes.items()}),
             ("ignored_pixels", ignored),
             ("sizes", sizes),
+            *depths,
         ):
             if self.manifest[name] != have:
                 yield f"{name} {'do' if name == 'sizes' else 'does'} not agree with the samples"

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from labelmerge.device import at_once
+from labelmerge.shardset.depth_maps import UNKNOWN, DepthMap
 from labelmerge.shardset.pixels import SHRINKS, Mask, Region, decode_image
 
 # How often another window is drawn when one shows nothing that is labelled.
@@ -77,6 +78,7 @@ class Picture(Protocol):
     def region(self, box: Region, shrink: int = 1) -> npt.NDArray[np.uint8]: ...
     def mask_region(self, box: Region) -> Mask | None: ...
     def instances_region(self, box: Region) -> Mask | None: ...
+    def depth_region(self, box: Region) -> DepthMap | None: ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class View:
         boxes: float32 ``[P, 4]``, x0, y0, x1, y1 within the view.
         kept: int64 ``[P]``: which of the sample's boxes these are.
         unfinished: what is to be done to the image yet.
+        depth: its depths as they are, ``[H, W]``, 0 outside the image; None where there are none, or nobody asked.
     """
 
     mask: Mask | None
@@ -96,6 +99,7 @@ class View:
     boxes: npt.NDArray[np.float32]
     kept: npt.NDArray[np.int64]
     unfinished: Photometric
+    depth: DepthMap | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,7 @@ def training_view(
     *,
     defer: bool = False,
     instances: bool = False,
+    depth: bool = False,
     labelled: bool = True,
 ) -> View:
     """Draw one view of a sample. Another window is tried (up to 8 times) when one shows no label and no box.
@@ -166,6 +171,8 @@ def training_view(
         out: the view's image is written here, RGB: uint8 ``[3, H, W]``, contiguous.
         defer: leave colour and blur to `finish`, on another device; not where JPEG artefacts come after them.
         instances: cut the segment ids out as well, where the sample has any.
+        depth: the same of its depths. They are not scaled with the view: a larger picture of a thing is one of a longer
+            lens, not of a nearer camera.
         labelled: whether the sample may have labels; without, the first window is as good as any.
 
     Raises:
@@ -183,12 +190,16 @@ def training_view(
             break
     ids = picture.instances_region(window.box) if instances else None
     segments = None if ids is None else crop_mask(ids, window, 0, window.box)
+    depths = picture.depth_region(window.box) if depth else None
+    seen_depths = (
+        None if depths is None else crop_mask(depths, window, UNKNOWN, window.box).astype(np.uint16, copy=False)
+    )
     crop_image(picture, window, out)
     photometric = _draw_photometric(settings, rng)
     if not defer or photometric.quality:
         finish(out[None], [photometric])
         photometric = Photometric()
-    return View(seen, segments, inside, kept, photometric)
+    return View(seen, segments, inside, kept, photometric, seen_depths)
 
 
 def draw_window(

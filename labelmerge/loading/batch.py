@@ -66,6 +66,8 @@ class Batch:
         instances: int32 ``[B, H, W]``, segment ids, 0 for none; None where the method needs no segments.
         segments: for each image what its ids mean; None in datasets without segments, or where none are needed.
         others: further views of the same samples, in the same order, where the method needs several.
+        depths: int32 ``[B, H, W]``, in each dataset's own unit, 0 where they aren't known; None where the method needs
+            none.
         shares: float32 ``[B]``, how much of each sample's loss its mask has, where a method mixes images; None: all.
     """
 
@@ -87,6 +89,7 @@ class Batch:
     segments: list[Segments | None] = field(default_factory=list)
     others: tuple[Batch, ...] = ()
     shares: Tensor | None = None
+    depths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -110,6 +113,7 @@ class Batch:
             unfinished=[Photometric()] * len(self.unfinished),
             instances=None if self.instances is None else at_once(self.instances, device),
             segments=[None if each is None else each.to(device) for each in self.segments],
+            depths=None if self.depths is None else at_once(self.depths, device),
             others=tuple(view.to(device) for view in self.others),
         )
 
@@ -135,6 +139,7 @@ class Batch:
             images=self.images.pin_memory(),
             masks=self.masks.pin_memory(),
             instances=None if self.instances is None else self.instances.pin_memory(),
+            depths=None if self.depths is None else self.depths.pin_memory(),
             others=tuple(view.pin_memory() for view in self.others),
         )
 

@@ -13,9 +13,9 @@ import numpy as np
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.sample import Encoded
-from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.shardset import SELDOM, ShardSet, seldom
 
-_ANNOTATIONS = ("mask.png", "instances.png", "box_embeddings.npy")
+_ANNOTATIONS = ("mask.png", "box_embeddings.npy", *SELDOM)
 
 UNLABELLED = "/unlabelled"
 """What follows a dataset's name where its images stand as a dataset of their own, without their labels."""
@@ -70,6 +70,16 @@ class DatasetShards:
         listed = [shard_set.annotated for shard_set in self.sets if shard_set.annotated is not None]
         return frozenset.intersection(*listed) if listed else None
 
+    @property
+    def has_depth(self) -> bool:
+        """Whether all its samples have depths, and anybody may see them."""
+        return not self.hidden and all(shard_set.has_depth for shard_set in self.sets)
+
+    @property
+    def depth_pixels(self) -> int:
+        """How many pixels of all its splits have a known depth."""
+        return sum(shard_set.depth_pixels for shard_set in self.sets)
+
     def __len__(self) -> int:
         return sum(map(len, self.sets)) if self.chosen is None else len(self.chosen)
 
@@ -79,11 +89,12 @@ class DatasetShards:
         whole, count = sum(each.nbytes for each in self.sets), sum(map(len, self.sets))
         return whole if self.chosen is None else whole * len(self.chosen) // max(count, 1)
 
-    def fetch(self, number: int, *, instances: bool = False) -> Encoded:
+    def fetch(self, number: int, *, instances: bool = False, depth: bool = False) -> Encoded:
         """Sample `number` of them all, not decoded; raises SampleError or ShardError.
 
         Args:
             instances: read its map of segment ids too, where it has one.
+            depth: read its depths too, where it has some.
         """
         number = number if self.chosen is None else self.chosen[number]
         ends = list(itertools.accumulate(map(len, self.sets)))
@@ -91,7 +102,7 @@ class DatasetShards:
         number -= ends[place - 1] if place else 0
         if self.hidden:
             return replace(self.sets[place].fetch(number, but=_ANNOTATIONS), annotation_type="image")
-        return self.sets[place].fetch(number, but=()) if instances else self.sets[place].fetch(number)
+        return self.sets[place].fetch(number, but=seldom(instances, depth))
 
     def labelled(self, count: int, seed: int) -> DatasetShards:
         """The dataset as if `count` of its samples were annotated: the first of a permutation of them all.

@@ -73,6 +73,7 @@ class Mixture:
         own: how the views of single datasets are drawn, by name, where it is not as `augmentation` says.
         views: how many views of each sample there are (`Batch.others`). The first is the same however many there are.
         segments: whether batches hold segments.
+        depth: whether they hold depths.
         cache_mb: small datasets come round often, so those that fit (8 × their shards are no more than this many
             megabytes) are decoded whole and kept in memory, up to this much in all processes together. 0 keeps none.
         rank, world: of `world` ranks this is number `rank` (0 ..): it makes its own `batch_size` / `world` of each
@@ -94,6 +95,7 @@ class Mixture:
     own: Mapping[str, Augmentation] = field(default_factory=dict)
     views: int = 1
     segments: bool = False
+    depth: bool = False
     cache_mb: int = 256
     rank: int = 0
     world: int = 1
@@ -189,6 +191,7 @@ class Mixture:
         images = [empty((len(slots), 3, *size), torch.uint8) for _ in range(self.views)]
         masks = [empty((len(slots), *size), self._mask_dtype).fill_(IGNORE) for _ in images]
         instances = [empty((len(slots), *size), torch.int32).zero_() for _ in images] if self.segments else []
+        depths = [empty((len(slots), *size), torch.int32).zero_() for _ in images] if self.depth else []
         skipped: list[str] = []
         made = [
             self._drawn(dataset, number, [view[i] for view in images], skipped)
@@ -203,6 +206,8 @@ class Mixture:
                     self._narrow[dataset].take(view.mask, out=masks[v][i].numpy(), mode="clip")
                 if view.instances is not None:
                     instances[v][i] = torch.from_numpy(view.instances.astype(np.int32))
+                if view.depth is not None:
+                    depths[v][i] = torch.from_numpy(view.depth.astype(np.int32))
                 segments.append(self._segments(dataset, made[i].read.segments, view))
             classes = [self._tables[self.sources[d].dataset] for d, _ in slots]
             vectors = [each.read.boxes.box_embeddings for each in made]
@@ -231,6 +236,7 @@ class Mixture:
                     whole=self.batch_size,
                     instances=instances[v] if self.segments else None,
                     segments=segments,
+                    depths=depths[v] if self.depth else None,
                 )
             )
         return replace(batches[0], others=tuple(batches[1:]))
@@ -280,6 +286,7 @@ class Mixture:
             image,
             defer=self.defer,
             instances=self.segments,
+            depth=self.depth,
             labelled=source.annotation_type != "image",
         )
 
@@ -309,7 +316,7 @@ class Mixture:
         if (dataset, which) in self._cache:
             return self._cache[dataset, which]
         source = self.sources[dataset]
-        encoded = source.fetch(which, instances=self.segments)
+        encoded = source.fetch(which, instances=self.segments, depth=self.depth)
         table, boxes, segments = self._tables[source.dataset], NO_BOXES, None
         if source.annotation_type == "box":
             boxes = _teaching(encoded.boxes(), table, encoded.where)

@@ -51,7 +51,7 @@ class Made:
         self.class_pixels: Counter[int] = Counter()
         self.class_boxes: Counter[int] = Counter()
         self.counts: Counter[str] = Counter()
-        self.ignored = self.samples = self.pixels = 0
+        self.ignored = self.samples = self.pixels = self.depth_pixels = 0
         self.sizes: list[tuple[int, int]] = []
 
     def add(self, found: Relabelled, size: tuple[int, int], ignore: int) -> set[int]:
@@ -150,6 +150,8 @@ def manifest_of(
         "reproduce": _command(job),
         "relabel": {**said, "counts": {name: count for name, count in sorted(made.counts.items())}},
     }
+    if "depth" in source:
+        manifest["depth"] = {**source["depth"], "known_pixels": made.depth_pixels}
     return manifest if countable is None else {**manifest, "things": _concepts(rule, countable)}
 
 

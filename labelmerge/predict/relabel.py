@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, ShardError, TaxonomyError, UsageError
@@ -25,6 +27,7 @@ from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_typ
 from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_mask
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.croissant import write_croissant
+from labelmerge.shardset.depth_maps import DEPTH
 from labelmerge.shardset.manifest import MANIFEST, read_manifest
 from labelmerge.shardset.meta import meta_bytes
 from labelmerge.shardset.pixels import png_bytes
@@ -303,7 +306,9 @@ def _write_sample(each: ShardSet, rule: Rule, number: int, writer: ShardWriter, 
         made.skipped.append({"path": str(error.where or f"sample {number}"), "reason": error.what})
         return
     present = made.add(found, (sample.image.shape[0], sample.image.shape[1]), rule.space.ignore_index)
-    members = {name: data for name, data in encoded.members.items() if name in ("jpg", "png")}
+    members = {name: data for name, data in encoded.members.items() if name in ("jpg", "png", DEPTH)}
+    if sample.depth is not None:
+        made.depth_pixels += int(np.count_nonzero(sample.depth))
     if found.mask is not None:
         members["mask.png"] = png_bytes(found.mask)
     if found.instances is not None:

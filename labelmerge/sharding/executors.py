@@ -51,6 +51,7 @@ class ShardRecord:
         samples, bytes, sha256: of the file.
         skipped: [{"path", "reason"}].
         class_pixels, class_boxes, ignored_pixels, sizes, notes: as in the manifest, of this shard.
+        depth_pixels: those with a known depth.
         sources: the first half of the SHA-256 of every sample's source image, to find duplicates by.
         state: of the files that the shard is made from (see `state`), before they were read.
     """
@@ -64,6 +65,7 @@ class ShardRecord:
     class_pixels: Counter[int] = field(default_factory=Counter)
     class_boxes: Counter[int] = field(default_factory=Counter)
     ignored_pixels: int = 0
+    depth_pixels: int = 0
     sizes: dict[str, Any] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
@@ -155,6 +157,7 @@ def make_shard(job: Job, task: Task) -> Generator[None, None, ShardRecord]:
             shard.bytes, shard.sha256 = writer.bytes, writer.sha256
     except _Empty:
         return shard
+    shard.depth_pixels = tally.depth_pixels
     shard.ignored_pixels, shard.sizes, shard.sources = tally.ignored_pixels, tally.sizes.to_json(), tally.sources
     return shard
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from labelmerge.errors import SampleError
+from labelmerge.sharding.depths import KEY, LAYOUT, TOO_FAR, Meaning, depth_map, has_depth, read_depth
 from labelmerge.sharding.pictures.images import (
     image_member,
     load,
@@ -26,6 +28,7 @@ from labelmerge.sharding.pictures.orientation import AS_STORED, as_stored, orien
 from labelmerge.sharding.plan import Options
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.source import UPRIGHT, Annotation, Item, Source
+from labelmerge.shardset.depth_maps import DEPTH, DepthMap
 from labelmerge.shardset.manifest import CROWD_BOXES
 from labelmerge.shardset.meta import meta_bytes
 from labelmerge.shardset.pixels import png_bytes
@@ -67,6 +70,7 @@ class Tally:
     class_pixels: Counter[int] = field(default_factory=Counter)
     class_boxes: Counter[int] = field(default_factory=Counter)
     ignored_pixels: int = 0
+    depth_pixels: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     sizes: Sizes = field(default_factory=Sizes)
     sources: list[str] = field(default_factory=list)
@@ -88,6 +92,8 @@ def member_names(source: Source, options: Options) -> list[str]:
         names.append("mask.png")
         if options.instances and (READERS[source.reader].KEYS.instances or "instances" in source.layout):
             names.append("instances.png")
+    if has_depth(source):
+        names.append(DEPTH)
     if options.box_teacher is not None:
         names.append("box_embeddings.npy")
     return sorted(names)
@@ -119,7 +125,8 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     original = (shown.height, shown.width)
     try:
         annotation = reader.read(source, item, original)
-        _refuse_sizes(annotation, original, path)
+        depth, too_far = _depth(source, item, annotation, path)
+        _refuse_sizes(annotation, depth, original, path)
     except SampleError as error:
         if orientation == AS_STORED or upright:
             raise
@@ -138,6 +145,8 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     except SampleError as error:
         raise SampleError(error.what, where=path) from error
     notes = Counter({what: count for what, count in annotation.notes.items() if count})
+    if too_far:
+        notes[TOO_FAR] += too_far
     if annotation.mask is None and (crowds := sum(box.iscrowd or box.group_of for box in annotation.boxes)):
         notes[CROWD_BOXES] += crowds
     if orientation != AS_STORED:
@@ -159,6 +168,10 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         instances = resize_nearest(annotation.instances, size)
         members["instances.png"] = png_bytes(instances)
         areas = histogram(instances)
+    if depth is not None:
+        depth = resize_nearest(depth, size)
+        members[DEPTH] = png_bytes(depth)
+        tally.depth_pixels += int(np.count_nonzero(depth))
     tally.class_boxes.update(box.class_index for box in annotation.boxes)
     tally.notes.update(notes)
 
@@ -183,8 +196,23 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     return MadeSample(key, members, [] if options.box_teacher is None else _cut_out(image, annotation))
 
 
-def _refuse_sizes(annotation: Annotation, original: tuple[int, int], path: Path) -> None:
-    for values, what in ((annotation.mask, "mask"), (annotation.instances, "instances mask")):
+def _depth(source: Source, item: Item, annotation: Annotation, path: Path) -> tuple[DepthMap | None, int]:
+    """An image's depths, and how many were too far to be stored. Raises SampleError."""
+    if LAYOUT in source.layout:
+        return read_depth(source, item.path)
+    if KEY not in source.options:
+        return None, 0
+    if annotation.depth is None:
+        raise SampleError("no depth", where=path)
+    return depth_map(annotation.depth, Meaning.of(source), path)
+
+
+def _refuse_sizes(annotation: Annotation, depth: DepthMap | None, original: tuple[int, int], path: Path) -> None:
+    for values, what in (
+        (annotation.mask, "mask"),
+        (annotation.instances, "instances mask"),
+        (depth, "picture of depths"),
+    ):
         if values is not None and values.shape != original:
             height, width = values.shape
             raise SampleError(

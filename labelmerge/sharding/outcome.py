@@ -13,6 +13,7 @@ from typing import Any
 
 from labelmerge import __version__
 from labelmerge.errors import LayoutError, ShardError
+from labelmerge.sharding.depths import Meaning, has_depth
 from labelmerge.sharding.executors import ShardRecord
 from labelmerge.sharding.make import Sizes, member_names
 from labelmerge.sharding.plan import Plan
@@ -99,6 +100,8 @@ def empty_manifest(plan: Plan) -> dict[str, Any]:
         "sizes": Sizes().to_json(),
         "reproduce": _command(plan),
     }
+    if has_depth(source):
+        manifest["depth"] = {"unit": Meaning.of(source).unit, "known_pixels": 0}
     return manifest if source.class_map is None else {**manifest, **_in_concepts(manifest, source, source.class_map)}
 
 
@@ -164,6 +167,7 @@ def full_manifest(skeleton: dict[str, Any], shards: list[ShardRecord]) -> dict[s
         notes["duplicate_images"] = again
     skipped = skeleton["skipped"] + [skip for made in shards for skip in made.skipped]
     written = sum(made.samples for made in shards)
+    depth = "depth" in skeleton
     return {
         **skeleton,
         "shards": [
@@ -178,6 +182,9 @@ def full_manifest(skeleton: dict[str, Any], shards: list[ShardRecord]) -> dict[s
         "class_boxes": {str(index): boxes[index] for index in sorted(boxes)},
         "ignored_pixels": sum(made.ignored_pixels for made in shards),
         "sizes": sizes.to_json(),
+        **(
+            {"depth": {**skeleton["depth"], "known_pixels": sum(made.depth_pixels for made in shards)}} if depth else {}
+        ),
     }
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from labelmerge.catalog import Recipe, load_label_space, refuse_unknown_classes
 from labelmerge.errors import LayoutError, OutputError, UsageError
 from labelmerge.files import sha256_file
+from labelmerge.sharding.depths import Meaning, has_depth
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import see
 from labelmerge.sharding.source.locate import open_source
@@ -130,6 +131,8 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
     """
     _refuse_senseless(recipe, chosen)
     source = open_source(recipe, root, split)
+    if has_depth(source):
+        Meaning.of(source)
     if not chosen.get("instances", True):
         source = replace(source, layout={key: value for key, value in source.layout.items() if key != "instances"})
     refuse_unknown_classes(recipe, load_label_space(recipe) if recipe.annotated or recipe.things else source.space)

@@ -18,9 +18,11 @@ from PIL import Image
 from labelmerge.catalog import SPLITS, Recipe
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError, UsageError
 from labelmerge.labels import LabelSpace
+from labelmerge.sharding.depths import has_depth
 from labelmerge.sharding.make import Tally, make_sample, member_names
 from labelmerge.sharding.plan import Options, make_plan
 from labelmerge.sharding.source.source import Item, Source
+from labelmerge.shardset.depth_maps import DEPTH, DepthMap, decode_depth
 from labelmerge.shardset.manifest import things
 from labelmerge.shardset.meta import unpacked
 from labelmerge.shardset.pixels import Mask
@@ -41,6 +43,7 @@ class RawSample:
     instances: Mask | None = None
     segments: Sequence[Mapping[str, Any]] = ()
     pixel_area: float = 1.0
+    depth: DepthMap | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ class RawSplit:
         return "instances.png" in member_names(self.on_disk, self.options)
 
     @property
+    def has_depth(self) -> bool:
+        return has_depth(self.on_disk)
+
+    @property
     def things(self) -> frozenset[int] | None:
         told = {"recipe": {"text": self.on_disk.recipe.text}, "variant": self.on_disk.variant}
         names = things(told, self.space)
@@ -98,7 +105,7 @@ class RawSplit:
     def __len__(self) -> int:
         return len(self.items)
 
-    def read(self, number: int, instances: bool = False) -> RawSample:
+    def read(self, number: int, instances: bool = False, depth: bool = False) -> RawSample:
         """Make sample 0 .. len - 1; raises SampleError where it is unusable."""
         place, item = self.items[number]
         made = make_sample(self.on_disk, item, f"{self.dataset}-{self.split}-{place:09d}", self.options, Tally())
@@ -108,9 +115,10 @@ class RawSplit:
                 _indices(made.members[name]) if name in made.members else None for name in ("mask.png", "instances.png")
             )
             segments = unpacked(made.members["json"])["segments"] if instances else ()
+            depths = decode_depth(made.members[DEPTH], image.shape[:2]) if depth and DEPTH in made.members else None
         except Exception as error:  # decoders raise whatever they like at bytes that are not theirs
             raise SampleError(f"can't be decoded ({type(error).__name__}: {error})", where=item.path) from error
-        return RawSample(made.key, image, mask, ids if instances else None, segments)
+        return RawSample(made.key, image, mask, ids if instances else None, segments, depth=depths)
 
 
 def _indices(png: bytes) -> Mask:

@@ -57,6 +57,7 @@ _MEMBERS = {
     "png": ("image/png", "images", "image", "The image."),
     "mask.png": ("image/png", "masks", "mask", "Class index of every pixel; {ignore} where there is no label."),
     "instances.png": ("image/png", "instances", "ids", "Segment id of every pixel; 0 where there is no segment."),
+    "depth.png": ("image/png", "depths", "depth", "Depth of every pixel in the manifest's unit; 0 where unknown."),
     "box_embeddings.npy": (
         "application/octet-stream",
         "box_embeddings",

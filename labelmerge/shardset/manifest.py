@@ -12,6 +12,7 @@ from labelmerge.errors import LabelmergeError, ShardError, UsageError, did_you_m
 from labelmerge.labels import LabelSpace
 from labelmerge.parsing import parse_json, parse_toml
 from labelmerge.shardset.cache import path_or_url
+from labelmerge.shardset.depth_maps import depth_problem
 
 FORMAT = "labelmerge-shards/2"
 MANIFEST = "manifest.json"
@@ -100,6 +101,8 @@ def manifest_problem(manifest: dict[str, Any]) -> str | None:
         return "'members' is not a list of names"
     if "json" not in manifest["members"] or not {"jpg", "png"} & set(manifest["members"]):
         return "'members' lists no json or no image"
+    if wrong := depth_problem(manifest):
+        return wrong
     for name in ("dataset", "split"):
         if not _NAME.fullmatch(manifest[name]):
             return f"{name!r} must be lower case letters, digits and '_'"

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
+from labelmerge.shardset.depth_maps import DEPTH, DepthMap, decode_depth
 from labelmerge.shardset.meta import unpacked
 from labelmerge.shardset.pixels import Mask, Region, decode_image, decode_mask, image_region, open_image
 
@@ -41,6 +42,8 @@ class Sample:
         group_of: bool ``[P]``, the same in Open Images' words.
         box_embeddings: float16 ``[P, D]``, teacher embeddings of the boxes; None where the shards have none.
         meta: the sample's whole ``json`` member.
+        depth: uint16 ``[H, W]`` in the manifest's unit, 0 where it isn't known; None where there are no depths or they
+            were not asked for.
     """
 
     key: str
@@ -53,6 +56,7 @@ class Sample:
     group_of: npt.NDArray[np.bool_]
     box_embeddings: npt.NDArray[np.float16] | None
     meta: Mapping[str, Any] = field(repr=False)
+    depth: DepthMap | None = None
 
     @property
     def segments(self) -> Sequence[Mapping[str, Any]]:
@@ -76,11 +80,13 @@ class Decoded:
         image: uint8 ``[H, W, 3]``, RGB.
         mask: uint8 or uint16 ``[H, W]``; None where the dataset has no masks.
         instances: segment ids, uint8 or uint16 ``[H, W]``; None where there are none or nobody asked for them.
+        depth: uint16 ``[H, W]``, likewise.
     """
 
     image: npt.NDArray[np.uint8]
     mask: Mask | None
     instances: Mask | None = None
+    depth: DepthMap | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -102,10 +108,14 @@ class Decoded:
         x0, y0, x1, y1 = box
         return None if self.instances is None else self.instances[y0:y1, x0:x1]
 
+    def depth_region(self, box: Region) -> DepthMap | None:
+        x0, y0, x1, y1 = box
+        return None if self.depth is None else self.depth[y0:y1, x0:x1]
+
     @property
     def nbytes(self) -> int:
         """How much memory it holds, in bytes."""
-        return sum(part.nbytes for part in (self.image, self.mask, self.instances) if part is not None)
+        return sum(part.nbytes for part in (self.image, self.mask, self.instances, self.depth) if part is not None)
 
 
 @dataclass(frozen=True)
@@ -193,6 +203,7 @@ class Encoded:
                 group_of=boxes.group_of,
                 box_embeddings=boxes.box_embeddings,
                 meta=meta,
+                depth=self.depth_region(None),
             )
 
     def region(self, box: Region, shrink: int = 1) -> npt.NDArray[np.uint8]:
@@ -215,10 +226,17 @@ class Encoded:
             data = self.members.get("instances.png")
             return None if data is None else decode_mask(data, "instances.png", self.size, box)
 
-    def picture(self) -> Decoded:
-        """The whole image and mask, and the segment ids where they were fetched."""
+    def depth_region(self, box: Region | None) -> DepthMap | None:
+        """The depths within `box` (left, top, right, bottom), or all; None where they were not fetched."""
         with self._named():
-            return Decoded(decode_image(self._image), self._mask(None), self.instances_region(None))
+            data = self.members.get(DEPTH)
+            return None if data is None else decode_depth(data, self.size, box)
+
+    def picture(self) -> Decoded:
+        """The whole image and mask, and the segment ids and depths where they were fetched."""
+        with self._named():
+            image, mask = decode_image(self._image), self._mask(None)
+            return Decoded(image, mask, self.instances_region(None), self.depth_region(None))
 
     def segments(self) -> Segments:
         """The segments, from the json."""

@@ -32,6 +32,10 @@ class LabelledImage(Protocol):
         """``[H, W]`` segment ids, 0 for none; None where there are none or nobody asked."""
 
     @property
+    def depth(self) -> npt.NDArray[np.uint16] | None:
+        """``[H, W]`` depths, 0 where unknown; None where there are none or nobody asked."""
+
+    @property
     def segments(self) -> Sequence[Mapping[str, Any]]:
         """What the ids mean, as in a sample's JSON."""
 
@@ -61,6 +65,10 @@ class Samples(Protocol):
         """Whether samples have segments."""
 
     @property
+    def has_depth(self) -> bool:
+        """Whether samples have depths."""
+
+    @property
     def things(self) -> frozenset[int] | None:
         """The indices of the classes that are things; None where it isn't told."""
 
@@ -78,5 +86,5 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, number: int, instances: bool = False) -> LabelledImage:
-        """Sample 0 .. len - 1, with its segments where they are asked for; raises SampleError where it is unusable."""
+    def read(self, number: int, instances: bool = False, depth: bool = False) -> LabelledImage:
+        """Sample 0 .. len - 1, with segments and depths where asked for; raises SampleError where it is unusable."""

@@ -17,11 +17,20 @@ from labelmerge.errors import SampleError, ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.cache import path_or_url
+from labelmerge.shardset.depth_maps import DEPTH
 from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role, things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.sample import Encoded, Sample
 from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.tar import Index, read_index
+
+SELDOM = ("instances.png", DEPTH)
+"""The members that are read only where somebody asks for them."""
+
+
+def seldom(instances: bool = False, depth: bool = False) -> tuple[str, ...]:
+    """Those of `SELDOM` that aren't asked for."""
+    return tuple(name for name, asked in zip(SELDOM, (instances, depth), strict=True) if not asked)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class ShardSet:
         space: the label space of its masks and boxes.
         annotated: the names of the classes that it was annotated for, by its recipe; None: all of them.
         has_segments: whether its samples have segments (``instances.png``).
+        depth_unit: of the depths that its samples have (``depth.png``); None where they have none.
+        depth_pixels: how many pixels of the whole split have a known depth.
         things: the indices of the classes that are things, by its recipe; None: it isn't told.
         class_pixels: labelled pixels of each class index in the whole split (classes without any may be absent).
         class_boxes: boxes of each class index, likewise.
@@ -54,6 +65,8 @@ class ShardSet:
     space: LabelSpace
     annotated: frozenset[str] | None
     has_segments: bool
+    depth_unit: str | None
+    depth_pixels: int
     things: frozenset[int] | None
     class_pixels: Mapping[int, int]
     class_boxes: Mapping[int, int]
@@ -86,6 +99,8 @@ class ShardSet:
             space=space,
             annotated=annotated(manifest),
             has_segments="instances.png" in manifest["members"],
+            depth_unit=manifest["depth"]["unit"] if "depth" in manifest else None,
+            depth_pixels=manifest["depth"]["known_pixels"] if "depth" in manifest else 0,
             things=_things(manifest, space, folder),
             class_pixels={int(index): count for index, count in manifest["class_pixels"].items()},
             class_boxes={int(index): count for index, count in manifest["class_boxes"].items()},
@@ -114,6 +129,11 @@ class ShardSet:
         return path_or_url(self.folder)
 
     @property
+    def has_depth(self) -> bool:
+        """Whether its samples have depths."""
+        return self.depth_unit is not None
+
+    @property
     def source(self) -> Mapping[str, Any]:
         """Which data these are, for a record of results."""
         return {"kind": "shards", "folder": self.where, "manifest_sha256": self.manifest_sha256}
@@ -126,16 +146,17 @@ class ShardSet:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def read(self, number: int, instances: bool = False) -> Sample:
-        """Read and decode sample `number` (0 .. len - 1, in the order of the shards), with or without its instances.
+    def read(self, number: int, instances: bool = False, depth: bool = False) -> Sample:
+        """Read and decode sample `number` (0 .. len - 1, in the order of the shards), with or without its instances and
+        depths.
 
         Raises:
             SampleError: this sample is corrupt; others may be read.
             ShardError: the shard itself can't be read or is not what the manifest says.
         """
-        return self.fetch(number, but=() if instances else ("instances.png",)).decode()
+        return self.fetch(number, but=seldom(instances, depth)).decode()
 
-    def fetch(self, number: int, but: Container[str] = ("instances.png",)) -> Encoded:
+    def fetch(self, number: int, but: Container[str] = SELDOM) -> Encoded:
         """Read sample `number`, without the members `but`, and decode nothing. Raises as `read`."""
         key, files, where = self._members(number, lambda name: name not in but)
         return Encoded(key, files, self.space, self.annotation_type, where)

@@ -233,9 +233,9 @@ def test_decoded_samples_are_kept_up_to_the_limit(tmp_path: Path, monkeypatch: p
     reads: list[int] = []
     fetch = ShardSet.fetch
 
-    def counted(self: ShardSet, number: int) -> Encoded:
+    def counted(self: ShardSet, number: int, **more: Any) -> Encoded:
         reads.append(number)
-        return fetch(self, number)
+        return fetch(self, number, **more)
 
     monkeypatch.setattr(ShardSet, "fetch", counted)
     list(mixture(tmp_path, [STREETS], batch_size=5).batches(0, 4))

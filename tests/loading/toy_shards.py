@@ -33,7 +33,8 @@ def png(array: npt.NDArray[Any]) -> bytes:
 class Toy:
     """A dataset of images with a left and a right half, each in its class's colour and a little noise.
 
-    With `segments`, the halves are segments 7 and 300, of which the second is a crowd.
+    With `segments`, the halves are segments 7 and 300, of which the second is a crowd. With `depth`, each class has a
+    depth, and lower rows are nearer; the uppermost row's isn't known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Toy:
     colours: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     embedding_dim: int | None = None
     segments: bool = False
+    depth: bool = False
     corrupt: tuple[int, ...] = ()
     per_shard: int = 4
     split: str = "train"
@@ -63,6 +65,7 @@ class Toy:
         middle = int(rng.integers(width // 4, 3 * width // 4))
         mask[:, middle:] = right
         image = np.array([COLOURS[colour] for colour in self.colours])[mask] + rng.integers(-20, 20, (*self.size, 3))
+        halves = mask.astype(np.int64)
         if self.kind == "noisy_mask":
             mask[: height // 4] = self.space.ignore_index
         boxes = [
@@ -92,6 +95,10 @@ class Toy:
         if self.segments:
             ids = np.where(np.arange(width) < middle, 7, 300).astype(np.uint16)
             members["instances.png"] = png(np.broadcast_to(ids, self.size).copy())
+        if self.depth:
+            depth = 1000 + 700 * halves + 10 * np.arange(height, 0, -1)[:, None]
+            depth[0] = 0
+            members["depth.png"] = png(depth.astype(np.uint16))
         if self.embedding_dim:
             out = io.BytesIO()
             np.save(out, rng.standard_normal((3, self.embedding_dim)).astype(np.float16))
@@ -120,6 +127,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         shards.append({"name": path.name, "samples": len(some), "bytes": len(data), "sha256": digest})
+    height, width = toy.size
     counts = {str(index): 100 for index in range(len(toy.names))}
     kinds = sorted({name for _, members in samples for name in members})
     manifest = {
@@ -144,6 +152,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         "counts": {"found": len(samples), "written": len(samples), "skipped": 0},
         "class_pixels": counts if toy.kind in ("mask", "noisy_mask") else {},
         "class_boxes": counts if toy.kind == "box" else {},
+        **({"depth": {"unit": "mm", "known_pixels": len(samples) * (height - 1) * width}} if toy.depth else {}),
         **toy.changes,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -24,13 +24,20 @@ from .listing import listed
 from .matlab_files import SIZE, Array, Samples, mat
 
 
+def depths_of(labels: Array) -> Array:
+    """Metres, one and a bit for each label."""
+    metres: Array = labels.astype(np.float32) / 100 + 1
+    return metres
+
+
 def nyu(root: Path, images: Array, labels: Array, **splits: Any) -> Path:
-    """[N, H, W, 3] images and [N, H, W] labels, as MATLAB 7.3 writes its [H, W, 3, N] and [H, W, N]."""
+    """[N, H, W, 3] images and [N, H, W] labels, as MATLAB 7.3 writes its [H, W, 3, N] and [H, W, N]; and depths."""
     root.mkdir(exist_ok=True)
     path = root / "nyu_depth_v2_labeled.mat"
     with h5py.File(path, "w", userblock_size=512) as file:
         file.create_dataset("images", data=images.transpose(0, 3, 2, 1), chunks=True, compression="gzip")
         file.create_dataset("labels", data=labels.transpose(0, 2, 1), chunks=True, compression="gzip")
+        file.create_dataset("depths", data=depths_of(labels).transpose(0, 2, 1), chunks=True, compression="gzip")
     with path.open("r+b") as stream:
         stream.write(b"MATLAB 7.3 MAT-file")
     numbers = {"trainNdxs": [[2], [4]], "testNdxs": [[1], [3]], **splits}
@@ -67,6 +74,8 @@ def test_nyu(stack: tuple[Array, Array], class_lists: Path, tmp_path: Path, read
                 value = forty[int(labels[number - 1, row, column])]
                 expected[row, column] = 255 if value == 0 else value - 1
             np.testing.assert_array_equal(sample["mask.png"], expected)
+            millimetres = np.rint(depths_of(labels[number - 1]).astype(np.float64) * 1000)
+            np.testing.assert_array_equal(sample["depth.png"], millimetres)
 
 
 def test_real_labels_of_nyu(fixtures: Path, tmp_path: Path, read_samples: Samples) -> None:
@@ -107,9 +116,10 @@ def test_pieces_may_span_images(chunk: int, stack: tuple[Array, Array], tmp_path
 def test_only_what_is_asked_for_is_read(stack: tuple[Array, Array], tmp_path: Path) -> None:
     path = nyu(tmp_path / "nyu", *stack)
     with h5py.File(path, "a") as file:  # 2 TB of images, of which the first ones are there
-        del file["images"], file["labels"]
+        del file["images"], file["labels"], file["depths"]
         file.create_dataset("images", (1 << 20, 3, 800, 800), "u1", chunks=(1, 3, 800, 800))
         file.create_dataset("labels", (1 << 20, 800, 800), "u2", chunks=(1, 800, 800))
+        file.create_dataset("depths", (1 << 20, 800, 800), "f4", chunks=(1, 800, 800))
     plan = listed(load_recipe("nyuv2"), tmp_path / "nyu", "train")
     assert plan.read(plan.items[0]).mask.shape == (800, 800)  # type: ignore[union-attr]
 
@@ -117,13 +127,15 @@ def test_only_what_is_asked_for_is_read(stack: tuple[Array, Array], tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("images", None, r"has no array 'images' \(only labels\)"),
+        ("images", None, r"has no array 'images' \(only depths, labels\)"),
         ("labels", np.zeros((4, 6, 8), np.uint16), r"its labels are uint16 \[4, 6, 8\], not \[4, 8, 6\]"),
         ("labels", np.zeros((4, 8, 6), "S3"), "its labels are |S3"),
         ("images", np.zeros((4, 8, 6), np.uint8), r"its images are uint8 \[4, 8, 6\], not uint8 \[N, 3, W, H\]"),
         ("images", np.zeros((4, 3, 8, 6)), r"its images are float64 \[4, 3, 8, 6\], not uint8"),
         ("images", h5py.ExternalLink("other.h5", "/x"), "has no array 'images'"),
         ("images", h5py.SoftLink("/labels"), "has no array 'images'"),
+        ("depths", None, "has no array 'depths'"),
+        ("depths", np.zeros((4, 8, 5)), r"its depths are float64 \[4, 8, 5\], not \[4, 8, 6\]"),
     ],
 )
 def test_another_layout_is_refused(

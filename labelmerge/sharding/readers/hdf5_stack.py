@@ -1,9 +1,10 @@
 """One HDF5 file with all images and all labels of a dataset: NYU Depth v2's `nyu_depth_v2_labeled.mat`.
 
 MATLAB 7.3 writes its arrays with the dimensions the other way round: `options.images_key` is [N, 3, W, H] uint8 and
-`options.labels_key` [N, W, H] whole numbers; see `values` for what these mean. A few images are read at a time; they go
-on as PNGs. Images are numbered from 1, as MATLAB counts. `layout.list` is a MATLAB file (version 5 to 7) whose variable
-`{split}` holds the numbers of the split's images.
+`options.labels_key` [N, W, H] whole numbers; see `values` for what these mean. `options.depths_key`, where given, is
+[N, W, H] depths (`labelmerge.sharding.depths`). A few images are read at a time; they go on as PNGs. Images are
+numbered from 1, as MATLAB counts. `layout.list` is a MATLAB file (version 5 to 7) whose variable `{split}` holds the
+numbers of the split's images.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from labelmerge.errors import LayoutError, RecipeError, SampleError
+from labelmerge.sharding.depths import KEY
 from labelmerge.sharding.pictures import matlab
 from labelmerge.sharding.pictures.images import Array
 from labelmerge.sharding.readers.shared import values
@@ -34,7 +36,7 @@ KEYS = Keys(
     layout=("images",),
     layout_optional=("list",),
     ids=("ignore", "offset", "map", "other"),
-    options=("images_key", "labels_key"),
+    options=("images_key", "labels_key", KEY),
 )
 label_space = None
 
@@ -55,6 +57,10 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
             raise LayoutError(f"its images are {_say(images)}, not uint8 [N, 3, W, H]", where=path)
         if labels.shape != (count, *shape) or labels.dtype.kind not in "uif":
             raise LayoutError(f"its labels are {_say(labels)}, not {[count, *shape]}, as its images are", where=path)
+        if KEY in source.options:
+            depths = matlab.dataset(file, _key(source, KEY), path, LayoutError)
+            if depths.shape != labels.shape or depths.dtype.kind not in "uif":
+                raise LayoutError(f"its depths are {_say(depths)}, not {list(labels.shape)}, as its labels", where=path)
         if shape[0] * shape[1] > _MAX_PIXELS:
             raise LayoutError(f"its images are {shape[0]}x{shape[1]}: too large for photographs", where=path)
         together = _together(images)
@@ -82,7 +88,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
     """The labels of one image; raises SampleError."""
     where, labels = source.root / item.path, _entry(source, item, "labels_key")  # [W, H]
     mask = values.whole_numbers(labels.T, _key(source, "labels_key"), where)
-    return Annotation(mask=values.class_mask(mask, source, where))
+    depth = _entry(source, item, KEY).T if KEY in source.options else None
+    return Annotation(mask=values.class_mask(mask, source, where), depth=depth)
 
 
 def _entry(source: Source, item: Item, option: str) -> Array:
@@ -101,7 +108,7 @@ def _entry(source: Source, item: Item, option: str) -> Array:
     return entry
 
 
-@lru_cache(maxsize=2)  # images, and their labels
+@lru_cache(maxsize=3)  # images, their labels and depths
 def _block(path: Path, state: tuple[int, int], key: str, first: int, end: int) -> Array:
     with matlab.open_hdf5(path) as file:
         block: Array = matlab.dataset(file, key, path)[first:end]

@@ -295,6 +295,33 @@ def pair(source: Source, key: str) -> Iterator[Item | Skip]:
                 yield Skip(path, "no image for this annotation")
 
 
+def counterpart(source: Source, path: str, key: str) -> list[str]:
+    """The places, under the root, that the layout gives for another file of the image at `path`.
+
+    Where `layout.images` is a folder and no pattern, ``{stem}`` is the image's path in it, without the ending.
+    """
+    found: dict[str, None] = {}
+    for base in source.bases:
+        if not path.startswith(base):
+            continue
+        for pattern in places(source, "images"):
+            match = _matched(pattern.removeprefix("./"), path.removeprefix(base))
+            if match is not None:
+                found |= dict.fromkeys(base + fill(place, _fields(source, match)) for place in places(source, key))
+    return list(found)
+
+
+def _matched(pattern: str, path: str) -> Match | None:
+    """How an image's path fits a pattern, or lies in a folder; None where it doesn't."""
+    whole = re.fullmatch("".join(map(_regex, _split_wildcards(pattern))), path)
+    if whole is not None and (groups := whole.groups()):
+        return Match(path, groups, path[whole.start(1) : whole.end(len(groups))])
+    folder = "" if pattern == "." else f"{pattern.rstrip('/')}/"
+    if whole is not None:
+        return Match(path, (), PurePosixPath(path).stem)
+    return Match(path, (), os.path.splitext(path.removeprefix(folder))[0]) if path.startswith(folder) else None
+
+
 def _spelling(path: str) -> str:
     """A path as two spellings of it are compared: whatever its letters' Unicode form, and the case of its ending."""
     stem, ending = os.path.splitext(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from labelmerge import catalog
 from labelmerge.catalog import NO_READER, SPLITS, Recipe, Variant
 from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
+from labelmerge.sharding import depths
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import entries, exists, fill, pattern_problem, see, strings
 from labelmerge.sharding.source.source import UPRIGHT, Source
@@ -144,11 +145,16 @@ def _key_problems(recipe: Recipe) -> list[str]:
     problems = []
     for variant in _variants(recipe):
         assert variant.reader is not None  # `_variants` has filled it in
-        keys = READERS[variant.reader].KEYS
+        reader = READERS[variant.reader]
+        keys, beside = reader.KEYS, (depths.LAYOUT,) if reader.image is None else ()
         if recipe.annotation_type not in keys.types:
             types = " or ".join(keys.types)
             problems.append(f"the reader {variant.reader!r} gives {types}, not {recipe.annotation_type}")
-        known = {"layout": (*keys.layout, *keys.layout_optional), "ids": keys.ids, "options": (*keys.options, UPRIGHT)}
+        known = {
+            "layout": (*keys.layout, *keys.layout_optional, *beside),
+            "ids": keys.ids,
+            "options": (*keys.options, UPRIGHT, *depths.OPTIONS),
+        }
         at = f" of variant {variant.name!r}" if variant.name else ""
         for table, names in known.items():
             content: Mapping[str, object] = getattr(variant, table)

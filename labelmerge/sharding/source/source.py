@@ -144,6 +144,7 @@ class Annotation:
         instances: [H, W] uint16 segment ids, 0 = none; None where the format has no segments.
         boxes, segments: described above.
         notes: what was odd and how often, for the manifest.
+        depth: [H, W] depths, numbers as the file has them; None where it has none. See `labelmerge.sharding.depths`.
     """
 
     mask: npt.NDArray[Any] | None = None
@@ -151,6 +152,7 @@ class Annotation:
     boxes: tuple[Box, ...] = ()
     segments: tuple[Segment, ...] = ()
     notes: Mapping[str, int] = field(default_factory=dict)
+    depth: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

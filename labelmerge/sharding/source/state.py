@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from labelmerge.files import sha256_file
+from labelmerge.sharding.depths import depth_files
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import optional_place
 from labelmerge.sharding.source.source import Item, Source
@@ -29,6 +30,7 @@ def files_of(source: Source, items: Iterable[Item]) -> Iterator[str]:
     annotations = READERS[source.reader].files
     for item in items:
         yield item.path.rpartition("#")[0] or item.path if _is_part(source, item) else item.path
+        yield from depth_files(source, item.path)
         if annotations is not None:
             yield from annotations(item)
 
