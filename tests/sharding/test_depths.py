@@ -40,7 +40,7 @@ def with_depths(own: Own, count: int = 3, dtype: type = np.uint16) -> list[np.nd
     own.write_recipe(WITH_DEPTH)
     own.pairs(count)
     rng = np.random.default_rng(5)
-    made = [rng.integers(0, 60000, (12, 16)).astype(dtype) for _ in range(count)]
+    made: list[np.ndarray[Any, Any]] = [rng.integers(0, 60000, (12, 16)).astype(dtype) for _ in range(count)]
     (own.root / "depth/train").mkdir(parents=True)
     for number, depths in enumerate(made):
         depths[0, :3] = 0
