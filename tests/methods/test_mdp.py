@@ -16,11 +16,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from labelmerge.errors import ConfigError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
 from labelmerge.loading.batch import Batch
+from labelmerge.methods.mdp import losses as mdp_losses
 from labelmerge.methods.mdp.learner import MDPLearner
-from labelmerge.methods.mdp.losses import cell_counts, image_means, neighbours, prototype_losses, prototypes_of
+from labelmerge.methods.mdp.losses import (
+    cell_counts,
+    image_means,
+    neighbours,
+    pixel_losses,
+    pixels_with_positives,
+    prototype_losses,
+    prototypes_of,
+)
 from labelmerge.methods.mdp.mixing import mixed
 from labelmerge.methods.mdp.settings import MdpSettings
 from labelmerge.methods.method import TrainingData, Vocabulary, find_method
@@ -40,6 +50,8 @@ OWN = MdpSettings(projection_dim=8, projection_features=12, prototype_memory=3, 
 CONFIG = TrainConfig(
     method="mdp", method_settings=OWN, steps=4, batch_size=4, crop=32, lr=5e-3, log_every=2, checkpoint_every=2
 )
+
+PIXEL = CONFIG.changed(contrast="pixel", mix="none", sparse_weight=0.0)
 
 
 @pytest.fixture
@@ -110,6 +122,52 @@ def test_with_all_classes_known_it_is_cross_entropy_and_classes_may_change_place
     turned = torch.tensor([2, 0, 3, 1])
     again = prototype_losses(embeddings[1], counts[turned], prototypes[turned], known, 0.07)
     assert float(again) == pytest.approx(float(ours), rel=1e-5)
+
+
+def test_pixel_to_pixel_equals_a_slow_one(
+    drawn: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eq. 2, pixel by pixel."""
+    embeddings, masks, _ = drawn
+    masks[1][masks[1] == 3] = IGNORE  # a class of the first view alone
+    tau, sums, with_positives = 0.2, [], 0
+    for own, other in ((0, 1), (1, 0)):
+        keys = [(y, x) for y in range(12) for x in range(16) if masks[other, y, x] != IGNORE]
+        total = 0.0
+        for y in range(12):
+            for x in range(16):
+                z = embeddings[own, :, y // 4, x // 4].double().numpy()
+                scores = {
+                    (v, u): float(z @ embeddings[other, :, v // 4, u // 4].double().numpy()) / tau for v, u in keys
+                }
+                whole = math.log(sum(map(math.exp, scores.values())))
+                positive = [scores[k] - whole for k in keys if masks[other][k] == masks[own, y, x] != IGNORE]
+                total -= sum(positive) / max(len(positive), 1)
+                with_positives += bool(positive)
+        sums.append(total)
+    counts = cell_counts(masks, 4, 3, 4)
+    for chunk in (4096, 5):  # all at once, or in chunks
+        monkeypatch.setattr(mdp_losses, "_CHUNK", chunk)
+        leaf = embeddings.clone().requires_grad_()
+        ours = [pixel_losses(leaf[i], embeddings[1 - i], counts[i], counts[1 - i], tau) for i in (0, 1)]
+        assert [float(each.detach()) for each in ours] == pytest.approx(sums, rel=1e-5)
+        torch.autograd.backward(ours[0])
+        assert leaf.grad is not None and leaf.grad[0].any() and not leaf.grad[1].any()
+    assert pixels_with_positives(masks[:1], masks[1:], 4).tolist() == [with_positives]
+    nothing = pixel_losses(embeddings[0], embeddings[1], counts[0], torch.zeros_like(counts[1]), tau)
+    assert float(nothing) == 0
+
+
+def test_pixel_to_pixel_with_one_positive_is_infonce() -> None:
+    """Eq. 1."""
+    keys = normalize(torch.randn(5, 1, 4, generator=torch.Generator().manual_seed(0)), dim=0)
+    query = normalize(torch.tensor([1.0, 2, 0, 1, -1]), dim=0)[:, None, None]
+    own, others = torch.tensor([[1.0], [0]]), torch.tensor([[0.0, 1, 0, 0], [1, 0, 1, 1]])
+    scores = (keys[:, 0].T @ query[:, 0, 0] / 0.07).double()
+    expected = -math.log(float(scores[1].exp() / scores.exp().sum()))
+    assert float(pixel_losses(query, keys, own, others, 0.07)) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ConfigError, match="knows no mixing and no sparse coding: set mix = none and sparse_weight = 0"):
+        replace(OWN, contrast="pixel")
 
 
 def begun(two: tuple[Path, Path], config: TrainConfig) -> tuple[MDPLearner, list[Batch]]:
@@ -235,9 +293,10 @@ def test_a_killed_run_ends_as_a_whole_one_and_its_encoder_begins_another(
     assert torch.equal(weights(other)["model.net.fuse.0.weight"], weights(whole)["model.net.fuse.0.weight"])
 
 
-def test_two_processes_equal_one(two: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [CONFIG, PIXEL], ids=["prototype", "pixel"])
+def test_two_processes_equal_one(config: TrainConfig, two: tuple[Path, Path], tmp_path: Path) -> None:
     shards, bank = two
-    config = CONFIG.changed(optimizer="sgd", lr=1e-2)
+    config = config.changed(optimizer="sgd", lr=1e-2)
     alone = train([shards], bank, tmp_path / "alone", config=config, device="cpu")
     pieces = train([shards], bank, tmp_path / "pieces", config=replace(config, accumulate=2), device="cpu")
     start = weights(train([shards], bank, tmp_path / "begun", config=config.changed(steps=1, lr=0.0), device="cpu"))

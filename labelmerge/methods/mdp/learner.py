@@ -13,7 +13,15 @@ from torch.nn.functional import normalize
 from labelmerge.labels import IGNORE, LabelKey
 from labelmerge.loading.batch import Batch
 from labelmerge.methods.inference import CosinePredictor, LabelVectors
-from labelmerge.methods.mdp.losses import cell_counts, image_means, neighbours, prototype_losses, prototypes_of
+from labelmerge.methods.mdp.losses import (
+    cell_counts,
+    image_means,
+    neighbours,
+    pixel_losses,
+    pixels_with_positives,
+    prototype_losses,
+    prototypes_of,
+)
 from labelmerge.methods.mdp.mixing import mixed
 from labelmerge.methods.mdp.settings import MdpSettings
 from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
@@ -40,7 +48,7 @@ class MDPLearner(Learner):
     def __init__(self, settings: MdpSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__(vocabulary, model)
         self.settings = settings
-        self.terms = ("prototype", "sparse") if settings.sparse_weight else ("prototype",)
+        self.terms = (settings.contrast, "sparse") if settings.sparse_weight else (settings.contrast,)
         self.class_of_key = _classes(vocabulary, by_concept=settings.prototypes == "concept")
         self.classes = 1 + max(self.class_of_key.values())
         features, layers = settings.projection_features, list[nn.Module]()
@@ -56,6 +64,7 @@ class MDPLearner(Learner):
         self._ranks: Ranks
         self._step: int | None = None  # that the newest part of the memory is of
         self._found: tuple[Tensor, Tensor] | None = None
+        self._keys: dict[int, list[Tensor]] = {}  # of both views of each sample, by place; of pixel to pixel alone
 
     def prepare(self, data: TrainingData) -> None:
         """The class of every label; at the first step the key network is the query network, wherever that is from."""
@@ -86,8 +95,13 @@ class MDPLearner(Learner):
         """Add the class means of these views, of all processes, to the memory (eq. 3)."""
         sums = self.memory.new_zeros(self.memory.shape[1:], dtype=torch.float64)
         images = self.images.new_zeros(self.classes)
+        if self._step != views[0].step:
+            self._keys = {}
         for view in views:
             embeddings = _embed(self.key_model, self.key_projection, view.images)
+            if self.settings.contrast == "pixel":
+                for place, embedding in zip(view.places, embeddings, strict=True):
+                    self._keys.setdefault(place, []).append(embedding)
             counts = cell_counts(view.masks, self.classes, embeddings.shape[2], embeddings.shape[3])
             for embedding, own in zip(embeddings, counts, strict=True):  # one by one: memory
                 mean, present = image_means(embedding[None], own[None])
@@ -107,8 +121,12 @@ class MDPLearner(Learner):
         return prototypes_of(self.memory, self.images)
 
     def units(self, batch: Batch) -> Tensor:
-        """Labelled pixels of both views; in pixels of two images those that have a label in one of them."""
+        """Labelled pixels of both views; in pixels of two images those that have a label in one of them.
+        Pixel to pixel: those whose class the other view has, too."""
         second, *into = batch.others
+        if self.settings.contrast == "pixel":
+            count = pixels_with_positives(batch.masks, second.masks, self.classes)
+            return count.new_zeros(1, len(self.vocabulary.datasets)).index_add_(1, batch.dataset_ids, count[None])
         labelled = [view.masks != IGNORE for view in (batch, second)]
         if into:
             labelled = [own | (view.masks != IGNORE) for own, view in zip(labelled, into, strict=True)]
@@ -117,10 +135,12 @@ class MDPLearner(Learner):
         return own.expand(len(self.terms), -1).clone()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Eq. 4, of mixed views eq. 7, and eq. 8."""
+        """Eq. 4, of mixed views eq. 7, and eq. 8; or eq. 2."""
         second, *into = batch.others
         embeddings = _embed(self.model, self.projection, torch.cat([batch.images, second.images]))  # [2 · B, D, h, w]
         height, width = embeddings.shape[2:]
+        if self.settings.contrast == "pixel":
+            return self._pixel_to_pixel(batch, embeddings)
         if self._found is None:
             self._found = self.prototypes
         prototypes, known = self._found
@@ -144,6 +164,28 @@ class MDPLearner(Learner):
                     )
                 of_views.append(torch.stack(each, dim=1))  # [T, B]
             out: Tensor = sums.index_add(1, batch.dataset_ids, torch.stack(of_views).sum(0))
+            return out + part_in_step(embeddings)
+
+    def _pixel_to_pixel(self, batch: Batch, embeddings: Tensor) -> Tensor:
+        """Eq. 2 of both views, summed by dataset, ``[1, D]``."""
+        height, width = embeddings.shape[2:]
+        samples, losses = len(batch), []
+        with torch.autocast("cuda", enabled=False):
+            for row, place in enumerate(batch.places):
+                counts = [self._counts(view, row, height, width) for view in (batch, batch.others[0])]
+                both = [
+                    pixel_losses(
+                        embeddings[row + own * samples].float(),
+                        self._keys[place][1 - own],
+                        counts[own],
+                        counts[1 - own],
+                        self.settings.prototype_temperature,
+                    )
+                    for own in (0, 1)
+                ]
+                losses.append(both[0] + both[1])
+            sums = embeddings.new_zeros(1, len(self.vocabulary.datasets), dtype=torch.float32)
+            out: Tensor = sums.index_add(1, batch.dataset_ids, torch.stack(losses)[None])
             return out + part_in_step(embeddings)
 
     def _counts(self, view: Batch, row: int, height: int, width: int) -> Tensor:

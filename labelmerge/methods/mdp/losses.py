@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from labelmerge.labels import IGNORE
+
+_CHUNK = 4096  # cells whose similarities to all cells of the other view are in memory at once
 
 
 def cell_counts(masks: Tensor, classes: int, height: int, width: int) -> Tensor:
@@ -85,3 +88,39 @@ def prototype_losses(embeddings: Tensor, counts: Tensor, prototypes: Tensor, kno
     scores = (prototypes @ embeddings.flatten(1)) / tau  # [C, n]
     log_p = scores.masked_fill(~known[:, None], -torch.inf).log_softmax(0).masked_fill(~known[:, None], 0.0)
     return -(counts * log_p).sum((-2, -1))
+
+
+def pixel_losses(embeddings: Tensor, keys: Tensor, counts: Tensor, key_counts: Tensor, tau: float) -> Tensor:
+    """Eq. 2, pixel to pixel: for every pixel the mean of −log P over the pixels of its class in the other view.
+
+    P is among all labelled pixels of the other view. With one pixel of the class this is eq. 1. The mean of
+    similarities is the similarity to the mean, so only the denominator needs all pairs.
+
+    Args:
+        embeddings: unit vectors ``[D, h, w]`` of one view of an image. keys: of its other view.
+        counts, key_counts: ``[C, h · w]`` of both, as from `cell_counts`.
+
+    Returns:
+        A scalar, the sum over the pixels whose class the other view has, too (`pixels_with_positives`).
+    """
+    queries, others = embeddings.flatten(1), keys.flatten(1)  # [D, n]
+    pixels = key_counts.sum(1)
+    means = key_counts @ others.T / pixels.clamp(min=1)[:, None]  # [C, D]
+    counted = counts * (pixels > 0)[:, None]
+    log_pixels = key_counts.sum(0).clamp(min=1e-30).log()  # cells without a labelled pixel count for nothing
+
+    def whole(some: Tensor) -> Tensor:
+        return (some.T @ others / tau + log_pixels).logsumexp(1)
+
+    chunks = torch.split(queries, _CHUNK, dim=1)
+    if len(chunks) == 1:
+        denominator = whole(queries)
+    else:
+        denominator = torch.cat([checkpoint(whole, each, use_reentrant=False) for each in chunks])
+    return (counted.sum(0) * denominator).sum() - (counted * (means @ queries)).sum() / tau
+
+
+def pixels_with_positives(masks: Tensor, others: Tensor, classes: int) -> Tensor:
+    """How many pixels of each image have their class in its other view, too: int64 ``[B]``, of both views together."""
+    first, second = (cell_counts(each, classes, 1, 1)[:, :, 0] for each in (masks, others))
+    return (first * (second > 0) + second * (first > 0)).sum(1).long()

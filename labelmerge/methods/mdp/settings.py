@@ -15,6 +15,12 @@ class MdpSettings:
         ConfigError: a value is out of its bounds.
     """
 
+    contrast: str = setting(
+        "prototype",
+        "What a pixel is compared with: the classes' `prototype`s (the method), or every `pixel` of its other view: "
+        "the paper's baseline (eq. 2), without mixing and sparse coding (`mix = none`, `sparse_weight = 0`).",
+        choices=("prototype", "pixel"),
+    )
     prototypes: str = setting(
         "label",
         "What has a prototype: each `label` of each dataset (the paper), or each `concept`: labels of the same columns "
@@ -44,4 +50,7 @@ class MdpSettings:
     projection_features: int = setting(256, "Channels of the network's output and within the projection.", minimum=1)
 
     def __post_init__(self) -> None:
-        refuse(problems(self))
+        wrong = problems(self)
+        if not wrong and self.contrast == "pixel" and (self.mix != "none" or self.sparse_weight):
+            wrong.append("contrast = pixel knows no mixing and no sparse coding: set mix = none and sparse_weight = 0")
+        refuse(wrong)
