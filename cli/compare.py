@@ -56,6 +56,11 @@ _EVAL = "eval_"
     type=click.Choice(["panoptic", "instances"]),
     help="Besides mIoU: PQ, or AP, of sets and methods with segments.",
 )
+@options.eval_option(
+    "--eval-mixed",
+    is_flag=True,
+    help="Also segment every set with one list of all sets' labels, where the method has such a list.",
+)
 @options.eval_option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
     "--launcher",

@@ -28,6 +28,7 @@ from labelmerge.train.inputs import read_inputs
 from labelmerge.train.run import claim_run
 
 RESULTS = "results.json"
+_NO_VIEWS = ("split", "limit", "task", "mixed")  # of the options of `eval`
 _WEIGHTS = "model.safetensors"
 
 
@@ -42,7 +43,7 @@ class Comparison:
         settings: those that all variants share; values are texts, as ``train --set KEY=VALUE`` takes them.
         eval_shards: what every variant is measured on.
         eval_options: keywords of `labelmerge.evaluate.evaluate.evaluate`: short_edge, scales, flip, window,
-            window_stride, split, limit. Defaults are left out.
+            window_stride, split, limit, task, mixed. Defaults are left out.
     """
 
     out: Path
@@ -128,7 +129,7 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     """
     variants = find_variants(asked.vary)
     _refuse_both(asked, variants)
-    views = Views(**{key: value for key, value in asked.eval_options.items() if key not in ("split", "limit", "task")})
+    views = Views(**{key: value for key, value in asked.eval_options.items() if key not in _NO_VIEWS})
     sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"))
     if here:
         choose_device(asked.device)
@@ -226,6 +227,8 @@ def _plan_job(
     protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in ("split", "limit")}}
     if tasks := [task for task in ("panoptic", "instances") if task in asked.eval_options.get("task", ())]:
         protocol["tasks"] = tasks
+    if asked.eval_options.get("mixed"):
+        protocol["mixed"] = True
     measured = _is_measured(folder / RESULTS, checkpoint, inputs.bank.content_hash, sets, protocol)
     return Job(variant, folder, tuple(words), tuple(measure), trained=True, measured=measured)
 

@@ -121,6 +121,7 @@ def evaluate(
             protocol={
                 **protocol(trained, asked, views, vectors, split, limit),
                 **({"tasks": more} if more else {}),
+                **({"mixed": True} if mixed else {}),
             },
             reproduce=command(
                 checkpoint,

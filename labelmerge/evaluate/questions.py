@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labelmerge.bank.bank import Bank
+from labelmerge.errors import UsageError
 from labelmerge.evaluate.mixed import MixedList, meanings, own_verdicts
 from labelmerge.evaluate.sets import EvalSet
 from labelmerge.methods.meaning import By, labels_of, run_columns
@@ -15,6 +17,8 @@ from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
 from labelmerge.tasks.ambiguity import Verdicts
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +115,13 @@ def ask(
     def predictor(labels: LabelList | None) -> Predictor | None:
         return trained.predictor(labels, views) if labels is not None and any(labels.counts) else None
 
-    everywhere = predictor(asked)
+    try:
+        everywhere = predictor(asked)
+    except UsageError as error:  # such as a head for each dataset
+        if trained.learner.can_name == "anything":
+            raise
+        _log.warning("nothing is measured with one list of all sets' labels: %s", error.what)
+        listed = asked = everywhere = None
     of_space = {name: predictor(labels) for name, labels in own.items()}
     verdicts = {space.name: own_verdicts(space, told) for space in spaces}
     return Questions(

@@ -70,12 +70,12 @@ class PixelDecoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at each other, at the image, and at the words (section 3.4; the order is that of table 5).
+    """Queries look at each other, at the image, and at the words (section 3.4), or at the words first (table 5).
 
     Each is a residual branch behind a LayerNorm, which training skips for whole samples with probability `skip`.
     """
 
-    def __init__(self, dim: int, heads: int, *, text: bool, skip: float) -> None:
+    def __init__(self, dim: int, heads: int, *, text: bool, skip: float, text_first: bool = False) -> None:
         super().__init__()
         self.among = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.visual = nn.MultiheadAttention(dim, heads, batch_first=True)
@@ -84,7 +84,7 @@ class DecoderLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(4 if text else 3))
         self.memory_norm = nn.LayerNorm(dim)
         self.words_norm = nn.LayerNorm(dim) if text else None
-        self.skip = skip
+        self.skip, self.text_first = skip, text_first
 
     def forward(self, queries: Tensor, memory: Tensor, words: Tensor, padding: Tensor) -> Tensor:
         """The next queries.
@@ -95,17 +95,23 @@ class DecoderLayer(nn.Module):
             words: ``[B, K, D]``.
             padding: bool ``[B, K]``, true where there is no word.
         """
-        norms = iter(self.norms)
-        own = next(norms)(queries)
+        own = self.norms[0](queries)
         queries = queries + self._kept(self.among(own, own, own, need_weights=False)[0])
+        if self.text_first:
+            queries = self._read(queries, words, padding)
         seen = self.memory_norm(memory)
-        queries = queries + self._kept(self.visual(next(norms)(queries), seen, seen, need_weights=False)[0])
-        if self.text is not None and self.words_norm is not None:
-            said = self.words_norm(words)
-            looked = self.text(next(norms)(queries), said, said, key_padding_mask=padding, need_weights=False)[0]
-            queries = queries + self._kept(looked)
-        out: Tensor = queries + self._kept(self.mlp(next(norms)(queries)))
+        queries = queries + self._kept(self.visual(self.norms[1](queries), seen, seen, need_weights=False)[0])
+        if not self.text_first:
+            queries = self._read(queries, words, padding)
+        out: Tensor = queries + self._kept(self.mlp(self.norms[-1](queries)))
         return out
+
+    def _read(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+        if self.text is None or self.words_norm is None:
+            return queries
+        said = self.words_norm(words)
+        looked = self.text(self.norms[2](queries), said, said, key_padding_mask=padding, need_weights=False)[0]
+        return queries + self._kept(looked)
 
     def _kept(self, branch: Tensor) -> Tensor:
         if not self.training or not self.skip:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labelmerge.errors import ConfigError
 from labelmerge.labels import LabelKey
 from labelmerge.loading.batch import Batch
 from labelmerge.methods.lmseg.decoder import DecoderLayer, MaskHead, PixelDecoder
@@ -30,9 +31,9 @@ class Lists:
     Attributes:
         rows: int64 ``[D, K]``, the rows of each dataset's labels, filled up with 0.
         padding: bool ``[D, K]``, where `rows` is filled up.
-        place: int64 ``[L]``, where each label is in its dataset's list.
+        place: int64 ``[L]``, which class each label is: its place in its dataset's list or, with the union, its output.
         vectors: float32 ``[L, C]``.
-        head: int64 ``[L]``, which row of the heads is each label's.
+        output: int64 ``[L]``, which output of the heads or of the union is each label's; 0 with words.
         space: int64 ``[D]``, the label space of each dataset.
         things: bool ``[L]``.
     """
@@ -41,7 +42,7 @@ class Lists:
     padding: Tensor
     place: Tensor
     vectors: Tensor
-    head: Tensor
+    output: Tensor
     space: Tensor
     things: Tensor
 
@@ -53,6 +54,7 @@ class LmsegLearner(Learner):
         labels: the V labels that it was trained with, sorted.
         spaces: the label spaces of these, sorted.
         things: bool ``[V]``, which of them are things.
+        outputs: which output of the heads or of the union is each label's; none with words.
     """
 
     terms = TERMS
@@ -67,8 +69,10 @@ class LmsegLearner(Learner):
         self.spaces = tuple(sorted({space for space, _ in self.labels}))
         dim, heads, depth = settings.query_dim, settings.attention_heads, settings.decoder_layers
         by_words = settings.classifier == "text"
+        self.outputs: dict[LabelKey, int] = {}
         if not by_words:
-            self.can_name = "trained"
+            self.can_name, self.passes_over_unseen = "trained", True
+            self.outputs = _outputs(vocabulary, union=settings.classifier == "union")
         self.pixels = PixelDecoder(self.model.channels, dim, settings.pixel_layers, heads)
         sets = max(1, len(self.spaces)) if settings.space_queries else 1
         self.queries = nn.Parameter(torch.randn(sets, settings.queries, dim))
@@ -78,6 +82,7 @@ class LmsegLearner(Learner):
                 heads,
                 text=by_words and settings.text_attention,
                 skip=settings.drop_path * number / max(1, depth - 1),
+                text_first=settings.attention_order == "text-visual",
             )
             for number in range(depth)
         )
@@ -90,7 +95,8 @@ class LmsegLearner(Learner):
             self.nothing = nn.Parameter(torch.randn(dim) / dim**0.5)
             self.temperature = Temperature(settings.query_temperature)
         else:
-            self.heads = nn.Linear(dim, len(self.labels) + len(self.spaces))
+            nothings = 1 if settings.classifier == "union" else len(self.spaces)
+            self.heads = nn.Linear(dim, max(self.outputs.values(), default=-1) + 1 + nothings)
         self.register_buffer("things", torch.zeros(len(self.labels), dtype=torch.bool))
         self._lists: Lists
         self._unmatched = torch.zeros(())
@@ -114,14 +120,16 @@ class LmsegLearner(Learner):
                 for d, (_, index) in zip(columns.dataset_of.tolist(), columns.labels, strict=True)
             ]
         )
-        number = {key: place for place, key in enumerate(self.labels)}
-        head = torch.tensor([number[key] for key in columns.labels])
+        number = {key: row for row, key in enumerate(self.labels)}
         if data.step == 0:
             self.things.zero_()
-            self.things[head.to(data.device)] = things.to(data.device)
+            self.things[[number[key] for key in columns.labels]] = things.to(data.device)
+        output = torch.tensor([self.outputs.get(key, 0) for key in columns.labels])
+        if self.settings.classifier == "union":
+            place = output
         space = torch.tensor([self.spaces.index(source.space.name) for source in data.sources])
         vectors = torch.from_numpy(columns.label_vectors)
-        parts = (rows.clamp(min=0), rows < 0, place, vectors, head, space, things)
+        parts = (rows.clamp(min=0), rows < 0, place, vectors, output, space, things)
         self._lists = Lists(*(each.to(data.device) for each in parts))
         self._unmatched = torch.zeros((), device=data.device)
         self._world = data.ranks.world
@@ -163,7 +171,13 @@ class LmsegLearner(Learner):
             return sums + part_in_step(*masks, *([] if words is None else [words]))
 
     def _targets(self, batch: Batch, place: int) -> Targets:
-        return targets_of(batch, place, self._lists.things, whole_classes=self.settings.targets == "classes")
+        return targets_of(
+            batch,
+            place,
+            self._lists.things,
+            whole_classes=self.settings.targets == "classes",
+            void_is_negative=self.settings.void == "negative",
+        )
 
     def after_step(self, step: int) -> Mapping[str, float | Tensor]:
         """How many segments of the step had no query, because there are too few of them."""
@@ -205,14 +219,17 @@ class LmsegLearner(Learner):
         return logits
 
     def _logits(self, queries: Tensor, words: Tensor | None, padding: Tensor, ids: Tensor) -> Tensor:
-        """float32 ``[B, N, K + 1]``, −∞ for what is padding."""
+        """float32 ``[B, N, K + 1]``, −∞ for what is padding; with the union, of all outputs."""
         if words is not None:
             logits = self.by_words(queries, words)
         else:
             assert self.heads is not None
+            every: Tensor = self.heads(queries)
+            if self.settings.classifier == "union":
+                return every
             lists = self._lists
-            wanted = torch.cat([lists.head[lists.rows[ids]], (len(self.labels) + lists.space[ids])[:, None]], dim=1)
-            every = self.heads(queries)  # [B, N, V + S]
+            nothing = max(self.outputs.values()) + 1 + lists.space[ids]
+            wanted = torch.cat([lists.output[lists.rows[ids]], nothing[:, None]], dim=1)
             logits = every.gather(2, wanted[:, None].expand(-1, every.shape[1], -1))
         absent = torch.cat([padding, padding.new_zeros(len(padding), 1)], dim=1)
         return logits.masked_fill(absent[:, None], -torch.inf)
@@ -224,3 +241,17 @@ class LmsegLearner(Learner):
     def predictor(self, labels: LabelList, views: Views) -> LmsegPredictor:
         """Any list of vectors; with heads, labels of one label space."""
         return LmsegPredictor(self, labels, views)
+
+
+def _outputs(vocabulary: Vocabulary, *, union: bool) -> dict[LabelKey, int]:
+    """Which output is each label's: its own or, in the `union`, its column. Raises ConfigError."""
+    if not union:
+        return {key: output for output, key in enumerate(vocabulary.keys)}
+    columns = [(key, column) for column, keys in enumerate(vocabulary.labels) for key in keys]
+    outputs = dict(columns)
+    if len(outputs) < len(columns):
+        raise ConfigError(
+            "classifier = union has one output for each label, and some labels may be several columns",
+            fix="Use --merge name (the paper's), text or naive",
+        )
+    return outputs

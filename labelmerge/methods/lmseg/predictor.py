@@ -62,19 +62,20 @@ class LmsegPredictor(Predictor):
         self.views, self.device = views, next(learner.parameters()).device
         self._learner, self._settings = learner, learner.settings
         if learner.heads is None:
-            distinct = LabelVectors(labels.vectors)  # a label's own vector: what it was trained with
-            if distinct.vectors.shape[1] != learner.vocabulary.dim:
+            self._labels = LabelVectors(labels.vectors, labels.several)
+            vectors = labels.vectors[self._labels.positions] if labels.several is None else self._labels.vectors
+            if vectors.shape[1] != learner.vocabulary.dim:
                 raise BankError(
-                    f"the label vectors have {distinct.vectors.shape[1]} dimensions, those of training "
-                    f"{learner.vocabulary.dim}",
+                    f"the label vectors have {vectors.shape[1]} dimensions, those of training {learner.vocabulary.dim}",
                     fix="Use the bank that the model was trained with",
                 )
-            self.positions, self.predicted_as = distinct.positions, distinct.predicted_as
-            self._vectors = at_once(torch.from_numpy(labels.vectors[self.positions]), self.device)
+            self._vectors = at_once(torch.from_numpy(vectors), self.device)
         else:
-            self._rows, space = _of_one_head(learner, labels)
-            self._rows.append(len(learner.labels) + learner.spaces.index(space))
-            self.positions = self.predicted_as = np.arange(len(labels.names))
+            outputs, nothing = outputs_asked(learner, labels)
+            one_hot = np.eye(nothing + 1, dtype=np.float32)
+            self._labels = LabelVectors((), several=[one_hot[own] for own in outputs])
+            self._rows = [*self._labels.vectors.argmax(axis=1).tolist(), nothing]
+        self.positions, self.predicted_as = self._labels.positions, self._labels.predicted_as
         asked = {None if key is None else key[0] for key in labels.keys}
         one = next((space for space in learner.spaces if {space} == asked), None)
         every = list(range(len(learner.queries)))
@@ -212,16 +213,18 @@ class LmsegPredictor(Predictor):
         """Probabilities ``[Q, P + 1]`` and mask logits ``[Q, h, w]`` of one image ``[1, 3, h, w]``."""
         learner = self._learner
         features, memory = learner.see(images)
-        words, padding = None, torch.zeros(1, len(self.positions), dtype=torch.bool, device=self.device)
+        words, count = None, len(self._labels.vectors)
         if learner.heads is None:
             words = learner.words(self._vectors)
             assert words is not None
             words = words[None]
+        padding = torch.zeros(1, count, dtype=torch.bool, device=self.device)
         classes, masks = [], []
         for number in self._sets:
             queries = learner.decode(learner.queries[number : number + 1], memory, words, padding)[-1]
             logits = self._by_head(queries) if words is None else learner.by_words(queries, words)
-            classes.append(logits[0].float().softmax(-1))
+            each = logits[0].float().T  # of vectors and of "nothing"
+            classes.append(torch.cat([self._labels.of_labels(each[:-1]), each[-1:]]).T.softmax(-1))
             masks.append(learner.masks(queries, features)[0].float())
         return torch.cat(classes), torch.cat(masks)
 
@@ -231,18 +234,34 @@ class LmsegPredictor(Predictor):
         return logits
 
 
-def _of_one_head(learner: LmsegLearner, labels: LabelList) -> tuple[list[int], str]:
-    """The rows of the heads for a list of labels, and their label space. Raises UsageError where it is not one."""
-    found = []
-    for key, text in zip(labels.keys, labels.texts, strict=True):
-        if key not in learner.labels:
-            column = learner.vocabulary.columns_of(key, text)[0]
-            key = learner.vocabulary.labels[column][0]
-        found.append(key)
-    spaces = sorted({space for space, _ in found})
-    if len(spaces) != 1:
-        raise UsageError(
-            f"these labels are of {len(spaces)} datasets ({', '.join(spaces)}), and each has a head of its own",
-            fix="Ask for labels of one dataset, such as --labels 'cityscapes:*', or train with --classifier text",
-        )
-    return [learner.labels.index(key) for key in found], spaces[0]
+def outputs_asked(learner: LmsegLearner, labels: LabelList) -> tuple[list[list[int]], int]:
+    """The outputs that each of the K labels may be, and that of "nothing".
+
+    A label that never occurred in training has none. Raises UsageError where the labels are of several heads.
+    """
+    union = learner.settings.classifier == "union"
+    known = [
+        {key} if key in learner.outputs else {
+            each for column in learner.vocabulary.columns_of(key, text) for each in learner.vocabulary.labels[column]
+        }
+        for key, text in zip(labels.keys, labels.texts, strict=True)
+    ]  # fmt: skip
+    first = max(learner.outputs.values()) + 1
+    if union:
+        outputs = [sorted({learner.outputs[key] for key in own}) for own in known]
+        return _refuse_none(outputs), first
+    for number, space in enumerate(learner.spaces):
+        outputs = [[learner.outputs[key] for key in sorted(own) if key[0] == space] for own in known]
+        if all(own or (key is not None and key[0] == space) for own, key in zip(outputs, labels.keys, strict=True)):
+            return _refuse_none(outputs), first + number
+    spaces = sorted({space for own in known for space, _ in own})
+    raise UsageError(
+        f"these labels are of {len(spaces)} datasets ({', '.join(spaces)}), and each has a head of its own",
+        fix="Ask for labels of one dataset, such as --labels 'cityscapes:*', or train with --classifier text",
+    )
+
+
+def _refuse_none(outputs: list[list[int]]) -> list[list[int]]:
+    if not any(outputs):
+        raise UsageError("none of these labels occurred in training", fix="Ask for labels that did")
+    return outputs

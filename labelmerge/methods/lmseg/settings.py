@@ -24,13 +24,19 @@ class LmsegSettings:
     )
     classifier: str = setting(
         "text",
-        "How queries are classified: by their cosine with the label vectors (`text`), or by `heads`, one for each "
-        "label space, that know nothing of words (the multi-head baseline).",
-        choices=("text", "heads"),
+        "How queries are classified: by their cosine with the label vectors (`text`), or by layers that know nothing "
+        "of words: `heads`, one for each label space (the multi-head baseline), or the `union`, one output for each "
+        "column (with `merge = name` the paper's manual taxonomy).",
+        choices=("text", "heads", "union"),
         flag=True,
     )
     text_attention: bool = setting(
-        True, "Whether queries look at the label vectors of the dataset (category-guided decoding); never with `heads`."
+        True, "Whether queries look at the label vectors of the dataset (category-guided decoding); only with `text`."
+    )
+    attention_order: str = setting(
+        "visual-text",
+        "What queries look at first in each layer, the image or the words (Table 5).",
+        choices=("visual-text", "text-visual"),
     )
     space_queries: bool = setting(False, "Whether each label space has queries of its own, as in RESI.")
     queries: int = setting(100, "How many segments an image can have.", minimum=1, flag=True)
@@ -39,6 +45,12 @@ class LmsegSettings:
     pixel_layers: int = setting(0, "Transformer layers over the coarsest features; the paper has 6 for panoptic.")
     attention_heads: int = setting(8, "Heads of each attention; a divisor of `query_dim`.", minimum=1)
     drop_path: float = setting(0.1, "Share of skipped residual branches in the last decoder layer.", below=1)
+    void: str = setting(
+        "unknown",
+        "What pixels without a label are: neither right nor wrong (`unknown`), or in no segment (`negative`, as in the "
+        "paper's code).",
+        choices=("unknown", "negative"),
+    )
     focal_weight: float = setting(20.0, "Factor of the masks' focal loss.")
     dice_weight: float = setting(1.0, "Factor of the masks' dice loss.")
     box_weight: float = setting(1.0, "Factor of the projection loss, by which boxes teach masks; 0 leaves boxes out.")

@@ -31,7 +31,9 @@ class Targets:
         return len(self.labels)
 
 
-def targets_of(batch: Batch, place: int, things: Tensor, *, whole_classes: bool = False) -> Targets:
+def targets_of(
+    batch: Batch, place: int, things: Tensor, *, whole_classes: bool = False, void_is_negative: bool = False
+) -> Targets:
     """The targets of one view.
 
     A segment of its own is each thing, and each label of stuff. Where a dataset has no segments, each label is one
@@ -42,6 +44,7 @@ def targets_of(batch: Batch, place: int, things: Tensor, *, whole_classes: bool 
         place: which of its views.
         things: bool ``[L]``: which labels are things, whose segments stay apart.
         whole_classes: a region for each label, whatever the segments say.
+        void_is_negative: what is not known is in no segment.
     """
     mask = batch.masks[place]
     if batch.annotation_types[place] == "box":
@@ -76,4 +79,4 @@ def targets_of(batch: Batch, place: int, things: Tensor, *, whole_classes: bool 
     masks.append((mask[None] == found[:, None, None]) & free)
     every, regions = torch.cat(labels), torch.cat(masks)
     there = regions.flatten(1).any(1)
-    return Targets(every[there], regions[there], None, known)
+    return Targets(every[there], regions[there], None, torch.ones_like(known) if void_is_negative else known)

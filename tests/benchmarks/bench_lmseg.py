@@ -1,0 +1,130 @@
+"""LMSeg against its baselines and without its parts: PQ, mIoU and mIoU with one list of all sets' labels, on toy worlds.
+
+    python tests/benchmarks/bench_lmseg.py main --out bench-out [--seeds 3] [--steps 400]
+    python tests/benchmarks/bench_lmseg.py parts --out bench-out
+
+Draws Cityscapes and COCO panoptic (with segments) and ADE20K (without), and runs one `labelmerge compare` for each world,
+whose command is printed. Measured on images that training did not see. Prints Markdown with the mean and standard
+deviation over the worlds; what is in --out already is not run again. `--print` draws the worlds and prints the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from labelmerge.demo.layouts import LAYOUTS
+from labelmerge.demo.results import Mean
+from labelmerge.demo.worlds import WORLDS, draw_samples, recipe_of
+from labelmerge.embed.embed import embed_labels
+from labelmerge.sharding.shard import shard
+
+SETS = ("cityscapes", "coco_panoptic", "ade20k")
+IMAGES, FRESH = 200, 60  # of each dataset
+BASE = {
+    "queries": 24, "query_dim": 64, "decoder_layers": 3, "attention_heads": 4, "drop_path": 0, "labels": "all",
+    "batch_size": 12, "crop": 64, "lr": "3e-3", "warmup": 20, "segment_score": 0.5,
+}  # fmt: skip
+
+VARIANTS = {
+    "main": {
+        "lmseg": "classifier=text",
+        "no text attention": "classifier=text+text_attention=false",
+        "multi-head": "classifier=heads",
+        "name union": "classifier=union+merge=name",
+    },
+    "parts": {
+        "words before image": "classifier=text+attention_order=text-visual",
+        "void is negative": "classifier=text+void=negative",
+        "queries for each label space": "classifier=text+space_queries=true",
+        "lists of labels that occur": "classifier=text+labels=seen",
+        "name union of vectors": "classifier=text+merge=name",
+    },
+}
+
+
+def draw(root: Path, seed: int) -> None:
+    """Draw, shard and embed what is not there yet."""
+    for part, count, first in (("train", IMAGES, 0), ("fresh", FRESH, IMAGES)):
+        for dataset in SETS:
+            folder = root / part / "worlds" / dataset
+            if (root / part / "shards" / dataset).is_dir():
+                continue
+            layout = LAYOUTS[dataset](folder, WORLDS[dataset], seed)
+            for sample in draw_samples(dataset, folder, count, seed, first):
+                layout.add(sample)
+            layout.close()
+            shard(recipe_of(dataset, folder), folder, WORLDS[dataset].split, root / part / "shards")
+    if not (root / "bank").is_dir():
+        embed_labels([recipe_of(dataset, root) for dataset in SETS], root / "bank", encoder="offline")
+
+
+def command(root: Path, what: str, seed: int, steps: int, rows: list[str]) -> list[str]:
+    """The words of one world's comparison."""
+    shards, fresh = ([str(root / part / "shards" / dataset) for dataset in SETS] for part in ("train", "fresh"))
+    settings = {**BASE, "steps": steps, "checkpoint_every": steps, "seed": seed}
+    if what == "parts" or any("labels=" in VARIANTS[what][row] for row in rows):
+        del settings["labels"]
+    vary = [VARIANTS[what][row] for row in rows]
+    if "labels" not in settings:
+        vary = [each if "labels=" in each else f"{each}+labels=all" for each in vary]
+    return [
+        "labelmerge", "compare", "--shards", *shards, "--bank", str(root / "bank"), "--method", "lmseg",
+        "--eval-shards", *fresh, "--eval-task", "panoptic", "--eval-mixed", "--out", str(root / f"{what}-{steps}"),
+        "--device", "cpu", "--set", *(f"{key}={value}" for key, value in settings.items()), "--vary", *vary,
+    ]  # fmt: skip
+
+
+def figures(folder: Path) -> dict[str, float]:
+    """The figures of one run: PQ of the sets with segments, mIoU of all, each their mean; in per cent."""
+    sets = json.loads((folder / "results.json").read_text())["sets"]
+    found: dict[str, list[float]] = {}
+    for each in sets:
+        found.setdefault("mIoU", []).append(each["miou"])
+        for group in ("all", "things", "stuff"):
+            if "panoptic" in each:
+                found.setdefault(f"PQ {group}", []).append(each["panoptic"][group]["pq"])
+        if "mixed" in each:
+            found.setdefault("mixed mIoU", []).append(each["mixed"]["miou"])
+    return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=tuple(VARIANTS))
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many worlds; default 3")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="of the first world; default 0")
+    parser.add_argument("--steps", type=int, default=400, metavar="N", help="of each run; default 400")
+    parser.add_argument("--rows", nargs="+", metavar="NAME")
+    parser.add_argument("--print", action="store_true", help="print the commands, and run nothing")
+    options = parser.parse_args()
+    rows = options.rows or list(VARIANTS[options.what])
+    found: dict[str, list[dict[str, Any]]] = {row: [] for row in rows}
+    for seed in range(options.first, options.first + options.seeds):
+        root = options.out / f"world-{seed}"
+        draw(root, seed)
+        words = command(root, options.what, seed, options.steps, rows)
+        print(shlex.join(words), flush=True)
+        if options.print:
+            continue
+        program = Path(sys.executable).parent / "labelmerge"
+        done = subprocess.run([program, *words[1:], "--json"], check=True, stdout=subprocess.PIPE)
+        variants = json.loads(done.stdout)["variants"]
+        for row, variant in zip(rows, variants, strict=True):
+            found[row].append(figures(Path(variant["folder"])))
+            print(f"world {seed}, {row}: {found[row][-1]}", flush=True)
+    columns = ["PQ all", "PQ things", "PQ stuff", "mIoU", "mixed mIoU"]
+    print(f"\n| % | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for row, worlds in found.items():
+        cells = [Mean.of([w[key] for w in worlds]).percent() if worlds and key in worlds[0] else "–" for key in columns]
+        print(f"| {row} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
