@@ -1,11 +1,12 @@
-"""LMSeg against its baselines and without its parts: PQ, mIoU and mIoU with one list of all sets' labels, on toy worlds.
+"""LMSeg against its baselines and without its parts, on toy worlds: PQ, mIoU, and mIoU with one list for all sets.
 
     python tests/benchmarks/bench_lmseg.py main --out bench-out [--seeds 3] [--steps 400]
     python tests/benchmarks/bench_lmseg.py parts --out bench-out
 
-Draws Cityscapes and COCO panoptic (with segments) and ADE20K (without), and runs one `labelmerge compare` for each world,
-whose command is printed. Measured on images that training did not see. Prints Markdown with the mean and standard
-deviation over the worlds; what is in --out already is not run again. `--print` draws the worlds and prints the commands.
+Draws Cityscapes and COCO panoptic (with segments) and ADE20K (without), and runs one `labelmerge compare` for each
+world, whose command is printed. Measured on images that training did not see. Prints Markdown with the mean and
+standard deviation over the worlds; what is in --out already is not run again. `--print` draws the worlds and prints
+the commands.
 """
 
 from __future__ import annotations
