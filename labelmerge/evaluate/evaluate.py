@@ -26,7 +26,7 @@ from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
-from labelmerge.shardset.samples import LabelledImage, Samples
+from labelmerge.shardset.samples import LabelledImage, Samples, all_are_things
 from labelmerge.tasks.ambiguity import AmbiguityAware, Mixed
 from labelmerge.tasks.instances import InstanceTask
 from labelmerge.tasks.panoptic import Panoptic
@@ -201,6 +201,9 @@ def _refuse_no_segments(sets: Sequence[EvalSet], tasks: Sequence[str]) -> None:
         )
     for data in without:
         _log.warning("%s has no segments: only its mIoU is measured", data.name)
+    for data in sets if tasks else ():
+        if data.has_segments and data.things is None:
+            _log.warning("%s", all_are_things(data.name))
 
 
 def _check_out(out: Path) -> None:

@@ -34,6 +34,8 @@ from labelmerge.sharding.resume import (
 )
 from labelmerge.sharding.source.locate import NoLabels
 from labelmerge.sharding.source.state import State, is_as_before
+from labelmerge.shardset.manifest import things
+from labelmerge.shardset.samples import all_are_things
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +92,8 @@ def shard(
             _log.info("%s is complete already", folder)
             refuse_bad(finished, max_skip_ratio, folder)
             return report_of(finished, folder, kept=len(finished["shards"]))
+        if "instances.png" in wanted.manifest["members"] and things(wanted.manifest, plan.source.space) is None:
+            _log.warning("%s", all_are_things(recipe.name))
         ours = range(part[0] - 1, len(plan.sizes), part[1])
         there = begin(folder, wanted, ours, alone=part == WHOLE)
         changed = [number for number, made in there.items() if not _is_as_before(plan, number, made.state)]

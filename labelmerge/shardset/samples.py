@@ -44,6 +44,14 @@ class LabelledImage(Protocol):
         """How many pixels of the original image a pixel is: above 1 where shards were shrunk."""
 
 
+def all_are_things(name: str) -> str:
+    """What to say of a dataset with segments whose `things` are not told."""
+    return (
+        f"{name}: its recipe doesn't say which classes are things, so every segment counts as one, those of sky and "
+        "road too. List the classes whose objects are told apart as `things` in the recipe, and shard again"
+    )
+
+
 class Samples(Protocol):
     """One split of one dataset: `ShardSet`, or `labelmerge.sharding.raw.RawSplit`."""
 

@@ -202,3 +202,85 @@ def test_stuff_in_pieces_is_one_and_things_outside_segments_are_a_crowd() -> Non
 def test_annotations_that_make_no_sense_are_bad_samples(truth: Truth, what: str) -> None:
     with pytest.raises(SampleError, match=what):
         figures(truth, Found(np.zeros((1, 1), np.int64), np.zeros(0, np.int64)))
+
+
+def of_coco(annotations: Path) -> tuple[LabelSpace, tuple[int, ...], list[Truth]]:
+    """COCO panoptic files as annotations: the label space, its things, and every image."""
+    content = json.loads(annotations.read_text())
+    categories = content["categories"]
+    place = {category["id"]: number for number, category in enumerate(categories)}
+    space = LabelSpace.of("coco", tuple(category["name"] for category in categories))
+    truths = []
+    for entry in content["annotations"]:
+        rgb = np.asarray(Image.open(annotations.with_suffix("") / entry["file_name"]).convert("RGB")).astype(np.int64)
+        colours, ids = np.unique(rgb @ [1, 256, 65536], return_inverse=True)
+        ids = ids.reshape(rgb.shape[:2]) + (colours[0] != 0)  # 0 stays no segment's
+        number = {int(colour): n + int(colours[0] != 0) for n, colour in enumerate(colours)}
+        segments = [
+            {"id": number[info["id"]], "class_index": place[info["category_id"]], "iscrowd": bool(info["iscrowd"])}
+            for info in entry["segments_info"]
+        ]
+        class_of = np.full(len(colours) + 1, 255)
+        for segment in segments:
+            class_of[segment["id"]] = segment["class_index"]
+        truths.append(Truth(class_of[ids].astype(np.uint8), ids.astype(np.uint16), segments))
+    return space, tuple(n for n, category in enumerate(categories) if category["isthing"]), truths
+
+
+def changed(truth: Truth, way: str) -> Found:
+    """A prediction made of the truth: the same, moved by 8 pixels both ways, or without every third segment."""
+    assert truth.instances is not None
+    kept = sorted(truth.segments, key=lambda segment: segment["id"])
+    kept = [segment for n, segment in enumerate(kept) if way != "holes" or n % 3]
+    number = np.zeros(1 << 16, dtype=np.int64)
+    for place, segment in enumerate(kept, 1):
+        number[segment["id"]] = place
+    ids = number[truth.instances]
+    return Found(
+        np.roll(ids, (8, 8), (0, 1)) if way == "rolled" else ids, np.array([segment["class_index"] for segment in kept])
+    )
+
+
+@pytest.mark.parametrize(
+    ("way", "wanted"),
+    [
+        ("same", (1.0, 1.0, 1.0, 1.0, 1.0)),
+        ("rolled", (0.3454, 0.4821, 0.5111, 0.1544, 0.5363)),
+        ("holes", (0.8175, 1.0, 0.8175, 0.8849, 0.75)),
+    ],
+)
+def test_panopticapis_sample(fixtures: Path, way: str, wanted: tuple[float, ...]) -> None:
+    """PQ, SQ, RQ, and PQ of things and stuff, as cocodataset/panopticapi @7bb4655 counts them on its sample_data."""
+    sample = fixtures / "panopticapi/sample_data/panoptic_examples.json"
+    if not sample.is_file():
+        pytest.skip("panopticapi's sample_data is not beside this checkout")
+    space, things, truths = of_coco(sample)
+    assert sum(len(truth.segments) for truth in truths) == 50
+    task = Panoptic(space, things)
+    groups = task.figures(task.total([task.count(truth, changed(truth, way)) for truth in truths])).groups
+    found = (groups["all"].pq, groups["all"].sq, groups["all"].rq, groups["things"].pq, groups["stuff"].pq)
+    assert found == pytest.approx(wanted, abs=5e-5)
+
+
+@pytest.mark.parametrize("way", ["rolled", "holes"])
+def test_real_annotations_are_what_hotcoco_says(fixtures: Path, tmp_path: Path, way: str) -> None:
+    """An image of COCO, moved or with holes."""
+    panoptic = pytest.importorskip("hotcoco.panoptic")
+    annotations = fixtures / "coco_panoptic/annotations/panoptic_val2017.json"
+    space, things, (truth,) = of_coco(annotations)
+    found, content = changed(truth, way), json.loads(annotations.read_text())
+    ids = found.ids
+    rgb = np.stack([ids & 255, ids >> 8, np.zeros_like(ids)], axis=-1).astype(np.uint8)
+    folder = tmp_path / "found"
+    folder.mkdir()
+    Image.fromarray(rgb).save(folder / content["annotations"][0]["file_name"])
+    content["annotations"][0]["segments_info"] = [
+        {"id": n, "category_id": content["categories"][label]["id"], "iscrowd": 0, "area": int((ids == n).sum())}
+        for n, label in enumerate(found.labels.tolist(), 1)
+    ]
+    (tmp_path / "found.json").write_text(json.dumps(content))
+    wanted = panoptic.pq_compute(str(annotations), str(tmp_path / "found.json"))
+    task = Panoptic(space, things)
+    groups = task.figures(task.count(truth, found)).groups
+    for name, theirs in (("all", "All"), ("things", "Things"), ("stuff", "Stuff")):
+        assert groups[name].pq == pytest.approx(wanted[theirs]["pq"], abs=1e-6)

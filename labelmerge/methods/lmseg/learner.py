@@ -112,11 +112,14 @@ class LmsegLearner(Learner):
         place = torch.zeros(len(columns.labels), dtype=torch.long)
         for each in own:
             place[each] = torch.arange(len(each))
-        # Where a dataset doesn't say what is a thing, its segments stay apart.
+        # Where a dataset doesn't say what is a thing, its segments stay apart, and what are regions of classes do not.
         told = [[each.things for each in source.sets if each.things is not None] for source in data.sources]
+        apart = [
+            source.annotation_type == "box" or any(each.has_segments for each in source.sets) for source in data.sources
+        ]
         things = torch.tensor(
             [
-                not told[d] or any(index in each for each in told[d])
+                any(index in each for each in told[d]) if told[d] else apart[d]
                 for d, (_, index) in zip(columns.dataset_of.tolist(), columns.labels, strict=True)
             ]
         )
@@ -235,7 +238,7 @@ class LmsegLearner(Learner):
         return logits.masked_fill(absent[:, None], -torch.inf)
 
     def which_are_things(self) -> Mapping[LabelKey, bool]:
-        """As the recipes of training told, or else things."""
+        """As the recipes of training told; where one didn't, things are what its segments or boxes are of."""
         return dict(zip(self.labels, self.things.tolist(), strict=True))
 
     def predictor(self, labels: LabelList, views: Views) -> LmsegPredictor:

@@ -11,6 +11,7 @@ from labelmerge.methods.lmseg.learner import LmsegLearner
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.model.build import SegmentationModel
+from labelmerge.shardset.samples import all_are_things
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +30,11 @@ class LMSeg(Method):
         )
 
     def check(self, settings: LmsegSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
-        """Say which sets teach segments, and which a region for each class."""
+        """Say which sets teach no segments, and which do not tell things from stuff."""
         if settings.targets == "segments":
+            for source in sources:
+                if any(each.has_segments and each.things is None for each in source.sets):
+                    _log.warning("%s", all_are_things(source.dataset))
             without = [
                 source.dataset
                 for source in sources

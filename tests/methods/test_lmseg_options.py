@@ -1,0 +1,175 @@
+"""LMSeg's baselines and parts: outputs in place of words, what is looked at first, void, things that are not told."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from labelmerge.errors import ConfigError, UsageError
+from labelmerge.evaluate.evaluate import evaluate
+from labelmerge.labels import IGNORE
+from labelmerge.methods.lmseg.decoder import DecoderLayer
+from labelmerge.methods.lmseg.learner import LmsegLearner
+from labelmerge.methods.lmseg.settings import LmsegSettings
+from labelmerge.methods.lmseg.targets import targets_of
+from labelmerge.methods.method import Vocabulary
+from labelmerge.methods.predictor import LabelList
+from labelmerge.methods.restore import load_trained
+from labelmerge.model.build import build_model
+from labelmerge.model.views import Views
+from labelmerge.train.loop import train
+
+from ..conftest import Run
+from ..loading.toy_shards import Toy, toy_bank
+from .test_lmseg import SMALL, batch_of, config
+from .things import ToyThings
+
+IMAGE = np.random.default_rng(3).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+AS_IT_IS = Views(short_edge=0)
+
+
+def learner(labels: tuple[tuple[tuple[str, int], ...], ...], **changes: Any) -> LmsegLearner:
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(6, ("a", "b"), tuple("wxyz"[: len(labels)]), labels)
+    settings = LmsegSettings(**{**SMALL, **changes})
+    return LmsegLearner(settings, vocabulary, build_model("tiny", settings.query_dim)).eval()
+
+
+def listed(keys: list[tuple[str, int] | None], vectors: np.ndarray[Any, Any] | None = None) -> LabelList:
+    names = tuple(map(str, range(len(keys))))
+    vectors = np.eye(6)[: len(keys)] if vectors is None else vectors
+    return LabelList(names, ("",) * len(keys), tuple(keys), vectors.astype(np.float32))
+
+
+SHARED = ((("a", 0), ("b", 1)), (("a", 1),), (("b", 0),))  # the first label of a and the second of b are one column
+
+
+def test_the_union_has_one_output_for_labels_of_one_column() -> None:
+    model = learner(SHARED, classifier="union")
+    assert model.heads is not None and model.heads.out_features == 4
+    assert model.outputs == {("a", 0): 0, ("b", 1): 0, ("a", 1): 1, ("b", 0): 2}
+    every = model.predictor(listed([("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 7)]), AS_IT_IS)
+    assert every.predicted_as.tolist() == [0, 1, 2, 0, -1]  # b 7 is on no image of training
+    # By hand: of the queries' outputs those that are asked for, and "nothing".
+    features, memory = model.see(torch.from_numpy(IMAGE).permute(2, 0, 1)[None])
+    queries = model.decode(model.queries, memory, None, torch.zeros(1, 3, dtype=torch.bool))[-1]
+    wanted = model.heads(queries)[0].softmax(-1).detach()
+    assert torch.allclose(every.once(IMAGE).classes, wanted, atol=1e-5)  # type: ignore[attr-defined]
+    some = model.predictor(listed([("b", 0), ("a", 0)]), AS_IT_IS).once(IMAGE).classes  # type: ignore[attr-defined]
+    assert torch.allclose(some, wanted[:, [2, 0, 3]] / wanted[:, [2, 0, 3]].sum(1, keepdim=True), atol=1e-5)
+
+
+def test_the_union_wants_one_column_for_each_label() -> None:
+    with pytest.raises(ConfigError, match="merge name"):
+        learner(((("a", 0),), (("a", 0), ("a", 1))), classifier="union")
+
+
+def test_heads_answer_for_one_dataset_at_a_time() -> None:
+    model = learner(SHARED, classifier="heads")
+    assert model.heads is not None and model.heads.out_features == 4 + 2
+    own = model.predictor(listed([("b", 0), ("b", 1), ("b", 2)]), AS_IT_IS)
+    assert own.predicted_as.tolist() == [0, 1, -1]
+    by_text = replace(listed([None]), texts=("w",))  # what both datasets know: the first that does
+    assert model.predictor(by_text, AS_IT_IS).positions.tolist() == [0]
+    with pytest.raises(UsageError, match="2 datasets"):
+        model.predictor(listed([("a", 1), ("b", 0)]), AS_IT_IS)
+    with pytest.raises(UsageError, match="none of these labels occurred"):
+        model.predictor(listed([("b", 5)]), AS_IT_IS)
+
+
+def test_the_union_learns_over_all_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A road that two sets know by one name is one output; mixed lists are asked of the union, and not of heads."""
+    toys = [ToyThings(), Toy("streets", ("road", "sky", "bus"))]
+    for toy in toys:
+        toy.write(tmp_path / "shards")
+    toy_bank(toys).save(tmp_path / "bank")
+    shards = [tmp_path / "shards"]
+    for classifier, merge in (("union", "name"), ("heads", "concepts")):
+        settings = config(steps=2, classifier=classifier, merge=merge)
+        run = train(shards, tmp_path / "bank", tmp_path / classifier, config=settings, device="cpu").run
+        model = load_trained(run).learner
+        assert isinstance(model, LmsegLearner) and model.heads is not None
+        # car, person, road, sky, bus; or each label's own, and a "nothing" for both sets
+        assert model.heads.out_features == (5 + 1 if classifier == "union" else 7 + 2)
+        results = evaluate(
+            run, shards, None, tmp_path / f"{classifier}.json", views=AS_IT_IS, split="train", mixed=True, device="cpu"
+        )
+        assert all((each.mixed is not None) is (classifier == "union") for each in results.sets)
+    assert "nothing is measured with one list of all sets' labels: these labels are of 2 datasets" in caplog.text
+
+
+def test_what_is_looked_at_first() -> None:
+    torch.manual_seed(0)
+    queries, memory, words = torch.randn(2, 3, 8), torch.randn(2, 5, 8), torch.randn(2, 4, 8)
+    padding = torch.tensor([[False, False, False, True], [False] * 4])
+    found = []
+    for first in (False, True):
+        torch.manual_seed(1)
+        layer = DecoderLayer(8, 2, text=True, skip=0.0, text_first=first).eval()
+        assert layer.text is not None and layer.words_norm is not None
+        among, visual, text, mlp = layer.norms
+        q = queries
+        own = among(q)
+        q = q + layer.among(own, own, own)[0]
+        for kind in ("text", "image") if first else ("image", "text"):
+            if kind == "text":
+                said = layer.words_norm(words)
+                q = q + layer.text(text(q), said, said, key_padding_mask=padding)[0]
+            else:
+                seen = layer.memory_norm(memory)
+                q = q + layer.visual(visual(q), seen, seen)[0]
+        found.append(layer(queries, memory, words, padding))
+        assert torch.allclose(found[-1], q + layer.mlp(mlp(q)), atol=1e-6)
+    assert not torch.allclose(*found, atol=1e-3)
+
+
+def test_void_may_be_in_no_segment() -> None:
+    mask = torch.tensor([[0, 1, IGNORE, 0]])
+    batch = batch_of(mask, torch.zeros_like(mask, dtype=torch.int32), None)
+    things = torch.tensor([True, True])
+    plain, negative = (targets_of(batch, 0, things, void_is_negative=each) for each in (False, True))
+    assert plain.known.tolist() == [[True, True, False, True]] and negative.known.all()
+    assert torch.equal(plain.masks, negative.masks) and plain.labels.tolist() == negative.labels.tolist()
+
+
+def test_the_nearest_of_a_labels_vectors_names_it() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    model = learner(((("a", 0),), (("a", 1),)))
+    each = model.predictor(listed([None] * 4, vectors), AS_IT_IS)
+    several = replace(listed([None] * 3, vectors[[0, 1, 3]]), several=(vectors[:1], vectors[1:3], vectors[3:]))
+    one, joined = (
+        predictor.once(IMAGE)  # type: ignore[attr-defined]
+        for predictor in (each, model.predictor(several, AS_IT_IS))
+    )
+    logits = one.classes.log()
+    wanted = torch.stack([logits[:, 0], logits[:, 1:3].amax(1), logits[:, 3], logits[:, 4]], dim=1).softmax(1)
+    assert torch.allclose(joined.classes, wanted, atol=1e-5) and torch.allclose(one.masks, joined.masks, atol=1e-4)
+
+
+def test_things_that_are_not_told(tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Segments of unknown kind stay apart, regions of classes don't, and training and evaluation say so."""
+    untold = ToyThings()
+    untold.changes = {}
+    plain = Toy("streets", ("road", "sky"))
+    toys = [untold, plain, Toy("things", ("cup", "pan"), "box", count=5)]
+    for toy in toys:
+        toy.write(tmp_path / "shards")
+    toy_bank(toys).save(tmp_path / "bank")
+    caplog.set_level(logging.WARNING)
+    result = train([tmp_path / "shards"], tmp_path / "bank", tmp_path / "run", config=config(steps=1), device="cpu")
+    assert "crowd: its recipe doesn't say which classes are things" in caplog.text and "`things`" in caplog.text
+    assert "streets: its" not in caplog.text
+    known = load_trained(result.run).learner.which_are_things()
+    assert {key for key, thing in known.items() if not thing} == {("streets", 0), ("streets", 1)}
+    words = ["--checkpoint", result.run, "--shards", tmp_path / "shards" / "crowd", "--out", tmp_path / "r.json"]
+    done = run("eval", *words, "--short-edge", 0, "--task", "panoptic")
+    assert done.exit_code == 0 and "crowd-train: its recipe doesn't say" in done.stderr
+    assert "its recipe" not in run("eval", *words, "--short-edge", 0).stderr
