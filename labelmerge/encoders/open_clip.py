@@ -89,6 +89,10 @@ class OpenClip:
         }
         self.dim = self._embed(["label"]).shape[1]
 
+    def parts(self) -> tuple[Any, Any]:
+        """The model and its tokenizer."""
+        return self._model, self._tokenizer
+
     def encode(self, texts: Sequence[str], *, batch_size: int | None = None, track: Track = no_track) -> Vectors:
         return in_batches(self._embed, texts, batch_size, self._device, self.dim, track)
 

@@ -60,8 +60,8 @@ def test_the_union_has_one_output_for_labels_of_one_column() -> None:
     features, memory = model.see(torch.from_numpy(IMAGE).permute(2, 0, 1)[None])
     queries = model.decode(model.queries, memory, None, torch.zeros(1, 3, dtype=torch.bool))[-1]
     wanted = model.heads(queries)[0].softmax(-1).detach()
-    assert torch.allclose(every.once(IMAGE).classes, wanted, atol=1e-5)  # type: ignore[attr-defined]
-    some = model.predictor(listed([("b", 0), ("a", 0)]), AS_IT_IS).once(IMAGE).classes  # type: ignore[attr-defined]
+    assert torch.allclose(every.once(IMAGE).classes, wanted, atol=1e-5)
+    some = model.predictor(listed([("b", 0), ("a", 0)]), AS_IT_IS).once(IMAGE).classes
     assert torch.allclose(some, wanted[:, [2, 0, 3]] / wanted[:, [2, 0, 3]].sum(1, keepdim=True), atol=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_what_is_looked_at_first() -> None:
                 q = q + layer.visual(visual(q), seen, seen)[0]
         found.append(layer(queries, memory, words, padding))
         assert torch.allclose(found[-1], q + layer.mlp(mlp(q)), atol=1e-6)
-    assert not torch.allclose(*found, atol=1e-3)
+    assert not torch.allclose(found[0], found[1], atol=1e-3)
 
 
 def test_void_may_be_in_no_segment() -> None:
@@ -145,10 +145,7 @@ def test_the_nearest_of_a_labels_vectors_names_it() -> None:
     model = learner(((("a", 0),), (("a", 1),)))
     each = model.predictor(listed([None] * 4, vectors), AS_IT_IS)
     several = replace(listed([None] * 3, vectors[[0, 1, 3]]), several=(vectors[:1], vectors[1:3], vectors[3:]))
-    one, joined = (
-        predictor.once(IMAGE)  # type: ignore[attr-defined]
-        for predictor in (each, model.predictor(several, AS_IT_IS))
-    )
+    one, joined = (predictor.once(IMAGE) for predictor in (each, model.predictor(several, AS_IT_IS)))
     logits = one.classes.log()
     wanted = torch.stack([logits[:, 0], logits[:, 1:3].amax(1), logits[:, 3], logits[:, 4]], dim=1).softmax(1)
     assert torch.allclose(joined.classes, wanted, atol=1e-5) and torch.allclose(one.masks, joined.masks, atol=1e-4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from labelmerge.loading.batch import Batch
 from labelmerge.methods.lmseg.decoder import DecoderLayer, MaskHead, PixelDecoder
 from labelmerge.methods.lmseg.losses import TERMS, Outputs, class_units, image_sums
 from labelmerge.methods.lmseg.predictor import LmsegPredictor
+from labelmerge.methods.lmseg.prompts import LearnedPrompt
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.lmseg.targets import Targets, targets_of
 from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
@@ -89,16 +90,20 @@ class LmsegLearner(Learner):
         self.norm = nn.LayerNorm(dim)
         self.masks = MaskHead(dim)
         self.adapter: nn.Module | None = None
+        self.prompt: LearnedPrompt | None = None
         self.heads: nn.Linear | None = None
         if by_words:
             self.adapter = nn.Sequential(nn.LayerNorm(vocabulary.dim), nn.Linear(vocabulary.dim, dim))
             self.nothing = nn.Parameter(torch.randn(dim) / dim**0.5)
             self.temperature = Temperature(settings.query_temperature)
+            if settings.text_tower:
+                self.prompt = LearnedPrompt(settings.text_tower, settings.prompt_vectors, self.labels, vocabulary.dim)
         else:
             nothings = 1 if settings.classifier == "union" else len(self.spaces)
             self.heads = nn.Linear(dim, max(self.outputs.values(), default=-1) + 1 + nothings)
         self.register_buffer("things", torch.zeros(len(self.labels), dtype=torch.bool))
         self._lists: Lists
+        self._texts: dict[str, tuple[Tensor, list[str]]] = {}  # of each dataset: its rows, and what they say
         self._unmatched = torch.zeros(())
         self._world = 1
 
@@ -134,6 +139,13 @@ class LmsegLearner(Learner):
         vectors = torch.from_numpy(columns.label_vectors)
         parts = (rows.clamp(min=0), rows < 0, place, vectors, output, space, things)
         self._lists = Lists(*(each.to(data.device) for each in parts))
+        if self.prompt is not None:
+            self.prompt.begin([data.bank.texts[row] for row in data.bank.positions(self.labels)])
+            texts = [data.bank.texts[row] for row in data.bank.positions(columns.labels)]
+            self._texts = {
+                source.dataset: (each.to(data.device), [texts[row] for row in each.tolist()])
+                for source, each in zip(data.sources, own, strict=True)
+            }
         self._unmatched = torch.zeros((), device=data.device)
         self._world = data.ranks.world
 
@@ -151,7 +163,7 @@ class LmsegLearner(Learner):
     def forward(self, batch: Batch) -> Tensor:
         """Eq. 3, matched anew in every layer."""
         lists, ids = self._lists, batch.dataset_ids
-        words = self.words(lists.vectors)
+        words = self.words(lists.vectors if self.prompt is None else self._prompted(self.prompt, batch.datasets))
         listed = None if words is None else words[lists.rows[ids]]  # [B, K, D]
         padding = lists.padding[ids]
         queries = self.queries[lists.space[ids] if self.settings.space_queries else torch.zeros_like(ids)]
@@ -172,6 +184,12 @@ class LmsegLearner(Learner):
                 own = image_sums(outputs, targets, lists.place[targets.labels], self.settings)
                 sums = sums.index_add(1, ids[place : place + 1], own[:, None])
             return sums + part_in_step(*masks, *([] if words is None else [words]))
+
+    def _prompted(self, prompt: LearnedPrompt, datasets: Sequence[str]) -> Tensor:
+        """The vectors ``[L, C]`` as the prompt makes them, of the labels of these datasets."""
+        wanted = [self._texts[name] for name in sorted(set(datasets))]
+        made = prompt.encode([text for _, texts in wanted for text in texts])
+        return self._lists.vectors.index_put((torch.cat([rows for rows, _ in wanted]),), made)
 
     def _targets(self, batch: Batch, place: int) -> Targets:
         return targets_of(

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from labelmerge.bank.bank import Bank
+from labelmerge.encoders.encoders import fingerprint
+from labelmerge.errors import BankError
 from labelmerge.loading.datasets import DatasetShards
 from labelmerge.methods.lmseg.learner import LmsegLearner
 from labelmerge.methods.lmseg.settings import LmsegSettings
@@ -31,6 +33,8 @@ class LMSeg(Method):
 
     def check(self, settings: LmsegSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
         """Say which sets teach no segments, and which do not tell things from stuff."""
+        if settings.text_tower:
+            _refuse_another_tower(settings.text_tower, bank)
         if settings.targets == "segments":
             for source in sources:
                 if any(each.has_segments and each.things is None for each in source.sets):
@@ -48,6 +52,18 @@ class LMSeg(Method):
     ) -> LmsegLearner:
         """The encoder of the run's network, with a pixel decoder and a query decoder behind it."""
         return LmsegLearner(settings, vocabulary, network(settings.query_dim))
+
+
+def _refuse_another_tower(spec: str, bank: Bank) -> None:
+    """Raise BankError where the bank's vectors are of another encoder than the tower."""
+    found = fingerprint(spec)
+    made_by = (bank.identity.get("model"), bank.identity.get("weights_sha256"))
+    if found.model != made_by[0] or (found.weights_sha256 is not None and found.weights_sha256 != made_by[1]):
+        raise BankError(
+            f"its vectors are of {bank.encoder}, and a prompt is to be learned in {spec}",
+            where=bank.folder,
+            fix="Use the bank's own encoder as text_tower, or a bank of that one",
+        )
 
 
 METHOD = LMSeg()

@@ -7,7 +7,7 @@ A pixel's score for a label is Σ over the queries of the label's probability ti
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class LmsegPredictor(Predictor):
         self.views, self.device = views, next(learner.parameters()).device
         self._learner, self._settings = learner, learner.settings
         if learner.heads is None:
+            labels = _prompted(learner, labels)
             self._labels = LabelVectors(labels.vectors, labels.several)
             vectors = labels.vectors[self._labels.positions] if labels.several is None else self._labels.vectors
             if vectors.shape[1] != learner.vocabulary.dim:
@@ -232,6 +233,18 @@ class LmsegPredictor(Predictor):
         assert self._learner.heads is not None
         logits: Tensor = self._learner.heads(queries)[..., self._rows]
         return logits
+
+
+def _prompted(learner: LmsegLearner, labels: LabelList) -> LabelList:
+    """The labels with the vectors that a learned prompt makes; as they are where there is none."""
+    prompt = learner.prompt
+    if prompt is None:
+        return labels
+    with torch.inference_mode():
+        if labels.several is None:
+            return replace(labels, vectors=prompt.of_labels(labels.keys, labels.texts).cpu().numpy())
+        several = (prompt.of_labels([None] * len(lines), lines) for text in labels.texts if (lines := text.split("\n")))
+        return replace(labels, several=tuple(each.cpu().numpy() for each in several))
 
 
 def outputs_asked(learner: LmsegLearner, labels: LabelList) -> tuple[list[list[int]], int]:

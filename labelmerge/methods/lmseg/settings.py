@@ -38,6 +38,13 @@ class LmsegSettings:
         "What queries look at first in each layer, the image or the words (Table 5).",
         choices=("visual-text", "text-visual"),
     )
+    text_tower: str = setting(
+        "",
+        "The bank's `open_clip:MODEL/…` encoder, to learn vectors before the labels' texts in it (the paper's prompt); "
+        "the tower itself stays as it is. Where empty, label vectors are the bank's.",
+        metavar="SPEC",
+    )
+    prompt_vectors: int = setting(8, "How many such vectors there are.", minimum=1)
     space_queries: bool = setting(False, "Whether each label space has queries of its own, as in RESI.")
     queries: int = setting(100, "How many segments an image can have.", minimum=1, flag=True)
     query_dim: int = setting(256, "Channels of queries and of pixel features.", minimum=8)
@@ -67,4 +74,6 @@ class LmsegSettings:
         wrong = problems(self)
         if not wrong and self.query_dim % (2 * self.attention_heads):
             wrong.append(f"query_dim {self.query_dim} must be a multiple of 2 * attention_heads {self.attention_heads}")
+        if self.text_tower and self.classifier != "text":
+            wrong.append(f"text_tower is for classifier text, and {self.classifier} knows no texts")
         refuse(wrong)
