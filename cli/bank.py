@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelmerge.text import aligned
+from labelmerge.urls import path_or_url
 
 from . import options
 
@@ -25,12 +26,12 @@ class _OfBank(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = ctx.lookup_default("bank")
-        if own is not None and not any((Path(arg) / "bank.json").is_file() for arg in args):
+        if own is not None and not any((Path(arg) / "bank.json").is_file() or options.is_url(arg) for arg in args):
             args = [str(own), *args]
         return super().parse_args(ctx, args)
 
 
-_bank = click.argument("bank", type=options.folder)
+_bank = click.argument("bank", type=options.input_folder)
 _version = click.option("--version", metavar="VERSION", help="In full, as v0002 or as 2; default: the newest.")
 
 
@@ -64,7 +65,10 @@ def list_command(bank: Path, as_json: bool) -> None:
         numbers = (str(version.labels), str(len(version.datasets)), str(version.dim))
         rows.append((version.version, *numbers, size, version.encoder, prompt))
     lines = aligned(rows, left=len(rows[0]))
-    text = "\n".join(lines) + f"\n{options.counted(len(versions), 'version')} in {bank}; commands use the last"
+    text = (
+        "\n".join(lines)
+        + f"\n{options.counted(len(versions), 'version')} in {path_or_url(bank)}; commands use the last"
+    )
     options.say({"versions": [version.to_json() for version in versions]}, as_json, text)
 
 
@@ -264,7 +268,7 @@ def import_command(
 
 
 @command.command("prune", cls=_OfBank)
-@_bank
+@click.argument("bank", type=options.folder)
 @click.argument("versions", nargs=-1, metavar="[VERSION...]")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Remove all but the N newest versions.")
 @click.option("--check", is_flag=True, help="Only say what would be removed.")

@@ -28,7 +28,7 @@ _EVAL = "eval_"
 @options.bank(required=False)
 @click.option(
     "--eval-shards",
-    type=options.shards_folder,
+    type=options.input_folder,
     required=True,
     multiple=True,
     metavar="DIR…",

@@ -12,8 +12,9 @@ import click
 
 from labelmerge.errors import ConfigError, did_you_mean, printable
 from labelmerge.parsing import parse_toml
-from labelmerge.shardset.cache import FOLDER_VARIABLE, SIZE_VARIABLE
+from labelmerge.remote import SIZE_VARIABLE
 from labelmerge.text import aligned
+from labelmerge.urls import FOLDER_VARIABLE
 
 from . import options
 

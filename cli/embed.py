@@ -25,7 +25,7 @@ _MAX_CHANGES_SHOWN = 10
 @options.out_folder("The bank: a folder, made where there is none.")
 @click.option(
     "--descriptions",
-    type=options.existing_folder,
+    type=options.folder_of_files,
     metavar="DIR",
     help="<dataset>.csv in here replace the shipped descriptions, row by row.",
 )

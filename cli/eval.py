@@ -14,7 +14,7 @@ from . import options
 
 
 @click.command("eval", cls=options.SpreadCommand)
-@click.option("--checkpoint", type=options.folder, required=True, metavar="RUN", help="A run, or one checkpoint of it.")
+@options.checkpoint
 @options.shards(required=False)
 @click.option(
     "--dataset",
@@ -34,7 +34,7 @@ from . import options
 )
 @click.option(
     "--bank",
-    type=options.folder,
+    type=options.input_folder,
     metavar="BANK",
     help="The embedding bank with these sets' labels; default: the one that the checkpoint carries.",
 )

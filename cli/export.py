@@ -16,7 +16,7 @@ _MAX_THINGS_SHOWN = 8
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_shards)
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_folder)
 @click.option(
     "--format",
     type=click.Choice(["index-png", "coco-panoptic", "coco-instances", "yolo", "hf"]),

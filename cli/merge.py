@@ -16,7 +16,7 @@ from . import options
 @click.argument("datasets", shell_complete=options.complete_dataset, nargs=-1, metavar="[DATASET…]")
 @click.option(
     "--bank",
-    type=options.folder,
+    type=options.input_folder,
     metavar="BANK",
     help="The embedding bank that `embed` wrote; default: one in --out, with the DATASETs that you name.",
 )
@@ -29,7 +29,7 @@ from . import options
 @options.out_folder("Where merge.html, taxonomy.csv, relations.csv, merge.csv and merge.json go.")
 @click.option(
     "--shards",
-    type=options.shards_folder,
+    type=options.input_folder,
     multiple=True,
     metavar="DIR…",
     help="Folders that `shard` wrote: the report then says how many pixels and boxes each label has, and shows images.",
@@ -52,7 +52,7 @@ from . import options
 @click.option("--taxonomy", type=options.existing_file, metavar="FILE", help="A table that a person has edited.")
 @click.option(
     "--checkpoint",
-    type=options.folder,
+    type=options.input_folder,
     metavar="RUN",
     help="A run whose predictions on --shards are evidence: what it calls one dataset's pixels in another's words "
     "decides how labels that are attached by their words are related.",

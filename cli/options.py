@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from labelmerge.errors import OutputError, did_you_mean, printable
-from labelmerge.files import url_of
+from labelmerge.files import PUSH
+from labelmerge.remote import local_file, local_folder
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 from labelmerge.text import printable_json, printable_lines
+from labelmerge.urls import path_or_url, url_of
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -28,24 +30,37 @@ T = TypeVar("T")
 
 
 class LocalPath(click.Path):
-    """A path of this machine: a URL is refused, which would become a folder named ``s3:``."""
+    """Where something is written: a URL is refused, which would become a folder named ``s3:``."""
 
     def __init__(self, **kinds: Any) -> None:
         super().__init__(path_type=Path, **kinds)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if is_url(value):
-            self.fail(
-                f"{value}: only shards are read at a URL, and nothing is written to one. Give a local path", param, ctx
-            )
+            self.fail(f"{value}: only local folders can be written to. {PUSH}", param, ctx)
         return super().convert(value, param, ctx)
 
 
-class ShardsPath(click.Path):
-    """A folder of this machine, or a URL, as a path that `labelmerge.files.url_of` reads."""
+class InputPath(click.Path):
+    """What is read: a path of this machine, or a URL.
+
+    Args:
+        here: what makes a path of this machine of a URL's, and of others as they are; None: the library does, which
+            reads what `labelmerge.urls.url_of` knows.
+    """
+
+    def __init__(self, here: Callable[[Path], Path] | None = None, **kinds: Any) -> None:
+        super().__init__(path_type=Path, **kinds)
+        self.here = here
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return Path(value) if is_url(value) else super().convert(value, param, ctx)
+        if is_url(value):
+            if self.here is None:
+                return Path(value)
+            value = self.here(Path(value))
+            if self.exists and not value.exists():
+                self.fail(f"{path_or_url(value)}: there is nothing at this URL", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def is_url(value: Any) -> bool:
@@ -54,11 +69,11 @@ def is_url(value: Any) -> bool:
 
 
 folder = LocalPath(file_okay=False)
-existing_folder = LocalPath(file_okay=False, exists=True)
-existing_file = LocalPath(dir_okay=False, exists=True)
 new_file = LocalPath(dir_okay=False)
-shards_folder = ShardsPath(path_type=Path, file_okay=False)
-existing_shards = ShardsPath(path_type=Path, file_okay=False, exists=True)
+input_folder = InputPath(file_okay=False)
+existing_folder = InputPath(file_okay=False, exists=True)
+existing_file = InputPath(here=local_file, dir_okay=False, exists=True)
+folder_of_files = InputPath(here=local_folder, file_okay=False, exists=True)
 
 _MOST_SCALES = 100
 _SMALLEST_EDGE = 16  # pixels; in less no network sees anything
@@ -77,8 +92,23 @@ def out_file(what: str) -> Callable[[F], F]:
 def bank(required: bool = True) -> Callable[[F], F]:
     """`--bank BANK`: the folder that `labelmerge embed` wrote."""
     return click.option(
-        "--bank", type=folder, required=required, metavar="BANK", help="The embedding bank that `embed` wrote."
+        "--bank",
+        type=input_folder,
+        required=required,
+        metavar="BANK",
+        help="The embedding bank that `embed` wrote, or its URL.",
     )
+
+
+def checkpoint(function: F) -> F:
+    """`--checkpoint RUN`: required."""
+    return click.option(
+        "--checkpoint",
+        type=input_folder,
+        required=True,
+        metavar="RUN",
+        help="A run, or one checkpoint of it, or a URL.",
+    )(function)
 
 
 def shards(
@@ -86,7 +116,7 @@ def shards(
     required: bool = True,
 ) -> Callable[[F], F]:
     """`--shards DIR…`: may be repeated, and takes several folders at once."""
-    return click.option("--shards", type=shards_folder, required=required, multiple=True, metavar="DIR…", help=what)
+    return click.option("--shards", type=input_folder, required=required, multiple=True, metavar="DIR…", help=what)
 
 
 def device(function: F) -> F:

@@ -35,7 +35,9 @@ def command() -> None:
 
 @command.command("similarity", short_help="Draw the matrix of all cosines.")
 @options.bank()
-@click.option("--words", type=options.folder, metavar="BANK", help="A bank of bare words, drawn beside the other.")
+@click.option(
+    "--words", type=options.input_folder, metavar="BANK", help="A bank of bare words, drawn beside the other."
+)
 @_datasets
 @options.out_file(_PICTURE)
 def similarity(bank: Path, words: Path | None, datasets: tuple[str, ...], out: Path) -> None:

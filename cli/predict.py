@@ -18,7 +18,7 @@ _MAX_LABELS_SHOWN = 10
 
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|PATTERN|URL…")
-@click.option("--checkpoint", type=options.folder, required=True, metavar="RUN", help="A run, or one checkpoint of it.")
+@options.checkpoint
 @click.option(
     "--labels", metavar="TEXT", help='"deer, grass, sky", or "deer = DESCRIPTION; grass; sky"; or --labels-file.'
 )

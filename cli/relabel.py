@@ -16,7 +16,7 @@ _MAX_SKIPS_SHOWN = 3
 
 
 @click.command("relabel")
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_shards)
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=options.existing_folder)
 @click.option(
     "--taxonomy",
     type=options.existing_file,
@@ -25,7 +25,7 @@ _MAX_SKIPS_SHOWN = 3
 )
 @click.option(
     "--checkpoint",
-    type=options.folder,
+    type=options.input_folder,
     metavar="RUN",
     help="The model that splits labels of several concepts; without one they become `no label`.",
 )

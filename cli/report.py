@@ -10,7 +10,7 @@ from . import options
 
 
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=options.LocalPath())
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=options.InputPath())
 @options.out_folder("Where report.html and report.md go.")
 @options.as_json
 def command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from . import options
 
 
 @click.command()
-@click.argument("folders", metavar="DIR…", type=options.existing_shards, nargs=-1, required=True)
+@click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
 @click.option("--classes", is_flag=True, help="Also every class: its pixels and boxes in every split.")
 @options.as_json
 def command(folders: tuple[Path, ...], classes: bool, as_json: bool) -> None:

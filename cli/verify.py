@@ -14,7 +14,7 @@ from . import options
 
 
 @click.command()
-@click.argument("folders", metavar="DIR…", type=options.existing_shards, nargs=-1, required=True)
+@click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Processes. [1]")
 @click.option("--no-leaks", is_flag=True, help="Images that are trained and evaluated on are a fault: exit status 1.")
 @click.option(

@@ -12,6 +12,7 @@ LabelmergeError
 ├── ShardError           shards are missing, damaged or disagree with their manifest
 ├── ConfigError          a training configuration is wrong
 ├── CheckpointError      a checkpoint is missing, damaged or doesn't fit
+├── RemoteError          what is at a URL can't be reached, or is not as it should be
 └── OutputError          something could not be written (no space, no permission)
 """
 
@@ -21,13 +22,15 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from labelmerge.urls import path_or_url
+
 
 class LabelmergeError(Exception):
     """One clear message in one line: where (path, line or id), what is wrong, and how to fix it.
 
     Args:
         what: what is wrong, without a closing full stop.
-        where: the path (or ``path:line``, or id) at fault.
+        where: the path (or ``path:line``, or id) at fault; one that stands for a URL is shown as that.
         fix: what the user can do about it.
     """
 
@@ -37,8 +40,13 @@ class LabelmergeError(Exception):
         self.what, self.where, self.fix = what, where, fix
         super().__init__(what, where, fix)
 
+    @property
+    def place(self) -> str:
+        """`where` as people know it."""
+        return path_or_url(self.where) if isinstance(self.where, Path) else self.where or ""
+
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where is not None else self.what
+        text = f"{self.place}: {self.what}" if self.where is not None else self.what
         return printable(f"{text}. {self.fix}" if self.fix else text)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -93,6 +101,10 @@ class ConfigError(LabelmergeError):
 
 class CheckpointError(LabelmergeError):
     """A checkpoint is missing, damaged or doesn't fit."""
+
+
+class RemoteError(LabelmergeError):
+    """What is at a URL can't be reached, or is not as it should be."""
 
 
 class OutputError(LabelmergeError):

@@ -16,23 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from labelmerge.errors import LabelmergeError, OutputError
+from labelmerge.urls import url_of
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/*)(.*)", re.DOTALL)
+PUSH = "Write to a local folder, then `labelmerge push DIR URL`"
 
 _log = logging.getLogger(__name__)
-
-
-def url_of(path: Path) -> str | None:
-    """The URL that a path was made of, ``s3:/bucket/streets`` of ``s3://bucket/streets``; None for a path that is one.
-
-    Paths put one slash in place of several.
-    """
-    found = _URL.fullmatch(str(path))
-    if found is None:
-        return None
-    scheme, _, rest = found.groups()
-    return f"{scheme.lower()}://{'/' if scheme.lower() == 'file' else ''}{rest}"
 
 
 def read_text(path: Path, fault: type[LabelmergeError]) -> str:
@@ -55,7 +44,7 @@ def read_text(path: Path, fault: type[LabelmergeError]) -> str:
 def output_faults(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write into an OutputError that names `path`; a URL is refused at once."""
     if (url := url_of(path)) is not None:
-        raise OutputError("only local folders can be written to", where=url, fix="Choose another --out, and upload it")
+        raise OutputError("only local folders can be written to", where=url, fix=PUSH)
     try:
         yield
     except OSError as error:

@@ -38,6 +38,7 @@ from labelmerge.errors import BankError, did_you_mean
 from labelmerge.files import write_bytes
 from labelmerge.labels import LabelKey, LabelSpace, summed_up
 from labelmerge.text import counted, some
+from labelmerge.urls import url_of
 
 if TYPE_CHECKING:
     from labelmerge.encoders.encoders import TextEncoder
@@ -171,8 +172,9 @@ class Bank:
             return (
                 "Its classes are those of a merge: embed the labels into the bank that it was made of, and train anew"
             )
+        bank = "BANK" if self.folder is None or url_of(self.folder) else self.folder
         own = "; a dataset of your own is named by the path of its recipe"
-        return f"`labelmerge embed {' '.join(datasets)} --out {self.folder or 'BANK'}` adds them{own}"
+        return f"`labelmerge embed {' '.join(datasets)} --out {bank}` adds them{own}"
 
     def refuse_other_names(self, space: LabelSpace) -> None:
         """Make sure that the bank means the same classes as a label space, and not others of the same numbers.
@@ -306,10 +308,11 @@ class Bank:
 
     @classmethod
     def load(cls, folder: str | Path, version: str | None = None) -> Bank:
-        """Read a version from a bank folder: the newest, or the one named (in full, or ``v0002``).
+        """Read a version from a bank folder, here or at a URL: the newest, or the one named (in full, or ``v0002``).
 
         Raises:
             BankError: no bank, no such version, or a damaged one.
+            RemoteError: it is at a URL, and can't be had.
         """
         folder = Path(folder)
         versions = read_index(folder)

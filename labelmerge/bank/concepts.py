@@ -14,6 +14,7 @@ from labelmerge.bank.bank import Bank
 from labelmerge.bank.versions import prune
 from labelmerge.errors import LabelmergeError
 from labelmerge.progress import Track, no_track
+from labelmerge.remote import place_here
 
 if TYPE_CHECKING:
     from labelmerge.encoders.encoders import TextEncoder
@@ -29,8 +30,8 @@ def concept_encoder(
 ) -> Callable[[Sequence[str]], npt.NDArray[np.float32]] | None:
     """A function that gives texts the vectors that the bank's encoder gives them, which it loads when it first must.
 
-    Vectors are kept in the bank's folder, under `CONCEPTS`, and found there the next time. A folder that can't be
-    written or read only means that they are made anew.
+    Vectors are kept in the bank's folder (of a bank at a URL, in the one in the cache), under `CONCEPTS`, and found
+    there the next time. A folder that can't be written or read only means that they are made anew.
 
     Args:
         bank: whose encoder speaks.
@@ -43,7 +44,7 @@ def concept_encoder(
     """
     if not bank.probe.size:
         return None
-    folder = bank.folder / CONCEPTS if bank.folder is not None else None
+    folder = place_here(bank.folder) / CONCEPTS if bank.folder is not None else None
     known: dict[str, npt.NDArray[np.float32]] = {}
     loaded: list[TextEncoder] = []
 

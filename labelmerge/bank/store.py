@@ -17,6 +17,8 @@ import numpy.typing as npt
 from labelmerge.errors import BankError, OutputError
 from labelmerge.files import locked, output_faults, sweep_temporaries, write_json
 from labelmerge.parsing import parse_json
+from labelmerge.remote import local_file
+from labelmerge.urls import url_of
 
 if TYPE_CHECKING:
     from labelmerge.bank.bank import Bank
@@ -82,10 +84,10 @@ def text_sha256(text: str) -> str:
 
 
 def read_index(folder: Path) -> list[dict[str, Any]]:
-    """The versions of a bank folder, newest last, never empty. Raises BankError."""
+    """The versions of a bank folder, which may be at a URL, newest last, never empty. Raises BankError, RemoteError."""
     path = folder / INDEX
     try:
-        data = parse_json(path.read_bytes())
+        data = parse_json(local_file(path).read_bytes())
         if data["format"] != FORMAT:
             raise BankError(f"has format {data['format']!r}, not {FORMAT!r}", where=path)
         versions: list[dict[str, Any]] = data["versions"]
@@ -95,8 +97,9 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
                 if not isinstance(entry[key], kind):
                     raise TypeError(f"{key} is of another type")
     except (FileNotFoundError, NotADirectoryError):
+        out = "BANK" if url_of(folder) else folder
         raise BankError(
-            "no bank here", where=folder, fix=f"`labelmerge embed DATASET… --out {folder}` makes one"
+            "no bank here", where=folder, fix=f"`labelmerge embed DATASET… --out {out}` makes one"
         ) from None
     except OSError as error:
         raise BankError(f"can't be read ({error.strerror})", where=path) from error
@@ -152,9 +155,9 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
 
     path = folder / f"{entry['version']}.parquet"
     try:
-        data = path.read_bytes()
+        data = local_file(path, entry["file_sha256"]).read_bytes()
     except OSError as error:
-        raise BankError(f"can't be read ({error.strerror})", where=path, fix=_ANEW) from error
+        raise BankError(f"can't be read ({error.strerror or 'missing'})", where=path, fix=_ANEW) from error
     if hashlib.sha256(data).hexdigest() != entry["file_sha256"]:
         raise BankError(f"damaged: its content is not what {INDEX} says", where=path, fix=_ANEW)
     try:

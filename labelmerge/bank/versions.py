@@ -14,6 +14,8 @@ from labelmerge.bank.bank import Bank
 from labelmerge.bank.store import bank_lock, find_version, identity_key, read_index, write_index
 from labelmerge.errors import BankError, UsageError
 from labelmerge.files import output_faults
+from labelmerge.remote import list_files
+from labelmerge.urls import url_of
 
 _SAME = 1 - 1e-6  # the cosine of a vector with itself, rounding allowed for
 
@@ -49,8 +51,9 @@ class Version:
 
 
 def list_versions(folder: Path) -> list[Version]:
-    """The versions of a bank folder, newest last. Raises BankError."""
+    """The versions of a bank folder, here or at a URL, newest last. Raises BankError, RemoteError."""
     entries = read_index(folder)
+    sizes = _sizes(folder)
     return [
         Version(
             version=entry["version"],
@@ -61,10 +64,17 @@ def list_versions(folder: Path) -> list[Version]:
             encoder=entry["encoder"],
             prompt=tuple(entry["prompt"].split("\n")),
             several=entry.get("several", "average"),
-            bytes=path.stat().st_size if (path := folder / f"{entry['version']}.parquet").is_file() else None,
+            bytes=sizes.get(f"{entry['version']}.parquet"),
         )
         for entry in entries
     ]
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """The bytes of the files in a folder, by name."""
+    if url := url_of(folder):
+        return {name: entry.size for name, entry in list_files(url).items() if entry.size is not None}
+    return {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
 
 
 @dataclass(frozen=True)

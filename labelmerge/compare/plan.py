@@ -21,11 +21,11 @@ from labelmerge.model.checkpoint import newest_checkpoint, read_meta
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
 from labelmerge.settings import parse_setting
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.train.begin import begin
 from labelmerge.train.config import TrainConfig, load_config
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.run import claim_run
+from labelmerge.urls import path_or_url
 
 RESULTS = "results.json"
 _NO_VIEWS = ("split", "limit", "task", "mixed")  # of the options of `eval`
@@ -184,7 +184,7 @@ def _plan_job(
     config_file = Path(own["config"]) if "config" in own else asked.config
     settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
 
-    words = ["train", "--shards", *map(path_or_url, shards), "--bank", str(bank), "--out", str(folder)]
+    words = ["train", "--shards", *map(path_or_url, shards), "--bank", path_or_url(bank), "--out", str(folder)]
     words += ["--preset", preset] if preset else []
     words += ["--config", str(config_file)] if config_file else []
     words += ["--split", asked.split] if asked.split != "train" else []

@@ -11,6 +11,7 @@ from typing import Any
 from labelmerge.compare.examples import ExampleRecord, read_examples
 from labelmerge.errors import CheckpointError, LabelmergeError
 from labelmerge.parsing import parse_json, parse_toml
+from labelmerge.remote import local_file, local_folder
 from labelmerge.train.log import read_log
 
 RESULTS_FORMAT = "labelmerge-results/1"
@@ -99,6 +100,7 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
         CheckpointError: some folders are not runs; the message names all of them.
         LabelmergeError: nothing can be read; the message is about the first.
     """
+    paths = [_local(path) for path in paths]
     unique = list({path.resolve(): path for path in paths}.values())
     wrong = [str(path) for path in unique if not path.is_file() and not (path / "config.toml").is_file()]
     if wrong:
@@ -121,6 +123,15 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     for fault in faults:
         _log.warning("left out: %s", fault)
     return _named(runs)
+
+
+def _local(path: Path) -> Path:
+    """A run's folder or a results.json here; of one at a URL, what a record is made of, in the cache."""
+    return local_file(path) if path.suffix == ".json" else local_folder(path, _is_of_record)
+
+
+def _is_of_record(name: str) -> bool:
+    return name in ("config.toml", "log.jsonl") or name.endswith(".json")
 
 
 def _read_run(folder: Path) -> RunRecord:

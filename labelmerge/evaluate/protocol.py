@@ -14,6 +14,7 @@ from labelmerge.evaluate.questions import Questions
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
 from labelmerge.shardset.samples import Samples
+from labelmerge.urls import path_or_url
 
 _BY = {
     "text": "its own row of the bank",
@@ -81,4 +82,4 @@ def command(
     words += [word for name, value in others.items() if value is not None for word in (f"--{name}", value)]
     words += ["--mixed"] if mixed else []
     words += [word for task in tasks for word in ("--task", task)]
-    return shlex.join(map(str, words))
+    return shlex.join(path_or_url(word) if isinstance(word, Path) else str(word) for word in words)

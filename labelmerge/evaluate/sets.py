@@ -11,10 +11,10 @@ from typing import Any
 from labelmerge.catalog import SPLITS
 from labelmerge.errors import ShardError, UsageError
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.samples import LabelledImage, Samples
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits, stand_in
+from labelmerge.urls import path_or_url
 
 _PREFERENCE = ("val", "test", "train")
 assert set(_PREFERENCE) == set(SPLITS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.shardset.cache import path_or_url
+from labelmerge.urls import path_or_url
 
 LEAK, SHARED, WITHIN = "leak", "shared", "within"
 

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from labelmerge.errors import SampleError, ShardError
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.pixels import decode_whole
 from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
+from labelmerge.urls import path_or_url
 
 Array = npt.NDArray[Any]
 Record = dict[str, Any]
@@ -68,9 +68,7 @@ class ExportSplit:
         try:
             return things(self.manifest, self.space)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ShardError(
-                f"its recipe is malformed ({error!r})", where=path_or_url(self.folder / MANIFEST)
-            ) from error
+            raise ShardError(f"its recipe is malformed ({error!r})", where=self.folder / MANIFEST) from error
 
     @cached_property
     def image(self) -> str:

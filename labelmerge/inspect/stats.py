@@ -11,10 +11,10 @@ from typing import Any
 
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
 from labelmerge.shardset.splits import find_splits
 from labelmerge.text import aligned
+from labelmerge.urls import path_or_url
 
 # What differs from one file to the next in a reason for skipping: paths and numbers.
 _PARTICULAR = re.compile(r"'[^']*'|\S*[/\d]\S*")
@@ -131,9 +131,7 @@ def _of(folder: Path) -> SplitStats:
         for name in ("class_pixels", "class_boxes")
     )
     if unknown := sorted(index for index in {*pixels, *boxes} if index not in space):
-        raise ShardError(
-            f"counts class {unknown[0]}, which is not in its label space", where=path_or_url(folder / MANIFEST)
-        )
+        raise ShardError(f"counts class {unknown[0]}, which is not in its label space", where=folder / MANIFEST)
     return SplitStats(
         folder=folder,
         dataset=manifest["dataset"],

@@ -16,13 +16,13 @@ from PIL import Image
 from labelmerge.errors import SampleError
 from labelmerge.inspect.duplicates import LEAK, SHARED, WITHIN, Images, Overlap
 from labelmerge.progress import Track, no_track
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import read_manifest, role
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.pixels import decode_whole
 from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
+from labelmerge.urls import path_or_url
 
 SIDE = 16  # a hash has this many bits, squared
 NEAR = 12  # of two images' hashes, how many bits may differ

@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import ShardError, UsageError
+from labelmerge.errors import RemoteError, ShardError, UsageError
 from labelmerge.inspect.duplicates import Found, Images, Overlap
 from labelmerge.inspect.schema import Counts, Expected, Remark, check_sample
 from labelmerge.labels import LabelSpace
 from labelmerge.progress import Track, no_track
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.croissant import CROISSANT, croissant_problem
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
 from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.splits import find_splits
 from labelmerge.shardset.tar import read_samples
+from labelmerge.urls import path_or_url
 from labelmerge.workers import interrupts_held_back, stopping, worker_pool
 
 _MAX_PROBLEMS_PER_SHARD = 100
@@ -74,7 +74,7 @@ def verify(folders: Sequence[Path], *, workers: int = 1, track: Track = no_track
         try:
             manifest, space = read_manifest(folder)
         except ShardError as error:
-            problems.append(Problem(str(error.where), error.what))
+            problems.append(Problem(error.place, error.what))
             continue
         split = _Split(folder, manifest, space)
         listed = {entry["name"] for entry in manifest["shards"]}
@@ -238,7 +238,7 @@ def _check_shard(task: _Task, stopped: Callable[[], bool] = lambda: False) -> _C
     except OSError as error:
         checked.report("", f"can't be read ({error.strerror})")
         return checked
-    except ShardError as error:  # can't be fetched
+    except (ShardError, RemoteError) as error:  # can't be fetched
         checked.report("", error.what)
         return checked
     if checked.samples != shard.samples:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelKey
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import MANIFEST, read_manifest
 from labelmerge.shardset.splits import find_splits
+from labelmerge.urls import path_or_url
 
 _log = logging.getLogger(__name__)
 

@@ -33,12 +33,15 @@ from torch import Tensor
 from labelmerge.errors import CheckpointError, OutputError
 from labelmerge.files import output_faults, sha256_file
 from labelmerge.parsing import parse_json, parse_toml
+from labelmerge.remote import is_web, list_files, local_file, local_folder
+from labelmerge.urls import url_of
 
 FORMAT = "labelmerge-checkpoint/1"
 _WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
 _TAXONOMY = "taxonomy.csv"
 _FILES = (_WEIGHTS, _STATE, _CONFIG, _META)
 _MEND = "Use another checkpoint, or remove this one and train on from the one before"
+_STEPS = "checkpoints/"
 _STEP = re.compile(r"step-(\d{6,})")
 _MOST_CHANNELS = 1 << 16  # of a pixel's embedding; what is asked for beyond is damage, and memory
 _MOST_PIXELS = 1 << 16  # of a short edge
@@ -212,9 +215,14 @@ def _is_checkpoint(folder: Path) -> bool:
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint folder that `path` means: itself, or the newest complete one of the run it is.
 
+    Of one at a URL, the folder in the cache that stands for it, without what only resuming needs.
+
     Raises:
         CheckpointError: it is neither.
+        RemoteError: it is at a URL, and can't be had.
     """
+    if (url := url_of(path)) is not None:
+        return _fetch_checkpoint(url)
     if _is_checkpoint(path):
         return path
     if numbered := _numbered(path / "checkpoints"):
@@ -227,6 +235,24 @@ def find_checkpoint(path: Path) -> Path:
     raise CheckpointError(
         "there is no checkpoint here", where=path, fix="Give the folder that `labelmerge train --out` wrote"
     )
+
+
+def _fetch_checkpoint(url: str) -> Path:
+    names = list_files(url).keys()
+    folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] == _META}
+    whole = [folder for folder in folders if all((f"{folder}/{name}" if folder else name) in names for name in _FILES)]
+    steps = {folder: int(match[1]) for folder in whole if (match := _STEP.fullmatch(folder.removeprefix(_STEPS)))}
+    if "" in whole:
+        found = url
+    elif steps:
+        found = f"{url.rstrip('/')}/{max(steps, key=lambda folder: steps[folder])}"
+    else:
+        lists = "; a web server must list its folders" if is_web(url) else ""
+        raise CheckpointError(
+            "there is no checkpoint here", where=url, fix=f"Give what `labelmerge train` wrote{lists}"
+        )
+    hashes = read_meta(local_file(Path(f"{found}/{_META}")).parent)["sha256"]
+    return local_folder(Path(found), lambda name: name != _STATE, {_WEIGHTS: hashes[_WEIGHTS]})
 
 
 def newest_checkpoint(run: Path) -> Path | None:

@@ -15,6 +15,8 @@ from labelmerge.errors import ConfigError, did_you_mean
 from labelmerge.files import sha256_file
 from labelmerge.hub import ask_hub
 from labelmerge.model.checkpoint import load_checkpoint
+from labelmerge.remote import local_file
+from labelmerge.urls import url_of
 
 # What wraps a state dict, or stands before its names, in the checkpoints that people publish.
 _WRAPPERS = ("state_dict", "model")
@@ -29,6 +31,7 @@ _PREFIXES = (
     "visual.",
     "module.visual.",
 )
+_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")  # what weights' files at URLs end in; else it is a run
 _OF_A_RUN = "model.net.encoder."  # what stands before them in our own (`Learner.model`, `SegmentationModel.net`)
 
 
@@ -122,7 +125,7 @@ def load_encoder_weights(
     """
     known = " or ".join(sorted({str(source) for source in sources.values()}))
     fix = f"They are published {known}" if known else ""
-    if pretrained not in sources and Path(pretrained).is_dir():
+    if pretrained not in sources and _is_run(Path(pretrained)):
         checkpoint = load_checkpoint(Path(pretrained))
         found = {
             key.removeprefix(_OF_A_RUN): value for key, value in checkpoint.tensors.items() if key.startswith(_OF_A_RUN)
@@ -135,9 +138,13 @@ def load_encoder_weights(
             f"there are no weights called {pretrained!r} for {name}",
             fix=did_you_mean(pretrained, sources) if sources else "Give the path of a file or of a run",
         )
-    path = sources[pretrained].path(name) if pretrained in sources else Path(pretrained)
+    path = sources[pretrained].path(name) if pretrained in sources else local_file(Path(pretrained))
     own = published or encoder
     _load(own, rename(_without_prefix(_read(path, sources), own)), name, path, fix)
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() or (url_of(path) is not None and path.suffix not in _FILES)
 
 
 def _without_prefix(found: dict[str, Tensor], own: nn.Module) -> dict[str, Tensor]:

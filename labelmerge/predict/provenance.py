@@ -16,7 +16,6 @@ from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
 from labelmerge.predict.splitting import Relabelled, Rule
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.manifest import MANIFEST, things
 from labelmerge.shardset.run_lengths import histogram
 from labelmerge.shardset.shardset import ShardSet
@@ -167,7 +166,7 @@ def _things(each: ShardSet, source: Mapping[str, Any]) -> set[int] | None:
     try:
         named = things(source, each.space)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"its recipe is malformed ({error!r})", where=path_or_url(each.folder / MANIFEST)) from error
+        raise ShardError(f"its recipe is malformed ({error!r})", where=each.folder / MANIFEST) from error
     if named is None:
         return None
     return {index for index, name in zip(each.space.indices, each.space.names, strict=True) if name in named}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.errors import LayoutError, ShardError
-from labelmerge.files import url_of, write_json
+from labelmerge.files import write_json
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import ShardRecord
 from labelmerge.sharding.outcome import ShardReport, full_manifest, refuse_bad, report_of
@@ -17,6 +17,7 @@ from labelmerge.shardset.croissant import write_croissant
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED, read_manifest
 from labelmerge.shardset.splits import find_splits
 from labelmerge.text import counted, some
+from labelmerge.urls import url_of
 
 
 @dataclass(frozen=True)

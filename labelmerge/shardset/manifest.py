@@ -11,7 +11,6 @@ from typing import Any
 from labelmerge.errors import LabelmergeError, ShardError, UsageError, did_you_mean
 from labelmerge.labels import LabelSpace
 from labelmerge.parsing import parse_json, parse_toml
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.depth_maps import depth_problem
 
 FORMAT = "labelmerge-shards/2"
@@ -68,29 +67,29 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], LabelSpace]:
     if not path.is_file():
         raise ShardError(
             "no manifest: the shards are not finished",
-            where=path_or_url(folder),
+            where=folder,
             fix="Run the command that writes it once more; after `shard --part`, `labelmerge verify --finish`",
         )
     try:
         manifest = parse_json(path.read_bytes())
     except OSError as error:
-        raise ShardError(f"can't be read ({error.strerror})", where=path_or_url(path)) from error
+        raise ShardError(f"can't be read ({error.strerror})", where=path) from error
     except ValueError as error:
-        raise ShardError(f"is not a manifest ({error})", where=path_or_url(path)) from error
+        raise ShardError(f"is not a manifest ({error})", where=path) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         have = repr(manifest.get("format")) if isinstance(manifest, dict) else "none"
-        raise ShardError(f"its format is {have}, not {FORMAT!r}", where=path_or_url(path))
+        raise ShardError(f"its format is {have}, not {FORMAT!r}", where=path)
     if problem := manifest_problem(manifest):
-        raise ShardError(problem, where=path_or_url(path))
+        raise ShardError(problem, where=path)
     try:
         space = LabelSpace.from_json(manifest["label_space"])
         if not all(isinstance(name, str) for name in space.names) or not all(map(_is_count, space.indices)):
             raise TypeError("names must be strings, indices numbers")
         return manifest, space
     except LabelmergeError as error:
-        raise ShardError(error.what, where=path_or_url(path)) from error
+        raise ShardError(error.what, where=path) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"label_space is malformed ({error})", where=path_or_url(path)) from error
+        raise ShardError(f"label_space is malformed ({error})", where=path) from error
 
 
 def manifest_problem(manifest: dict[str, Any]) -> str | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from labelmerge.shardset.cache import remote_url
 from labelmerge.shardset.remote import open_remote
+from labelmerge.urls import remote_url
 
 
 @dataclass(frozen=True)

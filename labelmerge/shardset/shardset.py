@@ -16,13 +16,13 @@ from typing import Any
 from labelmerge.errors import SampleError, ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.cache import path_or_url
 from labelmerge.shardset.depth_maps import DEPTH
 from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role, things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.sample import Encoded, Sample
 from labelmerge.shardset.shard import Shard, shards_of
 from labelmerge.shardset.tar import Index, read_index
+from labelmerge.urls import path_or_url
 
 SELDOM = ("instances.png", DEPTH)
 """The members that are read only where somebody asks for them."""
@@ -120,7 +120,7 @@ class ShardSet:
             if (size := shard.path.stat().st_size) != shard.nbytes:
                 raise ShardError(f"has {size} bytes, but the manifest says {shard.nbytes}", where=shard.path)
         if not len(shard_set):
-            raise ShardError("no samples in these shards", where=path_or_url(folder))
+            raise ShardError("no samples in these shards", where=folder)
         return shard_set
 
     @property
@@ -217,7 +217,5 @@ def _things(manifest: Mapping[str, Any], space: LabelSpace, folder: Path) -> fro
     except (KeyError, TypeError, AttributeError):  # a recipe without a reader tells nothing
         return None
     except UsageError as error:
-        raise ShardError(
-            f"its recipe is at fault: {error.what}", where=path_or_url(folder / MANIFEST), fix=error.fix
-        ) from error
+        raise ShardError(f"its recipe is at fault: {error.what}", where=folder / MANIFEST, fix=error.fix) from error
     return None if names is None else frozenset(space.indices[space.names.index(name)] for name in names)

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from labelmerge.errors import ShardError
-from labelmerge.files import url_of
-from labelmerge.shardset.cache import local_folder, path_or_url
+from labelmerge.remote import mirror_of
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED
 from labelmerge.shardset.remote import find_remote
+from labelmerge.urls import url_of
 
 
 def stand_in(folder: Path) -> Path:
     """The folder by which `find_splits` gives one of `folders` that is a split itself."""
     url = url_of(folder)
-    return local_folder(url) if url else folder.resolve()
+    return mirror_of(url) if url else folder.resolve()
 
 
 def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished: bool = False) -> list[Path]:
@@ -49,12 +49,12 @@ def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished
         wanted = [path for path in here if split is None or path == folder or path.name == split]
         if not wanted:
             others = ", ".join(sorted({path.name for path in here}))
-            raise ShardError(f"no {split} shards here, only {others}", where=path_or_url(folder))
+            raise ShardError(f"no {split} shards here, only {others}", where=folder)
         for path in wanted:
             if not unfinished and not (path / MANIFEST).is_file():
                 raise ShardError(
                     "unfinished: there is no manifest.json",
-                    where=path_or_url(path),
+                    where=path,
                     fix="Run the command that writes it once more; after `shard --part`, `labelmerge verify --finish`",
                 )
             found.setdefault(path.resolve(), path)

@@ -17,6 +17,7 @@ from labelmerge.methods.restore import restore
 from labelmerge.model.build import SegmentationModel, build_model
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
 from labelmerge.train.config import TrainConfig
+from labelmerge.urls import path_or_url
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +52,11 @@ def begin(
     if given.meta.get("encoder") != encoder and not config.encoder_only:
         _log.warning(
             "%s was trained with vectors of %s, and goes on with those of %s: equal labels lie elsewhere",
-            given.folder, given.meta.get("encoder"), encoder,
+            path_or_url(given.folder), given.meta.get("encoder"), encoder,
         )  # fmt: skip
-    _log.info("beginning with the weights of %s", given.folder)
+    _log.info("beginning with the weights of %s", path_or_url(given.folder))
     _take_over(learner, given, encoder_only=config.encoder_only)
-    return learner, {"checkpoint": str(given.folder), "hash": given.hash, "step": given.step}
+    return learner, {"checkpoint": path_or_url(given.folder), "hash": given.hash, "step": given.step}
 
 
 def resume(checkpoint: Checkpoint, vocabulary: Vocabulary) -> tuple[Learner, dict[str, Any] | None]:
@@ -94,7 +95,12 @@ def _take_over(learner: Learner, given: Checkpoint, *, encoder_only: bool) -> No
     if not fitting:
         raise CheckpointError("none of its weights fit", where=given.folder, fix="Use another --init")
     if new := own.keys() - fitting.keys():
-        _log.info("%d of %d tensors are new: %s has none of that name and shape", len(new), len(own), given.folder)
+        _log.info(
+            "%d of %d tensors are new: %s has none of that name and shape",
+            len(new),
+            len(own),
+            path_or_url(given.folder),
+        )
     learner.load_state_dict({**own, **fitting})
 
 

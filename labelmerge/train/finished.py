@@ -13,6 +13,7 @@ from labelmerge import __version__
 from labelmerge.bank.store import read_index
 from labelmerge.errors import LabelmergeError, OutputError
 from labelmerge.files import sha256_file, write_json
+from labelmerge.remote import local_file
 from labelmerge.shardset.manifest import MANIFEST
 from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import INCIDENTAL, TrainConfig
@@ -89,6 +90,6 @@ def _made_of(shards: Sequence[Path], bank: Path, config: TrainConfig, split: str
         "settings": settings,
         "bank": read_index(bank)[-1]["file_sha256"],
         "manifests": sorted(sha256_file(folder / MANIFEST) for folder in find_splits(shards, split)),
-        "taxonomy": sha256_file(Path(config.taxonomy)) if config.taxonomy else None,
+        "taxonomy": sha256_file(local_file(Path(config.taxonomy))) if config.taxonomy else None,
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()

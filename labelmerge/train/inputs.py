@@ -24,10 +24,12 @@ from labelmerge.merge.merges import by_concepts, taxonomy_of
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.processes import Ranks
+from labelmerge.remote import local_file
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.views import augmentations
+from labelmerge.urls import path_or_url
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ def read_inputs(
     language = Bank.load(bank)
     sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, needs)
     labelled = [source for source in sources if source.annotation_type != "image"]
-    table = Path(config.taxonomy) if config.taxonomy else None
+    table = local_file(Path(config.taxonomy)) if config.taxonomy else None
     # The baselines' classes are the texts of their banks.
     taxonomy = _taxonomy(config.merge, language, table)
     told = None if config.merge in ("text", "name", "naive") else taxonomy
@@ -115,7 +117,7 @@ def read_inputs(
     method.check(settings, sources, vectors)
     sets = [shard_set for source in sources for shard_set in source.sets]
     record = {
-        "bank": str(bank),
+        "bank": path_or_url(bank),
         "bank_version": vectors.version,
         "columns": columns.hash,
         "shards": list(dict.fromkeys(shard_set.where for shard_set in sets)),

@@ -13,15 +13,16 @@ from typing import Any
 import fsspec
 import pytest
 
-from labelmerge.errors import ConfigError, OutputError, ShardError
-from labelmerge.files import url_of, write_text
+from labelmerge import remote
+from labelmerge.errors import ConfigError, LabelmergeError, OutputError, RemoteError, ShardError
+from labelmerge.files import write_text
 from labelmerge.loading.augment import Augmentation
 from labelmerge.loading.datasets import group_by_dataset
 from labelmerge.loading.mixture import Mixture
-from labelmerge.shardset import remote
-from labelmerge.shardset.cache import cache_bytes
+from labelmerge.remote import cache_bytes
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits
+from labelmerge.urls import url_of
 
 from ..loading.test_mixture import batches_of, same
 from ..loading.toy_shards import Toy
@@ -104,9 +105,9 @@ def test_what_is_not_there_has_a_message_each(memory: str) -> None:
     fsspec.filesystem("memory").rm("/data/streets/val/manifest.json")
     with pytest.raises(ShardError, match="memory://data/streets/val: unfinished"):
         find_splits([Path(memory)])
-    with pytest.raises(ShardError, match="has .. in it"):
+    with pytest.raises(RemoteError, match="has .. in it"):
         find_splits([Path("memory://data/../../../elsewhere")])
-    with pytest.raises(ShardError, match="nosuch:// is no kind of address"):
+    with pytest.raises(RemoteError, match="nosuch:// is no kind of address"):
         find_splits([Path("nosuch://data")])
 
 
@@ -115,7 +116,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec, "url_to_fs", refuse)
-    with pytest.raises(ShardError, match=r"s3://b/manifest.json: .* needs .*s3fs.*labelmerge-seg\[remote\]'"):
+    with pytest.raises(RemoteError, match=r"s3://b/manifest.json: .* needs .*s3fs.*labelmerge-seg\[remote\]'"):
         find_splits([Path("s3://b")])
 
 
@@ -123,13 +124,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_may_not_read_is_told_at_once(name: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fault, asked = PermissionError if name == "PermissionError" else type(name, (Exception,), {}), []
 
-    def refuse(url: str) -> bytes:
+    def refuse(url: str) -> tuple[Any, str]:
         asked.append(url)
         raise fault("no key")
 
-    monkeypatch.setattr(remote, "_cat", refuse)
+    monkeypatch.setattr(remote, "open_system", refuse)
     what = r"is refused \(no key\)\. See to your access" if refused else r"can't be fetched, 4 tries \(no key\)"
-    with pytest.raises(ShardError, match=f"s3://b/manifest.json: {what}"):
+    with pytest.raises(RemoteError, match=f"s3://b/manifest.json: {what}"):
         find_splits([Path("s3://b")])
     assert len(asked) == (1 if refused else 4)
 
@@ -169,20 +170,24 @@ def test_a_fault_that_passes_is_no_fault(fault: int | str, web: Web, cache: Path
         (500, 5, r"can't be fetched, 5 tries \(500 Internal Server Error\)\. See to the connection"),
         ("truncated", 5, "can't be fetched, 5 tries .*See to the connection"),
         ("short", 3, r"has \d+ bytes, but the manifest says \d+ \(3 downloads\). Upload it again"),
-        ("changed", 3, r"its content does not match the manifest's sha256 \(3 downloads\). Upload it again"),
+        (
+            "changed",
+            3,
+            r"its content does not match its sha256 \(3 downloads\). Upload it again",
+        ),
     ],
 )
 def test_a_fault_that_stays_is_one_line(fault: int | str, tries: int, what: str, web: Web, cache: Path) -> None:
     shards = opened(web.url)
     web.faults = {FIRST: [fault] * 9}
-    with pytest.raises(ShardError, match=f"^{web.url}/streets/train/{FIRST}: {what}") as fault_:
+    with pytest.raises(LabelmergeError, match=f"^{web.url}/streets/train/{FIRST}: {what}") as fault_:
         shards.read(0)
     assert "\n" not in str(fault_.value) and web.asked[FIRST] == tries and not tars(cache)
     assert shards.read(5).key.endswith("5")
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(ShardError, match=r"http://127.0.0.1:9/manifest.json: can't be fetched, 4 tries \(.*connect"):
+    with pytest.raises(RemoteError, match=r"http://127.0.0.1:9/manifest.json: can't be fetched, 4 tries \(.*connect"):
         find_splits([Path("http://127.0.0.1:9")])
 
 
@@ -218,7 +223,7 @@ def test_what_a_dead_process_left_goes_when_there_is_no_room(memory: str, cache:
     for path in (old, new):
         path.write_bytes(b"0" * 100)
     os.utime(old, (0, 0))
-    remote._make_room(cache / "shards", 0)
+    remote.make_room(0)
     assert [path.name for path in (cache / "shards").iterdir()] == ["new.2.tmp"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labelmerge.shardset import remote
+from labelmerge import remote
 
 from ..shardset.web_server import Web, serving
 from .test_train_command import QUICK
@@ -55,7 +55,7 @@ def test_stats_and_verify(run: Any, shards: Path, web: Web) -> None:
     web.faults = {name: ["changed"] * 9}
     for path in Path("cache/shards").iterdir():
         path.unlink()
-    assert "its content does not match the manifest's sha256 (2 downloads)" in run("verify", web.url).output
+    assert "its content does not match its sha256 (2 downloads)" in run("verify", web.url).output
     refused = run("verify", "--finish", web.url)
     assert refused.exit_code == 1 and "is a URL" in refused.stderr
 

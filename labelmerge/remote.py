@@ -1,0 +1,408 @@
+"""Files at URLs: fetched through fsspec when they are needed, checked, and kept in a cache of bounded size.
+
+A URL travels as the path that was made of it (`labelmerge.urls.url_of`). What reads a file asks `local_file` for it,
+what reads a folder asks `local_folder`; both give paths of this machine back as they are. For a URL they give the file
+or folder in the cache that stands for it, which `labelmerge.urls.path_or_url` turns into the URL again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from labelmerge.errors import ConfigError, LabelmergeError, OutputError, RemoteError, printable
+from labelmerge.files import locked, output_faults, sha256_file
+from labelmerge.progress import Track, no_track
+from labelmerge.urls import FOLDER_VARIABLE, cache_folder, mirror_root, url_of
+
+T = TypeVar("T")
+
+SIZE_VARIABLE = "LABELMERGE_CACHE_GB"
+DEFAULT_GB = 20.0
+
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds between tries: in a long run, an outage of a minute is waited for
+_FIRST_PAUSES = 3  # of them at the start of a run, when an address may be mistyped
+_DOWNLOADS = 3  # of a file that arrives damaged
+_AT_ONCE = 16  # files of a folder
+_DEPTH = 6  # of links that are followed on a web server
+_CONNECT, _SILENCE = 30.0, 120.0  # seconds
+_DAY = 86400.0  # after which an unfinished download is no other process's, and a folder's file in nobody's use
+_INSTALL = "pip install 'labelmerge-seg[remote]'"
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # botocore's, which need not be installed
+_WEB = ("http", "https")
+# What file systems say of a file, of which one at least changes with its content.
+_MARKS = ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "mtime", "updated", "created")
+
+_log = logging.getLogger(__name__)
+_fetched: set[str] = set()
+
+
+class _Damaged(Exception):
+    """What has arrived is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file at a URL.
+
+    Attributes:
+        size: bytes; None where the server doesn't say.
+        mark: changes with its content, as far as the server tells; 0 where it says nothing.
+    """
+
+    size: int | None
+    mark: int
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def local_file(path: Path, sha256: str | None = None) -> Path:
+    """A file of this machine as it is; of one at a URL, a copy in the cache, which is missing where that one is.
+
+    Args:
+        sha256: its hash, where it is known; then a copy that is there already is not fetched again.
+
+    Raises:
+        RemoteError: it can't be had, or is not as the hash says.
+        OutputError: the cache can't be written to.
+    """
+    url = url_of(path)
+    if url is None:
+        return path
+    here = mirror_of(url)
+    try:
+        if not _is_there(here, Entry(None, 0), sha256):
+            _bring(url, here, Entry(None, 0), sha256, first_pauses())
+    except FileNotFoundError:
+        with cache_faults(here):
+            here.unlink(missing_ok=True)
+    return here
+
+
+def local_folder(
+    path: Path,
+    wanted: Callable[[str], bool] = lambda name: True,
+    hashes: Mapping[str, str] | None = None,
+    track: Track = no_track,
+) -> Path:
+    """A folder of this machine as it is; of one at a URL, a folder in the cache with those of its files.
+
+    Files are fetched again where the server says that they have changed, or says nothing.
+
+    Args:
+        wanted: whether a file is, by its path in the folder.
+        hashes: the SHA-256 of files, where it is known.
+
+    Raises:
+        RemoteError: it can't be reached, a file can't be had, or they are more than the cache may hold.
+        OutputError: the cache can't be written to.
+    """
+    url = url_of(path)
+    if url is None:
+        return path
+    files = {name: entry for name, entry in list_files(url).items() if wanted(name)}
+    here, known = mirror_of(url), hashes or {}
+    with cache_faults(here):
+        for name in _files_below(here) - files.keys():
+            if wanted(name):  # gone from there
+                (here / name).unlink(missing_ok=True)
+    size, limit = sum(entry.size or 0 for entry in files.values()), cache_bytes()
+    if size > limit:
+        raise RemoteError(
+            f"has {size / 1e9:.3g} GB in {len(files)} files, more than the cache may hold ({limit / 1e9:.3g} GB)",
+            where=url, fix=f"Set {SIZE_VARIABLE}, or copy it to a folder here",
+        )  # fmt: skip
+    missing = {name: entry for name, entry in files.items() if not _is_there(here / name, entry, known.get(name))}
+    if missing:
+        make_room(limit - sum(entry.size or 0 for entry in missing.values()))
+
+        def one(name: str) -> None:
+            _bring(f"{url}/{name}", here / name, missing[name], known.get(name), _PAUSES)
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            try:
+                for _ in track(pool.map(one, missing), f"fetching {url}", len(missing)):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return here
+
+
+def list_files(url: str) -> dict[str, Entry]:
+    """The files below a URL, by their path in it, sorted; of a web server, those that its pages link to.
+
+    Names that lead out of the folder are left out.
+
+    Raises:
+        RemoteError: it can't be reached.
+    """
+
+    def find() -> dict[str, Entry]:
+        system, path = open_system(url)
+        system.invalidate_cache()
+        depth = {"maxdepth": _DEPTH} if is_web(url) else {}
+        start = path.rstrip("/") + "/"
+        found = system.find(path, detail=True, **depth)
+        names = {name.removeprefix(start): info for name, info in found.items() if name.startswith(start)}
+        return {name: _entry(info) for name, info in sorted(names.items()) if ".." not in name.split("/")}
+
+    try:
+        return patiently(url, find, first_pauses())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def is_web(url: str) -> bool:
+    """Whether it is a web server's, which need not list its folders."""
+    return url.partition(":")[0] in _WEB
+
+
+def mirror_of(url: str) -> Path:
+    """The file or folder in the cache that stands for a URL. Raises RemoteError where it would lie elsewhere."""
+    path = Path(url.rstrip("/"))
+    if ".." in path.parts:
+        raise RemoteError("has .. in it", where=url)
+    return mirror_root() / path
+
+
+def place_here(path: Path) -> Path:
+    """A path of this machine as it is; of a URL, the file or folder in the cache that stands for it."""
+    url = url_of(path)
+    return path if url is None else mirror_of(url)
+
+
+def _entry(info: Mapping[str, Any]) -> Entry:
+    size, marks = info.get("size"), [str(info[key]) for key in _MARKS if info.get(key) is not None]
+    mark = int(hashlib.sha256(repr((size, marks)).encode()).hexdigest()[:12], 16) if marks else 0
+    return Entry(size if isinstance(size, int) else None, mark)
+
+
+def _files_below(folder: Path) -> set[str]:
+    return {
+        os.path.relpath(os.path.join(where, name), folder).replace(os.sep, "/")
+        for where, _, names in os.walk(folder)
+        for name in names
+    }
+
+
+def _is_there(path: Path, entry: Entry, sha256: str | None) -> bool:
+    """Whether a copy need not be fetched again; it is used now."""
+    try:
+        stat = path.stat()
+        if entry.size is not None and stat.st_size != entry.size:
+            return False
+        if sha256 is None and (not entry.mark or stat.st_mtime_ns != entry.mark):
+            return False
+        if sha256 is not None and sha256_file(path) != sha256:
+            return False
+        os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))
+    except OSError:
+        return False
+    return True
+
+
+def _bring(url: str, path: Path, entry: Entry, sha256: str | None, pauses: Sequence[float]) -> None:
+    """Fetch a file. Its time of change here is its mark, so that a changed one is seen (also by `shard`)."""
+    fetch(url, path, size=entry.size, sha256=sha256, pauses=pauses)
+    with cache_faults(path):
+        os.utime(path, ns=(time.time_ns(), entry.mark))
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+def fetch(url: str, path: Path, *, size: int | None, sha256: str | None, pauses: Sequence[float] | None = None) -> None:
+    """Fetch a file, checked before it takes its name.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RemoteError: it can't be had, or is not as said.
+        OutputError: the cache can't be written to.
+    """
+
+    def download() -> None:
+        system, there = open_system(url)
+        system.get_file(there, str(temporary))
+        have = temporary.stat().st_size
+        if size is not None and have != size:
+            raise _Damaged(f"has {have} bytes, but {'the manifest' if sha256 else 'its server'} says {size}")
+        if sha256 is not None and sha256_file(temporary) != sha256:
+            raise _Damaged("its content does not match its sha256")
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    with cache_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            patiently(url, download, _PAUSES if pauses is None else pauses)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def fetch_once(url: str, path: Path, size: int, sha256: str) -> None:
+    """`fetch` a file of the cache that another process may be fetching too; room is made for it.
+
+    A warning says when it has been here before.
+    """
+    limit = cache_bytes()
+    with cache_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock"), printable(url), wait=True):
+            if path.exists():  # another process was first
+                return
+            if sha256 in _fetched:
+                _log.warning(
+                    "%s: fetched again, for the cache of %.3g GB is too small for these shards: set %s",
+                    url, limit / 1e9, SIZE_VARIABLE,
+                )  # fmt: skip
+            make_room(limit - size)
+            fetch(url, path, size=size, sha256=sha256)
+            _fetched.add(sha256)
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def cache_bytes() -> float:
+    """How large the cache may become: ``$LABELMERGE_CACHE_GB`` in units of 10⁹ bytes, or 20. Raises ConfigError."""
+    given = os.environ.get(SIZE_VARIABLE, "")
+    try:
+        size = float(given) if given else DEFAULT_GB
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise ConfigError(f"{given!r} is not a number above 0", where=SIZE_VARIABLE, fix="Give gigabytes, such as 50")
+    return size * 1e9
+
+
+@contextmanager
+def cache_faults(path: Path) -> Iterator[None]:
+    """`output_faults`, of the cache; that something is missing at a URL passes."""
+    try:
+        with output_faults(path):
+            try:
+                yield
+            except FileNotFoundError as error:
+                missing = error
+            else:
+                return
+        raise missing
+    except OutputError as error:
+        fix = f"See to the cache's folder, or name another one by {FOLDER_VARIABLE}"
+        raise OutputError(error.what, where=error.where, fix=fix) from error
+
+
+def make_room(limit: float) -> None:
+    """Remove files of the cache, the least recently used first, until at most `limit` bytes are left.
+
+    Files of folders (of runs and datasets) are read by others than us, so those that were used in the last day stay.
+    """
+    now, total = time.time(), 0
+    files = []
+    for where, _, names in os.walk(cache_folder()):
+        of_folder = Path(where).is_relative_to(mirror_root())
+        for name in names:
+            path = Path(where, name)
+            with suppress(OSError):  # another process has removed it
+                stat = path.stat()
+                total += stat.st_size
+                used = stat.st_atime if of_folder else stat.st_mtime
+                if path.suffix == ".tar" and not of_folder or now - used > _DAY:
+                    files.append((used, stat.st_size, path))
+    for _, size, path in sorted(files):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def first_pauses() -> Sequence[float]:
+    """Between tries at the start of a run."""
+    return _PAUSES[:_FIRST_PAUSES]
+
+
+def open_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the path in it. Raises RemoteError where the package for it is missing."""
+    import fsspec
+
+    scheme = url.partition(":")[0]
+    options: dict[str, Any] = {}
+    try:
+        if is_web(url):
+            import aiohttp
+
+            patience = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
+            options = {"client_kwargs": {"timeout": patience, "trust_env": True}, "use_listings_cache": False}
+        system, path = fsspec.url_to_fs(url, **options)
+    except ImportError as error:
+        missing = f"the Python package {error.name}" if error.name else str(error).rstrip(".")
+        raise RemoteError(f"reading {scheme}:// needs a package: {missing}", where=url, fix=_INSTALL) from error
+    except ValueError as error:
+        raise RemoteError(f"{scheme}:// is no kind of address that fsspec knows ({error})", where=url) from error
+    return system, path
+
+
+def patiently(url: str, action: Callable[[], T], pauses: Sequence[float]) -> T:
+    """The result of `action`, tried again with growing pauses while the connection is lost or what arrives is damaged.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: nothing is there.
+        OSError: the disk here is full, or can't be written to.
+        RemoteError: it is refused, or was tried often enough.
+    """
+    damaged = 0
+    for pause in (*pauses, None):
+        try:
+            return action()
+        except (FileNotFoundError, NotADirectoryError, LabelmergeError):
+            raise
+        except _Damaged as error:
+            damaged += 1
+            if damaged == _DOWNLOADS or pause is None:
+                fix = "Upload it again as it was written, with what lies beside it"
+                raise RemoteError(f"{error} ({damaged} downloads)", where=url, fix=fix) from error
+            fault = str(error)
+        except Exception as error:  # each file system has errors of its own
+            if isinstance(error, OSError) and (
+                error.errno in (errno.ENOSPC, errno.EDQUOT) or str(error.filename).startswith(str(cache_folder()))
+            ):
+                raise  # of the disk here
+            fault = _in_short(error)
+            if _is_refusal(error):
+                raise RemoteError(f"is refused ({fault})", where=url, fix="See to your access to it") from error
+            if pause is None:
+                fix = "See to the connection, and run again: what was fetched is kept"
+                tries = len(pauses) + 1
+                raise RemoteError(f"can't be fetched, {tries} tries ({fault})", where=url, fix=fix) from error
+        _log.info("%s: %s: trying again in %g s", url, fault, pause)
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a server has said that it won't, so that asking again is of no use."""
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in (408, 425, 429)
+    return isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+
+
+def _in_short(error: Exception) -> str:
+    status, message = getattr(error, "status", None), getattr(error, "message", None)
+    if isinstance(status, int):
+        return f"{status} {message or ''}".rstrip()
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
