@@ -13,6 +13,7 @@ from labelmerge.errors import CheckpointError, LabelmergeError
 from labelmerge.parsing import parse_json, parse_toml
 from labelmerge.remote import local_file, local_folder
 from labelmerge.train.log import read_log
+from labelmerge.urls import path_or_url
 
 RESULTS_FORMAT = "labelmerge-results/1"
 _HASH_DIGITS = 16  # of the weights' SHA-256 that results.json names a checkpoint by
@@ -102,7 +103,7 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     """
     paths = [_local(path) for path in paths]
     unique = list({path.resolve(): path for path in paths}.values())
-    wrong = [str(path) for path in unique if not path.is_file() and not (path / "config.toml").is_file()]
+    wrong = [path_or_url(path) for path in unique if not path.is_file() and not (path / "config.toml").is_file()]
     if wrong:
         raise CheckpointError(
             f"not {'a run' if len(wrong) == 1 else 'runs'}: {', '.join(wrong)}",

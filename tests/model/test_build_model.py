@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from torch.optim import AdamW
 
 from labelmerge.errors import ConfigError
 from labelmerge.model.build import MODELS, SegmentationModel, build_model
+from labelmerge.model.checkpoint import save_checkpoint
 
 
 @cache
@@ -62,6 +64,25 @@ def test_pretrained_weights_from_a_file(tmp_path: Path, kind: str) -> None:
         torch.save({"epoch": 3, "state_dict": {f"backbone.{key}": value for key, value in encoder.items()}}, path)
     loaded = build_model("segformer-b0", 8, pretrained=str(path)).net.get_submodule("encoder").state_dict()
     assert all(torch.equal(loaded[key], encoder[key]) for key in encoder)
+
+
+def test_pretrained_weights_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELMERGE_CACHE", str(tmp_path / "cache"))
+    whole = smallest().state_dict()
+    encoder = {key: value for key, value in whole.items() if key.startswith("net.encoder.")}
+    save_file({key.removeprefix("net.encoder."): value for key, value in encoder.items()}, tmp_path / "w.safetensors")
+    tensors = {f"model.{key}": value for key, value in whole.items()}
+    model = {"name": "segformer-b0", "embedding_dim": 8}
+    save_checkpoint(tmp_path / "run", step=1, tensors=tensors, model=model, state={}, config={}, meta={})
+    there = fsspec.filesystem("memory")
+    there.put(str(tmp_path / "run"), "/weights/run", recursive=True)
+    there.put_file(str(tmp_path / "w.safetensors"), "/weights/w.safetensors")
+    for url in ("memory://weights/run", "memory://weights/w.safetensors"):
+        loaded = build_model("segformer-b0", 8, pretrained=url).state_dict()
+        assert encoder and all(torch.equal(loaded[key], value) for key, value in encoder.items())
+    with pytest.raises(ConfigError, match="^memory://weights/no.pth: no such file"):
+        build_model("segformer-b0", 8, pretrained="memory://weights/no.pth")
+    there.rm("/weights", recursive=True)
 
 
 def test_pretrained_weights_that_will_not_do(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Shards at a URL, as commands take them; and where a URL can't go."""
+"""Shards, banks and runs at URLs, as commands take them; and where a URL can't go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from labelmerge import remote
@@ -25,26 +26,42 @@ def web(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield web
 
 
-def test_a_run_and_its_results_are_the_same_as_with_local_shards(
-    run: Any, shards: Path, bank: Path, web: Web, tmp_path: Path
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/", recursive=True)
+
+
+def test_a_run_and_its_results_are_the_same_as_with_all_in_local_folders(
+    run: Any, shards: Path, bank: Path, web: Web, memory: fsspec.AbstractFileSystem, tmp_path: Path
 ) -> None:
     weights = "checkpoints/step-000002/model.safetensors"
-    for name, where in (("local", str(shards)), ("remote", web.url)):
-        trained = run("train", "--shards", where, "--bank", bank, "--out", name, *QUICK)
+    memory.put(str(bank), "/it/bank", recursive=True)
+    for name, where, its_bank in (("local", str(shards), bank), ("remote", web.url, "memory://it/bank")):
+        trained = run("train", "--shards", where, "--bank", its_bank, "--out", name, *QUICK)
         assert trained.exit_code == 0, trained.output
+        checkpoint = name if name == "local" else "memory://it/run"
+        memory.put(str(tmp_path / name), "/it/run", recursive=True)
         out = tmp_path / f"{name}.json"
         measured = run(
-            *("eval", "--checkpoint", name, "--shards", f"{where}/streets/train", "--out", out, "--device", "cpu")
+            *("eval", "--checkpoint", checkpoint, "--shards", f"{where}/streets/train", "--out", out, "--device", "cpu")
         )
         assert measured.exit_code == 0, measured.output
+    assert "--checkpoint memory://it/run --shards http://127" in (tmp_path / "remote.json").read_text()
     assert (tmp_path / "local" / weights).read_bytes() == (tmp_path / "remote" / weights).read_bytes()
     local, there = (json.loads((tmp_path / f"{name}.json").read_text())["sets"] for name in ("local", "remote"))
     assert json.dumps(there).count(web.url) == 1
     assert json.dumps(there).replace(web.url, str(shards)) == json.dumps(local)
-    again = run("train", "--shards", web.url, "--bank", bank, "--out", "remote", *QUICK)
+    again = run("train", "--shards", web.url, "--bank", "memory://it/bank", "--out", "remote", *QUICK)
     assert again.exit_code == 0 and "the run is finished" in again.stderr
     kept = b"".join(path.read_bytes() for path in (tmp_path / "remote").rglob("*") if path.is_file())
-    assert f"{web.url}/streets/train".encode() in kept and str(tmp_path / "cache").encode() not in kept
+    assert f"{web.url}/streets/train".encode() in kept and b'bank = "memory://it/bank"' in kept
+    assert str(tmp_path / "cache").encode() not in kept
+    begun = run("train", "--shards", shards, "--bank", bank, "--out", "more", *QUICK, "--init", "memory://it/run")
+    assert begun.exit_code == 0, begun.output
+    origin = json.loads(next(Path("more").rglob("meta.json")).read_text())["init"]
+    assert origin["checkpoint"] == "memory://it/run/checkpoints/step-000002"
 
 
 def test_stats_and_verify(run: Any, shards: Path, web: Web) -> None:
@@ -80,13 +97,21 @@ def test_urls_in_the_environment_keep_their_colons(run: Any, web: Web, monkeypat
     "args",
     [
         ("embed", "camvid", "--out", "s3://bucket/bank"),
-        ("train", "--shards", "s", "--bank", "hf://datasets/a/b", "--out", "run"),
+        ("bank", "prune", "hf://datasets/a/b", "--keep", "1"),
         ("train", "--shards", "s", "--bank", "bank", "--out", "gs://bucket/run"),
-        ("eval", "--checkpoint", "s3://bucket/run", "--shards", "s", "--out", "r.json"),
+        ("eval", "--checkpoint", "run", "--shards", "s", "--out", "s3://bucket/r.json"),
+        ("compare", "--shards", "s", "--bank", "bank", "--out", "s3://bucket/runs"),
+        ("describe", "camvid", "--out", "s3://bucket/descriptions"),
+        ("bank", "export", "bank", "--out", "s3://bucket/v.npy"),
+        ("export", ".", "--format", "hf", "--out", "s3://bucket/one"),
+        ("plot", "map", "--bank", "bank", "--out", "s3://bucket/map.png"),
+        ("demo", "--out", "s3://bucket/demo"),
+        ("recipe", ".", "--out", "s3://bucket/recipe"),
+        ("relabel", ".", "--out", "s3://bucket/relabelled", "--taxonomy", "t.csv"),
         ("predict", "a.png", "--checkpoint", "run", "--out", "s3://bucket/masks"),
         ("merge", "camvid", "--out", "s3://bucket/merge"),
         ("shard", "camvid", "--root", "camvid", "--out", "s3://bucket/shards"),
-        ("report", "s3://bucket/run", "--out", "report"),
+        ("report", "run", "--out", "s3://bucket/report"),
     ],
 )
 def test_a_url_elsewhere_is_refused_and_no_folder_is_named_like_one(
@@ -95,5 +120,6 @@ def test_a_url_elsewhere_is_refused_and_no_folder_is_named_like_one(
     monkeypatch.chdir(tmp_path)
     result = run(*args)
     url = next(arg for arg in args if "://" in arg)
-    assert result.exit_code == 2 and f"{url}: only shards are read at a URL" in result.stderr
+    assert result.exit_code == 2 and f"{url}: only local folders can be written to" in result.stderr
+    assert "labelmerge push DIR URL" in result.stderr
     assert not list(tmp_path.iterdir())
