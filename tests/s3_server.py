@@ -83,7 +83,7 @@ def serving_s3() -> Iterator[S3]:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    class Quiet(WSGIRequestHandler):
+    class Quiet(WSGIRequestHandler):  # type: ignore[misc]  # a package without types
         def log(self, *_: object) -> None:
             pass
 

@@ -15,7 +15,7 @@ from labelmerge.bank.versions import list_versions
 from labelmerge.errors import BankError, CheckpointError, LabelmergeError, RemoteError
 from labelmerge.model.checkpoint import load_checkpoint, save_checkpoint
 from labelmerge.remote import local_file, local_folder, make_room
-from labelmerge.urls import path_or_url
+from labelmerge.urls import cache_folder, path_or_url
 
 from .loading.toy_shards import Toy, toy_bank
 from .s3_server import BUCKET, S3, serving_s3
@@ -105,7 +105,7 @@ def test_a_fault_that_stays_is_one_line(fault: int | str, what: str, s3: S3, fol
     with pytest.raises(RemoteError, match=f"^{url}/one.txt: {what}") as caught:
         local_folder(Path(url))
     assert "\n" not in str(caught.value)
-    assert not list(remote.cache_folder().rglob("*.tmp"))
+    assert not list(cache_folder().rglob("*.tmp"))
 
 
 def test_more_than_the_cache_may_hold_is_refused_before_it_is_fetched(
@@ -167,7 +167,8 @@ def test_a_checkpoint_at_a_url(s3: S3, tmp_path: Path) -> None:
             bank_folder_writer=toy_bank([STREETS]).save_copy, taxonomy="dataset\n",
         )  # fmt: skip
 
-    save(2), save(10)
+    save(2)
+    save(10)
     url = s3.put(tmp_path / "run", "run")
     for where, step in ((url, 10), (f"{url}/checkpoints/step-000002", 2)):
         there = load_checkpoint(Path(where))

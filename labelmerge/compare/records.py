@@ -132,7 +132,7 @@ def _local(path: Path) -> Path:
 
 
 def _is_of_record(name: str) -> bool:
-    return name in ("config.toml", "log.jsonl") or name.endswith(".json")
+    return name in ("config.toml", "log.jsonl") or name.endswith((".json", ".webp"))
 
 
 def _read_run(folder: Path) -> RunRecord:
