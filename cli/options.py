@@ -7,18 +7,23 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
 from labelmerge.errors import OutputError, did_you_mean, printable
-from labelmerge.files import PUSH
-from labelmerge.remote import local_file, local_folder
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 from labelmerge.text import printable_json, printable_lines
-from labelmerge.urls import path_or_url, url_of
+
+from .paths import InputPath as InputPath
+from .paths import existing_file as existing_file
+from .paths import existing_folder as existing_folder
+from .paths import folder as folder
+from .paths import folder_of_files as folder_of_files
+from .paths import input_folder as input_folder
+from .paths import is_url as is_url
+from .paths import new_file as new_file
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -28,52 +33,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-
-class LocalPath(click.Path):
-    """Where something is written: a URL is refused, which would become a folder named ``s3:``."""
-
-    def __init__(self, **kinds: Any) -> None:
-        super().__init__(path_type=Path, **kinds)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if is_url(value):
-            self.fail(f"{value}: only local folders can be written to. {PUSH}", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class InputPath(click.Path):
-    """What is read: a path of this machine, or a URL.
-
-    Args:
-        here: what makes a path of this machine of a URL's, and of others as they are; None: the library does, which
-            reads what `labelmerge.urls.url_of` knows.
-    """
-
-    def __init__(self, here: Callable[[Path], Path] | None = None, **kinds: Any) -> None:
-        super().__init__(path_type=Path, **kinds)
-        self.here = here
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if is_url(value):
-            if self.here is None:
-                return Path(value)
-            value = self.here(Path(value))
-            if self.exists and not value.exists():
-                self.fail(f"{path_or_url(value)}: there is nothing at this URL", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def is_url(value: Any) -> bool:
-    """Whether an argument is a URL: ``s3://bucket/streets``."""
-    return url_of(Path(value)) is not None if "://" in str(value) else False
-
-
-folder = LocalPath(file_okay=False)
-new_file = LocalPath(dir_okay=False)
-input_folder = InputPath(file_okay=False)
-existing_folder = InputPath(file_okay=False, exists=True)
-existing_file = InputPath(here=local_file, dir_okay=False, exists=True)
-folder_of_files = InputPath(here=local_folder, file_okay=False, exists=True)
 
 _MOST_SCALES = 100
 _SMALLEST_EDGE = 16  # pixels; in less no network sees anything

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labelmerge import remote
+from labelmerge import network
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.versions import list_versions
 from labelmerge.errors import BankError, CheckpointError, LabelmergeError, RemoteError
@@ -40,7 +40,7 @@ def s3(server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LABELMERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LABELMERGE_CACHE_GB", raising=False)
-    monkeypatch.setattr(remote, "_PAUSES", (0.0,) * 3)
+    monkeypatch.setattr(network, "PAUSES", (0.0,) * 3)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     system = s3fs.S3FileSystem()
     system.mkdir(BUCKET)

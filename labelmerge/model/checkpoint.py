@@ -32,8 +32,9 @@ from torch import Tensor
 
 from labelmerge.errors import CheckpointError, OutputError
 from labelmerge.files import output_faults, sha256_file
+from labelmerge.network import is_web
 from labelmerge.parsing import parse_json, parse_toml
-from labelmerge.remote import is_web, list_files, local_file, local_folder
+from labelmerge.remote import list_files, local_file, local_folder
 from labelmerge.urls import url_of
 
 FORMAT = "labelmerge-checkpoint/1"

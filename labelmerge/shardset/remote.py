@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from labelmerge.errors import ShardError
-from labelmerge.remote import cache_faults, fetch_once, is_web, list_files, local_file, mirror_of
+from labelmerge.network import is_web
+from labelmerge.remote import cache_faults, fetch_once, list_files, local_file, mirror_of
 from labelmerge.shardset.croissant import CROISSANT
 from labelmerge.shardset.manifest import MANIFEST
 from labelmerge.urls import cache_folder

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from labelmerge import remote
+from labelmerge import network, remote
 from labelmerge.errors import ConfigError, LabelmergeError, OutputError, RemoteError, ShardError
 from labelmerge.files import write_text
 from labelmerge.loading.augment import Augmentation
@@ -37,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, and no pauses between tries."""
     monkeypatch.setenv("LABELMERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LABELMERGE_CACHE_GB", raising=False)
-    monkeypatch.setattr(remote, "_PAUSES", (0.0,) * 4)
+    monkeypatch.setattr(network, "PAUSES", (0.0,) * 4)
     monkeypatch.setattr(remote, "_fetched", set())
     return tmp_path / "cache"
 

@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from labelmerge import remote
+from labelmerge import network
 
 from ..shardset.web_server import Web, serving
 from .test_train_command import QUICK
@@ -20,7 +20,7 @@ from .test_train_command import QUICK
 @pytest.fixture
 def web(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     monkeypatch.setenv("LABELMERGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_PAUSES", (0.0,))
+    monkeypatch.setattr(network, "PAUSES", (0.0,))
     monkeypatch.chdir(tmp_path)
     with serving(shards) as web:
         yield web

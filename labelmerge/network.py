@@ -1,0 +1,111 @@
+"""Talking to what holds files at URLs: fsspec's file systems, and patience with lost connections."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from labelmerge.errors import LabelmergeError, RemoteError
+from labelmerge.urls import cache_folder
+
+T = TypeVar("T")
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds between tries: in a long run, an outage of a minute is waited for
+_FIRST_PAUSES = 3  # of them at the start of a run, when an address may be mistyped
+_DOWNLOADS = 3  # of a file that arrives damaged
+_CONNECT, _SILENCE = 30.0, 120.0  # seconds
+_INSTALL = "pip install 'labelmerge-seg[remote]'"
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # botocore's, which need not be installed
+_WEB = ("http", "https")
+
+_log = logging.getLogger(__name__)
+
+
+class Damaged(Exception):
+    """What has arrived is not what it should be."""
+
+
+def is_web(url: str) -> bool:
+    """Whether it is a web server's, which need not list its folders."""
+    return url.partition(":")[0] in _WEB
+
+
+def first_pauses() -> Sequence[float]:
+    """Between tries at the start of a run."""
+    return PAUSES[:_FIRST_PAUSES]
+
+
+def open_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the path in it. Raises RemoteError where the package for it is missing."""
+    import fsspec
+
+    scheme = url.partition(":")[0]
+    options: dict[str, Any] = {}
+    try:
+        if is_web(url):
+            import aiohttp
+
+            patience = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
+            options = {"client_kwargs": {"timeout": patience, "trust_env": True}, "use_listings_cache": False}
+        system, path = fsspec.url_to_fs(url, **options)
+    except ImportError as error:
+        missing = f"the Python package {error.name}" if error.name else str(error).rstrip(".")
+        raise RemoteError(f"reading {scheme}:// needs a package: {missing}", where=url, fix=_INSTALL) from error
+    except ValueError as error:
+        raise RemoteError(f"{scheme}:// is no kind of address that fsspec knows ({error})", where=url) from error
+    return system, path
+
+
+def patiently(url: str, action: Callable[[], T], pauses: Sequence[float]) -> T:
+    """The result of `action`, tried again with growing pauses while the connection is lost or what arrives is damaged.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: nothing is there.
+        OSError: the disk here is full, or can't be written to.
+        RemoteError: it is refused, or was tried often enough.
+    """
+    damaged = 0
+    for pause in (*pauses, None):
+        try:
+            return action()
+        except (FileNotFoundError, NotADirectoryError, LabelmergeError):
+            raise
+        except Damaged as error:
+            damaged += 1
+            if damaged == _DOWNLOADS or pause is None:
+                fix = "Upload it again as it was written, with what lies beside it"
+                raise RemoteError(f"{error} ({damaged} downloads)", where=url, fix=fix) from error
+            fault = str(error)
+        except Exception as error:  # each file system has errors of its own
+            if isinstance(error, OSError) and (
+                error.errno in (errno.ENOSPC, errno.EDQUOT) or str(error.filename).startswith(str(cache_folder()))
+            ):
+                raise  # of the disk here
+            fault = _in_short(error)
+            if _is_refusal(error):
+                raise RemoteError(f"is refused ({fault})", where=url, fix="See to your access to it") from error
+            if pause is None:
+                fix = "See to the connection, and run again: what was fetched is kept"
+                tries = len(pauses) + 1
+                raise RemoteError(f"can't be fetched, {tries} tries ({fault})", where=url, fix=fix) from error
+        _log.info("%s: %s: trying again in %g s", url, fault, pause)
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a server has said that it won't, so that asking again is of no use."""
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in (408, 425, 429)
+    return isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+
+
+def _in_short(error: Exception) -> str:
+    status, message = getattr(error, "status", None), getattr(error, "message", None)
+    if isinstance(status, int):
+        return f"{status} {message or ''}".rstrip()
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
