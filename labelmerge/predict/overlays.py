@@ -20,6 +20,8 @@ _BACKGROUND = (255, 255, 255)
 _INK = (32, 32, 32)
 _UNLABELLED = (96, 96, 96)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of RGB, ITU-R BT.601
+_SHADES = (0.0, 0.45, -0.4, 0.75, -0.65)  # of things of one class: towards white, and towards black
+_IN_NO_SEGMENT = "in no segment"
 _MAX_NAME = 40  # characters of a name in a legend
 
 
@@ -40,19 +42,38 @@ def overlay(
         names: the label names, which decide the colours (`labelmerge.colours.palette`).
         strength: share of the class colour, 0..1.
         edges: draw a white line where two classes meet.
-        segments: ``[H, W]`` ids; a line is where two of these meet, too.
+        segments: ``[H, W]`` ids, each of one class, 0 for none: what is in none counts as "no label", those of one
+            class differ in shade, and a line is where two of them meet, too.
 
     Returns:
         uint8 ``[H, W, 3]``.
     """
     table = np.vstack([palette(names), np.array([_UNLABELLED], np.uint8)]).astype(np.float32) * strength
     known = np.where((classes >= 0) & (classes < len(names)), classes, len(names))
+    if segments is not None:
+        known = np.where(segments > 0, known, len(names))
     grey = image @ (_LUMA * (1 - strength))
-    mixed = grey[:, :, None] + table[known]
+    mixed = grey[:, :, None] + (table[known] if segments is None else _shades(known, segments, table)[segments])
     if edges:
         mixed[_borders(known if segments is None else known + (len(names) + 1) * segments.astype(np.int64))] = 255
     out: Picture = np.round(mixed, out=mixed).astype(np.uint8)
     return out
+
+
+def _shades(
+    known: npt.NDArray[np.integer], segments: npt.NDArray[np.integer], table: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """The colour of each segment: its class's, lighter or darker from the second of a class on."""
+    label = np.full(int(segments.max(initial=0)) + 1, len(table) - 1)
+    label[segments.ravel()] = known.ravel()
+    label[0] = len(table) - 1
+    colours: npt.NDArray[np.float32] = table[label]
+    white = table.max()
+    for position in np.unique(label[1:]).tolist():
+        own = np.flatnonzero(label[1:] == position) + 1
+        share = np.array(_SHADES, np.float32)[np.arange(len(own)) % len(_SHADES)][:, None]
+        colours[own] += np.where(share > 0, share * (white - colours[own]), share * colours[own])
+    return colours
 
 
 def _borders(classes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
@@ -115,11 +136,25 @@ def with_legend(
     names: Sequence[str],
     segments: npt.NDArray[np.integer] | None = None,
 ) -> Image.Image:
-    """The overlay at the image's size, and under it a legend of the classes in it, the largest first."""
+    """The overlay at the image's size, and under it a legend of the classes in it, the largest first.
+
+    With `segments` it says how many there are of a class that has several.
+    """
     from PIL import Image
 
     font_size = _font_size(image.shape[1])
-    key = _key(names, [classes], max(image.shape[1], 160), font_size)
+    width = max(image.shape[1], 160)
+    key = _key(names, [classes], width, font_size)
+    if segments is not None:
+        inside = np.where(segments > 0, classes, -1)
+        shown = present(inside, count=len(names))
+        counts = [len(np.unique(segments[inside == position])) for position in shown]
+        said = [f"{names[n]} ({count})" if count > 1 else names[n] for n, count in zip(shown, counts, strict=True)]
+        colours = [palette(names)[shown]]
+        if (inside < 0).any():
+            said.append(_IN_NO_SEGMENT)
+            colours.append(np.array([_UNLABELLED], np.uint8))
+        key = legend(said, width, colours=np.concatenate(colours), font_size=font_size)
     return _stack([Image.fromarray(overlay(image, classes, names, segments=segments)), key])
 
 

@@ -25,6 +25,22 @@ def test_overlay_mixes_image_and_colour() -> None:
     assert out.dtype == np.uint8 and (image == 200).all()
 
 
+def test_segments_of_one_class_differ_in_shade() -> None:
+    image = np.full((4, 8, 3), 200, np.uint8)
+    classes = np.zeros((4, 8), np.int64)
+    ids = np.repeat([1, 2, 3, 0], 2)[None].repeat(4, 0)
+    classes[:, 4:6] = 1
+    out = overlay(image, classes, NAMES, strength=0.5, edges=False, segments=ids)
+    plain = overlay(image, classes, NAMES, strength=0.5, edges=False)
+    assert (out[0, 0] == plain[0, 0]).all() and (out[0, 4] == plain[0, 4]).all()
+    assert (out[0, 2] >= plain[0, 2]).all() and out[0, 2].sum() > plain[0, 2].sum() + 60
+    np.testing.assert_array_equal(out[0, 7], [148, 148, 148])  # in no segment
+    drawn = np.asarray(with_legend(image, classes, NAMES, ids))
+    assert drawn.shape[0] > np.asarray(with_legend(image, classes, NAMES)).shape[0]  # a line more: "in no segment"
+    nothing = overlay(image, classes, NAMES, segments=np.zeros_like(ids))
+    assert (nothing == nothing[0, 0]).all()
+
+
 def test_present_counts_all_masks() -> None:
     assert present(np.array([[0, 2, 2]]), None, np.array([[3, 255, 3], [3, 9, -1]]), count=4) == [3, 2, 0]
 
