@@ -229,6 +229,11 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
                 for group in ("all", "things", "stuff")
                 if group in entry.get("panoptic", {})
             },
+            **(
+                {"mixed_pq": _share(entry["mixed"]["panoptic"]["all"]["pq"])}
+                if "panoptic" in entry.get("mixed", {})
+                else {}
+            ),
             **({"ap": _share(entry["instances"]["ap"])} if "instances" in entry else {}),
         },
         classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},

@@ -21,7 +21,13 @@ _FIGURES = (
 )
 _RELATED = (("ambiguity_aware", "mIoU with relations"), ("mixed", "mIoU with one list for all sets"))
 
-_SEGMENTS = (("pq_all", "PQ"), ("pq_things", "PQ things"), ("pq_stuff", "PQ stuff"), ("ap", "AP"))
+_SEGMENTS = (
+    ("pq_all", "PQ"),
+    ("pq_things", "PQ things"),
+    ("pq_stuff", "PQ stuff"),
+    ("mixed_pq", "PQ with one list for all sets"),
+    ("ap", "AP"),
+)
 
 
 @dataclass(frozen=True)

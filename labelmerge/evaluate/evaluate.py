@@ -233,6 +233,7 @@ def _measure(
     data, space = question.data, question.data.space
     own, common = Semantic(space), Mixed(space, question.mixed) if question.mixed is not None else None
     panoptic: Panoptic | None = None
+    mixed_panoptic: Panoptic | None = None
     things: InstanceTask | None = None
     jobs: list[tuple[Task[Any], Predictor]] = []
     if question.predictor is not None:
@@ -249,6 +250,9 @@ def _measure(
         _log.warning("%s: no label has a vector, so nothing can be predicted: mIoU 0", data.name)
     if common is not None and question.mixed_predictor is not None:
         jobs.append((common, question.mixed_predictor))
+        if data.has_segments and "panoptic" in more:
+            mixed_panoptic = Panoptic(space, data.things, question.mixed)
+            jobs.append((mixed_panoptic, question.mixed_predictor))
     count = min(data.count, limit or data.count) if jobs else 0
     every = [place * data.count // count for place in range(count)]
     numbers, pictured = ranks.share(every), set(chosen(every, examples))
@@ -294,6 +298,7 @@ def _measure(
         ambiguity=AmbiguityAware.of(mine_alone.confusion, question.own) if known and question.own else None,
         mixed=common.figures(found.get(id(common), common.nothing())) if common is not None else None,
         panoptic=panoptic.figures(found[id(panoptic)]) if panoptic is not None else None,
+        mixed_panoptic=mixed_panoptic.figures(found[id(mixed_panoptic)]) if mixed_panoptic is not None else None,
         instances=things.figures(found[id(things)]) if things is not None else None,
         examples=sorted((one for part in parts for one in part.examples), key=lambda one: one.number),
     )

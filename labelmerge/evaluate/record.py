@@ -44,6 +44,7 @@ class SetResult:
         ambiguity: what it says where relations count; None where the set's labels are not related.
         mixed: what a list of several sets' labels came to on this set, where one was asked for.
         panoptic: what its segments came to, where they were asked for and the set has any.
+        mixed_panoptic: the same with the list of several sets' labels.
         instances: the same of its things, each by itself.
         examples: a few of the images.
     """
@@ -59,6 +60,7 @@ class SetResult:
     ambiguity: AmbiguityAware | None = None
     mixed: AmbiguityAware | None = None
     panoptic: PanopticQuality | None = None
+    mixed_panoptic: PanopticQuality | None = None
     instances: AveragePrecision | None = None
     examples: Sequence[Example] = ()
 
@@ -119,7 +121,7 @@ class SetResult:
             "mean_accuracy": _number(metrics.mean_accuracy),
             "pixel_accuracy": _number(metrics.pixel_accuracy),
             **({"ambiguity_aware": self.ambiguity.to_json()} if self.ambiguity is not None else {}),
-            **({"mixed": self.mixed.to_json()} if self.mixed is not None else {}),
+            **({"mixed": self._mixed_json(self.mixed)} if self.mixed is not None else {}),
             **({"panoptic": self.panoptic.to_json()} if self.panoptic is not None else {}),
             **({"instances": self.instances.to_json()} if self.instances is not None else {}),
             **({"why_zero": self.why_zero} if self.why_zero else {}),
@@ -142,6 +144,10 @@ class SetResult:
             "label_space": space.hash,
             "source": dict(self.data.source),
         }
+
+    def _mixed_json(self, mixed: AmbiguityAware) -> dict[str, Any]:
+        panoptic = {} if self.mixed_panoptic is None else {"panoptic": self.mixed_panoptic.to_json()}
+        return {**mixed.to_json(), **panoptic}
 
 
 @dataclass(frozen=True)
@@ -258,6 +264,9 @@ class Results:
             found = [result.panoptic.groups.get(group) if result.panoptic else None for result in self.sets]
             if any(each is not None for each in found):
                 columns.append((head, [math.nan if each is None else each.pq for each in found]))
+        if any(result.mixed_panoptic is not None for result in self.sets):
+            mixed = [each.mixed_panoptic.groups["all"].pq if each.mixed_panoptic else math.nan for each in self.sets]
+            columns.append(("mixed PQ %", mixed))
         if any(result.instances is not None for result in self.sets):
             found_ap = [result.instances.ap if result.instances else math.nan for result in self.sets]
             columns.append(("AP %", found_ap))

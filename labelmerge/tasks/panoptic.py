@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
+from labelmerge.tasks.ambiguity import Verdicts
 from labelmerge.tasks.semantic import positions_of
 from labelmerge.tasks.task import SegmentedTruth
 
@@ -72,13 +73,22 @@ class Panoptic:
 
     asks: Literal["classes", "segments", "instances"] = "segments"
 
-    def __init__(self, space: LabelSpace, things: Collection[int] | None) -> None:
-        """`things`: class indices; the segments of an image that are of one other class count as one.
+    def __init__(self, space: LabelSpace, things: Collection[int] | None, verdicts: Verdicts | None = None) -> None:
+        """What is measured.
 
-        None: it is not known which classes are things, and segments stay as they are.
+        Args:
+            things: class indices; the segments of an image that are of one other class count as one. None: it is not
+                known which classes are things, and segments stay as they are.
+            verdicts: what predicting each label of a list that is not the set's own is worth here. A segment then
+                matches one that its label is right for; one that lies, for more than half, where its label is open, is
+                no mistake; and a mistake counts against what its label stands for.
         """
-        self._space, self._position_of = space, positions_of(space)
+        self._space, self._position_of, self._verdicts = space, positions_of(space), verdicts
         self._thing = None if things is None else np.array([index in things for index in space.indices], dtype=np.bool_)
+        self._fused: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+        if verdicts is not None and self._thing is not None:  # of labels that are stuff here
+            here, of_things = verdicts.right.any(axis=0), verdicts.right[self._thing].any(axis=0)
+            self._fused = np.logical_and(here, np.logical_not(of_things))
 
     def nothing(self) -> PanopticCounts:
         """The counts before any image."""
@@ -87,9 +97,11 @@ class Panoptic:
 
     def count(self, truth: SegmentedTruth, prediction: Segmented) -> PanopticCounts:
         """Match the segments of an image. Raises SampleError where its annotation can't be used."""
-        return panoptic_counts(
-            truth_segments(truth, self._position_of, self._thing), prediction.ids, prediction.labels, len(self._space)
-        )
+        ids, labels = prediction.ids, prediction.labels
+        if self._fused.any():
+            ids, labels = _fused(ids, labels, self._fused)
+        own = truth_segments(truth, self._position_of, self._thing)
+        return panoptic_counts(own, ids, labels, len(self._space), self._verdicts)
 
     def total(self, counts: list[PanopticCounts]) -> PanopticCounts:
         """All images together."""
@@ -158,8 +170,21 @@ def truth_segments(
     return TruthSegments(ids, np.array(classes, dtype=np.int64), np.array(crowd, dtype=np.bool_))
 
 
+def _fused(
+    ids: npt.NDArray[np.integer], labels: npt.NDArray[np.integer], fused: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    """Segments of which those of one label that is `fused` (bool ``[M]``) are one."""
+    same = np.where(fused[labels], labels, len(fused) + np.arange(len(labels)))
+    _, first, number = np.unique(same, return_index=True, return_inverse=True)
+    return np.append(0, number + 1)[ids], labels[first]
+
+
 def panoptic_counts(
-    truth: TruthSegments, ids: npt.NDArray[np.integer], labels: npt.NDArray[np.integer], classes: int
+    truth: TruthSegments,
+    ids: npt.NDArray[np.integer],
+    labels: npt.NDArray[np.integer],
+    classes: int,
+    verdicts: Verdicts | None = None,
 ) -> PanopticCounts:
     """Match the segments of one image.
 
@@ -167,6 +192,7 @@ def panoptic_counts(
         ids: ``[H, W]``, the predicted segments, 0 for none.
         labels: ``[N]``, the class of predicted segments 1 … N.
         classes: K.
+        verdicts: of the labels that are predicted, where they are not the K classes (`Panoptic`).
 
     Raises:
         ValueError: the shapes differ, or there is a segment without a label.
@@ -187,7 +213,11 @@ def panoptic_counts(
     in_void = np.zeros(m + 1)
     in_void[p[t == 0]] = pixels[t == 0]
 
-    same = (t > 0) & (p > 0) & (of_truth[t] == of_prediction[p])
+    real = (t > 0) & (p > 0)
+    if verdicts is None:
+        same, open_ = real & (of_truth[t] == of_prediction[p]), np.zeros(len(t), dtype=np.bool_)
+    else:
+        same, open_ = (real & table[of_truth[t], of_prediction[p]] for table in (verdicts.right, verdicts.open))
     union = truth_area[t] + area[p] - pixels - in_void[p]
     iou = np.divide(pixels, union, out=np.zeros(len(pixels)), where=same & (union > 0))
     match = same & ~crowd[t] & (iou > 0.5)
@@ -202,13 +232,15 @@ def panoptic_counts(
 
     excused = in_void.copy()
     # Of several crowds of one class panopticapi knows the last alone; here each counts.
-    in_crowd = same & crowd[t]
-    excused += np.bincount(p[in_crowd], weights=pixels[in_crowd], minlength=m + 1)
+    no_mistake = open_ | (same & crowd[t])
+    excused += np.bincount(p[no_mistake], weights=pixels[no_mistake], minlength=m + 1)
     used = np.zeros(m + 1, dtype=np.bool_)
     used[p[match]] = True
     bad = (area > 0) & ~used & (excused <= 0.5 * area)
     bad[0] = False
-    wrong = np.bincount(of_prediction[bad], minlength=classes)
+    wrong = np.bincount(of_prediction[bad], minlength=classes if verdicts is None else verdicts.right.shape[1])
+    if verdicts is not None:
+        wrong = verdicts.stands_for.astype(np.int64) @ wrong
     return PanopticCounts(sums, matched, missed, wrong, int(truth_area[0]))
 
 

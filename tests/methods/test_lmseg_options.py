@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from labelmerge.compare.records import read_records
+from labelmerge.compare.tables import segments_table
 from labelmerge.errors import ConfigError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
@@ -97,10 +100,18 @@ def test_the_union_learns_over_all_outputs(tmp_path: Path, caplog: pytest.LogCap
         assert isinstance(model, LmsegLearner) and model.heads is not None
         # car, person, road, sky, bus; or each label's own, and a "nothing" for both sets
         assert model.heads.out_features == (5 + 1 if classifier == "union" else 7 + 2)
+        out = tmp_path / f"{classifier}.json"
         results = evaluate(
-            run, shards, None, tmp_path / f"{classifier}.json", views=AS_IT_IS, split="train", mixed=True, device="cpu"
+            run, shards, None, out, views=AS_IT_IS, split="train", mixed=True, tasks=["panoptic"], device="cpu"
         )
         assert all((each.mixed is not None) is (classifier == "union") for each in results.sets)
+        told = json.loads(out.read_text())["sets"]
+        assert [("panoptic" in each.get("mixed", {})) for each in told] == [classifier == "union", False]
+        assert ("mixed PQ %" in results.table()) is (classifier == "union")
+        (record,) = read_records([out])
+        table = segments_table([(record, record.results[0])])
+        assert table is not None
+        assert ("crowd-train: PQ with one list for all sets" in table.columns) is (classifier == "union")
     assert "nothing is measured with one list of all sets' labels: these labels are of 2 datasets" in caplog.text
 
 

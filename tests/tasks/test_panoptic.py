@@ -17,6 +17,7 @@ from PIL import Image
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
+from labelmerge.tasks.ambiguity import Verdicts
 from labelmerge.tasks.panoptic import Panoptic, PanopticCounts, PanopticQuality, TruthSegments, panoptic_counts
 
 Array = npt.NDArray[Any]
@@ -202,6 +203,79 @@ def test_stuff_in_pieces_is_one_and_things_outside_segments_are_a_crowd() -> Non
 def test_annotations_that_make_no_sense_are_bad_samples(truth: Truth, what: str) -> None:
     with pytest.raises(SampleError, match=what):
         figures(truth, Found(np.zeros((1, 1), np.int64), np.zeros(0, np.int64)))
+
+
+def slow_by_verdicts(truth: TruthSegments, found: Found, verdicts: Verdicts) -> dict[int, list[float]]:
+    """As `slow`, with a list of labels of which several may be right for one class."""
+    out: dict[int, list[float]] = {position: [0.0, 0, 0, 0] for position in range(4)}
+    used = set()
+    void = truth.ids == 0
+    for number, (position, crowd) in enumerate(zip(truth.classes, truth.crowd, strict=True), start=1):
+        own, best = truth.ids == number, 0.0
+        if crowd or not own.any():
+            continue
+        for other, label in enumerate(found.labels, start=1):
+            region = found.ids == other
+            iou = (own & region).sum() / ((own | region) & ~(region & void)).sum()
+            if verdicts.right[position, label] and iou > 0.5:
+                best = iou
+                used.add(other)
+        out[position][0] += best
+        out[position][1 if best else 2] += 1
+    for other, label in enumerate(found.labels, start=1):
+        region = found.ids == other
+        nobodys = void.copy()
+        for number, (position, crowd) in enumerate(zip(truth.classes, truth.crowd, strict=True), start=1):
+            if verdicts.open[position, label] or (crowd and verdicts.right[position, label]):
+                nobodys |= truth.ids == number
+        if region.any() and other not in used and (region & nobodys).sum() <= region.sum() / 2:
+            for position in np.flatnonzero(verdicts.stands_for[:, label]).tolist():
+                out[position][3] += 1
+    return out
+
+
+@given(st.integers(0, 10_000))
+def test_one_list_for_several_sets_counts_as_the_slow_way(seed: int) -> None:
+    truth, found = drawn(seed)
+    rng = np.random.default_rng([seed, 1])
+    own, listed = (rng.random((size, 5)) < 0.4 for size in (4, 6))
+    verdicts = Verdicts.of(own, listed, np.zeros((4, 6), dtype=np.bool_))
+    labels = np.where(rng.random(len(found.labels)) < 0.5, found.labels, rng.integers(0, 6, len(found.labels)))
+    counts = panoptic_counts(truth, found.ids, labels, 4, verdicts)
+    wanted = slow_by_verdicts(truth, Found(found.ids, labels), verdicts)
+    for position in range(4):
+        iou, matched, missed, wrong = wanted[position]
+        assert counts.iou[position] / 2**40 == pytest.approx(iou, abs=1e-11)
+        assert (counts.matched[position], counts.missed[position], counts.wrong[position]) == (matched, missed, wrong)
+    same = np.eye(4, dtype=np.bool_)
+    plain, by_verdicts = (
+        panoptic_counts(truth, found.ids, found.labels, 4, each) for each in (None, Verdicts.of(same, same, same))
+    )
+    for name in ("iou", "matched", "missed", "wrong"):
+        assert np.array_equal(getattr(plain, name), getattr(by_verdicts, name)), name
+
+
+def test_riders_are_persons_and_pieces_of_stuff_are_one() -> None:
+    """The set knows car, person, road, sky; the list has rider (a person) and thing (which holds person) as well."""
+    concepts = np.eye(5, dtype=np.bool_)  # car, other persons, road, sky, riders
+    own = concepts[:4].copy()
+    own[1, 4] = True
+    thing = own[0] | own[1]
+    verdicts = Verdicts.of(own, np.stack([*own, concepts[4], thing]), np.eye(4, 6, dtype=np.bool_))
+    mask = np.array([[0, 0, 1, 1, 2, 2, 2, 2]], dtype=np.uint8)
+    instances = np.array([[1, 1, 2, 2, 3, 3, 3, 3]], dtype=np.uint16)
+    truth = Truth(mask, instances, [{"id": i + 1, "class_index": i, "iscrowd": False} for i in range(3)])
+    ids = np.array([[1, 1, 2, 2, 3, 3, 4, 4]])  # the road in two pieces
+
+    def told(*labels: int) -> PanopticQuality:
+        task = Panoptic(SPACE, THINGS, verdicts)
+        return task.figures(task.count(truth, Found(ids, np.array(labels))))
+
+    assert told(0, 1, 2, 2).groups["all"].pq == 1 and told(0, 4, 2, 2).groups["all"].pq == 1
+    open_ = told(0, 5, 2, 2).counts
+    assert open_.missed.tolist() == [0, 1, 0, 0] and open_.wrong.sum() == 0
+    wrong = told(4, 1, 2, 2).counts  # a rider where a car is counts against persons
+    assert wrong.missed.tolist() == [1, 0, 0, 0] and wrong.wrong.tolist() == [0, 1, 0, 0]
 
 
 def of_coco(annotations: Path) -> tuple[LabelSpace, tuple[int, ...], list[Truth]]:
