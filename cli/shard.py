@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from labelmerge.catalog import SPLITS, load_recipe
+from labelmerge.catalog import SPLITS, UNLABELED, load_recipe
 from labelmerge.errors import UsageError, printable
 from labelmerge.text import some
 
@@ -31,7 +31,11 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.command()
 @click.argument("dataset", metavar="DATASET|RECIPE.toml", shell_complete=options.complete_dataset)
 @click.option("--root", type=options.folder, required=True, metavar="DIR", help="Where the dataset was unpacked.")
-@click.option("--split", type=click.Choice(SPLITS), help="Which split, by this name. --check alone looks at all.")
+@click.option(
+    "--split",
+    type=click.Choice((*SPLITS, UNLABELED)),
+    help=f"Which split, by this name. --check alone looks at all that have labels. {UNLABELED}: images alone.",
+)
 @click.option(
     "--out",
     type=options.folder,

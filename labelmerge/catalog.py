@@ -23,6 +23,8 @@ from labelmerge.parsing import parse_toml
 ANNOTATION_TYPES = ("mask", "noisy_mask", "box", "image")
 ROLES = ("train", "eval")
 SPLITS = ("train", "val", "test")
+UNLABELED = "unlabeled"
+"""The split of a dataset's images that have no labels at all, and the key of `layout` that says where they lie."""
 IMAGE_FORMATS = ("auto", "jpg", "png")
 NO_READER = "none"
 

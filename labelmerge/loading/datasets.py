@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from labelmerge.catalog import UNLABELED
 from labelmerge.errors import ShardError
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.sample import Encoded
@@ -49,7 +50,8 @@ class DatasetShards:
                     fix="Train on one of them",
                 )
         for other in self.sets[1:]:
-            if (other.space.hash, other.annotation_type) != (first.space.hash, first.annotation_type):
+            same_type = self.hidden or other.annotation_type == first.annotation_type
+            if other.space.hash != first.space.hash or not same_type:
                 raise ShardError(
                     f"is {self.dataset} with another label space or annotation type than in {first.where}",
                     where=other.where,
@@ -118,12 +120,20 @@ class DatasetShards:
         order = np.random.default_rng([3, seed, identity]).permutation(len(self))
         return replace(self, chosen=tuple(sorted(order[:count].tolist())))
 
-    def without_labels(self) -> DatasetShards:
-        """All its images as a dataset of their own, which nobody sees the annotations of."""
-        return replace(self, dataset=self.dataset + UNLABELLED, chosen=None, hidden=True)
+    def without_labels(self, more: DatasetShards | None = None) -> DatasetShards:
+        """All its images as a dataset of their own, which nobody sees the annotations of, and `more` that have none."""
+        sets = self.sets if more is None else (*self.sets, *more.sets)
+        return replace(self, dataset=self.dataset + UNLABELLED, sets=sets, chosen=None, hidden=True)
 
 
 def group_by_dataset(sets: Sequence[ShardSet]) -> list[DatasetShards]:
-    """Shard sets by dataset, sorted by name; raises ShardError where those of one dataset do not fit together."""
-    names = sorted({shard_set.dataset for shard_set in sets})
-    return [DatasetShards(name, tuple(s for s in sets if s.dataset == name)) for name in names]
+    """Shard sets by dataset, sorted by name, a split of images alone as one of its own.
+
+    Raises:
+        ShardError: those of one dataset do not fit together.
+    """
+    groups: dict[str, list[ShardSet]] = {}
+    for each in sets:
+        alone = each.split == UNLABELED and each.annotation_type == "image"
+        groups.setdefault(each.dataset + UNLABELLED * alone, []).append(each)
+    return [DatasetShards(name, tuple(own), hidden=name.endswith(UNLABELLED)) for name, own in sorted(groups.items())]

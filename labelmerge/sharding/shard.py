@@ -61,7 +61,7 @@ def shard(
     Args:
         recipe: what the dataset is.
         root: where it was unpacked.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``; or ``unlabeled``, images alone, where the recipe says where they lie.
         out: folder for all datasets' shards.
         workers: processes, or with Ray shards at a time; see `executors.run`.
         executor: ``local`` or ``ray``.

@@ -19,7 +19,9 @@ def stand_in(folder: Path) -> Path:
     return mirror_of(url) if url else folder.resolve()
 
 
-def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished: bool = False) -> list[Path]:
+def find_splits(
+    folders: Sequence[Path], split: str | None = None, *, also: str | None = None, unfinished: bool = False
+) -> list[Path]:
     """The folders of splits at or below `folders`, sorted, each once.
 
     A split's folder holds a manifest, or what a run of `labelmerge shard` leaves before it is finished: tar files, or
@@ -30,6 +32,7 @@ def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished
         folders: splits, datasets, or folders of datasets.
         split: which splits to take below a dataset or a folder of datasets; None: all of them. A split that is one of
             `folders` itself is always taken.
+        also: a split to take besides, where there is one.
         unfinished: whether to take splits without a manifest too.
 
     Raises:
@@ -46,7 +49,7 @@ def find_splits(folders: Sequence[Path], split: str | None = None, *, unfinished
             raise ShardError("no such folder", where=folder, fix="`labelmerge shard` writes shards")
         if not here:
             raise ShardError("no shards here", where=folder, fix="Give a folder that `labelmerge shard` wrote")
-        wanted = [path for path in here if split is None or path == folder or path.name == split]
+        wanted = [path for path in here if split is None or path == folder or path.name in (split, also)]
         if not wanted:
             others = ", ".join(sorted({path.name for path in here}))
             raise ShardError(f"no {split} shards here, only {others}", where=folder)

@@ -11,6 +11,7 @@ from typing import Any
 
 from labelmerge import __version__
 from labelmerge.bank.store import read_index
+from labelmerge.catalog import UNLABELED
 from labelmerge.errors import LabelmergeError, OutputError
 from labelmerge.files import sha256_file, write_json
 from labelmerge.remote import local_file
@@ -89,7 +90,7 @@ def _made_of(shards: Sequence[Path], bank: Path, config: TrainConfig, split: str
         "labelmerge": __version__,
         "settings": settings,
         "bank": read_index(bank)[-1]["file_sha256"],
-        "manifests": sorted(sha256_file(folder / MANIFEST) for folder in find_splits(shards, split)),
+        "manifests": sorted(sha256_file(folder / MANIFEST) for folder in find_splits(shards, split, also=UNLABELED)),
         "taxonomy": sha256_file(local_file(Path(config.taxonomy))) if config.taxonomy else None,
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.concepts import concept_encoder
+from labelmerge.catalog import UNLABELED
 from labelmerge.errors import ConfigError, LabelmergeError, did_you_mean
 from labelmerge.labels import LabelKey
-from labelmerge.loading.datasets import DatasetShards, group_by_dataset
+from labelmerge.loading.datasets import UNLABELLED, DatasetShards, group_by_dataset
 from labelmerge.loading.mixture import Mixture
 from labelmerge.merge.baselines import merged_bank
 from labelmerge.merge.columns import Columns, build_columns
@@ -94,7 +95,8 @@ def read_inputs(
     settings = config.method_settings
     needs = method.needs(settings)
     language = Bank.load(bank)
-    sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split)], config, needs)
+    also = UNLABELED if "image" in needs.annotation_types else None
+    sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split, also=also)], config, needs)
     labelled = [source for source in sources if source.annotation_type != "image"]
     table = local_file(Path(config.taxonomy)) if config.taxonomy else None
     # The baselines' classes are the texts of their banks.
@@ -157,12 +159,15 @@ def _labelled(sources: Sequence[DatasetShards], config: TrainConfig, needs: Need
         ConfigError: it names a dataset that is not here, or one without labels.
         ShardError: it asks for more samples than there are.
     """
-    names = [source.dataset for source in sources]
+    names = [source.dataset for source in sources if not source.hidden]
     for name in config.labelled:
         if name not in names:
             raise ConfigError(f"`labelled` names {name!r}, which is not here", fix=did_you_mean(name, names))
+    alone = {source.dataset: source for source in sources if source.hidden}
     given = []
     for source in sources:
+        if source.hidden:
+            continue
         count = config.labelled.get(source.dataset)
         if count is None:
             given.append(source)
@@ -172,8 +177,8 @@ def _labelled(sources: Sequence[DatasetShards], config: TrainConfig, needs: Need
         given.append(source.labelled(count, config.labelled_seed))
         _log.info("%s: labels of %d of %d samples", source.dataset, count, len(source))
         if "image" in needs.annotation_types:
-            given.append(source.without_labels())
-    return given
+            given.append(source.without_labels(alone.pop(source.dataset + UNLABELLED, None)))
+    return sorted([*given, *alone.values()], key=lambda source: source.dataset)
 
 
 class _NoEncoder(Exception):

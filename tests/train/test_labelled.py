@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from labelmerge.errors import ConfigError, ShardError
 from labelmerge.evaluate.evaluate import evaluate
-from labelmerge.loading.datasets import DatasetShards
+from labelmerge.loading.datasets import DatasetShards, group_by_dataset
 from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import train
 
@@ -100,3 +103,56 @@ def test_an_encoder_alone_is_taken_over(shards: Path, bank: Path, tmp_path: Path
         "model.net.head.weight", "model.net.head.bias",
     }  # fmt: skip
     assert torch.equal(own["model.net.head.weight"], fresh["model.net.head.weight"])
+
+
+def test_images_without_labels_are_a_split_from_shard_to_train(run: Any, tmp_path: Path) -> None:
+    rng, root, files = np.random.default_rng(0), tmp_path / "data", tmp_path / "files"
+    for number in range(9):
+        drawn = number < 4
+        image = ("images/train" if drawn else "extra", rng.integers(0, 256, (40, 48, 3)))
+        for folder, values in (image, *[("masks/train", rng.integers(0, 2, (40, 48)))] * drawn):
+            place = root / folder / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(place)
+    files.mkdir()
+    recipe, text = files / "yards.toml", (
+        'name = "yards"\nannotation_type = "mask"\nreader = "index_png"\ndescriptions = "yards.csv"\n'
+        '[layout]\nimages = "images/{split}/*.png"\nmasks = "masks/{split}/{stem}.png"\n'
+    )  # fmt: skip
+    (files / "yards.csv").write_text("index,name\n0,grass\n1,wall\n")
+    words: tuple[object, ...] = ("shard", recipe, "--root", root, "--out", tmp_path / "shards", "--workers", 1)
+    recipe.write_text(text)
+    refused = run(*words, "--split", "unlabeled")
+    assert (
+        refused.exit_code and "yards has no unlabeled split" in refused.output and "layout.unlabeled" in refused.output
+    )
+    recipe.write_text(f'{text}unlabeled = "extra/*.png"\n')
+    for split, count in (("train", 4), ("unlabeled", 5)):
+        done = run(*words, "--split", split)
+        assert done.exit_code == 0 and f"Wrote {count} of {count} images of yards {split}" in done.output
+    assert run("verify", tmp_path / "shards").exit_code == 0
+    assert run("embed", recipe, "--encoder", "offline", "--out", tmp_path / "bank").exit_code == 0
+    train: tuple[object, ...] = ("train", "--shards", tmp_path / "shards", "--bank", tmp_path / "bank", "--steps", 1)
+    train = (*train, "--batch-size", 2, "--crop", 32, "--device", "cpu")
+
+    def log(out: str, *more: object) -> dict[str, Any]:
+        done = run(*train, "--out", tmp_path / out, *more)
+        assert done.exit_code == 0, done.output
+        parts: dict[str, Any] = json.loads((tmp_path / out / "log.jsonl").read_text().splitlines()[-1])["parts"]
+        return parts
+
+    usss = ("--method", "usss", "--set", "label_embeddings=random")
+    assert set(log("usss", *usss)) == {"ce_yards", "within_yards/unlabelled"}
+    assert log("consistency", "--unlabelled", "entropy")["entropy"] > 0
+    assert set(log("plain")) == {"hd", "ld", "wd"}  # whoever learns from labels alone never sees them
+    record = tomllib.loads((tmp_path / "plain/config.toml").read_text())
+    assert list(record["inputs"]["manifests"]) == ["yards/train"]
+    # Images whose labels are hidden, and those that have none, are one dataset.
+    sets = [ShardSet.open(folder) for folder in find_splits([tmp_path / "shards"], "train", also="unlabeled")]
+    labelled, alone = group_by_dataset(sets)
+    both = labelled.labelled(1, 0).without_labels(alone)
+    assert (both.dataset, len(labelled), len(alone), len(both)) == ("yards/unlabelled", 4, 5, 9)
+    assert all(both.fetch(number).decode().mask is None for number in range(9))
+    assert set(log("few", *usss, "--labelled", "yards=1")) == {"ce_yards", "within_yards/unlabelled"}
+    refused = run(*train, "--out", tmp_path / "wrong", *usss, "--labelled", "yards/unlabelled=1")
+    assert refused.exit_code and "names 'yards/unlabelled', which is not here" in refused.output

@@ -35,7 +35,8 @@ class SSIW(Method):
         if settings.unlabelled != "none" and all(source.annotation_type != "image" for source in sources):
             raise ConfigError(
                 f"nothing is unlabelled here, and unlabelled = {settings.unlabelled!r} learns from such images",
-                fix="Hide labels (--labelled DATASET=N), or add shards of images alone (reader = images)",
+                fix="Hide labels (--labelled DATASET=N), or add images that have none (`labelmerge shard … --split "
+                "unlabeled`, or the reader `images`)",
             )
         refuse_other_teachers(sources, bank)
 

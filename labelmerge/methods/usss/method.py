@@ -32,7 +32,8 @@ class USSS(Method):
         if all(source.annotation_type != "image" for source in sources):
             raise ConfigError(
                 "nothing is unlabelled here, which usss learns from",
-                fix="Hide labels (--labelled DATASET=N), add shards of images alone (reader = images), or train "
+                fix="Hide labels (--labelled DATASET=N), add images that have none (`labelmerge shard … --split "
+                "unlabeled`, or the reader `images`), or train "
                 "jointly: --set cross_weight=0 within_weight=0",
             )
         if settings.label_embeddings == "centroids" and not settings.supervised:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from labelmerge import catalog
-from labelmerge.catalog import NO_READER, SPLITS, Recipe, Variant
+from labelmerge.catalog import NO_READER, SPLITS, UNLABELED, Recipe, Variant
 from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
 from labelmerge.sharding import depths
 from labelmerge.sharding.readers import READERS
@@ -45,8 +45,10 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
             raise RecipeError(f"unknown reader {name!r}", where=recipe.path, fix=did_you_mean(name, READERS))
     if problems := _key_problems(recipe):
         raise RecipeError("; ".join(problems), where=recipe.path, fix="docs/recipes.md lists every key")
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}", fix=did_you_mean(split, SPLITS))
+    if split not in (*SPLITS, UNLABELED):
+        raise UsageError(f"unknown split {split!r}", fix=did_you_mean(split, (*SPLITS, UNLABELED)))
+    if split == UNLABELED:
+        recipe = _images_alone(recipe)
     if not os.path.isdir(root):
         raise LayoutError("no such folder", where=root, fix=f"--root is where {recipe.name} was unpacked")
 
@@ -60,6 +62,24 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
                 _log.warning("%s is laid out in another way than %s: not read; shard it by itself", base, here[0])
             return _source(recipe, root, split, here, variant)
     raise LayoutError(_expected(recipe, root, split), where=root, fix=see(recipe))
+
+
+def _images_alone(recipe: Recipe) -> Recipe:
+    """The recipe of a dataset's images without labels; raises UsageError where it says of none where they lie."""
+    if UNLABELED not in recipe.layout:
+        raise UsageError(
+            f"{recipe.name} has no {UNLABELED} split: its recipe doesn't say where images without labels lie",
+            fix=f"Say it in a recipe of your own: layout.{UNLABELED}; or write one with the reader `images`",
+        )
+    return replace(
+        recipe,
+        annotation_type="image",
+        reader="images",
+        layout={"images": recipe.layout[UNLABELED]},
+        ids={},
+        options={key: value for key, value in recipe.options.items() if key == UPRIGHT},
+        variants=(),
+    )
 
 
 _BASE = ""
@@ -151,7 +171,7 @@ def _key_problems(recipe: Recipe) -> list[str]:
             types = " or ".join(keys.types)
             problems.append(f"the reader {variant.reader!r} gives {types}, not {recipe.annotation_type}")
         known = {
-            "layout": (*keys.layout, *keys.layout_optional, *beside),
+            "layout": (*keys.layout, *keys.layout_optional, *beside, UNLABELED),
             "ids": keys.ids,
             "options": (*keys.options, UPRIGHT, *depths.OPTIONS),
         }

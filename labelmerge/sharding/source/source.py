@@ -29,7 +29,7 @@ class Source:
     Attributes:
         recipe: the recipe.
         root: the folder that the user named.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test`` or ``unlabeled``.
         word: the dataset's own word for the split.
         variant: the name of the recipe's variant that was found, or None.
         reader: the name of the reader: the variant's, or the recipe's.
