@@ -58,6 +58,7 @@ class CrossEntropy(torch.autograd.Function):
 
 class TableCrossEntropy(torch.autograd.Function):
     """The same with a `LabelTable`; targets are labels within 0..L-1. bias [L, N], wanted [L, N] or None: the table's.
+    `stay`: columns that are not allowed do not compete, and are positives all the same.
 
     Logits are to base 2. Of a pixel there are *neg*, the log-sum-exp of what competes with its label, and *pos*, that
     of the label's positives: the loss is log(1 + exp(neg - pos)), which is exactly 0 where nothing competes.
@@ -71,6 +72,7 @@ class TableCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         labelled: Tensor,
         allowed: Tensor | None,
+        stay: bool,
         table: LabelTable,
         bias: Tensor,
         wanted: Tensor | None,
@@ -79,7 +81,7 @@ class TableCrossEntropy(torch.autograd.Function):
         for here, raw, _, _, _ in _chunks(low, scale, 4 * table.columns.shape[1]):
             scale_here, target = scale[:, None, here] * _LOG2E, targets[:, here]
             neg = _log_sum_exp2(_negatives(raw, scale_here, target, bias, allowed))
-            columns, first, banned = _positives(target, table, allowed)
+            columns, first, banned = _positives(target, table, None if stay else allowed)
             z = raw.gather(1, columns).mul_(scale_here)
             absent = ~first if banned is None else banned | ~first
             pos = _log_sum_exp2(z.masked_fill(absent, NOTHING))
@@ -96,7 +98,7 @@ class TableCrossEntropy(torch.autograd.Function):
             # So that exp(z - pull) is a positive's share of them, exp(z - pos), times the probability of the others.
             pulls[:, here] = pos - neg + lse
         ctx.save_for_backward(low, scale, targets, labelled, allowed, bias, wanted, lses, pulls)
-        ctx.table = table
+        ctx.table, ctx.stay = table, stay
         return losses.masked_fill_(~labelled, 0)
 
     @staticmethod
@@ -108,7 +110,7 @@ class TableCrossEntropy(torch.autograd.Function):
         for here, raw, read, rows, across in _chunks(low, scale, 4 * ctx.table.columns.shape[1]):
             scale_here, target = scale[:, None, here] * _LOG2E, targets[:, here]
             out = _negatives(raw, scale_here, target, bias, allowed).sub_(lses[:, None, here]).exp2_()
-            columns, _, banned = _positives(target, ctx.table, allowed)
+            columns, _, banned = _positives(target, ctx.table, None if ctx.stay else allowed)
             own = raw.gather(1, columns).mul_(scale_here)
             if wanted is None:
                 own = own.sub_(pulls[:, None, here]).exp2_().neg_()
@@ -121,7 +123,7 @@ class TableCrossEntropy(torch.autograd.Function):
             grad_scale[:, here] = (out * raw).sum(1).mul_(grad[:, here])
             out.mul_(scale[:, None, here] * grad[:, None, here])
             grad_low[:, :, read] += rows.T @ (out @ across)
-        return grad_low, grad_scale, None, None, None, None, None, None
+        return grad_low, grad_scale, None, None, None, None, None, None, None
 
 
 def _negatives(raw: Tensor, scale: Tensor, target: Tensor, bias: Tensor, allowed: Tensor | None) -> Tensor:

@@ -36,6 +36,7 @@ def fused_pixel_losses(
     ignore_index: int,
     allowed: Tensor | None,
     table: LabelTable | None = None,
+    positives_stay: bool = False,
 ) -> Tensor:
     """The losses [B, H, W] in float32, 0 where there is no label; NaN where a target is no class.
 
@@ -47,8 +48,10 @@ def fused_pixel_losses(
         tau: float32, a scalar.
         allowed: bool [B, N] with at least one in each row, or None.
         table: on the device of `v`, with L labels, which the targets then are; or None.
+        positives_stay: columns that are not allowed do not compete, and are positives all the same; only with a table.
     """
-    losses: Tensor = _PixelLosses.apply(v, labels, targets.contiguous(), tau, ignore_index, allowed, table)
+    arguments = (v, labels, targets.contiguous(), tau, ignore_index, allowed, table, positives_stay)
+    losses: Tensor = _PixelLosses.apply(*arguments)
     return losses
 
 
@@ -84,6 +87,7 @@ class _PixelLosses(torch.autograd.Function):
         ignore_index: int,
         allowed: Tensor | None,
         table: LabelTable | None,
+        positives_stay: bool,
     ) -> Tensor:
         (batch, channels, h, w), (height, width), count = v.shape, targets.shape[1:], len(labels)
         flat = v.flatten(2)
@@ -110,12 +114,13 @@ class _PixelLosses(torch.autograd.Function):
             losses, scale, half, lse, surplus,
             bias, wanted, positives, counts, pulls,
             batch, count, h, w, height, width, ignore_index, classes, stride, most,
-            allowed is not None, table is not None, _LABELS_FORWARD,
+            allowed is not None, not positives_stay, table is not None, _LABELS_FORWARD,
             parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
         ctx.save_for_backward(v, labels, targets, tau, allowed, low, scale, half, lse, surplus, bias, wanted, pulls)
         ctx.ignore_index, ctx.classes, ctx.stride = ignore_index, classes, stride
+        ctx.everywhere = not positives_stay
         return losses
 
     @staticmethod
@@ -138,7 +143,7 @@ class _PixelLosses(torch.autograd.Function):
             scale, lse, grad * scale, grad_low,
             bias, wanted, pulls,
             batch, count, h, w, height, width, ctx.classes, ctx.stride,
-            allowed is not None, bias is not None, _LABELS_BACKWARD, _ROWS_BACKWARD,
+            allowed is not None, ctx.everywhere, bias is not None, _LABELS_BACKWARD, _ROWS_BACKWARD,
             parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
@@ -150,7 +155,7 @@ class _PixelLosses(torch.autograd.Function):
             grad_v = _gradient_of_v(v, labels, grad_low, grad_scale.mul_(half).neg_())
         if ctx.needs_input_grad[1]:
             grad_labels = _matmul(grad_low, v.flatten(2).to(grad_low.dtype).transpose(1, 2)).sum(0)
-        return grad_v, grad_labels, None, grad_tau, None, None, None
+        return grad_v, grad_labels, None, grad_tau, None, None, None, None
 
 
 def _of_table(

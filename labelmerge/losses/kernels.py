@@ -72,13 +72,14 @@ def forward(
     losses, scales, halves, lses, surpluses,
     bias, wanted, columns, counts, pulls,
     batch, count, h, w, height, width, ignore, classes, stride, most_columns,
-    HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
+    HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
     PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """One part of each of LANES gaps of one row: all labels, with a running maximum and sum.
 
     With a table, its [classes, stride] `bias` is added to the logits, which leaves out a pixel's positives; they follow
     one by one from the list `columns` [classes, most_columns]. What is said of labels here is then meant of columns.
+    What is not `allowed` does not compete and, where that holds EVERYWHERE, is no positive either.
     """
     part = tl.program_id(0) % (PARTS_Y * PARTS_X)
     i = tl.program_id(0) // (PARTS_Y * PARTS_X)
@@ -181,7 +182,7 @@ def forward(
             if wanted is not None:
                 share = tl.load(wanted + rows + column, mask=one, other=0.0)
                 asked += share * raw_own
-            if HAS_ALLOWED:
+            if HAS_ALLOWED and EVERYWHERE:
                 may = tl.load(allowed + image[None, None, :] * count + column, mask=one, other=0) != 0
                 if wanted is not None:
                     lost = lost | (one & (may == 0) & (share > 0))
@@ -235,7 +236,8 @@ def backward(
     scales, lses, strengths, grad_low,
     bias, wanted, pulls,
     batch, count, h, w, height, width, classes, stride,
-    HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr, ROWS: tl.constexpr,
+    HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr,
+    LABELS: tl.constexpr, ROWS: tl.constexpr,
     PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """LABELS labels of ROWS · (LANES - 1) cells, from above to below.
@@ -294,8 +296,10 @@ def backward(
                     shift = tl.where(is_own, 0.0, shift) - lse[None, :, :, :]
                     grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
                     grad -= _entries(wanted, rows, tl.program_id(0) * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
-                if HAS_ALLOWED:
+                if HAS_ALLOWED and EVERYWHERE:
                     grad = tl.where(takes_part[:, None, None, :], grad, 0.0)
+                elif HAS_ALLOWED:
+                    grad = tl.where(takes_part[:, None, None, :] | is_own, grad, 0.0)
                 grad = grad * strength[None, :, :, :]
             else:
                 softmax = tl.exp2(raw * scale2[None, :, :, :] - lse[None, :, :, :])

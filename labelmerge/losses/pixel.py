@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 Kernel = Literal["auto", "chunked", "fused"]
 TableKind = Literal["none", "sets", "soft"]
+Present = Literal["none", "allowed", "competing"]
 
 
 def pixel_cosine_loss(
@@ -35,6 +36,7 @@ def pixel_cosine_loss(
     *,
     allowed: Tensor | None = None,
     table: LabelTable | None = None,
+    competing: Tensor | None = None,
     reduction: Literal["mean", "none"] = "mean",
     kernel: Kernel = "auto",
 ) -> Tensor:
@@ -58,6 +60,9 @@ def pixel_cosine_loss(
             allowed for, or not all that `table.target` asks for.
         table: what each label may stand for and what competes with it, on the device of `v` (docs/losses.md). None,
             the default, is the table of N labels with one column each, against which all others compete fully.
+        competing: bool [B, N], with `table` and in place of `allowed`: the columns that compete in an image. The others
+            are right there for the labels that may stand for them, and for all others neither right nor wrong: classes
+            that the image was not annotated for.
         reduction: ``"mean"`` over all labelled pixels of the batch together (0 where there are none), or ``"none"``.
         kernel: ``"chunked"``, in torch, on any device; ``"fused"``, in Triton, on CUDA and not in float64; or
             ``"auto"``, which takes the fused one where it works.
@@ -67,9 +72,10 @@ def pixel_cosine_loss(
 
     Raises:
         ValueError: shapes that do not fit, an `ignore_index` that is one of the N classes (L labels), a table that is
-            on another device, or a kernel that there is not or that cannot run here.
+            on another device, `competing` without a table or with `allowed`, or a kernel that there is not or that
+            cannot run here.
     """
-    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, table, kernel)
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, table, competing, kernel)
     if reduction == "none":
         return losses
     return losses.sum() / (targets != ignore_index).sum().clamp(min=1)
@@ -84,6 +90,7 @@ def trimmed_pixel_cosine_loss(
     *,
     allowed: Tensor | None = None,
     table: LabelTable | None = None,
+    competing: Tensor | None = None,
     drop: float = 0.3,
     kernel: Kernel = "auto",
 ) -> Tensor:
@@ -102,7 +109,7 @@ def trimmed_pixel_cosine_loss(
     """
     if not 0 <= drop < 1:
         raise ValueError(f"drop must be at least 0 and below 1, not {drop}")
-    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, table, kernel).flatten(1)
+    losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, table, competing, kernel).flatten(1)
     labelled = (targets != ignore_index).flatten(1)
     dropped = (drop * labelled.sum(dim=1, keepdim=True)).long()
     # Sorted rather than compared with a quantile, so that ties do not change how many are dropped. Unlabelled
@@ -122,6 +129,7 @@ def _pixel_losses(
     ignore_index: int,
     allowed: Tensor | None,
     table: LabelTable | None,
+    competing: Tensor | None,
     kernel: Kernel,
 ) -> Tensor:
     """The losses [B, H, W], 0 where there is no label."""
@@ -129,8 +137,11 @@ def _pixel_losses(
         raise ValueError(f"v {tuple(v.shape)} and labels {tuple(labels.shape)} are not [B, C, h, w] and [N, C]")
     if targets.ndim != 3 or targets.shape[0] != v.shape[0]:
         raise ValueError(f"targets {tuple(targets.shape)} are not [B, H, W] with the B of v {tuple(v.shape)}")
-    if allowed is not None and allowed.shape != (v.shape[0], labels.shape[0]):
-        raise ValueError(f"allowed {tuple(allowed.shape)} is not [B, N] = [{v.shape[0]}, {labels.shape[0]}]")
+    for name, each in (("allowed", allowed), ("competing", competing)):
+        if each is not None and each.shape != (v.shape[0], labels.shape[0]):
+            raise ValueError(f"{name} {tuple(each.shape)} is not [B, N] = [{v.shape[0]}, {labels.shape[0]}]")
+    if competing is not None and (table is None or allowed is not None):
+        raise ValueError("competing needs a table, and takes the place of allowed")
     classes, columns = (labels.shape[0],) * 2 if table is None else table.positive.shape
     if columns != labels.shape[0]:
         raise ValueError(f"the table [{classes}, {columns}] is not [L, N] with N = {labels.shape[0]}")
@@ -148,11 +159,16 @@ def _pixel_losses(
         if allowed is not None:
             # An image without any allowed label has no labelled pixel; all labels keep its softmax finite.
             allowed = allowed | ~allowed.any(dim=1, keepdim=True)
-        if _takes_fused(kernel, v, allowed is not None, table):
+        present = competing if allowed is None else allowed
+        if _takes_fused(
+            kernel, v, "none" if present is None else "allowed" if competing is None else "competing", table
+        ):
             from labelmerge.losses.fused import fused_pixel_losses
 
             with torch.cuda.device(v.device) if v.is_cuda else nullcontext():
-                return fused_pixel_losses(v, labels, targets, tau, ignore_index, allowed, table)
+                return fused_pixel_losses(
+                    v, labels, targets, tau, ignore_index, present, table, positives_stay=competing is not None
+                )
         v = v.to(dtype)
         height, width = targets.shape[1:]
         low = torch.einsum("nc,bchw->bnhw", labels, v)
@@ -165,18 +181,19 @@ def _pixel_losses(
             losses = CrossEntropy.apply(low, scale, targets, labelled, allowed)
         else:
             bias, wanted = (each if each is None else each.to(dtype) for each in (table.bias, table.wanted))
-            losses = TableCrossEntropy.apply(low, scale, targets, labelled, allowed, table, bias, wanted)
+            stay = competing is not None
+            losses = TableCrossEntropy.apply(low, scale, targets, labelled, present, stay, table, bias, wanted)
         return losses
 
 
-def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool, table: LabelTable | None) -> bool:
+def _takes_fused(kernel: Kernel, v: Tensor, present: Present, table: LabelTable | None) -> bool:
     """Whether the fused kernel is to be taken; ValueError where it is asked for and cannot be."""
     if kernel not in ("auto", "chunked", "fused"):
         raise ValueError(f"kernel must be auto, chunked or fused, not {kernel}")
     if kernel == "auto":
         suits = v.is_cuda and v.dtype != torch.float64 and v.numel() > 0
         kind: TableKind = "none" if table is None else "sets" if table.target is None else "soft"
-        return suits and _fused_works(v.device, v.dtype, some_allowed, kind)
+        return suits and _fused_works(v.device, v.dtype, present, kind)
     if kernel == "fused":
         if v.dtype == torch.float64:
             raise ValueError("the fused kernel computes in float32; float64 needs kernel='chunked'")
@@ -190,13 +207,13 @@ def _takes_fused(kernel: Kernel, v: Tensor, some_allowed: bool, table: LabelTabl
 
 
 @lru_cache
-def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool, kind: TableKind = "none") -> bool:
+def _fused_works(device: torch.device, dtype: torch.dtype, present: Present, kind: TableKind = "none") -> bool:
     """Whether the fused kernel compiles here and agrees with the chunked one on a small example; if not, a warning."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(2, 16, 6, 7, generator=generator).to(device, dtype).requires_grad_()
     labels = torch.nn.functional.normalize(torch.randn(5, 16, generator=generator), dim=1).to(device)
     targets = torch.randint(4, (2, 24, 28), generator=generator).to(device)
-    allowed = (torch.arange(5, device=device) < 4).expand(2, -1) if some_allowed else None
+    some = {} if present == "none" else {present: (torch.arange(5, device=device) < 4).expand(2, -1)}
     tau = torch.full((), 0.07, device=device, requires_grad=True)
     table = None
     if kind != "none":
@@ -208,7 +225,7 @@ def _fused_works(device: torch.device, dtype: torch.dtype, some_allowed: bool, k
     try:
         for kernel in ("chunked", "fused"):
             with torch.enable_grad():
-                loss = pixel_cosine_loss(v, labels, targets, tau, allowed=allowed, table=table, kernel=kernel)
+                loss = pixel_cosine_loss(v, labels, targets, tau, table=table, kernel=kernel, **some)
             results.append((loss.detach(), *torch.autograd.grad(loss, (v, tau))))
     except torch.cuda.OutOfMemoryError:
         raise

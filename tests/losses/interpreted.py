@@ -31,6 +31,7 @@ class Case:
     ignore: int = 255
     ignored: float = 0.25  # the share of pixels without a label
     subsets: bool = False
+    unannotated: bool = False  # some columns do not compete in some images
     table: str = ""  # "sets" or "soft", at random, of 4 labels; "alone", where nothing competes
     channels_last: bool = False
     trimmed: bool = False
@@ -71,6 +72,9 @@ CASES = {
     "nothing competes": Case((3, 3), (12, 12), table="alone"),
     "sets within subsets": Case((3, 3), (12, 12), batch=3, labels=9, subsets=True, table="sets"),
     "soft within subsets": Case((3, 3), (12, 12), batch=3, labels=9, subsets=True, table="soft"),
+    "sets, not all annotated": Case((3, 4), (12, 16), labels=9, unannotated=True, table="sets", trimmed=True),
+    "soft, not all annotated": Case((3, 4), (12, 16), labels=9, unannotated=True, table="soft", trimmed=True),
+    "nothing annotated": Case((3, 3), (12, 12), unannotated=True, table="alone"),
     "sets, bfloat16": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16, table="sets"),
     "soft, bfloat16": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16, table="soft"),
 }
@@ -108,11 +112,13 @@ def off_by(case: Case) -> dict[str, float]:
     targets = chosen.view(case.batch, *case.size)
     targets[torch.rand(targets.shape, generator=generator) < case.ignored] = case.ignore
 
-    more: dict[str, Any] = {"allowed": allowed, "table": table, "kernel": "fused"}
+    competing = torch.rand(case.batch, case.labels, generator=generator) < 0.5 if case.unannotated else None
+
+    more: dict[str, Any] = {"allowed": allowed, "competing": competing, "table": table, "kernel": "fused"}
     losses = pixel_cosine_loss(v, labels, targets.to(case.targets), tau, case.ignore, reduction="none", **more)
     ours = torch.autograd.grad((losses * weights).sum(), (v, labels, tau))
     exact = [x.detach().double().requires_grad_() for x in (v, labels, tau)]
-    literal = reference["pixel_losses"](exact[0], exact[1], targets, exact[2], case.ignore, allowed, table)
+    literal = reference["pixel_losses"](exact[0], exact[1], targets, exact[2], case.ignore, allowed, table, competing)
     wanted = torch.autograd.grad((literal * weights).sum(), exact)
     found = {"losses": float(((losses - literal).abs() / (1 + literal)).max().detach())}
     for name, mine, theirs in zip(("v", "labels", "tau"), ours, wanted, strict=True):
@@ -120,7 +126,9 @@ def off_by(case: Case) -> dict[str, float]:
         found[name] = float((mine - theirs).norm() / theirs.norm().clamp(min=1e-3))
     if case.trimmed:
         loss = trimmed_pixel_cosine_loss(v, labels, targets, tau, case.ignore, **more)
-        literal = reference["trimmed_loss"](exact[0], exact[1], targets, exact[2], case.ignore, table=table)
+        literal = reference["trimmed_loss"](
+            exact[0], exact[1], targets, exact[2], case.ignore, table=table, competing=competing
+        )
         found["trimmed"] = float(((loss - literal).abs() / (1 + literal)).detach())
     return found
 

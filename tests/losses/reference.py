@@ -19,6 +19,7 @@ def pixel_losses(
     ignore: int,
     allowed: Tensor | None = None,
     table: LabelTable | None = None,
+    competing: Tensor | None = None,
 ) -> Tensor:
     """[B, H, W]: upsample the embeddings, normalise, cosine, softmax (eq. 1-3)."""
     full = F.interpolate(v, size=targets.shape[1:], mode="bilinear", align_corners=False)
@@ -26,15 +27,19 @@ def pixel_losses(
     if allowed is not None:
         logits = logits.masked_fill(~allowed[:, :, None, None], -torch.inf)
     if table is not None:
-        return table_losses(logits.movedim(1, -1), targets, ignore, table)
+        return table_losses(logits.movedim(1, -1), targets, ignore, table, competing)
     return F.cross_entropy(logits, targets, ignore_index=ignore, reduction="none")
 
 
-def table_losses(logits: Tensor, targets: Tensor, ignore: int, table: LabelTable) -> Tensor:
+def table_losses(
+    logits: Tensor, targets: Tensor, ignore: int, table: LabelTable, competing: Tensor | None = None
+) -> Tensor:
     """-log(Σ_P exp s / (Σ_P exp s + Σ_¬P w exp s)) of each pixel, from the logits [B, H, W, N] and whole rows."""
     labelled = targets != ignore
     label = targets.masked_fill(~labelled, 0)
     positive, weight = table.positive[label], table.negative[label]  # [B, H, W, N]
+    if competing is not None:
+        weight = weight * competing[:, None, None]
     right = logits.masked_fill(~positive, -torch.inf)
     wrong = torch.where(positive | (weight == 0), -torch.inf, logits + weight.log())
     whole = torch.cat([right, wrong], -1).logsumexp(-1)
@@ -53,8 +58,9 @@ def pixel_loss(
     ignore: int,
     allowed: Tensor | None = None,
     table: LabelTable | None = None,
+    competing: Tensor | None = None,
 ) -> Tensor:
-    losses = pixel_losses(v, labels, targets, tau, ignore, allowed, table)[targets != ignore]
+    losses = pixel_losses(v, labels, targets, tau, ignore, allowed, table, competing)[targets != ignore]
     return losses.mean() if losses.numel() else losses.sum()
 
 
@@ -66,10 +72,13 @@ def trimmed_loss(
     ignore: int,
     drop: float = 0.3,
     table: LabelTable | None = None,
+    competing: Tensor | None = None,
 ) -> Tensor:
     """eq. 4-5: per image, without its largest losses."""
     kept = []
-    for losses, target in zip(pixel_losses(v, labels, targets, tau, ignore, None, table), targets, strict=True):
+    for losses, target in zip(
+        pixel_losses(v, labels, targets, tau, ignore, None, table, competing), targets, strict=True
+    ):
         valid = losses[target != ignore].sort().values
         kept.append(valid[: len(valid) - math.floor(drop * len(valid))])
     together = torch.cat(kept)

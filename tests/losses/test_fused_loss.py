@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +80,14 @@ def test_compiles_for_hopper_without_atomics(
         ("low", "products", "tau", "shares_y", "shares_x", "losses", "scales", "halves", "lses", "surpluses")
         + ("strengths", "grad_products", "bias", "wanted", "pulls"), "*fp32",
     ) | {"grad_low": "*bf16"}  # fmt: skip
-    constants: dict[str, Any] = {"HAS_ALLOWED": True, "ROWS": 16, "PARTS_X": 1, "PIXELS_X": 4, "LANES": 32}
+    constants: dict[str, Any] = {
+        "HAS_ALLOWED": True,
+        "EVERYWHERE": kind != "sets",
+        "ROWS": 16,
+        "PARTS_X": 1,
+        "PIXELS_X": 4,
+        "LANES": 32,
+    }
     sizes = {
         "forward": {"LABELS": 4, "PARTS_Y": 2, "PIXELS_Y": 2},
         "backward": {"LABELS": 8, "PARTS_Y": 1, "PIXELS_Y": 4},
@@ -126,7 +133,7 @@ def test_what_does_not_compile_is_one_warning_and_then_the_chunked_one(caplog: p
     pixel._fused_works.cache_clear()
     with caplog.at_level(logging.WARNING, logger="labelmerge"):
         for _ in range(3):
-            assert not pixel._fused_works(torch.device("cpu"), torch.float32, False)
+            assert not pixel._fused_works(torch.device("cpu"), torch.float32, "none")
     pixel._fused_works.cache_clear()
     (record,) = caplog.records
     assert "does not work on cpu (ValueError" in record.getMessage() and "chunked" in record.getMessage()
@@ -134,12 +141,15 @@ def test_what_does_not_compile_is_one_warning_and_then_the_chunked_one(caplog: p
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the kernel is not run, only interpreted")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("some_allowed", [False, True])
-@pytest.mark.parametrize("kind", ["none", "sets", "soft"])
+@pytest.mark.parametrize(
+    ("present", "kind"),
+    [(present, kind) for present in ("none", "allowed") for kind in ("none", "sets", "soft")]
+    + [("competing", "sets"), ("competing", "soft")],
+)
 def test_agrees_with_the_chunked_one_on_the_gpu(
-    dtype: torch.dtype, some_allowed: bool, kind: Literal["none", "sets", "soft"]
+    dtype: torch.dtype, present: pixel.Present, kind: pixel.TableKind
 ) -> None:
-    assert pixel._fused_works(torch.device("cuda", 0), dtype, some_allowed, kind)
+    assert pixel._fused_works(torch.device("cuda", 0), dtype, present, kind)
     table = None if kind == "none" else random_table(101, 101, soft=kind == "soft", seed=0).to("cuda")
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(3, 64, 45, 37, generator=generator).to("cuda", dtype).requires_grad_()

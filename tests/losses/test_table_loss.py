@@ -143,6 +143,47 @@ def test_allowed_columns_and_a_table_together(soft: bool) -> None:
     )
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.tuples(st.integers(1, 6), st.integers(1, 20)),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    share=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    soft=st.booleans(),
+    chunk=st.sampled_from([1, 40, 1 << 20]),
+    seed=st.integers(0, 1000),
+)
+def test_what_an_image_was_not_annotated_for_does_not_compete_there_and_stays_right(
+    counts: tuple[int, int], size: tuple[int, int], share: float, soft: bool, chunk: int, seed: int
+) -> None:
+    v, columns, targets, tau = sample(3, 4, (4, 3), size, counts[1], seed=seed)
+    table, targets = random_table(*counts, soft=soft, seed=seed), relabelled(targets, counts[0], seed)
+    competing = torch.rand(3, counts[1], generator=torch.Generator().manual_seed(seed)) < share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(chunked._CHUNK, "cpu", chunk)
+        for loss, literal in (
+            (pixel_cosine_loss, reference.pixel_loss),
+            (trimmed_pixel_cosine_loss, reference.trimmed_loss),
+        ):
+            assert_same(
+                loss(v, columns, targets, tau, table=table, competing=competing),
+                literal(v, columns, targets, tau, 255, table=table, competing=competing),
+                (v, columns, tau),
+            )
+    if share == 1:
+        same = pixel_cosine_loss(v, columns, targets, tau, table=table, competing=competing)
+        assert torch.equal(same, pixel_cosine_loss(v, columns, targets, tau, table=table))
+
+
+def test_competing_needs_a_table_and_no_subset() -> None:
+    v, columns, targets, tau = sample(2, 4, (4, 4), (16, 16), 6)
+    every = torch.ones(2, 6, dtype=torch.bool)
+    for more in ({}, {"allowed": every, "table": plain_table(6)}):
+        with pytest.raises(ValueError, match="competing needs a table, and takes the place of allowed"):
+            pixel_cosine_loss(v, columns, targets, tau, competing=every, **more)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"competing \(1, 6\) is not \[B, N\] = \[2, 6\]"):
+        pixel_cosine_loss(v, columns, targets, tau, competing=every[:1], table=plain_table(6))
+
+
 def test_what_is_excluded_may_be_anything() -> None:
     v, columns, _, tau = sample(1, 6, (4, 4), (16, 16), 5)
     table = plain_table(5)
