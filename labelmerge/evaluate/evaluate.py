@@ -27,7 +27,7 @@ from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.samples import LabelledImage, Samples, all_are_things
-from labelmerge.tasks.ambiguity import AmbiguityAware, Mixed
+from labelmerge.tasks.ambiguity import Mixed
 from labelmerge.tasks.instances import InstanceTask
 from labelmerge.tasks.panoptic import Panoptic
 from labelmerge.tasks.semantic import Metrics, Semantic, SemanticCounts, harmonic_mean
@@ -231,7 +231,8 @@ def _measure(
 ) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
     data, space = question.data, question.data.space
-    own, common = Semantic(space), Mixed(space, question.mixed) if question.mixed is not None else None
+    own = Semantic(space, partly=data.partly_annotated, annotated=data.annotated_classes)
+    common = Mixed(space, question.mixed, data.annotated_classes) if question.mixed is not None else None
     panoptic: Panoptic | None = None
     mixed_panoptic: Panoptic | None = None
     things: InstanceTask | None = None
@@ -295,7 +296,7 @@ def _measure(
         ignored_pixels=mine_alone.ignored,
         confusion=mine_alone.confusion,
         metrics=own.figures(mine_alone) if known else Metrics.unpredicted(len(space)),
-        ambiguity=AmbiguityAware.of(mine_alone.confusion, question.own) if known and question.own else None,
+        ambiguity=question.aware(mine_alone) if known else None,
         mixed=common.figures(found.get(id(common), common.nothing())) if common is not None else None,
         panoptic=panoptic.figures(found[id(panoptic)]) if panoptic is not None else None,
         mixed_panoptic=mixed_panoptic.figures(found[id(mixed_panoptic)]) if mixed_panoptic is not None else None,

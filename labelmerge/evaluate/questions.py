@@ -16,7 +16,8 @@ from labelmerge.methods.meaning import By, labels_of, run_columns
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
-from labelmerge.tasks.ambiguity import Verdicts
+from labelmerge.tasks.ambiguity import AmbiguityAware, Verdicts
+from labelmerge.tasks.semantic import SemanticCounts
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,13 @@ class Question:
     own: Verdicts | None
     mixed: Verdicts | None
     mixed_predictor: Predictor | None
+
+    def aware(self, counts: SemanticCounts) -> AmbiguityAware | None:
+        """What counts of the set's own labels say where these are related, or where not all were annotated; or None."""
+        if self.own is None and not self.data.partly_annotated:
+            return None
+        verdicts = self.own or Verdicts.unrelated(len(self.data.space))
+        return AmbiguityAware.of(counts.confusion, verdicts, counts.undecided)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,8 @@ class SetResult:
         ignored_pixels: pixels of these images without a label.
         confusion: int64 ``[K, K]``, row = truth, column = prediction, in the order of the label space.
         metrics: what it says; 0 where no class has a vector.
-        ambiguity: what it says where relations count; None where the set's labels are not related.
+        ambiguity: what it says where relations count; None where the set's labels are not related and
+            all of them were annotated.
         mixed: what a list of several sets' labels came to on this set, where one was asked for.
         panoptic: what its segments came to, where they were asked for and the set has any.
         mixed_panoptic: the same with the list of several sets' labels.

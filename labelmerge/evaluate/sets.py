@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from labelmerge.catalog import SPLITS
 from labelmerge.errors import ShardError, UsageError
 from labelmerge.labels import LabelSpace
@@ -36,6 +39,8 @@ class EvalSet:
         skipped: path and reason of what is known to be unusable before it is read.
         has_segments: whether samples have segments.
         things: the indices of the classes that are things; None where it isn't told.
+        annotated: the names of the classes that its images were annotated for; None: all of them.
+        own_lists: whether images have lists of their own, which take the place of `annotated`.
     """
 
     dataset: str
@@ -49,6 +54,19 @@ class EvalSet:
     skipped: Sequence[tuple[str, str]] = ()
     has_segments: bool = False
     things: frozenset[int] | None = None
+    annotated: frozenset[str] | None = None
+    own_lists: bool = False
+
+    @property
+    def partly_annotated(self) -> bool:
+        """Whether there are images that were not annotated for all classes."""
+        return self.own_lists or self.annotated is not None
+
+    @property
+    def annotated_classes(self) -> npt.NDArray[np.bool_] | None:
+        """bool ``[K]``: `annotated`, class by class."""
+        names = self.annotated
+        return None if names is None else np.array([name in names for name in self.space.names], dtype=np.bool_)
 
     @property
     def name(self) -> str:
@@ -70,6 +88,8 @@ class EvalSet:
             skipped=data.skipped,
             has_segments=data.has_segments,
             things=data.things,
+            annotated=data.annotated,
+            own_lists=data.own_lists,
         )
 
 

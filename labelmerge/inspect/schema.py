@@ -149,6 +149,9 @@ def check_sample(
         yield from _check_embeddings(members["box_embeddings.npy"], len(meta["boxes"]), counts)
     if meta["present"] != sorted(present):
         yield f"json: present is {shown(meta['present'])}, but the annotation has {shown(sorted(present))}"
+    listed = meta.get("annotated", [])
+    if not all(type(index) is int and index in expected.space for index in listed) or len({*listed}) < len(listed):
+        yield f"json: annotated is {shown(listed)}, not classes of the label space, each once"
     if not _SHA256.fullmatch(meta["source"]["sha256"]):
         yield "json: source: sha256 is not a SHA-256"
         return None

@@ -68,6 +68,8 @@ class Batch:
         others: further views of the same samples, in the same order, where the method needs several.
         depths: int32 ``[B, H, W]``, in each dataset's own unit, 0 where they aren't known; None where the method needs
             none.
+        annotated: for each image int64 class indices of its dataset's own label space: those that it was annotated for;
+            None where all images of its dataset were annotated alike. Empty where that is so of all datasets.
         shares: float32 ``[B]``, how much of each sample's loss its mask has, where a method mixes images; None: all.
     """
 
@@ -88,6 +90,7 @@ class Batch:
     instances: Tensor | None = None
     segments: list[Segments | None] = field(default_factory=list)
     others: tuple[Batch, ...] = ()
+    annotated: list[Tensor | None] = field(default_factory=list)
     shares: Tensor | None = None
     depths: Tensor | None = None
 
@@ -154,6 +157,7 @@ class Batch:
                 None if each is None else (each.ids.numpy(), each.classes.numpy(), each.crowd.numpy())
                 for each in self.segments
             ],
+            "annotated": [None if listed is None else listed.numpy() for listed in self.annotated],
             "dataset_ids": self.dataset_ids.numpy(),
         }
         others = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in small}

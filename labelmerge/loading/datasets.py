@@ -67,8 +67,14 @@ class DatasetShards:
         return "image" if self.hidden else self.sets[0].annotation_type
 
     @property
+    def own_lists(self) -> bool:
+        """Whether images were annotated for different classes, as lists of their own say."""
+        return not self.hidden and any(shard_set.own_lists for shard_set in self.sets)
+
+    @property
     def annotated(self) -> frozenset[str] | None:
-        """The names of the classes that all its splits were annotated for; None: all classes."""
+        """The names of the classes that all its splits were annotated for; None: all. Images may have lists of their
+        own."""
         listed = [shard_set.annotated for shard_set in self.sets if shard_set.annotated is not None]
         return frozenset.intersection(*listed) if listed else None
 

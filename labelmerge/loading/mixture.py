@@ -237,6 +237,11 @@ class Mixture:
                     instances=instances[v] if self.segments else None,
                     segments=segments,
                     depths=depths[v] if self.depth else None,
+                    annotated=[
+                        None if each.read.annotated is None else torch.from_numpy(each.read.annotated) for each in made
+                    ]
+                    if any(source.own_lists for source in self.sources)
+                    else [],
                 )
             )
         return replace(batches[0], others=tuple(batches[1:]))
@@ -318,15 +323,16 @@ class Mixture:
         source = self.sources[dataset]
         encoded = source.fetch(which, instances=self.segments, depth=self.depth)
         table, boxes, segments = self._tables[source.dataset], NO_BOXES, None
+        annotated = _annotated(source, encoded) if source.own_lists else None
         if source.annotation_type == "box":
             boxes = _teaching(encoded.boxes(), table, encoded.where)
         if self.segments and "instances.png" in encoded.members:
             segments = encoded.segments()
             _refuse_unknown(segments.classes, table, "a segment", encoded.where)
         if not self._whole[dataset]:
-            return _Read(encoded.key, encoded, boxes, segments)
+            return _Read(encoded.key, encoded, boxes, segments, annotated)
         picture = encoded.picture()
-        read = _Read(encoded.key, picture, boxes, segments)
+        read = _Read(encoded.key, picture, boxes, segments, annotated)
         # The cache is never emptied: samples come in random order, so any that is kept is as good as another.
         if picture.nbytes <= self._room:
             self._room -= picture.nbytes
@@ -336,12 +342,14 @@ class Mixture:
 
 @dataclass(frozen=True)
 class _Read:
-    """A sample: its picture, the boxes that teach something (none where there is a mask), and its segments."""
+    """A sample: its picture, the boxes that teach something (none where there is a mask), its segments, and, where
+    images of its dataset differ in that, int64 ``[n]``, the indices of the classes that it was annotated for."""
 
     key: str
     picture: Encoded | Decoded
     boxes: Boxes
     segments: SampleSegments | None
+    annotated: npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -350,6 +358,17 @@ class _Drawn:
 
     read: _Read
     views: Sequence[View]
+
+
+def _annotated(source: DatasetShards, encoded: Encoded) -> npt.NDArray[np.int64]:
+    """The classes that an image was annotated for: by its own list, or else those of its dataset."""
+    found = encoded.annotated()
+    if found is None:
+        every, names = source.space, source.annotated
+        found = frozenset(
+            i for i, name in zip(every.indices, every.names, strict=True) if names is None or name in names
+        )
+    return np.array(sorted(found), dtype=np.int64)
 
 
 def _teaching(boxes: Boxes, table: npt.NDArray[np.int64], where: str) -> Boxes:

@@ -213,7 +213,8 @@ def _fused_works(device: torch.device, dtype: torch.dtype, present: Present, kin
     v = torch.randn(2, 16, 6, 7, generator=generator).to(device, dtype).requires_grad_()
     labels = torch.nn.functional.normalize(torch.randn(5, 16, generator=generator), dim=1).to(device)
     targets = torch.randint(4, (2, 24, 28), generator=generator).to(device)
-    some = {} if present == "none" else {present: (torch.arange(5, device=device) < 4).expand(2, -1)}
+    most = (torch.arange(5, device=device) < 4).expand(2, -1)
+    allowed, competing = (most if present == name else None for name in ("allowed", "competing"))
     tau = torch.full((), 0.07, device=device, requires_grad=True)
     table = None
     if kind != "none":
@@ -225,7 +226,9 @@ def _fused_works(device: torch.device, dtype: torch.dtype, present: Present, kin
     try:
         for kernel in ("chunked", "fused"):
             with torch.enable_grad():
-                loss = pixel_cosine_loss(v, labels, targets, tau, table=table, kernel=kernel, **some)
+                loss = pixel_cosine_loss(
+                    v, labels, targets, tau, allowed=allowed, table=table, competing=competing, kernel=kernel
+                )
             results.append((loss.detach(), *torch.autograd.grad(loss, (v, tau))))
     except torch.cuda.OutOfMemoryError:
         raise

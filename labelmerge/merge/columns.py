@@ -24,6 +24,29 @@ Labels = Literal["seen", "all"]
 
 
 @dataclass(frozen=True, eq=False)
+class ClassColumns:
+    """The columns of the K classes of a dataset.
+
+    Attributes:
+        indices: of the classes.
+        may: bool ``[K, N]``, the columns that each class may stand for, whether it is in play or not.
+        alone: bool ``[K, N]``, the column that it stands for alone, if it is in play.
+    """
+
+    indices: tuple[int, ...]
+    may: Booleans
+    alone: Booleans
+
+    def unannotated(self, annotated: Container[int]) -> Booleans:
+        """bool ``[N]``: the columns of classes that were not annotated, where these were: a pixel with one of their
+        labels may be one of the others all the same."""
+        listed = np.array([index in annotated for index in self.indices], dtype=np.bool_)
+        rest, taken = np.any(self.may[~listed], axis=0), np.any(self.alone[listed], axis=0)
+        found: Booleans = np.asarray(rest & ~taken)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Columns:
     """The N columns of a run and the L labels that are trained on.
 
@@ -44,6 +67,7 @@ class Columns:
         unannotated: bool ``[D, N]``, the columns of classes that a dataset has, but was not annotated for: a pixel with
             another of its labels may be one of these all the same.
         by_label: whether `tables` give rows of `positive`.
+        classes: of the datasets whose images were annotated for different classes.
     """
 
     texts: tuple[str, ...]
@@ -59,6 +83,7 @@ class Columns:
     dataset_of: npt.NDArray[np.int64]
     unannotated: Booleans
     by_label: bool
+    classes: Mapping[str, ClassColumns]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -80,6 +105,7 @@ def build_columns(
     rows: bool = False,
     datasets: Sequence[str] | None = None,
     annotated: Sequence[Container[str] | None] | None = None,
+    own_lists: Container[str] = (),
 ) -> Columns:
     """The columns for these training datasets.
 
@@ -98,6 +124,7 @@ def build_columns(
         rows: tables give rows of `Columns.positive` also where every label has one column only.
         datasets: the D names in `Columns.tables`, where several datasets have one space; None: the spaces' names.
         annotated: for each dataset the names of the classes that it was annotated for; None: all of them.
+        own_lists: the datasets of which each image says so for itself.
 
     Raises:
         BankError: the bank lacks labels, or calls them otherwise than the spaces do.
@@ -142,14 +169,21 @@ def build_columns(
     alone = positive & (positive.sum(axis=1, keepdims=True) == 1)
     dataset_of = np.array([place for place, _ in owned], dtype=np.int64)
     unannotated = np.zeros((len(spaces), positive.shape[1]), dtype=np.bool_)
-    for place, (space, listed) in enumerate(zip(spaces, annotated, strict=True)):
+    classes = {}
+    for place, (dataset, space, listed) in enumerate(zip(datasets, spaces, annotated, strict=True)):
+        if dataset in own_lists or listed is not None:
+            may, single_ones = np.zeros((2, len(space), positive.shape[1]), dtype=np.bool_)
+            for number, key in enumerate(space.keys):
+                may[number, columns_of(key)] = True
+            number_of = {key: number for number, key in enumerate(space.keys)}
+            in_play = [row for row, (at, _) in enumerate(owned) if at == place]
+            single_ones[[number_of[keys[row]] for row in in_play]] = alone[in_play]
+            classes[dataset] = ClassColumns(space.indices, may, single_ones)
         if listed is not None:
-            for key, name in zip(space.keys, space.names, strict=True):
-                if name not in listed:
-                    unannotated[place, columns_of(key)] = True
-            known = [row for row, (at, key) in enumerate(owned) if at == place and space.name_of(key[1]) in listed]
-            unannotated[place] &= ~alone[known].any(axis=0)
-    by_label = rows or not single or bool(unannotated.any())
+            known = {index for index, name in zip(space.indices, space.names, strict=True) if name in listed}
+            unannotated[place] = classes[dataset].unannotated(known)
+    classes = {dataset: of_set for dataset, of_set in classes.items() if dataset in own_lists}
+    by_label = rows or not single or bool(unannotated.any()) or bool(classes)
     targets = np.arange(len(keys)) if by_label else positive.argmax(axis=1)
     tables, allowed = {}, np.zeros((len(spaces), positive.shape[1]), dtype=np.bool_)
     for place, (name, space) in enumerate(zip(datasets, spaces, strict=True)):
@@ -172,6 +206,7 @@ def build_columns(
         dataset_of=dataset_of,
         unannotated=unannotated,
         by_label=by_label,
+        classes=classes,
     )
 
 

@@ -29,7 +29,7 @@ from labelmerge.progress import Track, no_track
 from labelmerge.shardset.croissant import write_croissant
 from labelmerge.shardset.depth_maps import DEPTH
 from labelmerge.shardset.manifest import MANIFEST, read_manifest
-from labelmerge.shardset.meta import meta_bytes
+from labelmerge.shardset.meta import ANNOTATED, meta_bytes
 from labelmerge.shardset.pixels import png_bytes
 from labelmerge.shardset.sample import Sample
 from labelmerge.shardset.shardset import ShardSet
@@ -321,6 +321,8 @@ def _write_sample(each: ShardSet, rule: Rule, number: int, writer: ShardWriter, 
         "boxes": found.boxes,
         "segments": found.segments,
     }
+    if (listed := sample.annotated) is not None:
+        meta[ANNOTATED] = sorted({concept for index in listed for concept in rule.sets.get(index, ())})
     writer.write(sample.key, {**members, "json": meta_bytes(meta)})
 
 

@@ -29,7 +29,7 @@ from labelmerge.sharding.plan import Options
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.source import UPRIGHT, Annotation, Item, Source
 from labelmerge.shardset.depth_maps import DEPTH, DepthMap
-from labelmerge.shardset.manifest import CROWD_BOXES
+from labelmerge.shardset.manifest import CROWD_BOXES, OWN_LISTS
 from labelmerge.shardset.meta import meta_bytes
 from labelmerge.shardset.pixels import png_bytes
 from labelmerge.shardset.run_lengths import histogram
@@ -190,6 +190,10 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         "boxes": _boxes(annotation, original, size),
         "segments": _segments(annotation, areas),
     }
+    if item.annotated is not None:
+        group_of = source.class_map.group_of if source.class_map is not None else None
+        meta["annotated"] = sorted({index if group_of is None else group_of[index] for index in item.annotated})
+        tally.notes[OWN_LISTS] += 1
     members["json"] = meta_bytes(meta)
     tally.sizes.add(Sizes(size[0] * size[1], size, size))
     tally.sources.append(meta["source"]["sha256"][:_SOURCE_DIGITS])

@@ -21,6 +21,7 @@ import numpy as np
 from labelmerge.catalog import Recipe, load_label_space, refuse_unknown_classes
 from labelmerge.errors import LayoutError, OutputError, UsageError
 from labelmerge.files import sha256_file
+from labelmerge.sharding.annotated import with_lists
 from labelmerge.sharding.depths import Meaning, has_depth
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import see
@@ -144,7 +145,8 @@ def make_plan(recipe: Recipe, root: Path, split: str, scratch: Path, **chosen: U
         found = _Found(listed, chosen.get("samples_per_shard", Options.samples_per_shard), chosen.get("limit"))
         with _space(scratch), closing(_database(scratch / "scan.sqlite")) as tables:
             listed.execute("CREATE TABLE tasks (number INTEGER PRIMARY KEY, items BLOB)")
-            for number, entry in enumerate(map(_utf8, READERS[source.reader].scan(source, tables))):
+            scanned = with_lists(source, READERS[source.reader].scan(source, tables))
+            for number, entry in enumerate(map(_utf8, scanned)):
                 found.add(number, entry)
             found.end_task()
         (scratch / "scan.sqlite").unlink()
@@ -274,7 +276,7 @@ def _nothing(source: Source, skips: list[Skip]) -> str:
 def _update(digest: hashlib._Hash, entry: object) -> None:
     """Hash a reader's entry: a dataclass, and in it strings, numbers, arrays and tuples of them."""
     if isinstance(entry, (Item, Skip, Note)):
-        entry = tuple(vars(entry).values())
+        entry = tuple(vars(entry).values())[: -1 if isinstance(entry, Item) and entry.annotated is None else None]
     if isinstance(entry, tuple):
         digest.update(b"(")
         for piece in entry:

@@ -44,6 +44,7 @@ class RawSample:
     segments: Sequence[Mapping[str, Any]] = ()
     pixel_area: float = 1.0
     depth: DepthMap | None = None
+    annotated: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,15 @@ class RawSplit:
     @property
     def space(self) -> LabelSpace:
         return self.on_disk.space
+
+    @property
+    def annotated(self) -> frozenset[str] | None:
+        names = self.on_disk.recipe.annotated
+        return None if names is None else frozenset(names)
+
+    @property
+    def own_lists(self) -> bool:
+        return any(item.annotated is not None for _, item in self.items)
 
     @property
     def has_segments(self) -> bool:
@@ -114,11 +124,19 @@ class RawSplit:
             mask, ids = (
                 _indices(made.members[name]) if name in made.members else None for name in ("mask.png", "instances.png")
             )
-            segments = unpacked(made.members["json"])["segments"] if instances else ()
+            meta = unpacked(made.members["json"])
             depths = decode_depth(made.members[DEPTH], image.shape[:2]) if depth and DEPTH in made.members else None
         except Exception as error:  # decoders raise whatever they like at bytes that are not theirs
             raise SampleError(f"can't be decoded ({type(error).__name__}: {error})", where=item.path) from error
-        return RawSample(made.key, image, mask, ids if instances else None, segments, depth=depths)
+        return RawSample(
+            made.key,
+            image,
+            mask,
+            ids if instances else None,
+            meta["segments"] if instances else (),
+            depth=depths,
+            annotated=None if item.annotated is None else frozenset(meta["annotated"]),
+        )
 
 
 def _indices(png: bytes) -> Mask:

@@ -20,6 +20,9 @@ UNFINISHED = ".unfinished"
 CROWD_BOXES = "crowd_boxes"
 """The note that counts, in a box dataset, boxes of several things not told apart, which no box loss takes."""
 
+OWN_LISTS = "images_with_their_own_annotated_classes"
+"""The note that counts samples whose json says which classes the image was annotated for."""
+
 Types = Mapping[str, type | tuple[type, ...]]
 
 _TYPES: Types = {

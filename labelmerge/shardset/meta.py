@@ -9,7 +9,9 @@ from typing import Any
 from labelmerge.shardset.manifest import Types, wrong_types
 
 LISTS = ("present", "boxes", "segments")
-"""The fields of a sample's JSON that are JSON texts themselves."""
+"""The fields of a sample's JSON that are JSON texts themselves, and are always there."""
+ANNOTATED = "annotated"
+"""Another one, in splits whose images were annotated for different classes: the indices of those that this one was."""
 
 SAMPLE_TYPES: Types = {
     "key": str,
@@ -52,7 +54,9 @@ def meta_bytes(meta: Mapping[str, Any]) -> bytes:
 
     Readers that take a field's type from the first samples (Hugging Face's datasets) can't see one in an empty list.
     """
-    return _text({name: _text(value) if name in LISTS else value for name, value in meta.items()}).encode()
+    return _text(
+        {name: _text(value) if name in (*LISTS, ANNOTATED) else value for name, value in meta.items()}
+    ).encode()
 
 
 def _text(value: object) -> str:
@@ -62,7 +66,7 @@ def _text(value: object) -> str:
 def unpacked(data: bytes) -> dict[str, Any]:
     """The inverse of `meta_bytes`, for an object that may lack any field. Raises ValueError or TypeError."""
     meta: dict[str, Any] = json.loads(data)
-    return {**meta, **{name: json.loads(meta[name]) for name in LISTS if name in meta}}
+    return {**meta, **{name: json.loads(meta[name]) for name in (*LISTS, ANNOTATED) if name in meta}}
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -73,7 +77,9 @@ def parse(data: bytes) -> dict[str, Any]:
         raise ValueError(f"json can't be read ({error})") from error
     if wrong := wrong_types(meta, SAMPLE_TYPES) or wrong_types(meta["source"], SOURCE_TYPES):
         raise ValueError(f"json: {wrong}")
-    for name in LISTS:
+    if not isinstance(meta.get(ANNOTATED, ""), str):
+        raise ValueError(f"json: {ANNOTATED!r} is a {type(meta[ANNOTATED]).__name__}")
+    for name in (*LISTS, *((ANNOTATED,) if ANNOTATED in meta else ())):
         try:
             meta[name] = json.loads(meta[name])
         except (ValueError, RecursionError) as error:

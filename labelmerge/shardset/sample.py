@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.depth_maps import DEPTH, DepthMap, decode_depth
-from labelmerge.shardset.meta import unpacked
+from labelmerge.shardset.meta import ANNOTATED, unpacked
 from labelmerge.shardset.pixels import Mask, Region, decode_image, decode_mask, image_region, open_image
 
 # What decoders raise at bytes that are not theirs, and a json that lacks something, or is made to do harm.
@@ -57,6 +57,11 @@ class Sample:
     box_embeddings: npt.NDArray[np.float16] | None
     meta: Mapping[str, Any] = field(repr=False)
     depth: DepthMap | None = None
+
+    @property
+    def annotated(self) -> frozenset[int] | None:
+        """The indices of the classes that this image was annotated for; None where it has no list of its own."""
+        return _annotated(self.meta)
 
     @property
     def segments(self) -> Sequence[Mapping[str, Any]]:
@@ -253,6 +258,11 @@ class Encoded:
         with self._named():
             return self._boxes(self._meta())
 
+    def annotated(self) -> frozenset[int] | None:
+        """The indices of the classes that the image was annotated for, from the json; None: it has no own list."""
+        with self._named():
+            return _annotated(self._meta())
+
     @property
     def _image(self) -> bytes:
         data = self.members.get("jpg", self.members.get("png"))
@@ -313,3 +323,12 @@ class Encoded:
             raise SampleError(what, where=self.where) from error
         except (struct.error, Image.DecompressionBombError) as error:
             raise SampleError(f"can't be decoded ({error})", where=self.where) from error
+
+
+def _annotated(meta: Mapping[str, Any]) -> frozenset[int] | None:
+    listed = meta.get(ANNOTATED)
+    if listed is None:
+        return None
+    if not all(type(index) is int for index in listed):
+        raise SampleError("its annotated classes are no numbers")
+    return frozenset(listed)

@@ -28,6 +28,10 @@ class LabelledImage(Protocol):
         """``[H, W]`` class indices of the dataset's label space; None in a box dataset."""
 
     @property
+    def annotated(self) -> frozenset[int] | None:
+        """The indices of the classes that this image was annotated for; None where it has no list of its own."""
+
+    @property
     def instances(self) -> Mask | None:
         """``[H, W]`` segment ids, 0 for none; None where there are none or nobody asked."""
 
@@ -67,6 +71,14 @@ class Samples(Protocol):
     @property
     def space(self) -> LabelSpace:
         """The label space of its masks."""
+
+    @property
+    def annotated(self) -> frozenset[str] | None:
+        """The names of the classes that its images were annotated for, but those with lists of their own; None: all."""
+
+    @property
+    def own_lists(self) -> bool:
+        """Whether images have lists of their own."""
 
     @property
     def has_segments(self) -> bool:

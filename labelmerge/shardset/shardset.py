@@ -17,7 +17,7 @@ from labelmerge.errors import SampleError, ShardError, UsageError
 from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.depth_maps import DEPTH
-from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, annotated, read_manifest, role, things
+from labelmerge.shardset.manifest import CROWD_BOXES, MANIFEST, OWN_LISTS, annotated, read_manifest, role, things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.sample import Encoded, Sample
 from labelmerge.shardset.shard import Shard, shards_of
@@ -45,6 +45,7 @@ class ShardSet:
         role: ``train``, or ``eval`` for a set that is kept from training, by the recipe it was made from.
         space: the label space of its masks and boxes.
         annotated: the names of the classes that it was annotated for, by its recipe; None: all of them.
+        own_lists: whether images have lists of their own, by which they were annotated for different classes.
         has_segments: whether its samples have segments (``instances.png``).
         depth_unit: of the depths that its samples have (``depth.png``); None where they have none.
         depth_pixels: how many pixels of the whole split have a known depth.
@@ -64,6 +65,7 @@ class ShardSet:
     role: str
     space: LabelSpace
     annotated: frozenset[str] | None
+    own_lists: bool
     has_segments: bool
     depth_unit: str | None
     depth_pixels: int
@@ -98,6 +100,7 @@ class ShardSet:
             role=role(manifest),
             space=space,
             annotated=annotated(manifest),
+            own_lists=manifest["notes"].get(OWN_LISTS, 0) > 0,
             has_segments="instances.png" in manifest["members"],
             depth_unit=manifest["depth"]["unit"] if "depth" in manifest else None,
             depth_pixels=manifest["depth"]["known_pixels"] if "depth" in manifest else 0,

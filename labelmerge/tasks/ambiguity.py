@@ -11,10 +11,8 @@ import numpy.typing as npt
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
-from labelmerge.tasks.semantic import Confusion, confusion_matrix, positions_of
+from labelmerge.tasks.semantic import Booleans, Confusion, annotated_in, confusion_matrix, positions_of
 from labelmerge.tasks.task import Truth
-
-Booleans = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +49,20 @@ class Verdicts:
         covered = narrower.astype(np.float32) @ right.astype(np.float32) > 0
         return cls(right, (shared > 0) & ~right, right & (~covered | same))
 
+    @classmethod
+    def unrelated(cls, classes: int) -> Verdicts:
+        """Of labels that are not related: each is right for itself alone."""
+        eye = np.eye(classes, dtype=np.bool_)
+        return cls(eye, np.zeros_like(eye), eye)
+
+    def undecided(self, annotated: Booleans) -> Booleans:
+        """bool ``[M]``: the predictions that stand for labels of which none was annotated, so that they may be true.
+
+        Args:
+            annotated: bool ``[K]``.
+        """
+        return np.asarray(self.stands_for.any(axis=0) & ~self.stands_for[annotated].any(axis=0))
+
     @property
     def plain(self) -> bool:
         """Whether no label is related to any other: each prediction is right for one label at most."""
@@ -62,8 +74,9 @@ class AmbiguityAware:
     """Figures that know relations; 0..1, or NaN where they have no meaning.
 
     Of the labelled pixels those are *right* whose prediction is the truth or lies within it; *open* those whose
-    prediction holds or overlaps it; the rest *wrong*. An open pixel is not found, but counts against no other label; a
-    wrong one counts against the labels that its prediction stands for (`Verdicts.stands_for`).
+    prediction holds or overlaps it, or stands for labels that their image was not annotated for; the rest *wrong*. An
+    open pixel is not found, but counts against no other label; a wrong one counts against the labels that its
+    prediction stands for (`Verdicts.stands_for`).
 
     Attributes:
         iou: float64 ``[K]``, right / (truth + wrong pixels that count against the label); NaN where that is nothing.
@@ -78,10 +91,16 @@ class AmbiguityAware:
     wrong: float
 
     @classmethod
-    def of(cls, counts: Confusion, verdicts: Verdicts) -> AmbiguityAware:
-        """Read off ``[K, M]`` pixels by (truth, prediction)."""
+    def of(cls, counts: Confusion, verdicts: Verdicts, undecided: Confusion | None = None) -> AmbiguityAware:
+        """Read off ``[K, M]`` pixels by (truth, prediction).
+
+        Args:
+            undecided: those of them whose image was not annotated for what is predicted; None: none.
+        """
         right = np.where(verdicts.right, counts, 0)
         unsure = np.where(verdicts.open, counts, 0)
+        if undecided is not None:
+            unsure = np.where(verdicts.right | verdicts.open, unsure, undecided)
         wrong = counts - right - unsure
         whole = counts.sum(axis=1) + verdicts.stands_for.astype(np.int64) @ wrong.sum(axis=0)
         iou = np.full(len(counts), np.nan)
@@ -103,16 +122,17 @@ class Mixed:
 
     asks: Literal["classes", "segments", "instances"] = "classes"
 
-    def __init__(self, space: LabelSpace, verdicts: Verdicts) -> None:
-        """`verdicts`: what predicting each label of the list is worth on this set."""
+    def __init__(self, space: LabelSpace, verdicts: Verdicts, annotated: Booleans | None = None) -> None:
+        """`verdicts`: what predicting each label of the list is worth on this set; `annotated`: as `annotated_in`."""
         self._space, self._verdicts, self._position_of = space, verdicts, positions_of(space)
+        self._annotated = annotated
 
     def nothing(self) -> Confusion:
-        """int64 ``[K, M]``, the counts before any image."""
-        return np.zeros(self._verdicts.right.shape, dtype=np.int64)
+        """int64 ``[2, K, M]``, the counts before any image: of all pixels, and of those that nothing can be said of."""
+        return np.zeros((2, *self._verdicts.right.shape), dtype=np.int64)
 
     def count(self, truth: Truth, prediction: npt.NDArray[np.int64]) -> Confusion:
-        """Count the pixels of an image by (truth, prediction).
+        """Count the pixels of an image by (truth, prediction), and those whose prediction it was not annotated for.
 
         Args:
             prediction: ``[H, W]`` positions in the list.
@@ -124,7 +144,9 @@ class Mixed:
         wanted = self._position_of[truth.mask]
         if (wanted < -1).any():
             raise SampleError(f"the mask has values that are not classes of {self._space.name}", where=truth.key)
-        return confusion_matrix(wanted, prediction, *self._verdicts.right.shape)
+        matrix = confusion_matrix(wanted, prediction, *self._verdicts.right.shape)
+        known = annotated_in(self._space, truth, self._annotated)
+        return np.stack([matrix, np.zeros_like(matrix) if known is None else matrix * self._verdicts.undecided(known)])
 
     def total(self, counts: list[Confusion]) -> Confusion:
         """All pixels together."""
@@ -137,4 +159,4 @@ class Mixed:
 
     def figures(self, counts: Confusion) -> AmbiguityAware:
         """The IoU of every class of the set, and how many pixels are right, open and wrong."""
-        return AmbiguityAware.of(counts, self._verdicts)
+        return AmbiguityAware.of(counts[0], self._verdicts, counts[1])

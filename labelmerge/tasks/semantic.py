@@ -15,6 +15,7 @@ from labelmerge.labels import LabelSpace
 from labelmerge.tasks.task import Truth
 
 Confusion = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
 
 _UNLABELLED, _UNKNOWN = -1, -2
 _CHUNK = 2**16  # pixels counted at once: what is made of them stays in the processor's cache
@@ -63,6 +64,13 @@ def positions_of(space: LabelSpace) -> npt.NDArray[np.int64]:
     return table
 
 
+def annotated_in(space: LabelSpace, truth: Truth, otherwise: Booleans | None) -> Booleans | None:
+    """bool ``[K]``: the classes that an image was annotated for, by its own list or else as `otherwise`; None: all."""
+    if truth.annotated is None:
+        return otherwise
+    return np.array([index in truth.annotated for index in space.indices], dtype=np.bool_)
+
+
 @dataclass(frozen=True, eq=False)
 class SemanticCounts:
     """The pixels of some images.
@@ -70,10 +78,13 @@ class SemanticCounts:
     Attributes:
         confusion: int64 ``[K, K]``, row = truth, column = prediction, in the order of the label space.
         ignored: how many have no label.
+        undecided: int64 ``[K, K]``, those of them whose image was not annotated for what is predicted; None: nobody
+            asked.
     """
 
     confusion: Confusion
     ignored: int
+    undecided: Confusion | None = None
 
 
 class Semantic:
@@ -81,13 +92,15 @@ class Semantic:
 
     asks: Literal["classes", "segments", "instances"] = "classes"
 
-    def __init__(self, space: LabelSpace) -> None:
-        self.space = space
+    def __init__(self, space: LabelSpace, *, partly: bool = False, annotated: Booleans | None = None) -> None:
+        """`partly`: also count where images were not annotated for the prediction; `annotated`: as `annotated_in`."""
+        self.space, self._partly, self._annotated = space, partly, annotated
         self._position_of = positions_of(space)
 
     def nothing(self) -> SemanticCounts:
         """The counts before any image."""
-        return SemanticCounts(np.zeros((len(self.space), len(self.space)), dtype=np.int64), 0)
+        empty = np.zeros((len(self.space), len(self.space)), dtype=np.int64)
+        return SemanticCounts(empty, 0, empty if self._partly else None)
 
     def positions(self, truth: Truth) -> npt.NDArray[np.int64]:
         """The class of every pixel, ``[H, W]`` positions in the label space, -1 for "no label".
@@ -113,12 +126,21 @@ class Semantic:
         """
         wanted = self.positions(truth)
         matrix = confusion_matrix(wanted, prediction, len(self.space))
-        return SemanticCounts(matrix, wanted.size - int(matrix.sum()))
+        undecided = None
+        if self._partly:
+            known = annotated_in(self.space, truth, self._annotated)
+            undecided = matrix * (False if known is None else ~known)
+        return SemanticCounts(matrix, wanted.size - int(matrix.sum()), undecided)
 
     def total(self, counts: list[SemanticCounts]) -> SemanticCounts:
         """All pixels together."""
-        matrices = [self.nothing().confusion, *(part.confusion for part in counts)]
-        return SemanticCounts(np.sum(matrices, axis=0), sum(part.ignored for part in counts))
+        parts = [self.nothing(), *counts]
+        undecided = [part.undecided for part in parts if part.undecided is not None]
+        return SemanticCounts(
+            np.sum([part.confusion for part in parts], axis=0),
+            sum(part.ignored for part in counts),
+            np.sum(undecided, axis=0) if self._partly else None,
+        )
 
     def measured(self, counts: SemanticCounts) -> bool:
         """Whether there was a labelled pixel."""

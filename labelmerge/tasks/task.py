@@ -20,6 +20,10 @@ class Truth(Protocol):
     def mask(self) -> npt.NDArray[np.integer] | None:
         """``[H, W]`` class indices of the dataset's label space; None where the dataset has no masks."""
 
+    @property
+    def annotated(self) -> frozenset[int] | None:
+        """The indices of the classes that the image was annotated for; None where it has no list of its own."""
+
 
 class SegmentedTruth(Truth, Protocol):
     """An image's annotation with its segments."""

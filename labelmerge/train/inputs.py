@@ -113,7 +113,8 @@ def read_inputs(
         relations=related,
         rows=needs.label_targets,
         datasets=[source.dataset for source in sources],
-        annotated=[source.annotated for source in sources],
+        annotated=[None if source.own_lists else source.annotated for source in sources],
+        own_lists=[source.dataset for source in sources if source.own_lists],
     )
     mixture = _mixture(sources, columns, config, needs, ranks, defer)
     method.check(settings, sources, vectors)

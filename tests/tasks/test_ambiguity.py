@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelmerge.errors import SampleError
+from labelmerge.labels import LabelSpace
 from labelmerge.tasks.ambiguity import AmbiguityAware, Mixed, Verdicts
-from labelmerge.tasks.semantic import Metrics, confusion_matrix
+from labelmerge.tasks.semantic import Metrics, Semantic, confusion_matrix
 
 Sets = list[set[int]]
 
@@ -116,22 +120,73 @@ def test_a_list_of_its_own() -> None:
         confusion_matrix(truth, prediction + 1, 2, 5)
 
 
+@dataclass
+class Labelled:
+    mask: npt.NDArray[np.uint8]
+    annotated: frozenset[int] | None = None
+    key: str = "a-val-000000000"
+
+
 def test_the_task_counts_images() -> None:
-    from dataclasses import dataclass
-
-    from labelmerge.errors import SampleError
-    from labelmerge.labels import LabelSpace
-
-    @dataclass
-    class Picture:
-        mask: npt.NDArray[np.uint8]
-        key: str = "a-val-000000000"
-
     space = LabelSpace("a", (0, 3), ("person", "car"))
     verdicts = Verdicts.of(matrix([{0, 1}, {2}]), matrix([{0}, {1}, {2}]), np.array([[0, 0, 0], [0, 0, 1]], np.bool_))
     task = Mixed(space, verdicts)
     assert not task.measured(task.nothing())
-    counts = task.count(Picture(np.array([[0, 3, 255]], np.uint8)), np.array([[1, 2, 0]]))
+    counts = task.count(Labelled(np.array([[0, 3, 255]], np.uint8)), np.array([[1, 2, 0]]))
     assert task.measured(counts) and task.figures(task.total([counts, counts])).miou == 1
+    # A car may stand where nobody annotated cars: the person there is still not found, but no car is a mistake.
+    crowded = Labelled(np.array([[0, 0, 3, 3, 255]], np.uint8), annotated=frozenset({0}))
+    predicted = np.array([[2, 1, 1, 2, 2]])
+    seen, some = (task.figures(task.count(each, predicted)) for each in (crowded, Labelled(crowded.mask)))
+    assert (seen.right, seen.open, seen.wrong) == (1 / 2, 1 / 4, 1 / 4) and (some.open, some.wrong) == (0, 1 / 2)
+    np.testing.assert_array_equal(seen.iou, [1 / 3, 1 / 2])
+    np.testing.assert_array_equal(some.iou, [1 / 3, 1 / 3])
+    all_but_cars = Mixed(space, verdicts, np.array([True, False]))
+    np.testing.assert_array_equal(all_but_cars.count(Labelled(crowded.mask), predicted), task.count(crowded, predicted))
     with pytest.raises(SampleError, match="not classes of a"):
-        task.count(Picture(np.array([[7]], np.uint8)), np.array([[0]]))
+        task.count(Labelled(np.array([[7]], np.uint8)), np.array([[0]]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_images_with_lists_of_their_own_against_pixel_by_pixel(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    space = LabelSpace("a", (0, 2, 5, 6), ("a", "b", "c", "d"))
+    truth = [set(rng.choice(5, rng.integers(1, 4), replace=False).tolist()) for _ in range(4)]
+    asked = [set(rng.choice(5, rng.integers(1, 4), replace=False).tolist()) for _ in range(5)] if seed % 2 else truth
+    whole = rng.random(4) < 0.7 if seed % 3 else None
+    same = np.eye(4, dtype=np.bool_) if asked is truth else np.zeros((4, 5), np.bool_)
+    verdicts = Verdicts.of(matrix(truth), matrix(asked), same)
+    own, mixed = Semantic(space, partly=True, annotated=whole), Mixed(space, verdicts, whole)
+    right = unsure = wrong = 0
+    found, either = np.zeros(4), np.zeros(4)
+    counts: list[tuple[Any, Any]] = []
+    for number in range(6):
+        mask = rng.choice([0, 2, 5, 6, 255], (3, 9)).astype(np.uint8)
+        listed = frozenset(rng.choice(space.indices, 2, replace=False).tolist()) if number % 2 else None
+        predicted = rng.integers(0, len(asked), mask.shape)
+        picture = Labelled(mask, listed)
+        counts.append((own.count(picture, predicted) if asked is truth else None, mixed.count(picture, predicted)))
+        known = {
+            k for k, i in enumerate(space.indices) if (whole is None or whole[k] if listed is None else i in listed)
+        }
+        for value, p in zip(mask.ravel().tolist(), predicted.ravel().tolist(), strict=True):
+            if value == 255:
+                continue
+            t = space.indices.index(value)
+            stands = [k for k in range(4) if verdicts.stands_for[k, p]]
+            either[t] += 1
+            if verdicts.right[t, p]:
+                right, found[t] = right + 1, found[t] + 1
+            elif verdicts.open[t, p] or (stands and not known & set(stands)):
+                unsure += 1
+            else:
+                wrong += 1
+                either[stands] += 1
+    total = right + unsure + wrong
+    figures = [mixed.figures(mixed.total([count for _, count in counts]))]
+    if asked is truth:
+        of_all = own.total([count for count, _ in counts])
+        figures.append(AmbiguityAware.of(of_all.confusion, verdicts, of_all.undecided))
+    for each in figures:
+        assert (each.right, each.open, each.wrong) == (right / total, unsure / total, wrong / total)
+        np.testing.assert_allclose(each.iou[either > 0], (found / np.maximum(either, 1))[either > 0])

@@ -28,6 +28,7 @@ class Truth:
     segments: list[dict[str, Any]]
     mask: None = None
     pixel_area: float = 1.0
+    annotated: None = None
 
 
 @dataclass

@@ -32,6 +32,7 @@ class Truth:
     segments: list[dict[str, Any]] = field(default_factory=list)
     key: str = "toy-val-000000000"
     pixel_area: float = 1.0
+    annotated: None = None
 
 
 @dataclass

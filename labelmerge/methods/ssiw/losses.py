@@ -6,9 +6,11 @@ spread over processes, or over pieces of one process, then has the same mean as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from labelmerge.labels import IGNORE
 from labelmerge.loading.batch import Batch
 from labelmerge.losses import LabelTable, box_embedding_loss, pixel_cosine_loss, trimmed_pixel_cosine_loss
 from labelmerge.merge.choices import Negatives
-from labelmerge.merge.columns import Columns
+from labelmerge.merge.columns import ClassColumns, Columns
 from labelmerge.merge.negatives import negatives
 from labelmerge.methods.ssiw.settings import SsiwSettings
 from labelmerge.methods.ssiw.teacher import Teacher
@@ -26,6 +28,14 @@ TERMS = {"hd": "mask", "ld": "noisy_mask", "wd": "box"}
 """The losses, and the kind of samples that each is for."""
 
 _KINDS = tuple(TERMS.values())
+
+
+class _More(TypedDict):
+    """What the pixel losses are told besides: which columns there are, and which compete."""
+
+    allowed: Tensor | None
+    table: LabelTable | None
+    competing: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +47,14 @@ class Labels:
         own: bool ``[D, N]``, the columns of each dataset's own labels.
         by_target: float32 ``[T, C]``, the vector of each value of a mask.
         table: what each value of a mask may stand for; None where it is one column, the one of this number.
+        classes: of the datasets whose images were annotated for different classes.
     """
 
     vectors: Tensor
     own: Tensor
     by_target: Tensor
     table: LabelTable | None = None
+    classes: Mapping[str, ClassColumns] = field(default_factory=dict)
 
     @classmethod
     def of(cls, columns: Columns, settings: SsiwSettings, device: torch.device) -> Labels:
@@ -53,7 +65,17 @@ class Labels:
             return cls(vectors, own, vectors)
         weights = torch.from_numpy(negatives(columns, how, strength=settings.foreign_weight))
         table = LabelTable(torch.from_numpy(columns.positive), weights).to(device)
-        return cls(vectors, own, torch.from_numpy(columns.label_vectors).to(device), table)
+        return cls(vectors, own, torch.from_numpy(columns.label_vectors).to(device), table, columns.classes)
+
+    def competing(self, batch: Batch) -> Tensor | None:
+        """bool ``[B, N]``: the columns that compete in each image; None where all do in all that there can be."""
+        if not self.classes:
+            return None
+        columns = np.ones((len(batch), len(self.vectors)), dtype=np.bool_)
+        for row, (dataset, listed) in enumerate(zip(batch.datasets, batch.annotated, strict=True)):
+            if listed is not None:
+                columns[row] = ~self.classes[dataset].unannotated(set(listed.tolist()))
+        return at_once(torch.from_numpy(columns), self.vectors.device)
 
 
 def ssiw_units(batch: Batch, datasets: int, settings: SsiwSettings) -> Tensor:
@@ -106,16 +128,17 @@ def ssiw_sums(
     # The columns of the sample's dataset alone, where the table does not say so.
     whole = settings.negatives != "own" or labels.table is not None
     own_labels = [None] * len(groups) if whole else _take(rows, labels.own[batch.dataset_ids])  # each bool [B', N]
-    for (name, some), v, mask, own_ids, own in zip(groups, maps, masks, ids, own_labels, strict=True):
+    compete = labels.competing(batch)
+    competing = [None] * len(groups) if compete is None else _take(rows, compete)
+    for (name, some), v, mask, own_ids, own, open_to in zip(
+        groups, maps, masks, ids, own_labels, competing, strict=True
+    ):
+        more: _More = {"allowed": own, "table": labels.table, "competing": open_to}
         if name == "hd":
-            losses = pixel_cosine_loss(
-                v, labels.vectors, mask, tau, IGNORE, allowed=own, table=labels.table, reduction="none"
-            )  # [B', H, W]
+            losses = pixel_cosine_loss(v, labels.vectors, mask, tau, IGNORE, reduction="none", **more)  # [B', H, W]
             sums[name] = sums[name].index_add(0, own_ids, settings.hd_weight * losses.flatten(1).sum(1))
         elif name == "ld":
-            mean = trimmed_pixel_cosine_loss(
-                v, labels.vectors, mask, tau, IGNORE, allowed=own, table=labels.table, drop=settings.drop
-            )
+            mean = trimmed_pixel_cosine_loss(v, labels.vectors, mask, tau, IGNORE, drop=settings.drop, **more)
             weighted = settings.ld_weight * mean[None] * _pixels(mask, settings)[1].sum()
             sums[name] = sums[name].index_add(0, own_ids[:1], weighted)
         elif count := sum(len(batch.boxes[i]) for i in some):  # not crowds alone, or views between the boxes

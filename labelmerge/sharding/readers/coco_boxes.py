@@ -23,6 +23,7 @@ from labelmerge.sharding.readers.shared.boxes import check_size, clipped
 from labelmerge.sharding.readers.shared.classes import match_categories
 from labelmerge.sharding.readers.shared.listed import (
     Images,
+    annotated_in,
     name_parts,
     of_unknown_images,
     on_disk,
@@ -99,7 +100,10 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
             yield Skip(listed.path, "none of its annotations can be used")
         else:
             rows = np.array([(*entry[:6], classes[entry[-1]]) for entry in known]).reshape(-1, 7)
-            yield Item(listed.path, (listed.size, rows, tuple(entry[-2] for entry in known)), str(listed.id))
+            kinds = {entry[-1] for entry in whole}
+            annotated = annotated_in(source, listed, kinds, classes) if images.own_lists else None
+            annotation = (listed.size, rows, tuple(entry[-2] for entry in known))
+            yield Item(listed.path, annotation, str(listed.id), annotated)
     if not used:
         why = f" ({faults})" if faults.notes() else ""
         raise LayoutError(f"none of its annotations is of an image and a category that it lists{why}", where=path)

@@ -4,6 +4,10 @@ Polygons with all their parts, and run-length codes, which can have holes; paint
 in `instance_masks`. Samples get boxes and an instances mask, too. An object whose mask makes no sense or covers nothing
 is left out and counted. Categories are matched to the label space by name (see `classes.match_categories`).
 
+LVIS's images say what is known to be absent in them (`neg_category_ids`) and of what not all is annotated
+(`not_exhaustive_category_ids`): each then has the list of the classes that it was annotated for. So has any file whose
+images have either.
+
 Option `name_parts`: as for `coco_boxes`. LVIS has no file names, but a `coco_url`; its path is taken: "val2017/x.jpg".
 """
 
@@ -70,7 +74,8 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         images.close()
         classes = match_categories(source, categories.names, path, used_categories)
 
-    yield from items_of(source, scratch, classes, path, faults, skipped="no annotation in the JSON")
+    unlabelled = "no annotation in the JSON"
+    yield from items_of(source, scratch, classes, path, faults, unlabelled, own_lists=images.own_lists)
     yield from (Note(what, count) for what, count in images.notes.items() if count)
 
 

@@ -14,6 +14,11 @@ rotated" to stand upright (storage.googleapis.com/openimages/web/2018-05-17-rota
 so that pixels, boxes and masks agree as they are. Where someone has turned the images and not the masks, the shapes
 tell: such masks are left out and counted.
 
+With `layout.image_labels` (the CSV of image-level labels that people verified) every image has the list of the classes
+that it was annotated for: those verified to be there (Confidence 1), whose objects were all drawn, and those verified
+not to be (0). Classes that only one box for a group stands for are left out, where the CSV of boxes is there. What
+nobody verified is in no list, and what is verified of a class says nothing of those above and below it.
+
 Option `min_predicted_iou`: leave out masks whose PredictedIoU is lower; those without one stay.
 """
 
@@ -40,7 +45,7 @@ from labelmerge.sharding.source.source import FIRST, Annotation, Box, Item, Keys
 KEYS = Keys(
     types=("mask", "noisy_mask"),
     layout=("images", "masks", "annotations", "class_names"),
-    layout_optional=("classes", "boxes"),
+    layout_optional=("classes", "boxes", "image_labels"),
     options=("min_predicted_iou",),
 )
 image = None
@@ -65,6 +70,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
     with loading(scratch):
         _load_masks(source, scratch, notes)
         _load_flagged_boxes(source, scratch, notes)
+        own_lists = _load_image_labels(source, scratch)
         _load_files(source, scratch, "images", suffix="")
         _load_files(source, scratch, "masks", suffix=".png")
 
@@ -89,7 +95,7 @@ def scan(source: Source, scratch: sqlite3.Connection) -> Iterator[Item | Skip | 
         )
         notes["missing_masks"] += len(listed) - len(here)
         if here:
-            yield Item(loaded(path), here, loaded(image))
+            yield Item(loaded(path), here, loaded(image), _annotated(scratch, image) if own_lists else None)
         else:
             yield Skip(loaded(path), f"none of its {len(listed)} masks is on disk")
     yield from (Note(what, count) for what, count in sorted(notes.items()) if count)
@@ -225,6 +231,27 @@ def _load_flagged_boxes(source: Source, scratch: sqlite3.Connection, notes: Coun
                     rows.add(stored(image), classes[label], group == "1", depiction == "1", *corners)
     rows.close()
     scratch.execute("CREATE INDEX flagged_image ON flagged (image)")
+
+
+def _load_image_labels(source: Source, scratch: sqlite3.Connection) -> bool:
+    """The CSV of verified labels of whole images, where the user has it; whether that is so."""
+    place = optional_place(source, "image_labels")
+    rows = Rows(scratch, "verified", ("image", "label"))
+    if place is not None:
+        classes = _class_of(source)
+        for image, label, confidence in csv_rows(source.root / place, ("ImageID", "LabelName", "Confidence")):
+            # A machine's guesses have other numbers.
+            if label in classes and confidence in ("0", "1", "0.0", "1.0"):
+                rows.add(stored(image), classes[label])
+    rows.close()
+    scratch.execute("CREATE INDEX verified_image ON verified (image)")
+    return place is not None
+
+
+def _annotated(scratch: sqlite3.Connection, image: bytes) -> tuple[int, ...]:
+    """The classes that an image was annotated for."""
+    query = "SELECT label FROM verified WHERE image = ?1 EXCEPT SELECT label FROM flagged WHERE image = ?1 AND groups"
+    return tuple(sorted(label for (label,) in scratch.execute(query, (image,))))
 
 
 def _load_files(source: Source, scratch: sqlite3.Connection, key: str, suffix: str) -> None:

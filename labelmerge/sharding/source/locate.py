@@ -14,7 +14,7 @@ from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
 from labelmerge.sharding import depths
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import entries, exists, fill, pattern_problem, see, strings
-from labelmerge.sharding.source.source import UPRIGHT, Source
+from labelmerge.sharding.source.source import ANNOTATED, UPRIGHT, Source
 from labelmerge.text import some
 
 _log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def _key_problems(recipe: Recipe) -> list[str]:
             types = " or ".join(keys.types)
             problems.append(f"the reader {variant.reader!r} gives {types}, not {recipe.annotation_type}")
         known = {
-            "layout": (*keys.layout, *keys.layout_optional, *beside, UNLABELED),
+            "layout": (*keys.layout, *keys.layout_optional, *beside, UNLABELED, ANNOTATED),
             "ids": keys.ids,
             "options": (*keys.options, UPRIGHT, *depths.OPTIONS),
         }

@@ -18,6 +18,9 @@ UPRIGHT = "upright"
 """An option of every reader: annotations are of the pictures as their orientation tags turn them."""
 
 
+ANNOTATED = "annotated"
+"""A key of every reader's layout: the table of the classes that single images were annotated for."""
+
 FIRST = " (first: "
 """Between what a note counts and where it was found first, which is kept of one of them only."""
 
@@ -57,6 +60,13 @@ class Source:
         """The classes as the shards have them."""
         return self.space if self.class_map is None else self.class_map.space
 
+    @property
+    def annotated(self) -> tuple[int, ...]:
+        """The indices of the classes that every image was annotated for of which nothing else is said."""
+        names = self.recipe.annotated
+        every = zip(self.space.indices, self.space.names, strict=True)
+        return tuple(index for index, name in every if names is None or name in names)
+
 
 @dataclass(frozen=True)
 class Item:
@@ -66,11 +76,14 @@ class Item:
         path: relative to the root; where one file holds many images, ``file#what`` tells them apart.
         annotation: the reader's own affair (picklable: strings, numbers, tuples of them, numpy arrays).
         native_id: the dataset's own id of the image, "" where its path is all there is.
+        annotated: the indices of the classes that this image was annotated for, wherever they occur in it; None where
+            all images were annotated alike. Of a split either all items have such a list, or none has.
     """
 
     path: str
     annotation: Any
     native_id: str = ""
+    annotated: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import LayoutError, SampleError
 from labelmerge.sharding.readers.shared.boxes import FAR, check_size, clipped
-from labelmerge.sharding.readers.shared.listed import of_unknown_images, together, unlisted, with_entries
+from labelmerge.sharding.readers.shared.listed import annotated_in, of_unknown_images, together, unlisted, with_entries
 from labelmerge.sharding.readers.shared.painting import Canvas
 from labelmerge.sharding.readers.shared.tables import Faults, Record, native_id
 from labelmerge.sharding.source.source import FIRST, Annotation, Box, Item, Note, Segment, Skip, Source
@@ -47,6 +47,8 @@ def items_of(
     path: Path,
     faults: Faults,
     skipped: str,
+    *,
+    own_lists: bool = False,
 ) -> Iterator[Item | Skip | Note]:
     """The images of `Images`, each with its objects from the table `objects`.
 
@@ -57,6 +59,7 @@ def items_of(
         path: the annotation file.
         faults: its malformed records.
         skipped: why an image without objects is left out.
+        own_lists: whether images say which categories they were annotated for.
 
     Raises:
         LayoutError: no image has an object.
@@ -74,7 +77,9 @@ def items_of(
         if listed.problem is not None or not known:
             yield Skip(listed.path, listed.problem or skipped)
         else:
-            yield Item(listed.path, (listed.size, known), str(listed.id))
+            kinds = {kind for _, kind, _, _ in entries}
+            annotated = annotated_in(source, listed, kinds, classes) if own_lists else None
+            yield Item(listed.path, (listed.size, known), str(listed.id), annotated)
     if not used:
         why = f" ({faults})" if faults.notes() else ""
         raise LayoutError(f"none of its annotations is of an image and a category that it lists{why}", where=path)

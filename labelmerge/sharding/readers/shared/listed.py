@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import marshal
 import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -27,6 +28,10 @@ IMAGE_SUFFIXES = (
 
 _SHARED_ID = 2  # in the column `refused`
 
+Lists = tuple[tuple[int | str, ...] | None, tuple[int | str, ...]]
+
+_ABSENT, _NOT_ALL = "neg_category_ids", "not_exhaustive_category_ids"  # LVIS's words
+
 LISTED_BEFORE = "listed before: its objects are with the first listing"
 
 
@@ -40,6 +45,8 @@ class Listed:
         id: in the annotation file.
         size: height and width, as listed; None where the file gives none.
         problem: why it can't be an item, or None.
+        lists: what it says of its categories: ids of those known to be absent (None: not told), and of those of which
+            not all that is there was annotated.
     """
 
     rank: int
@@ -47,6 +54,7 @@ class Listed:
     id: int | str
     size: tuple[int, int] | None
     problem: str | None
+    lists: Lists = (None, ())
 
 
 class Images:
@@ -62,9 +70,10 @@ class Images:
     def __init__(self, scratch: sqlite3.Connection, folder: str, parts: int | None, *, or_flat: bool = False) -> None:
         self._scratch, self._folder = scratch, folder
         self._parts, self._tries = parts, (parts, 1) if or_flat else (parts,)
-        self._rows = Rows(scratch, "listed", ("id", "path", "name", "height", "width", "refused"))
+        self._rows = Rows(scratch, "listed", ("id", "path", "name", "height", "width", "refused", "lists"))
         self._number = 0
         self.notes = Counter[str]()  # of LVIS: images where not all is annotated, or what is known to be absent
+        self.own_lists = False  # whether some image says which categories it was annotated for
 
     def __call__(self, record: Record) -> None:
         self._number += 1
@@ -72,14 +81,17 @@ class Images:
         url = None if record.get("file_name") else record.get("coco_url")
         name = str(record["file_name"] if url is None else urlsplit(str(url)).path.lstrip("/"))
         path = inside(self._folder, name, self._parts)
-        for key in ("not_exhaustive_category_ids", "neg_category_ids"):
+        for key in (_NOT_ALL, _ABSENT):
             self.notes[f"images_with_{key}"] += bool(record.get(key))
+        lists = _lists(record)
+        self.own_lists |= lists is not None
         self._rows.add(
             reference(record, "id"),
             stored(name if path is None else path),
             stored(name),
             *_size(record),
             path is None,
+            lists,
         )
 
     def close(self) -> None:
@@ -94,10 +106,11 @@ class Images:
         shared = "SELECT id FROM listed GROUP BY id HAVING count(*) > 1"
         self._scratch.execute(f"UPDATE listed SET id = NULL, refused = {_SHARED_ID} WHERE id IN ({shared})")
         self._scratch.execute(
-            "CREATE TABLE image (rank INTEGER PRIMARY KEY, id, path, height, width, refused)",
+            "CREATE TABLE image (rank INTEGER PRIMARY KEY, id, path, height, width, refused, lists)",
         )
         self._scratch.execute(
-            "INSERT INTO image (id, path, height, width, refused) SELECT id, path, height, width, refused "
+            "INSERT INTO image (id, path, height, width, refused, lists) "
+            "SELECT id, path, height, width, refused, lists "
             "FROM listed ORDER BY path, name, height, width, rowid"
         )
         self._scratch.execute("CREATE UNIQUE INDEX image_id ON image (id)")
@@ -128,6 +141,17 @@ def spellings(name: str) -> Iterator[str]:
         stem, ending = splitext(each)
         for text in dict.fromkeys((each, stem + ending.lower(), stem + ending.upper())):
             yield from dict.fromkeys((text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))))
+
+
+def _lists(record: Record) -> bytes | None:
+    """A record's two lists of categories, packed; None where it has neither. Raises ValueError."""
+    if record.get(_ABSENT) is None and record.get(_NOT_ALL) is None:
+        return None
+    absent, partly = (
+        None if record.get(key) is None else tuple(reference({key: each}, key) for each in record[key])
+        for key in (_ABSENT, _NOT_ALL)
+    )
+    return marshal.dumps((absent, partly or ()))
 
 
 def _size(record: Record) -> tuple[int | None, int | None]:
@@ -166,8 +190,9 @@ def on_disk(scratch: sqlite3.Connection, table: str, paths: Iterable[str]) -> No
 def listed_images(scratch: sqlite3.Connection) -> Iterator[Listed]:
     """The images of `Images`, sorted by path, checked against the table `files` of those on disk."""
     before = None
-    query = "SELECT rank, image.path, id, height, width, refused, files.path FROM image LEFT JOIN files USING (path)"
-    for rank, path, number, height, width, refused, there in scratch.execute(f"{query} ORDER BY rank"):
+    columns = "rank, image.path, id, height, width, refused, lists, files.path"
+    query = f"SELECT {columns} FROM image LEFT JOIN files USING (path)"
+    for rank, path, number, height, width, refused, lists, there in scratch.execute(f"{query} ORDER BY rank"):
         problem = None
         if refused == _SHARED_ID:
             problem = "another image has the same id, so that its annotations may be of either"
@@ -179,7 +204,8 @@ def listed_images(scratch: sqlite3.Connection) -> Iterator[Listed]:
         elif there is None:
             problem = "listed, but there is no such image"
         before = path
-        yield Listed(rank, loaded(path), number, None if height is None else (height, width), problem)
+        size = None if height is None else (height, width)
+        yield Listed(rank, loaded(path), number, size, problem, (None, ()) if lists is None else marshal.loads(lists))
 
 
 def _leads_out(name: str) -> bool:
@@ -221,12 +247,37 @@ def together(images: Iterable[tuple[Listed, list[Any]]], own: int) -> Iterator[t
             entries_of_all += fresh
             known |= {_but(entry, own) for entry in fresh}
         size = next((listed.size for listed, _ in listings if listed.size is not None), None)
-        yield replace(first, size=size), entries_of_all
+        yield replace(first, size=size, lists=_together([listed.lists for listed, _ in listings])), entries_of_all
         yield from ((listed, []) for listed, _ in listings[1:])
+
+
+def _together(lists: Sequence[Lists]) -> Lists:
+    """The lists of one image's several listings: absent is what all of them say is, or do not have."""
+    absent = [each for each, _ in lists if each is not None]
+    partly = dict.fromkeys(category for _, each in lists for category in each)
+    return tuple(dict.fromkeys(category for each in absent for category in each)) if absent else None, tuple(partly)
 
 
 def _but(entry: Sequence[Any], own: int) -> tuple[Any, ...]:
     return tuple(value for place, value in enumerate(entry) if place != own)
+
+
+def annotated_in(
+    source: Source, listed: Listed, categories: Iterable[int | str], classes: Mapping[Any, int]
+) -> tuple[int, ...]:
+    """The indices of the classes that an image was annotated for, by what its file says of it.
+
+    With a list of what is absent (LVIS): those, and what was annotated in it; else all that the dataset was annotated
+    for. In both cases without what was not annotated exhaustively.
+
+    Args:
+        categories: of the image's annotations.
+        classes: class index by category id.
+    """
+    absent, partly = listed.lists
+    known = (*categories, *absent) if absent is not None else ()
+    found = {classes[kind] for kind in known if kind in classes} if absent is not None else set(source.annotated)
+    return tuple(sorted(found - {classes[kind] for kind in partly if kind in classes} - {source.space.ignore_index}))
 
 
 def of_unknown_images(scratch: sqlite3.Connection, table: str) -> int:
