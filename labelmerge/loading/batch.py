@@ -181,6 +181,7 @@ def _batch_of(others: Mapping[str, Any], small: Mapping[str, Any]) -> Batch:
         box_classes=[torch.from_numpy(classes) for classes in small["box_classes"]],
         box_embeddings=[None if vectors is None else torch.from_numpy(vectors) for vectors in small["box_embeddings"]],
         segments=[None if each is None else Segments(*map(torch.from_numpy, each)) for each in small["segments"]],
+        annotated=[None if listed is None else torch.from_numpy(listed) for listed in small["annotated"]],
         dataset_ids=torch.from_numpy(small["dataset_ids"]),
     )
 

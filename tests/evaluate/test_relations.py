@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,6 +137,29 @@ def test_a_label_scores_as_the_best_of_its_concepts(world: Path) -> None:
         (1, []),
     ]
     assert "ambiguity_aware" not in data["sets"][0] and "mixed" not in data  # nothing is related within a set
+
+
+def test_a_label_that_a_set_was_not_annotated_for_is_no_mistake(world: Path) -> None:
+    path = world / "shards/streets/val/manifest.json"
+    manifest = json.loads(path.read_text())
+    text = 'name = "streets"\nannotated = ["person", "car"]\n'
+    manifest["recipe"] |= {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    before = evaluate(world / "run", [world / "shards"], world / "bank", world / "before.json", mixed=True)
+    path.write_text(json.dumps(manifest))
+    results = evaluate(world / "run", [world / "shards"], world / "bank", world / "r.json", mixed=True)
+    folk, streets = results.sets
+    assert folk.to_json()["mixed"] == before.sets[0].to_json()["mixed"] and folk.ambiguity is None
+    assert streets.metrics.miou == before.sets[1].metrics.miou, "the plain figure stays as it is"
+    truth, seen = pixels(world, STREETS, Bank.load(world / "bank").rows(STREETS.keys))
+    wrong = [(t, s) for t, s in zip(truth, seen, strict=True) if t != s and s in (0, 2)]
+    either = [truth.count(k) + sum(s == k for _, s in wrong) for k in range(4)]
+    right = [sum(t == k == s for t, s in zip(truth, seen, strict=True)) for k in range(4)]
+    aware = streets.to_json()["ambiguity_aware"]
+    assert aware["miou"] == pytest.approx(np.mean([r / e for r, e in zip(right, either, strict=True)]))
+    assert aware["wrong"] == len(wrong) / len(truth) and aware["open"] > 0
+    mixed, earlier = streets.to_json()["mixed"], before.sets[1].to_json()["mixed"]
+    assert mixed["right"] == earlier["right"] and mixed["open"] > earlier["open"] and mixed["wrong"] < earlier["wrong"]
+    assert "with relations %" in results.table()
 
 
 def test_by_text_each_label_has_its_own_vector(world: Path) -> None:

@@ -34,7 +34,8 @@ class Toy:
     """A dataset of images with a left and a right half, each in its class's colour and a little noise.
 
     With `segments`, the halves are segments 7 and 300, of which the second is a crowd. With `depth`, each class has a
-    depth, and lower rows are nearer; the uppermost row's isn't known.
+    depth, and lower rows are nearer; the uppermost row's isn't known. `annotated`: the classes that samples list, by
+    their numbers; the others list none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Toy:
     per_shard: int = 4
     split: str = "train"
     seed: int = 0
+    annotated: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,6 +87,8 @@ class Toy:
                 [{**box, "group_of": False, "area": 1.0} for box in boxes] if self.kind == "box" else []
             ),
         }
+        if number in self.annotated:
+            meta["annotated"] = json.dumps(self.annotated[number])
         if self.segments:
             segments = [{"id": 7, "class_index": int(left), "iscrowd": False}]
             segments += [{"id": 300, "class_index": int(right), "iscrowd": True}]
@@ -139,7 +143,7 @@ def write_split(folder: Path, toy: Toy, samples: Sequence[tuple[str, Members]]) 
         "candidates": "",
         "members": kinds,
         "skipped": [],
-        "notes": {},
+        "notes": {"images_with_their_own_annotated_classes": len(toy.annotated)} if toy.annotated else {},
         "ignored_pixels": 0,
         "sizes": {"pixels": 0, "min": [0, 0], "max": [0, 0]},
         "reproduce": "",

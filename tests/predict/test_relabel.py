@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ def world(tmp_path: Path, tools: Any) -> Path:
 def go(world: Path, out: str = "one", **settings: Any) -> module.RelabelReport:
     settings = {"checkpoint": world / "run", "device": "cpu", **settings}
     return relabel([world / "shards"], world / "taxonomy.csv", world / out, **settings)
+
+
+def test_images_keep_what_they_were_annotated_for(world: Path) -> None:
+    recipe = world / "depot.toml"
+    recipe.write_text(recipe.read_text().replace("[ids]", 'annotated = "lists.csv"\n[ids]'))
+    (world / "depot/lists.csv").write_text("image,annotated\n0,road;vehicle\n1,sky\n")
+    shutil.rmtree(world / "shards/depot")
+    for split in COUNTS["depot"]:
+        shard(load_recipe(recipe), world / "depot", split, world / "shards")
+    go(world, confidence=0)
+    assert verify([world / "one"]).problems == ()
+    opened, before = (ShardSet.open(world / out / "depot/train") for out in ("one", "shards"))
+    assert opened.own_lists and before.read(0).annotated == frozenset({0, 1})
+    assert opened.read(0).annotated == frozenset(range(4)) and opened.read(1).annotated == frozenset({4})
+    assert not ShardSet.open(world / "one/gate/train").own_lists
 
 
 def samples(folder: Path) -> Iterator[Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +15,9 @@ from labelmerge.loading import augment
 from labelmerge.loading import batch as batches
 from labelmerge.loading.augment import Photometric
 from labelmerge.loading.batch import Batch
-from labelmerge.losses import box
+from labelmerge.losses import LabelTable, box
 from labelmerge.losses.bilinear import bilinear_matrix_on
+from labelmerge.merge.columns import ClassColumns
 from labelmerge.methods.ssiw import losses as ssiw
 from labelmerge.methods.ssiw.losses import Labels, ssiw_sums, ssiw_units
 from labelmerge.methods.ssiw.settings import SsiwSettings
@@ -57,17 +60,24 @@ def batch_of(datasets: list[int]) -> Batch:
     )
 
 
-@pytest.mark.parametrize("own_labels", [False, True])
+@pytest.mark.parametrize(("own_labels", "own_lists"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("datasets", [[0, 1, 2, 0, 1, 2], [0, 0], [2, 2, 1]])
-def test_a_steps_losses_wait_for_nothing(datasets: list[int], own_labels: bool) -> None:
+def test_a_steps_losses_wait_for_nothing(datasets: list[int], own_labels: bool, own_lists: bool) -> None:
     batch = batch_of(datasets)
+    more: dict[str, Any] = {}
+    if own_lists:
+        batch = replace(batch, annotated=[torch.tensor([0]) if dataset else None for dataset in datasets])
+        every = np.eye(LABELS, dtype=np.bool_)
+        classes = {str(dataset): ClassColumns(tuple(range(LABELS)), every, every) for dataset in range(len(KINDS))}
+        table = LabelTable(torch.eye(LABELS, dtype=torch.bool), torch.ones(LABELS, LABELS)).to("meta")
+        more = {"table": table, "classes": classes}
     settings = SsiwSettings(negatives="own" if own_labels else "all")
     count = len(datasets)
 
     def step() -> Tensor:
         embeddings = torch.empty(count, DIM, SIZE // 4, SIZE // 4, device="meta", requires_grad=True)
         vectors = torch.empty(LABELS, DIM, device="meta")
-        labels = Labels(vectors, torch.empty(len(KINDS), LABELS, dtype=torch.bool, device="meta"), vectors)
+        labels = Labels(vectors, torch.empty(len(KINDS), LABELS, dtype=torch.bool, device="meta"), vectors, **more)
         tau = torch.empty((), device="meta", requires_grad=True)
         units = ssiw_units(batch, len(KINDS), settings)
         sums = ssiw_sums(batch, embeddings, labels, tau, label_teacher, settings)
