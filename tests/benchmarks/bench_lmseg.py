@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_lmseg.py main --out bench-out [--seeds 3] [--steps 400]
     python tests/benchmarks/bench_lmseg.py parts --out bench-out
+    python tests/benchmarks/bench_lmseg.py methods --out bench-out
 
 Draws Cityscapes and COCO panoptic (with segments) and ADE20K (without), and runs one `labelmerge compare` for each
 world, whose command is printed. Measured on images that training did not see. Prints Markdown with the mean and
@@ -27,10 +28,7 @@ from labelmerge.sharding.shard import shard
 
 SETS = ("cityscapes", "coco_panoptic", "ade20k")
 IMAGES, FRESH = 200, 60  # of each dataset
-BASE = {
-    "queries": 24, "query_dim": 64, "decoder_layers": 3, "attention_heads": 4, "drop_path": 0, "labels": "all",
-    "batch_size": 12, "crop": 64, "lr": "3e-3", "warmup": 20, "segment_score": 0.5,
-}  # fmt: skip
+BASE = {"labels": "all", "batch_size": 12, "crop": 64, "lr": "3e-3", "warmup": 20}
 
 VARIANTS = {
     "main": {
@@ -45,6 +43,11 @@ VARIANTS = {
         "queries for each label space": "classifier=text+space_queries=true",
         "lists of labels that occur": "classifier=text+labels=seen",
         "name union of vectors": "classifier=text+merge=name",
+    },
+    "methods": {
+        "ssiw": "method=ssiw",
+        "ssiw, paper": "method=ssiw+merge=text+negatives=all",
+        "usss, joint": "method=usss+cross_weight=0+within_weight=0",
     },
 }
 
@@ -68,15 +71,18 @@ def draw(root: Path, seed: int) -> None:
 def command(root: Path, what: str, seed: int, steps: int, rows: list[str]) -> list[str]:
     """The words of one world's comparison."""
     shards, fresh = ([str(root / part / "shards" / dataset) for dataset in SETS] for part in ("train", "fresh"))
-    settings = {**BASE, "steps": steps, "checkpoint_every": steps, "seed": seed}
+    settings: dict[str, Any] = {**BASE, "steps": steps, "checkpoint_every": steps, "seed": seed}
+    lmseg = what != "methods"  # the others know no segments
+    if lmseg:
+        settings["segment_score"] = 0.5
     if what == "parts" or any("labels=" in VARIANTS[what][row] for row in rows):
         del settings["labels"]
     vary = [VARIANTS[what][row] for row in rows]
     if "labels" not in settings:
         vary = [each if "labels=" in each else f"{each}+labels=all" for each in vary]
     return [
-        "labelmerge", "compare", "--shards", *shards, "--bank", str(root / "bank"), "--method", "lmseg",
-        "--eval-shards", *fresh, "--eval-task", "panoptic", "--eval-mixed", "--out", str(root / f"{what}-{steps}"),
+        "labelmerge", "compare", "--shards", *shards, "--bank", str(root / "bank"),
+        *(["--method", "lmseg", "--eval-task", "panoptic"] if lmseg else []), "--eval-shards", *fresh, "--eval-mixed", "--out", str(root / f"{what}-{steps}"),
         "--device", "cpu", "--set", *(f"{key}={value}" for key, value in settings.items()), "--vary", *vary,
     ]  # fmt: skip
 
@@ -92,6 +98,8 @@ def figures(folder: Path) -> dict[str, float]:
                 found.setdefault(f"PQ {group}", []).append(each["panoptic"][group]["pq"])
         if "mixed" in each:
             found.setdefault("mixed mIoU", []).append(each["mixed"]["miou"])
+        if "panoptic" in each.get("mixed", {}):
+            found.setdefault("mixed PQ", []).append(each["mixed"]["panoptic"]["all"]["pq"])
     return {key: sum(values) / len(values) for key, values in found.items()}
 
 
@@ -120,7 +128,7 @@ def main() -> None:
         for row, variant in zip(rows, variants, strict=True):
             found[row].append(figures(Path(variant["folder"])))
             print(f"world {seed}, {row}: {found[row][-1]}", flush=True)
-    columns = ["PQ all", "PQ things", "PQ stuff", "mIoU", "mixed mIoU"]
+    columns = ["PQ all", "PQ things", "PQ stuff", "mIoU", "mixed mIoU", "mixed PQ"]
     print(f"\n| % | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for row, worlds in found.items():
         cells = [Mean.of([w[key] for w in worlds]).percent() if worlds and key in worlds[0] else "–" for key in columns]
