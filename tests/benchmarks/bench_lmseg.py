@@ -82,7 +82,8 @@ def command(root: Path, what: str, seed: int, steps: int, rows: list[str]) -> li
         vary = [each if "labels=" in each else f"{each}+labels=all" for each in vary]
     return [
         "labelmerge", "compare", "--shards", *shards, "--bank", str(root / "bank"),
-        *(["--method", "lmseg", "--eval-task", "panoptic"] if lmseg else []), "--eval-shards", *fresh, "--eval-mixed", "--out", str(root / f"{what}-{steps}"),
+        *(["--method", "lmseg", "--eval-task", "panoptic"] if lmseg else []),
+        "--eval-shards", *fresh, "--eval-mixed", "--out", str(root / f"{what}-{steps}"),
         "--device", "cpu", "--set", *(f"{key}={value}" for key, value in settings.items()), "--vary", *vary,
     ]  # fmt: skip
 
