@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from ..loading.toy_shards import Toy, toy_bank
 from .test_lmseg import SMALL, batch_of, config
 from .things import ToyThings
 
+SPLITS = ("train", "val")
 IMAGE = np.random.default_rng(3).integers(0, 255, (24, 32, 3), dtype=np.uint8)
 AS_IT_IS = Views(short_edge=0)
 
@@ -181,3 +184,24 @@ def test_things_that_are_not_told(tmp_path: Path, run: Run, caplog: pytest.LogCa
     done = run("eval", *words, "--short-edge", 0, "--task", "panoptic")
     assert done.exit_code == 0 and "crowd-train: its recipe doesn't say" in done.stderr
     assert "its recipe" not in run("eval", *words, "--short-edge", 0).stderr
+
+
+def test_the_comparisons_of_the_page_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """docs/methods.md: every variant's settings, inputs and model are checked by `compare --print`."""
+    page = (Path(__file__).resolve().parents[2] / "docs/methods.md").read_text(encoding="utf-8")
+    part = page.partition("### The paper's tables")[2].partition("\n### ")[0]
+    blocks = dict(re.findall(r"^```(sh|toml)\n(.*?)^```", part, flags=re.DOTALL | re.MULTILINE))
+    toys = [ToyThings(name=name, split=split) for name in ("ade20k", "cityscapes", "coco_panoptic") for split in SPLITS]
+    for toy in toys:
+        toy.write(tmp_path / "shards-out")
+    toy_bank(toys[::2]).save(tmp_path / "bank")
+    (tmp_path / "own-crops.toml").write_text(blocks["toml"])
+    monkeypatch.chdir(tmp_path)
+    commands = [line for line in blocks["sh"].replace("\\\n", " ").splitlines() if line]
+    assert len(commands) == 3
+    for command in commands:
+        words = shlex.split(command)[1:]
+        done = run(*words, "--set", "queries=4", "--print")
+        assert done.exit_code == 0, done.stderr
+        variants = words[words.index("--vary") + 1 :]
+        assert len(done.stdout.splitlines()) == len(variants) + 1
