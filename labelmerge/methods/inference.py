@@ -206,7 +206,7 @@ def stripes(
     stripe = max(1, _STRIPE_ELEMENTS // (len(vectors) * width))
     pixels = at_once(torch.from_numpy(image.copy()), device)  # torch wants an array that it may write to
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
-    shown = {size: model.normalise(_resized(pixels, size)) for size in views.sizes(height, width)}
+    shown = {size: model.normalise(resized(pixels, size)) for size in views.sizes(height, width)}
     several, size, seen = views.several or probabilities, (height, width), []
     for one in views.of(height, width):
         norms = cosine and (several or not one.whole)
@@ -224,7 +224,7 @@ def stripes(
         yield rows, scores
 
 
-def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """[3, h, w]: the image, ``[1, 3, H, W]``, at this size."""
     return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 

@@ -31,6 +31,8 @@ from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
 from labelmerge.settings import parse, refuse, settings_of
 
+Answers = Literal["labels", "depth"]
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -40,6 +42,7 @@ class Needs:
         annotation_types: the kinds of samples that the method learns from; datasets of others are left out.
         because: the setting that decides this, as the log names it.
         segments: batches hold instance maps and segments, where datasets have them.
+        depth: batches hold depths; datasets without any are left out, and labels need not be there.
         views: how many views of each sample there are.
         label_targets: masks hold the labels' rows in `Columns.positive` also where each label is one column.
     """
@@ -47,6 +50,7 @@ class Needs:
     annotation_types: tuple[str, ...]
     because: str = ""
     segments: bool = False
+    depth: bool = False
     views: int = 1
     label_targets: bool = False
 
@@ -145,6 +149,8 @@ class Learner(nn.Module):
         terms: the T terms of the loss by name, as the log shows them.
         can_name: which labels it can be asked for: ``anything`` that has a vector, or those that it was ``trained``
             with.
+        answers: what its predictor gives for every pixel of an image: ``labels``, or its ``depth``.
+        takes_labels: of depths, whether the labels of the image's pixels must be given with it.
         by_text: it knows labels by their own texts alone, and is never asked by a run's columns.
         passes_over_unseen: whether it can also be asked for labels that its datasets list and that never occurred in
             them; it never predicts them.
@@ -156,6 +162,8 @@ class Learner(nn.Module):
     can_name: Literal["anything", "trained"] = "anything"
     passes_over_unseen: bool = False
     by_text: bool = False
+    answers: Answers = "labels"
+    takes_labels: bool = False
 
     def __init__(self, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__()
@@ -244,7 +252,13 @@ class Learner(nn.Module):
 
 
 class Method(ABC):
-    """A way to supervise. `settings` are always its own, as `labelmerge.methods.settings` declares them."""
+    """A way to supervise. `settings` are always its own, as `labelmerge.methods.settings` declares them.
+
+    Attributes:
+        answers: as its learner's.
+    """
+
+    answers: Answers = "labels"
 
     @abstractmethod
     def needs(self, settings: Any) -> Needs:

@@ -178,6 +178,25 @@ class Predictor(ABC):
         """Things with scores, sure or not. Raises UsageError where the method knows none."""
         raise UsageError("this checkpoint's method gives every pixel a label, and knows no instances")
 
+    def depth(
+        self, image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The depth of every pixel, up to a scale above 0 and a shift, which are the image's own.
+
+        Args:
+            image: ``[H, W, 3]`` RGB.
+            labels: ``[H, W]``, positions in the list, -1 where they aren't known; where the learner takes labels.
+
+        Returns:
+            ``[H, W]``; it grows with the distance.
+
+        Raises:
+            UsageError: the method knows no depths.
+            SampleError: the image is too large for the device's memory, the network's answer is not a number, or
+                labels are missing.
+        """
+        raise UsageError("this checkpoint's method labels pixels, and knows no depths")
+
     def protocol(self) -> Mapping[str, Any]:
         """What of the decision belongs into results."""
         return {}

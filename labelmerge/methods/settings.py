@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from labelmerge.methods.depth.settings import DepthSettings
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.mdp.settings import MdpSettings
 from labelmerge.methods.ssiw.settings import SsiwSettings
@@ -14,6 +15,7 @@ METHOD_SETTINGS: dict[str, type[Any]] = {
     "lmseg": LmsegSettings,
     "usss": UsssSettings,
     "mdp": MdpSettings,
+    "depth": DepthSettings,
 }
 """For each method, the dataclass of its settings (`labelmerge.settings.setting`).
 

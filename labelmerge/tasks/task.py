@@ -41,14 +41,22 @@ class SegmentedTruth(Truth, Protocol):
         """How many pixels of the original image a pixel is: above 1 where shards were shrunk."""
 
 
+class DeepTruth(Truth, Protocol):
+    """An image's annotation with its depths."""
+
+    @property
+    def depth(self) -> npt.NDArray[np.uint16] | None:
+        """``[H, W]``, 0 where it isn't known; None where the dataset has no depths."""
+
+
 class Task(Protocol[Counts]):
     """What is measured on one set.
 
     Attributes:
-        asks: what of a predictor: the label of every pixel (``classes``), ``segments``, or ``instances``.
+        asks: what of a predictor: the label of every pixel (``classes``), ``segments``, ``instances``, or the ``depth`` of every pixel.
     """
 
-    asks: Literal["classes", "segments", "instances"]
+    asks: Literal["classes", "segments", "instances", "depth"]
 
     def nothing(self) -> Counts:
         """The counts before any image."""
@@ -57,7 +65,7 @@ class Task(Protocol[Counts]):
         """Those of one image; picklable. Raises SampleError where the annotation can't be used.
 
         Args:
-            truth: a `Truth`, or a `SegmentedTruth` where segments or instances are asked for.
+            truth: a `Truth`; a `SegmentedTruth` where segments or instances are asked for, a `DeepTruth` for depths.
         """
 
     def total(self, counts: list[Counts]) -> Counts:

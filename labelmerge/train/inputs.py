@@ -97,7 +97,8 @@ def read_inputs(
     language = Bank.load(bank)
     also = UNLABELED if "image" in needs.annotation_types else None
     sources = _sources([ShardSet.open(folder) for folder in find_splits(shards, split, also=also)], config, needs)
-    labelled = [source for source in sources if source.annotation_type != "image"]
+    # Depths need no labels, and then nobody asks which of them occur.
+    labelled = [source for source in sources if source.annotation_type != "image" or needs.depth]
     table = local_file(Path(config.taxonomy)) if config.taxonomy else None
     # The baselines' classes are the texts of their banks.
     taxonomy = _taxonomy(config.merge, language, table)
@@ -108,7 +109,7 @@ def read_inputs(
     columns = build_columns(
         vectors,
         [source.space for source in sources],
-        every if config.labels == "all" else label_counts(sources),
+        every if config.labels == "all" or needs.depth else label_counts(sources),
         told,
         relations=related,
         rows=needs.label_targets,
@@ -135,6 +136,8 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> lis
     for source in _labelled(group_by_dataset(sets), config, needs):
         if source.annotation_type not in needs.annotation_types:
             reason = f"no loss for {source.annotation_type} samples in {needs.because or f'method {config.method}'}"
+        elif needs.depth and not source.has_depth:
+            reason = "its shards have no depths (depth.png)"
         elif any(shard_set.role == "eval" for shard_set in source.sets) and not config.eval_sets:
             reason = "it is an evaluation set (`--set eval_sets=true` trains on those too)"
         else:
@@ -145,7 +148,7 @@ def _sources(sets: Sequence[ShardSet], config: TrainConfig, needs: Needs) -> lis
         raise ConfigError(f"nothing to train on: {'; '.join(reasons)}")
     for reason in reasons:
         _log.info("%s", reason)
-    silent = {source.dataset: why for source in kept if (why := teaches_nothing(source)) is not None}
+    silent = {source.dataset: why for source in kept if (why := _teaches_nothing(source, needs)) is not None}
     if len(silent) == len(kept):
         raise ConfigError(f"nothing to learn: {'; '.join(f'{name}: {why}' for name, why in silent.items())}")
     for name, why in silent.items():
@@ -207,6 +210,12 @@ def _taxonomy(merge: str, bank: Bank, table: Path | None) -> Taxonomy:
         return taxonomy_of(merge, bank, table)
 
 
+def _teaches_nothing(source: DatasetShards, needs: Needs) -> str | None:
+    if needs.depth:
+        return None if source.depth_pixels else "no pixel has a known depth"
+    return teaches_nothing(source)
+
+
 def teaches_nothing(source: DatasetShards) -> str | None:
     """Why no loss can come from a dataset, by its manifests; None where one can. Images alone need no labels."""
     boxes = sum(sum(shard_set.class_boxes.values()) for shard_set in source.sets)
@@ -254,6 +263,7 @@ def _mixture(
         weights=config.weights,
         views=needs.views,
         segments=needs.segments,
+        depth=needs.depth,
         cache_mb=config.cache_mb,
         rank=ranks.rank,
         world=ranks.world,

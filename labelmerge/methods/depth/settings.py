@@ -1,0 +1,50 @@
+"""What the method depth may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelmerge.settings import problems, refuse, setting
+
+
+@dataclass(frozen=True)
+class DepthSettings:
+    """The settings of the network's second input and of its losses.
+
+    Raises:
+        ConfigError: a value is out of its bounds.
+    """
+
+    depth_labels: str = setting(
+        "none",
+        "What the network sees besides the image: nothing (`none`), or the label of every pixel by its vector, as the "
+        "shards' `masks` say it: a person's, or those of a model (`labelmerge relabel`).",
+        choices=("none", "masks"),
+        flag=True,
+    )
+    depth_alignment: str = setting(
+        "spread",
+        "How a prediction is scaled and shifted before it is compared: so that median and mean deviation agree "
+        "(`spread`), or by `least_squares`, which teaches a network that knows nothing yet next to nothing: the best "
+        "scale of what has nothing to do with the truth is 0.",
+        choices=("spread", "least_squares"),
+    )
+    depth_trim: float = setting(
+        0.0, "Which share of an image's pixels, the worst ones, doesn't count; MiDaS has 0.2.", minimum=0.0
+    )
+    gradient_weight: float = setting(
+        0.5, "Factor of the gradient matching term, which keeps edges sharp; 0 leaves it out.", minimum=0.0
+    )
+    gradient_scales: int = setting(4, "At how many scales gradients are compared, each half the one before.", minimum=1)
+    depth_features: int = setting(64, "Channels of the network's output, of which depth is made.", minimum=1)
+
+    def __post_init__(self) -> None:
+        found = problems(self)
+        if not found and self.depth_trim >= 1:
+            found = ["depth_trim must be below 1"]
+        refuse(found)
+
+    @property
+    def with_labels(self) -> bool:
+        """Whether labels are a second input."""
+        return self.depth_labels != "none"

@@ -1,0 +1,125 @@
+"""Depth up to scale and shift: AbsRel and δ, after each image's prediction is aligned with its truth.
+
+Per image, scale s and shift t are those of the least squares of s · prediction + t - depth over the pixels whose depth
+is known, with s ≥ 0: a prediction that takes near for far is no better than one that is the same everywhere. An image's
+figures are means over its known pixels, a set's are means over its images (Ranftl et al., TPAMI 2020; LeReS, Yin et
+al., CVPR 2021). Neither needs the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmerge.errors import SampleError
+from labelmerge.tasks.task import DeepTruth
+
+_LEAST = 1e-9  # of an aligned prediction: what lies behind the camera is as near as can be
+_DELTA = 1.25
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ImageDepth:
+    """What one image came to: its key, how many pixels are known, AbsRel, and the shares δ₁, δ₂, δ₃."""
+
+    key: str
+    pixels: int
+    abs_rel: float
+    deltas: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class DepthCounts:
+    """The images that were measured, in any order; `unknown` more have no pixel whose depth is known."""
+
+    images: tuple[ImageDepth, ...] = ()
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class DepthFigures:
+    """A set's figures, means over its images.
+
+    Attributes:
+        abs_rel: mean of |prediction - depth| / depth; smaller is better.
+        deltas: shares of pixels whose prediction is within a factor of 1.25, 1.25² and 1.25³ of their depth.
+        images, pixels: what was measured.
+        unknown: how many more images have no known depth.
+    """
+
+    abs_rel: float
+    deltas: tuple[float, float, float]
+    images: int
+    pixels: int
+    unknown: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As in results.json."""
+        names = ("delta_1", "delta_2", "delta_3")
+        figures = {"abs_rel": self.abs_rel, **dict(zip(names, self.deltas, strict=True))}
+        known: Mapping[str, Any] = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        return {**known, "pixels": self.pixels, "images_without_depth": self.unknown}
+
+
+class Depth:
+    """Measures depths of images."""
+
+    asks: Literal["depth"] = "depth"
+
+    def nothing(self) -> DepthCounts:
+        """The counts of no image."""
+        return DepthCounts()
+
+    def count(self, truth: DeepTruth, prediction: npt.NDArray[np.float32]) -> DepthCounts:
+        """One image. Raises SampleError where it has no depths.
+
+        Args:
+            prediction: ``[H, W]``, any scale above 0 and any shift.
+        """
+        if truth.depth is None:
+            raise SampleError("has no depths", where=truth.key)
+        known = truth.depth > 0
+        if not known.any():
+            return DepthCounts((), 1)
+        depth = truth.depth[known].astype(np.float64)
+        fitted = np.maximum(fit(prediction[known].astype(np.float64), depth), _LEAST)
+        ratio = np.maximum(fitted / depth, depth / fitted)
+        deltas = [float((ratio < _DELTA**power).mean()) for power in (1, 2, 3)]
+        image = ImageDepth(truth.key, len(depth), float((np.abs(fitted - depth) / depth).mean()), (*deltas,))
+        return DepthCounts((image,))
+
+    def total(self, counts: list[DepthCounts]) -> DepthCounts:
+        """All images together."""
+        images = tuple(image for each in counts for image in each.images)
+        return DepthCounts(images, sum(each.unknown for each in counts))
+
+    def measured(self, counts: DepthCounts) -> bool:
+        """Whether any depth was known."""
+        return bool(counts.images)
+
+    def figures(self, counts: DepthCounts) -> DepthFigures:
+        """The means, the same to the last bit in whatever order images were counted."""
+        images = counts.images
+        abs_rel = _mean([image.abs_rel for image in images])
+        deltas = [_mean([image.deltas[place] for image in images]) for place in range(3)]
+        return DepthFigures(abs_rel, (*deltas,), len(images), sum(image.pixels for image in images), counts.unknown)
+
+
+def fit(prediction: Floats, depth: Floats) -> Floats:
+    """The prediction ``[N]``, scaled by 0 or more and shifted, with the least squared difference from depths ``[N]``."""
+    centred = prediction - prediction.mean()
+    variance = float((centred**2).mean())
+    covariance = float((centred * (depth - depth.mean())).mean())
+    scale = covariance / variance if covariance > 0 and variance > 0 else 0.0
+    return scale * centred + depth.mean()
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
