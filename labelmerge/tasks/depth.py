@@ -113,7 +113,7 @@ class Depth:
 
 
 def fit(prediction: Floats, depth: Floats) -> Floats:
-    """The prediction ``[N]``, scaled by 0 or more and shifted, with the least squared difference from depths ``[N]``."""
+    """A prediction ``[N]``, scaled by 0 or more and shifted, as near to depths ``[N]`` as squares can tell."""
     centred = prediction - prediction.mean()
     variance = float((centred**2).mean())
     covariance = float((centred * (depth - depth.mean())).mean())

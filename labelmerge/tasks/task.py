@@ -53,7 +53,8 @@ class Task(Protocol[Counts]):
     """What is measured on one set.
 
     Attributes:
-        asks: what of a predictor: the label of every pixel (``classes``), ``segments``, ``instances``, or the ``depth`` of every pixel.
+        asks: what of a predictor: the label of every pixel (``classes``), ``segments``, ``instances``, or the ``depth``
+            of every pixel.
     """
 
     asks: Literal["classes", "segments", "instances", "depth"]
