@@ -50,14 +50,11 @@ class DeepTruth(Truth, Protocol):
 
 
 class Task(Protocol[Counts]):
-    """What is measured on one set.
+    """What is measured on one set."""
 
-    Attributes:
-        asks: what of a predictor: the label of every pixel (``classes``), ``segments``, ``instances``, or the ``depth``
-            of every pixel.
-    """
-
-    asks: Literal["classes", "segments", "instances", "depth"]
+    @property
+    def asks(self) -> Literal["classes", "segments", "instances", "depth"]:
+        """What of a predictor: the label of every pixel (``classes``), ``segments``, ``instances``, or depths."""
 
     def nothing(self) -> Counts:
         """The counts before any image."""
