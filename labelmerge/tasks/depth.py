@@ -32,7 +32,7 @@ class ImageDepth:
     key: str
     pixels: int
     abs_rel: float
-    deltas: tuple[float, float, float]
+    deltas: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DepthFigures:
     """
 
     abs_rel: float
-    deltas: tuple[float, float, float]
+    deltas: tuple[float, ...]
     images: int
     pixels: int
     unknown: int
@@ -92,7 +92,7 @@ class Depth:
         fitted = np.maximum(fit(prediction[known].astype(np.float64), depth), _LEAST)
         ratio = np.maximum(fitted / depth, depth / fitted)
         deltas = [float((ratio < _DELTA**power).mean()) for power in (1, 2, 3)]
-        image = ImageDepth(truth.key, len(depth), float((np.abs(fitted - depth) / depth).mean()), (*deltas,))
+        image = ImageDepth(truth.key, len(depth), float((np.abs(fitted - depth) / depth).mean()), tuple(deltas))
         return DepthCounts((image,))
 
     def total(self, counts: list[DepthCounts]) -> DepthCounts:
@@ -109,7 +109,7 @@ class Depth:
         images = counts.images
         abs_rel = _mean([image.abs_rel for image in images])
         deltas = [_mean([image.deltas[place] for image in images]) for place in range(3)]
-        return DepthFigures(abs_rel, (*deltas,), len(images), sum(image.pixels for image in images), counts.unknown)
+        return DepthFigures(abs_rel, tuple(deltas), len(images), sum(image.pixels for image in images), counts.unknown)
 
 
 def fit(prediction: Floats, depth: Floats) -> Floats:
@@ -118,7 +118,8 @@ def fit(prediction: Floats, depth: Floats) -> Floats:
     variance = float((centred**2).mean())
     covariance = float((centred * (depth - depth.mean())).mean())
     scale = covariance / variance if covariance > 0 and variance > 0 else 0.0
-    return scale * centred + depth.mean()
+    fitted: Floats = scale * centred + depth.mean()
+    return fitted
 
 
 def _mean(values: list[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_no_scale_or_shift_of_a_prediction_changes_anything(seed: int, scale: fl
     predicted, depths = case(seed)
     targets = normalised(depths, torch.float64)
     one, other = (aligned(each, targets, how) for each in (predicted, predicted * scale + shift))
-    for loss in (depth_errors, lambda *each: gradient_errors(*each, 3)):
+    for loss in (depth_errors, partial(gradient_errors, scales=3)):
         assert torch.allclose(loss(one, targets), loss(other, targets), rtol=1e-2, atol=1e-3)
 
 
@@ -161,7 +162,8 @@ def test_gradients_lead_from_the_wrong_sign_to_the_right_one() -> None:
     optimizer = torch.optim.Adam([predicted], lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        depth_errors(aligned(predicted, targets, "least_squares"), targets).sum().backward()
+        loss = depth_errors(aligned(predicted, targets, "least_squares"), targets).sum()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()
     both = torch.stack([predicted.detach().flatten(), targets.values.flatten()])
     assert torch.corrcoef(both)[0, 1] > 0.9
@@ -173,6 +175,6 @@ def test_unknown_pixels_change_nothing() -> None:
     targets: Targets = normalised(depths, torch.float64)
     for how in ("least_squares", "spread"):
         pairs = [aligned(each, targets, how) for each in (predicted, other)]
-        for loss in (depth_errors, lambda *each: gradient_errors(*each, 4)):
+        for loss in (depth_errors, partial(gradient_errors, scales=4)):
             one, two = (loss(fitted, targets) for fitted in pairs)
             assert torch.allclose(one, two, atol=1e-12)

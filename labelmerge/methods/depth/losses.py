@@ -77,7 +77,7 @@ def aligned(predicted: Tensor, targets: Targets, how: str) -> Tensor:
         middle, own_middle = _median(pixels, known), _median(wanted, known)
         spread = (pixels - middle).abs().where(known, 0).sum(1, keepdim=True) / count
         own_spread = (wanted - own_middle).abs().where(known, 0).sum(1, keepdim=True) / count
-        out = (pixels - middle) * (own_spread / (spread + _LEAST**0.5)) + own_middle
+        out: Tensor = (pixels - middle) * (own_spread / (spread + _LEAST**0.5)) + own_middle
         return out.view(predicted.shape)
     mean = pixels.where(known, 0).sum(1, keepdim=True) / count
     own_mean = wanted.where(known, 0).sum(1, keepdim=True) / count
