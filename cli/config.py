@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ SHARED: dict[str, dict[str, str]] = {
     "device": dict.fromkeys(_COMMANDS_ON_DEVICES, "device"),
     "workers": dict.fromkeys(("shard", "verify"), "workers"),
 }
+# The cache of what is fetched from URLs: the library's own variables, which it reads.
+CACHE = {"cache": FOLDER_VARIABLE, "cache_gb": SIZE_VARIABLE}
 _PATHS = ("bank", "shards", "checkpoint", "descriptions")
 # Between folders as in PATH; the colons of URLs separate nothing.
 _SEPARATOR = re.compile(rf"{re.escape(os.pathsep)}(?!//|\d+(?:/|$))")
@@ -50,11 +54,13 @@ class Settings:
 
     Attributes:
         shared: values of `SHARED`, by name; the environment's win.
+        cache: where the cache is and how large it may become, by the keys of `CACHE`; the environment's win.
         tables: options of single commands, from the file.
         file: the file, if there is one.
     """
 
     shared: dict[str, Given]
+    cache: dict[str, Given]
     tables: dict[str, dict[str, Any]]
     file: Path | None
 
@@ -63,24 +69,53 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
     """`labelmerge.toml` of this folder or the nearest above it, and ``LABELMERGE_BANK`` and the like.
 
     Raises:
-        ConfigError: the file can't be read, or has a key that is neither of `SHARED` nor a command.
+        ConfigError: the file can't be read, or has a key that is none of `SHARED`, of `CACHE` and of the commands.
     """
     file = next((path for folder in (Path.cwd(), *Path.cwd().parents) if os.path.isfile(path := folder / FILE)), None)
     shared: dict[str, Given] = {}
+    cache: dict[str, Given] = {}
     tables: dict[str, dict[str, Any]] = {}
     for key, value in (_read(file) if file is not None else {}).items():
         assert file is not None
         if key in SHARED and key not in commands or key in SHARED and not isinstance(value, dict):
             shared[key] = Given(_in_folder(value, file.parent) if key in _PATHS else value, str(file))
+        elif key in CACHE:
+            cache[key] = Given(_cache_value(key, value, file), str(file))
         elif key in commands and isinstance(value, dict):
             tables[key] = value
         else:
             what = "must be a table" if key in commands else "is neither a setting nor a command"
-            raise ConfigError(f"{key!r} {what}", where=file, fix=did_you_mean(key, [*SHARED, *commands]))
+            raise ConfigError(f"{key!r} {what}", where=file, fix=did_you_mean(key, [*SHARED, *CACHE, *commands]))
     for key in SHARED:
         if value := os.environ.get(variable := f"LABELMERGE_{key.upper()}"):
             shared[key] = Given(_SEPARATOR.split(value) if key == "shards" else value, variable)
-    return Settings(shared, tables, file)
+    for key, variable in CACHE.items():
+        if value := os.environ.get(variable):
+            cache[key] = Given(value, variable)
+    return Settings(shared, cache, tables, file)
+
+
+def _cache_value(key: str, value: Any, file: Path) -> str:
+    if key == "cache" and isinstance(value, str) and value:
+        return str((file.parent / Path(value).expanduser()).resolve())
+    if key == "cache_gb" and type(value) in (int, float) and value > 0:
+        return str(value)
+    what = "the path of a folder" if key == "cache" else "a number of gigabytes"
+    raise ConfigError(
+        f"{key!r} must be {what}, and is {value!r}", where=file, fix='cache = "/data/cache", cache_gb = 50'
+    )
+
+
+@contextmanager
+def cache_from(settings: Settings) -> Iterator[None]:
+    """Tell the library where the cache is, while the block runs."""
+    told = {CACHE[key]: str(given.value) for key, given in settings.cache.items() if CACHE[key] not in os.environ}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for variable in told:
+            os.environ.pop(variable, None)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -151,7 +186,8 @@ def command(context: click.Context, as_json: bool) -> None:
     """Show which options labelmerge.toml and the environment give to all commands.
 
     labelmerge.toml lies in this folder or one above it; its paths are relative to it. At its top, it may say bank,
-    shards, checkpoint, descriptions, encoder, device and workers; a table with a command's name has options of that
+    shards, checkpoint, descriptions, encoder, device and workers; cache and cache_gb, the folder and the size of the
+    cache of what is fetched from URLs; a table with a command's name has options of that
     command. LABELMERGE_BANK, LABELMERGE_SHARDS (folders separated as in PATH) and so on win over the file, and what a
     command is given wins over both.
 
@@ -167,9 +203,8 @@ def command(context: click.Context, as_json: bool) -> None:
         value = ", ".join(map(str, given.value)) if isinstance(given.value, list) else str(given.value)
         used = ", ".join(f"{each} --out" if option == "out" else each for each, option in SHARED[key].items())
         rows.append((key, value, given.source, used))
-    cache = {each: os.environ[each] for each in (FOLDER_VARIABLE, SIZE_VARIABLE) if os.environ.get(each)}
-    for variable, value in cache.items():
-        rows.append((variable.removeprefix("LABELMERGE_").lower(), value, variable, "shards at a URL"))
+    for key, given in settings.cache.items():
+        rows.append((key, str(given.value), given.source, "whatever is at a URL"))
     for name, table in settings.tables.items():
         shown = root.command.get_command(root, name)
         assert shown is not None
@@ -182,7 +217,7 @@ def command(context: click.Context, as_json: bool) -> None:
     result = {
         "file": str(settings.file) if settings.file else None,
         "shared": {key: {"value": given.value, "from": given.source} for key, given in settings.shared.items()},
-        "cache": cache,
+        "cache": {key: {"value": given.value, "from": given.source} for key, given in settings.cache.items()},
         "commands": settings.tables,
     }
     options.say(result, as_json, "\n".join(lines))

@@ -35,6 +35,7 @@ COMMANDS = {
     "report": "Put runs side by side: settings, losses, results.",
     "predict": "Segment images with any list of labels.",
     "relabel": "Write shards of several datasets as shards in one taxonomy.",
+    "push": "Upload shards, exports, banks and runs to the hub or another URL, with a card.",
     "plot": "Draw similarity matrices and other pictures.",
     "demo": "Run all of it on nine toy datasets.",
     "config": "Show what labelmerge.toml and the environment give to all commands.",
@@ -120,6 +121,8 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not verbose:
         warnings.filterwarnings("ignore")
+        # What it tries again, and how it fails in the end, is told by us, in a line.
+        logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(message)s"))
     logger = logging.getLogger("labelmerge")
@@ -132,9 +135,10 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
 
 
 def _take_settings(context: click.Context, name: str) -> None:
-    from .config import defaults_for, read_settings
+    from .config import cache_from, defaults_for, read_settings
 
     settings = read_settings(tuple(COMMANDS))
+    context.with_resource(cache_from(settings))
     command = cli.get_command(context, name)
     if command is not None and (settings.shared or settings.tables):
         context.default_map = {name: defaults_for(name, command, settings)}

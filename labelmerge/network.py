@@ -19,6 +19,7 @@ _DOWNLOADS = 3  # of a file that arrives damaged
 _CONNECT, _SILENCE = 30.0, 120.0  # seconds
 _INSTALL = "pip install 'labelmerge-seg[remote]'"
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # botocore's, which need not be installed
+_ACCESS = "See to your access to it"
 _WEB = ("http", "https")
 
 _log = logging.getLogger(__name__)
@@ -53,14 +54,17 @@ def open_system(url: str) -> tuple[Any, str]:
         system, path = fsspec.url_to_fs(url, **options)
     except ImportError as error:
         missing = f"the Python package {error.name}" if error.name else str(error).rstrip(".")
-        raise RemoteError(f"reading {scheme}:// needs a package: {missing}", where=url, fix=_INSTALL) from error
+        raise RemoteError(f"{scheme}:// needs a package: {missing}", where=url, fix=_INSTALL) from error
     except ValueError as error:
         raise RemoteError(f"{scheme}:// is no kind of address that fsspec knows ({error})", where=url) from error
     return system, path
 
 
-def patiently(url: str, action: Callable[[], T], pauses: Sequence[float]) -> T:
+def patiently(url: str, action: Callable[[], T], pauses: Sequence[float], access: str = _ACCESS) -> T:
     """The result of `action`, tried again with growing pauses while the connection is lost or what arrives is damaged.
+
+    Args:
+        access: what to do where a server refuses.
 
     Raises:
         FileNotFoundError, NotADirectoryError: nothing is there.
@@ -84,13 +88,15 @@ def patiently(url: str, action: Callable[[], T], pauses: Sequence[float]) -> T:
                 error.errno in (errno.ENOSPC, errno.EDQUOT) or str(error.filename).startswith(str(cache_folder()))
             ):
                 raise  # of the disk here
+            if type(error) is RuntimeError and isinstance(error.__cause__, Exception):  # the hub's client wraps so
+                error = error.__cause__
             fault = _in_short(error)
             if _is_refusal(error):
-                raise RemoteError(f"is refused ({fault})", where=url, fix="See to your access to it") from error
+                raise RemoteError(f"is refused ({fault})", where=url, fix=access) from error
             if pause is None:
-                fix = "See to the connection, and run again: what was fetched is kept"
+                fix = "See to the connection, and run again: what was done is kept"
                 tries = len(pauses) + 1
-                raise RemoteError(f"can't be fetched, {tries} tries ({fault})", where=url, fix=fix) from error
+                raise RemoteError(f"can't be reached, {tries} tries ({fault})", where=url, fix=fix) from error
         _log.info("%s: %s: trying again in %g s", url, fault, pause)
         time.sleep(pause)
     raise AssertionError("the last try returns or raises")

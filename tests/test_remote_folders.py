@@ -97,7 +97,7 @@ def test_a_fault_that_passes_is_no_fault(fault: int | str, s3: S3, folder: Path)
 
 @pytest.mark.parametrize(
     "fault, what",
-    [(500, "can't be fetched, 4 tries"), (403, "is refused"), ("cut", "can't be"), ("changed", "can't be")],
+    [(500, "can't be reached, 4 tries"), (403, "is refused"), ("cut", "can't be"), ("changed", "can't be")],
 )
 def test_a_fault_that_stays_is_one_line(fault: int | str, what: str, s3: S3, folder: Path) -> None:
     url = s3.put(folder, "f")
@@ -191,5 +191,5 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_not(s3: S3, monkeypatch
         Bank.load(Path("s3://elsewhere/bank"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()  # the last test of this module: making a client takes a second
-    with pytest.raises(RemoteError, match="^s3://elsewhere/bank/bank.json: can't be fetched, 4 tries .*connect"):
+    with pytest.raises(RemoteError, match="^s3://elsewhere/bank/bank.json: can't be reached, 4 tries .*connect"):
         Bank.load(Path("s3://elsewhere/bank"))

@@ -15,6 +15,7 @@ from labelmerge.inspect.formats import coco, hf, index_png, yolo
 from labelmerge.inspect.formats.written import Format, Request
 from labelmerge.inspect.merged import Lost, MergedSets, open_merged
 from labelmerge.progress import Track, no_track
+from labelmerge.push.push import push as push_folder
 from labelmerge.text import csv_text
 
 INDEX_PNG, PANOPTIC, INSTANCES, YOLO, HF = "index-png", "coco-panoptic", "coco-instances", "yolo", "hf"
@@ -167,19 +168,10 @@ def _write_classes(into: Path, sets: MergedSets, request: Request) -> None:
 
 
 def _push(folder: Path, repo: str) -> str:
-    """Upload a folder to the Hugging Face hub, as whoever is logged in there; returns the repository's address."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    api = HfApi()
+    """Upload a folder to a dataset on the hub, as whoever is logged in there; returns the repository's address."""
+    url = f"hf://datasets/{repo}"
     try:
-        made = api.create_repo(repo, repo_type="dataset", exist_ok=True, private=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, repo_type="dataset")
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise LabelmergeError(
-            f"is written, but could not be pushed to {repo} ({reason})",
-            where=folder,
-            fix=f"Log in with `hf auth login`, then: hf upload {repo} {folder} --repo-type dataset",
-        ) from error
-    return str(made)
+        return push_folder(folder, url).uploaded.url
+    except LabelmergeError as error:
+        fix = f"{error.fix}; then: labelmerge push {folder} {url}"
+        raise LabelmergeError(f"is written, but not pushed: {url} {error.what}", where=folder, fix=fix) from error

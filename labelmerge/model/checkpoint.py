@@ -40,7 +40,7 @@ from labelmerge.urls import url_of
 FORMAT = "labelmerge-checkpoint/1"
 _WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
 _TAXONOMY = "taxonomy.csv"
-_FILES = (_WEIGHTS, _STATE, _CONFIG, _META)
+_FILES = (_WEIGHTS, _CONFIG, _META)  # without which it is none; the state is for resuming alone
 _MEND = "Use another checkpoint, or remove this one and train on from the one before"
 _STEPS = "checkpoints/"
 _STEP = re.compile(r"step-(\d{6,})")
@@ -275,7 +275,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     folder = find_checkpoint(path)
     meta = read_meta(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     weights = _checked(folder, _WEIGHTS, meta)
     try:
         tensors = safetensors.torch.load_file(weights)
@@ -348,7 +348,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a checkpoint folder; raises CheckpointError where it is damaged."""
     path = folder / _CONFIG
     try:
         return parse_toml(path.read_bytes())
@@ -358,6 +359,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _checked(folder: Path, name: str, meta: Mapping[str, Any]) -> Path:
     path = folder / name
+    if not path.is_file():
+        raise CheckpointError("is missing, and nothing can go on without it", where=path, fix="Begin anew with --init")
     if sha256_file(path) != meta["sha256"].get(name):
         raise CheckpointError("the file is damaged: its SHA-256 is not the one in meta.json", where=path, fix=_MEND)
     return path

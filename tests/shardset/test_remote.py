@@ -129,7 +129,7 @@ def test_who_may_not_read_is_told_at_once(name: str, refused: bool, monkeypatch:
         raise fault("no key")
 
     monkeypatch.setattr(remote, "open_system", refuse)
-    what = r"is refused \(no key\)\. See to your access" if refused else r"can't be fetched, 4 tries \(no key\)"
+    what = r"is refused \(no key\)\. See to your access" if refused else r"can't be reached, 4 tries \(no key\)"
     with pytest.raises(RemoteError, match=f"s3://b/manifest.json: {what}"):
         find_splits([Path("s3://b")])
     assert len(asked) == (1 if refused else 4)
@@ -167,8 +167,8 @@ def test_a_fault_that_passes_is_no_fault(fault: int | str, web: Web, cache: Path
     [
         (404, 1, "the manifest lists this shard, but it is missing"),
         (403, 1, r"is refused \(403 Forbidden\). See to your access"),
-        (500, 5, r"can't be fetched, 5 tries \(500 Internal Server Error\)\. See to the connection"),
-        ("truncated", 5, "can't be fetched, 5 tries .*See to the connection"),
+        (500, 5, r"can't be reached, 5 tries \(500 Internal Server Error\)\. See to the connection"),
+        ("truncated", 5, "can't be reached, 5 tries .*See to the connection"),
         ("short", 3, r"has \d+ bytes, but the manifest says \d+ \(3 downloads\). Upload it again"),
         (
             "changed",
@@ -187,7 +187,7 @@ def test_a_fault_that_stays_is_one_line(fault: int | str, tries: int, what: str,
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(RemoteError, match=r"http://127.0.0.1:9/manifest.json: can't be fetched, 4 tries \(.*connect"):
+    with pytest.raises(RemoteError, match=r"http://127.0.0.1:9/manifest.json: can't be reached, 4 tries \(.*connect"):
         find_splits([Path("http://127.0.0.1:9")])
 
 

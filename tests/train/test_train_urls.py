@@ -87,10 +87,33 @@ def test_compare_plans_runs_by_url(run: Any, bank: Path, web: Web) -> None:
 def test_urls_in_the_environment_keep_their_colons(run: Any, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELMERGE_SHARDS", f"{web.url}/a:mine:s3://bucket/b:{web.url}")
     shown = json.loads(run("config", "--json").stdout)
-    assert shown["cache"] == {"LABELMERGE_CACHE": os.environ["LABELMERGE_CACHE"]}
-    assert "shards at a URL" in run("config").output
+    folder = os.environ["LABELMERGE_CACHE"]
+    assert shown["cache"] == {"cache": {"value": folder, "from": "LABELMERGE_CACHE"}}
+    assert "whatever is at a URL" in run("config").output
     given = shown["shared"]["shards"]["value"]
     assert given == [f"{web.url}/a", "mine", "s3://bucket/b", web.url]
+
+
+def test_the_cache_is_named_in_the_file(run: Any, web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LABELMERGE_CACHE")
+    monkeypatch.delenv("LABELMERGE_CACHE_GB", raising=False)
+    (tmp_path / "project/below").mkdir(parents=True)
+    (tmp_path / "project/labelmerge.toml").write_text('cache = "kept"\ncache_gb = 0.5\n')
+    monkeypatch.chdir(tmp_path / "project/below")
+    shown = json.loads(run("config", "--json").stdout)["cache"]
+    assert shown["cache"]["value"] == str(tmp_path / "project/kept") and shown["cache_gb"]["value"] == "0.5"
+    assert run("stats", web.url).exit_code == 0 and (tmp_path / "project/kept/urls").is_dir()
+    assert "LABELMERGE_CACHE" not in os.environ and "LABELMERGE_CACHE_GB" not in os.environ
+    monkeypatch.setenv("LABELMERGE_CACHE", str(tmp_path / "other"))
+    assert run("stats", web.url).exit_code == 0 and (tmp_path / "other/urls").is_dir()
+    for text, what in (
+        ("cache = 3", "the path of a folder"),
+        ("cache_gb = 'x'", "a number"),
+        ("cache_bg = 1", "Did you mean cache_gb"),
+    ):
+        (tmp_path / "project/labelmerge.toml").write_text(text + "\n")
+        refused = run("stats", web.url)
+        assert refused.exit_code == 1 and what in refused.stderr and "labelmerge.toml" in refused.stderr
 
 
 @pytest.mark.parametrize(

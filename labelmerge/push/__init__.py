@@ -1,0 +1,1 @@
+"""Folders that labelmerge wrote → the hub or another URL, each with a card."""
