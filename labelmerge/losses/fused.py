@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from labelmerge.losses import kernels
+from labelmerge.losses import kernels, kernels_backward, kernels_products
 from labelmerge.losses.bilinear import bilinear_gaps, bilinear_matrix
 from labelmerge.losses.table import LabelTable
 
@@ -20,6 +20,7 @@ _LANES = 32
 # What is in registers at once. Compiled for Hopper, twice the pixels spill in the forward kernel.
 _LABELS_FORWARD, _LABELS_BACKWARD = 4, 8
 _PIXELS_FORWARD, _PIXELS_BACKWARD = (2, 4), (4, 4)  # of a gap: rows and columns, at most
+_MOST_PIXELS = 4
 _ROWS_BACKWARD = 16  # rows of cells per program; one more row of gaps is computed
 
 
@@ -65,13 +66,13 @@ def _tile(v: Tensor) -> tuple[int, int]:
 
 
 def _matmul(a: Tensor, b: Tensor, onto: Tensor | None = None) -> Tensor:
-    """a @ b (+ onto) for batches of matrices, in float32 whatever the kind of the factors."""
+    """a @ b for batches of matrices, or `onto` with it added, in float32 whatever the kind of the factors."""
     # Products of bfloat16 that come out in float32 are newer than the oldest torch that will do.
-    if a.dtype == torch.float32 or not a.is_cuda or not hasattr(torch.ops.aten.baddbmm, "dtype"):
+    if a.dtype == torch.float32 or not a.is_cuda or not hasattr(torch.ops.aten.baddbmm, "dtype_out"):
         return a.float() @ b.float() if onto is None else onto.baddbmm_(a.float(), b.float())
     if onto is None:
         return torch.bmm(a, b, out_dtype=torch.float32)
-    return torch.baddbmm(onto, a, b, out_dtype=torch.float32)
+    return torch.baddbmm(onto, a, b, out_dtype=torch.float32, out=onto)
 
 
 class _PixelLosses(torch.autograd.Function):
@@ -100,59 +101,70 @@ class _PixelLosses(torch.autograd.Function):
             low = _matmul(labels.expand(batch, -1, -1), flat.float())
         products = v.new_empty(batch, 4, h, w, dtype=torch.float32)
         tile = _tile(v)
-        kernels.products[(_blocks(batch * h * w, tile[1]),)](
+        kernels_products.products[(_blocks(batch * h * w, tile[1]),)](
             v, products, *v.stride(), batch * h * w, channels, h, w, *tile, enable_fp_fusion=True
         )
         rows, columns = _gaps(h, height, v.device), _gaps(w, width, v.device)
-        losses, scale, half, lse, surplus = low.new_empty(5, batch, height, width).unbind()
-        bias, wanted, positives, counts, classes, stride, most = _of_table(table)
-        pulls = None if table is None else torch.empty_like(lse)
         (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_FORWARD)
+        losses = low.new_empty(batch, height, width)
+        slots = (h + 1) * rows.slots * batch * (w + 1) * columns.slots
+        scale, half, lse, surplus = low.new_empty(4, slots).unbind()
+        chosen = torch.empty_like(lse, dtype=torch.int32)
+        bias, wanted, positives, counts, eights, classes, stride, most = _of_table(table)
+        pulls = None if table is None else torch.empty_like(lse)
         grid = ((h + 1) * parts_y * parts_x, _blocks(batch * (w + 1), _LANES))
         kernels.forward[grid](
-            low, products, tau, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
-            losses, scale, half, lse, surplus,
+            low, products, tau, labels.norm(dim=1).amax(), targets, allowed,
+            rows.starts, rows.shares, columns.starts, columns.shares,
+            losses, scale, half, lse, surplus, chosen,
             bias, wanted, positives, counts, pulls,
             batch, count, h, w, height, width, ignore_index, classes, stride, most,
             allowed is not None, not positives_stay, table is not None, _LABELS_FORWARD,
             parts_y, parts_x, pixels_y, pixels_x, _LANES,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
-        ctx.save_for_backward(v, labels, targets, tau, allowed, low, scale, half, lse, surplus, bias, wanted, pulls)
-        ctx.ignore_index, ctx.classes, ctx.stride = ignore_index, classes, stride
-        ctx.everywhere = not positives_stay
+        ctx.save_for_backward(
+            v, labels, tau, allowed, low, scale, half, lse, surplus, chosen, bias, wanted, eights, pulls
+        )
+        ctx.size, ctx.stride, ctx.everywhere = (height, width), stride, not positives_stay
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        v, labels, targets, tau, allowed, low, scale, half, lse, surplus, bias, wanted, pulls = ctx.saved_tensors
-        (batch, _, h, w), (height, width), count = v.shape, targets.shape[1:], len(labels)
+        v, labels, tau, allowed, low, scale, half, lse, surplus, chosen, bias, wanted, eights, pulls = ctx.saved_tensors
+        (batch, _, h, w), (height, width), count = v.shape, ctx.size, len(labels)
         rows, columns = _gaps(h, height, v.device), _gaps(w, width, v.device)
-        grad = grad.masked_fill(targets == ctx.ignore_index, 0)
+        (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_BACKWARD)
+        pieces = (parts_y, parts_x, pixels_y, pixels_x, _LANES)
+        along = (rows.starts, rows.shares, columns.starts, columns.shares)
+        grid: tuple[int, ...] = ((h + 1) * parts_y * parts_x, _blocks(batch * (w + 1), _LANES))
+        grad_square = torch.empty_like(grad)
+        strength, other = scale.new_empty(2, len(scale)).unbind()
+        least, sums = scale.new_empty(2, *grid).unbind()
+        kernels_backward.weigh[grid](
+            grad.contiguous(), chosen, *along, scale, half, lse, surplus, strength, other, grad_square, least, sums,
+            batch, h, w, height, width, *pieces, num_warps=1, enable_fp_fusion=True,
+        )  # fmt: skip
         kind = torch.bfloat16 if v.dtype == torch.bfloat16 else torch.float32
         grad_low = v.new_empty(batch, count, h * w, dtype=kind)
-        (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_BACKWARD)
         grid = (
             _blocks(count, _LABELS_BACKWARD),
             _blocks(batch * (w + 1), _LANES - 1),
             _blocks(h, _ROWS_BACKWARD),
         )
-        kernels.backward[grid](
-            low, targets, allowed, rows.starts, rows.shares, columns.starts, columns.shares,
-            scale, lse, grad * scale, grad_low,
-            bias, wanted, pulls,
-            batch, count, h, w, height, width, ctx.classes, ctx.stride,
-            allowed is not None, ctx.everywhere, bias is not None, _LABELS_BACKWARD, _ROWS_BACKWARD,
-            parts_y, parts_x, pixels_y, pixels_x, _LANES,
+        kernels_backward.backward[grid](
+            low, chosen, allowed, *along, scale, lse, strength, other, least.amin(), grad_low,
+            bias, wanted, eights, pulls,
+            batch, count, h, w, ctx.stride,
+            allowed is not None, ctx.everywhere, bias is not None, _LABELS_BACKWARD, _ROWS_BACKWARD, *pieces,
             num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
-        # surplus is d loss / d log(scale), scale is 1 / (|V| tau), and half is -d log(scale) / d |V|².
-        grad_scale = grad.mul_(surplus)
-        grad_tau = -grad_scale.sum() / tau if ctx.needs_input_grad[3] else None
+        # Of d loss / d log(scale), where scale is 1 / (|V| tau).
+        grad_tau = -sums.sum() / tau if ctx.needs_input_grad[3] else None
         grad_v = grad_labels = None
         if ctx.needs_input_grad[0]:
-            grad_v = _gradient_of_v(v, labels, grad_low, grad_scale.mul_(half).neg_())
+            grad_v = _gradient_of_v(v, labels, grad_low, grad_square)
         if ctx.needs_input_grad[1]:
             grad_labels = _matmul(grad_low, v.flatten(2).to(grad_low.dtype).transpose(1, 2)).sum(0)
         return grad_v, grad_labels, None, grad_tau, None, None, None, None
@@ -160,12 +172,12 @@ class _PixelLosses(torch.autograd.Function):
 
 def _of_table(
     table: LabelTable | None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, int, int, int]:
-    """What the kernels read: bias, wanted, columns and counts; how many labels, how long their rows, most positives."""
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, int, int, int]:
+    """What the kernels read: bias, wanted, columns, counts, eights; how many labels, how long rows, most positives."""
     if table is None:
-        return None, None, None, None, 0, 0, 0
+        return None, None, None, None, None, 0, 0, 0
     bias, wanted = (each if each is None else each.float() for each in (table.bias, table.wanted))
-    return bias, wanted, table.columns, table.counts, *table.bias.shape, table.columns.shape[1]
+    return bias, wanted, table.columns, table.counts, table.eights, *table.bias.shape, table.columns.shape[1]
 
 
 def _gradient_of_v(v: Tensor, labels: Tensor, grad_low: Tensor, grad_square: Tensor) -> Tensor:
@@ -185,7 +197,7 @@ def _gradient_of_v(v: Tensor, labels: Tensor, grad_low: Tensor, grad_square: Ten
         (same @ columns_same, same @ columns_cross, cross @ columns_same, cross @ columns_cross), 1
     )
     tile, out = _tile(v), torch.empty_like(grad, dtype=v.dtype)
-    kernels.products_backward[(_blocks(batch * h * w, tile[1]),)](
+    kernels_products.products_backward[(_blocks(batch * h * w, tile[1]),)](
         v, grad_products, grad, out, *v.stride(), *grad.stride(),
         batch * h * w, channels, h, w, *tile, enable_fp_fusion=True,
     )  # fmt: skip
@@ -198,18 +210,19 @@ class _Gaps:
     Attributes:
         starts: int32 [cells + 2], the first pixel of each gap, and the number of pixels.
         shares: float32 [pixels], the weight of the cell after the pixel.
-        largest: how many pixels the largest gap has.
+        slots: room for as many pixels as the largest gap has, in whole pieces.
     """
 
     def __init__(self, cells: int, size: int, device: torch.device) -> None:
         starts, shares = bilinear_gaps(cells, size)
-        self.largest = int(starts.diff().max())
+        largest = int(starts.diff().max())
+        self.slots = _blocks(largest, piece := min(_MOST_PIXELS, 1 << (largest - 1).bit_length())) * piece
         self.starts, self.shares = starts.to(device, torch.int32), shares.to(device, torch.float32)
 
     def pieces(self, limit: int) -> tuple[int, int]:
-        """How many of a gap's pixels are computed at once, a power of two up to `limit`, and how many times."""
-        pixels = min(limit, 1 << (self.largest - 1).bit_length())
-        return pixels, _blocks(self.largest, pixels)
+        """How many of a gap's slots are computed at once, a power of two up to `limit`, and how many times."""
+        pixels = min(limit, self.slots)
+        return pixels, self.slots // pixels
 
 
 @lru_cache(maxsize=64)

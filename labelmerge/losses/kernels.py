@@ -1,4 +1,4 @@
-"""The Triton kernels of `labelmerge.losses.fused`.
+"""The Triton kernels of `labelmerge.losses.fused`: what they share, and the forward pass.
 
 Pixels are grouped by the low-resolution cells that they are mixed from. *Gap* (i, j) is the rectangle between the
 centres of cells (i - 1, j - 1) and (i, j); there are (h + 1) · (w + 1) gaps, those at the borders with two cells or
@@ -6,9 +6,11 @@ one. A thread owns a gap: it loads four numbers per label and makes all of the g
 labels (forward) and over pixels (backward) stay within the thread. Nothing is added atomically: the results are the
 same bits in every run.
 
-All tensors are contiguous but `v` and those said to be like it. Maps of pixels are [B, height, width], `low` and its
-gradient [B, count, h, w], `products` and its gradient [B, 4, h, w]: each cell's inner product with itself, with the
-cell on the right, with the one below, and the mean of those along both diagonals of the square that it begins.
+All tensors are contiguous but `v` and those said to be like it. `low` and its gradient are [B, count, h, w], `products`
+and its gradient [B, 4, h, w]: each cell's inner product with itself, with the cell on the right, with the one below,
+and the mean of those along both diagonals of the square that it begins. Maps of pixels are [B, height, width] where
+autograd sees them, and [h + 1, most rows of a gap, B · (w + 1), most columns] elsewhere. In those *slots* a warp's gaps
+lie side by side, so that it reads them in one go; a slot without a pixel is one without a label.
 """
 # Triton's language has no types that mypy knows.
 # mypy: disable-error-code="import-not-found, import-untyped, no-untyped-def, untyped-decorator"
@@ -21,6 +23,8 @@ import triton.language as tl
 NOTHING = tl.constexpr(-3.0e38)  # the logit of a label that does not take part: finite, so that 0 · ∞ cannot arise
 FLOOR = tl.constexpr(-1.0e37)  # of log-sum-exps: above NOTHING, so that nothing has a gradient where none takes part
 NOWHERE = tl.constexpr(3.0e38)  # the log-sum-exp of a pixel without a label: it has no gradient
+CALM = tl.constexpr(45.0)  # twice this, times any count of labels, is within float32's exponents
+FAR = tl.constexpr(-1.0e30)  # an inner product with V that stands for no label: its exponential is 0
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
@@ -41,6 +45,18 @@ def _pixels(starts, shares, gap, first, COUNT: tl.constexpr, inside):
     at = start[None, :] + first + tl.arange(0, COUNT)[:, None]
     exist = at < stop[None, :]
     return at, tl.load(shares + at, mask=exist, other=0.0), exist
+
+
+@triton.jit
+def _slots(
+    part, lane, lanes,
+    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr,
+):  # fmt: skip
+    """Where a map's row of gaps has the pixels of one part of them, as [PIXELS_Y, PIXELS_X, LANES]."""
+    row = part // PARTS_X * PIXELS_Y + tl.arange(0, PIXELS_Y)
+    column = part % PARTS_X * PIXELS_X + tl.arange(0, PIXELS_X)
+    across = lane[None, :] * (PARTS_X * PIXELS_X) + column[:, None]
+    return row[:, None, None] * (lanes * (PARTS_X * PIXELS_X)) + across[None, :, :]
 
 
 @triton.jit
@@ -67,9 +83,67 @@ def _entries(table, rows, first, LABELS: tl.constexpr, PY: tl.constexpr, PX: tl.
 
 
 @triton.jit
+def _sums(
+    low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, rows,
+    start, count, w,
+    IS_CALM: tl.constexpr, HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
+    PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Of all labels' logits z to base 2 at each pixel: `most`, Σ 2^(z - most) and Σ 2^(z - most) · (e · V).
+
+    `most` is `start` where it is calm, else the largest that was met so far.
+    """
+    most = tl.full([PIXELS_Y, PIXELS_X, LANES], NOTHING, tl.float32)
+    total = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
+    mean = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
+    for first in range(0, count, LABELS):
+        label = first + tl.arange(0, LABELS)[:, None]
+        is_label = label < count
+        # The last label is read for those beyond it, so that the masks stay the same.
+        cells = low + corner[None, :] + tl.minimum(label, count - 1).to(tl.int64) * plane
+        a = tl.load(cells - w - 1, mask=above & left[None, :], other=0.0)
+        b = tl.load(cells - w, mask=above & right[None, :], other=0.0)
+        c = tl.load(cells - 1, mask=below & left[None, :], other=0.0)
+        d = tl.load(cells, mask=below & right[None, :], other=0.0)
+        if HAS_ALLOWED:
+            ask = is_label & inside[None, :]
+            takes_part = tl.load(allowed + image[None, :] * count + label, mask=ask, other=0) != 0
+        else:
+            takes_part = is_label & inside[None, :]
+        if not HAS_TABLE:  # a table's rows end with columns that do not take part
+            a, b = tl.where(takes_part, a, FAR), tl.where(takes_part, b, FAR)
+            c, d = tl.where(takes_part, c, FAR), tl.where(takes_part, d, FAR)
+        raw = _mix(
+            a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
+            share_y[None, :, :, :], share_x[None, :, :, :],
+        )  # fmt: skip
+        if HAS_TABLE:
+            shift = _entries(bias, rows, first, LABELS, PIXELS_Y, PIXELS_X, LANES)
+            if HAS_ALLOWED:
+                shift = tl.where(takes_part[:, None, None, :], shift, NOTHING)
+            z = raw * scale2[None, :, :, :] + shift
+        else:
+            z = raw * scale2[None, :, :, :]
+        if IS_CALM:
+            weight = tl.exp2(z - start[None, :, :, :])
+            total += tl.sum(weight, 0)
+            mean += tl.sum(weight * raw, 0)
+        else:
+            now = tl.maximum(most, tl.max(z, 0))
+            weight = tl.exp2(z - now[None, :, :, :])
+            fade = tl.exp2(most - now)
+            total = total * fade + tl.sum(weight, 0)
+            mean = mean * fade + tl.sum(weight * raw, 0)
+            most = now
+    if IS_CALM:
+        most = start
+    return most, total, mean
+
+
+@triton.jit
 def forward(
-    low, products, tau, targets, allowed, starts_y, shares_y, starts_x, shares_x,
-    losses, scales, halves, lses, surpluses,
+    low, products, tau, reach, targets, allowed, starts_y, shares_y, starts_x, shares_x,
+    losses, scales, halves, lses, surpluses, chosen,
     bias, wanted, columns, counts, pulls,
     batch, count, h, w, height, width, ignore, classes, stride, most_columns,
     HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
@@ -94,6 +168,10 @@ def forward(
     share_y, share_x = share_y[:, :, None], share_x[None, :, :]
     exist = exist_y[:, :, None] & exist_x[None, :, :]
     pixel = image * height * width + y[:, :, None] * width + x[None, :, :]
+    lanes = batch * (w + 1)
+    before = i * (lanes * PARTS_Y * PARTS_X * PIXELS_Y * PIXELS_X)  # slots of the rows above
+    slot = before + _slots(part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X)
+    has_slot = (lane < lanes)[None, None, :]
 
     above, below, left, right = row > 0, row < h, inside & (j > 0), inside & (j < w)
     at = image * 4 * h * w + i * w + j  # of the cell below on the right, in the map of products with itself
@@ -116,8 +194,8 @@ def forward(
     certain = square > floor
     square = tl.where(certain, square, floor)
     scale = 1.0 / (tl.sqrt(square) * tl.load(tau))
-    tl.store(scales + pixel, scale, mask=exist)
-    tl.store(halves + pixel, tl.where(certain, 0.5 / square, 0.0), mask=exist)
+    tl.store(scales + slot, scale, mask=has_slot)
+    tl.store(halves + slot, tl.where(certain, 0.5 / square, 0.0), mask=has_slot)
     scale2 = scale * LOG2E  # logits are kept to base 2, the base of the hardware's exponential
 
     if HAS_TABLE:
@@ -129,45 +207,37 @@ def forward(
 
     plane = h * w
     corner = image * count * plane + i * w + j
-    most = tl.full([PIXELS_Y, PIXELS_X, LANES], NOTHING, tl.float32)
-    total = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
-    mean = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
-    for first in range(0, count, LABELS):
-        label = first + tl.arange(0, LABELS)[:, None]
-        is_label = label < count
-        cells = low + corner[None, :] + label.to(tl.int64) * plane
-        a = tl.load(cells - w - 1, mask=is_label & above & left[None, :], other=0.0)
-        b = tl.load(cells - w, mask=is_label & above & right[None, :], other=0.0)
-        c = tl.load(cells - 1, mask=is_label & below & left[None, :], other=0.0)
-        d = tl.load(cells, mask=is_label & below & right[None, :], other=0.0)
-        raw = _mix(
-            a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
-            share_y[None, :, :, :], share_x[None, :, :, :],
+    # No logit is above the longest label's length over tau. Where that is little, no difference of two is too much for
+    # 2^, and nobody need look for the largest: the own logit, or with a table that bound, takes its place.
+    bound = tl.load(reach) / tl.load(tau) * LOG2E
+    if HAS_TABLE:
+        start = bound + tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
+    else:
+        rows = None
+        target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int64)
+        labelled = exist & (target != ignore)
+        is_class = (target >= 0) & (target < count)
+        found = labelled & is_class
+        owns = low + corner[None, None, :] + tl.where(found, target, 0) * plane
+        own = _mix_of(owns, w, found, above, below, left, right, share_y, share_x)
+        start = own * scale2
+    if bound <= CALM:
+        most, total, mean = _sums(
+            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, rows,
+            start, count, w, True, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
         )  # fmt: skip
-        if HAS_ALLOWED:
-            ask = is_label & inside[None, :]
-            takes_part = tl.load(allowed + image[None, :] * count + label, mask=ask, other=0) != 0
-        else:
-            takes_part = is_label & inside[None, :]
-        if HAS_TABLE:
-            shift = _entries(bias, rows, first, LABELS, PIXELS_Y, PIXELS_X, LANES)
-            if HAS_ALLOWED:
-                shift = tl.where(takes_part[:, None, None, :], shift, NOTHING)
-            z = raw * scale2[None, :, :, :] + shift
-        else:
-            shift = tl.where(takes_part, 0.0, NOTHING)
-            z = raw * scale2[None, :, :, :] + shift[:, None, None, :]
-        now = tl.maximum(most, tl.max(z, 0))
-        weight = tl.exp2(z - now[None, :, :, :])
-        fade = tl.exp2(most - now)
-        total = total * fade + tl.sum(weight, 0)
-        mean = mean * fade + tl.sum(weight * raw, 0)
-        most = now
+    else:
+        most, total, mean = _sums(
+            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, rows,
+            start, count, w, False, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+        )  # fmt: skip
+
+    tl.store(chosen + slot, tl.where(found, target, -1).to(tl.int32), mask=has_slot)
 
     if HAS_TABLE:
         # What competes is done, and makes way for the positives.
-        neg = most + tl.log2(total)
-        neg_mean = mean / tl.maximum(total, 1.0)
+        neg = tl.maximum(most + tl.log2(total), NOTHING)
+        neg_mean = mean / tl.where(total > 0, total, 1.0)
         most = tl.full([PIXELS_Y, PIXELS_X, LANES], NOTHING, tl.float32)
         total = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
         mean = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
@@ -208,180 +278,17 @@ def forward(
         loss = tl.where(lost, float("inf"), loss)
         loss = tl.where(is_class, loss, float("nan"))
         tl.store(losses + pixel, tl.where(exist & (target != ignore), loss, 0.0), mask=exist)
-        tl.store(lses + pixel, tl.where(found, tl.maximum(lse, FLOOR), NOWHERE), mask=exist)
+        tl.store(lses + slot, tl.where(found, tl.maximum(lse, FLOOR), NOWHERE), mask=has_slot)
         # So that exp(z - pull) is a positive's share of them, exp(z - pos), times the probability of the others.
-        tl.store(pulls + pixel, tl.where(found, pos - neg + lse, NOWHERE), mask=exist)
-        tl.store(surpluses + pixel, surplus * (scale2 * LN2), mask=exist)
+        tl.store(pulls + slot, tl.where(found, pos - neg + lse, NOWHERE), mask=has_slot)
+        tl.store(surpluses + slot, surplus * (scale2 * LN2), mask=has_slot)
     else:
-        target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int64)
-        labelled = exist & (target != ignore)
-        is_class = (target >= 0) & (target < count)
-        found = labelled & is_class
-        owns = low + corner[None, None, :] + tl.where(found, target, 0) * plane
-        own = _mix_of(owns, w, found, above, below, left, right, share_y, share_x)
-        lse = most + tl.log2(total)
-        loss = (lse - own * scale2) * LN2
+        more = tl.log2(total)
+        loss = (most - start + more) * LN2
         if HAS_ALLOWED:
             may = tl.load(allowed + image[None, None, :] * count + target, mask=found, other=1) != 0
             loss = tl.where(may, loss, float("inf"))
         loss = tl.where(is_class, loss, float("nan"))
         tl.store(losses + pixel, tl.where(labelled, loss, 0.0), mask=exist)
-        tl.store(lses + pixel, lse, mask=exist)
-        tl.store(surpluses + pixel, (mean / total - own) * (scale2 * LN2), mask=exist)
-
-
-@triton.jit
-def backward(
-    low, targets, allowed, starts_y, shares_y, starts_x, shares_x,
-    scales, lses, strengths, grad_low,
-    bias, wanted, pulls,
-    batch, count, h, w, height, width, classes, stride,
-    HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr,
-    LABELS: tl.constexpr, ROWS: tl.constexpr,
-    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    """LABELS labels of ROWS · (LANES - 1) cells, from above to below.
-
-    A cell's gradient has parts from four gaps. Two rows of gaps meet in a carried sum; two columns in a shift by one
-    lane, for which the last lane's gap is computed twice, here and by the program on the right.
-    """
-    lane = tl.program_id(1) * (LANES - 1) + tl.arange(0, LANES)
-    image = (lane // (w + 1)).to(tl.int64)
-    j = lane % (w + 1)
-    inside = image < batch
-    label = tl.program_id(0) * LABELS + tl.arange(0, LABELS)[:, None]
-    is_label = label < count
-    left, right = is_label & (inside & (j > 0))[None, :], is_label & (inside & (j < w))[None, :]
-    if HAS_ALLOWED:
-        takes_part = tl.load(allowed + image[None, :] * count + label, mask=is_label & inside[None, :], other=0) != 0
-    plane = (image[None, :] * count + label) * h * w + j[None, :]
-    mine = right & (tl.arange(0, LANES) < LANES - 1)[None, :]
-    next_lane = tl.minimum(tl.arange(0, LANES) + 1, LANES - 1)[None, :] + tl.zeros([LABELS, LANES], tl.int32)
-
-    first = tl.program_id(2) * ROWS
-    row = first + tl.zeros([1], tl.int32)
-    a = tl.load(low + plane + (first - 1) * w - 1, mask=left & (row > 0), other=0.0)
-    b = tl.load(low + plane + (first - 1) * w, mask=right & (row > 0), other=0.0)
-    sum_left = tl.zeros([LABELS, LANES], tl.float32)
-    sum_right = tl.zeros([LABELS, LANES], tl.float32)
-    for i in range(first, tl.minimum(first + ROWS, h) + 1):
-        row = i + tl.zeros([1], tl.int32)
-        c = tl.load(low + plane + i * w - 1, mask=left & (row < h), other=0.0)
-        d = tl.load(low + plane + i * w, mask=right & (row < h), other=0.0)
-        below_left = tl.zeros([LABELS, LANES], tl.float32)
-        below_right = tl.zeros([LABELS, LANES], tl.float32)
-        for part in range(PARTS_Y * PARTS_X):
-            y, share_y, exist_y = _pixels(starts_y, shares_y, row, part // PARTS_X * PIXELS_Y, PIXELS_Y, row >= 0)
-            x, share_x, exist_x = _pixels(starts_x, shares_x, j, part % PARTS_X * PIXELS_X, PIXELS_X, inside)
-            exist = exist_y[:, :, None] & exist_x[None, :, :]
-            pixel = image * height * width + y[:, :, None] * width + x[None, :, :]
-            scale2 = tl.load(scales + pixel, mask=exist, other=0.0) * LOG2E
-            lse = tl.load(lses + pixel, mask=exist, other=0.0)
-            strength = tl.load(strengths + pixel, mask=exist, other=0.0)
-            target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int32)
-            raw = _mix(
-                a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
-                share_y[None, :, :, None], share_x[None, None, :, :],
-            )  # fmt: skip
-            if HAS_TABLE:
-                rows = tl.where((target >= 0) & (target < classes), target, 0).to(tl.int64) * stride
-                shift = _entries(bias, rows, tl.program_id(0) * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
-                is_own = shift == float("-inf")
-                if wanted is None:
-                    pull = tl.load(pulls + pixel, mask=exist, other=0.0)
-                    shift = tl.where(is_own, -pull[None, :, :, :], shift - lse[None, :, :, :])
-                    grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
-                    grad = tl.where(is_own, -grad, grad)
-                else:
-                    shift = tl.where(is_own, 0.0, shift) - lse[None, :, :, :]
-                    grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
-                    grad -= _entries(wanted, rows, tl.program_id(0) * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
-                if HAS_ALLOWED and EVERYWHERE:
-                    grad = tl.where(takes_part[:, None, None, :], grad, 0.0)
-                elif HAS_ALLOWED:
-                    grad = tl.where(takes_part[:, None, None, :] | is_own, grad, 0.0)
-                grad = grad * strength[None, :, :, :]
-            else:
-                softmax = tl.exp2(raw * scale2[None, :, :, :] - lse[None, :, :, :])
-                if HAS_ALLOWED:
-                    softmax = tl.where(takes_part[:, None, None, :], softmax, 0.0)
-                hot = target[None, :, :, :] == label[:, :, None, None]
-                grad = tl.where(hot, softmax - 1.0, softmax) * strength[None, :, :, :]
-            # To the columns, [LABELS, PIXELS_Y, LANES], then to the rows.
-            to_right = tl.sum(grad * share_x[None, None, :, :], 2)
-            to_left = tl.sum(grad, 2) - to_right
-            down_right = tl.sum(to_right * share_y[None, :, :], 1)
-            down_left = tl.sum(to_left * share_y[None, :, :], 1)
-            sum_right += tl.sum(to_right, 1) - down_right
-            sum_left += tl.sum(to_left, 1) - down_left
-            below_right += down_right
-            below_left += down_left
-        cells = sum_right + tl.gather(sum_left, next_lane, 1)
-        tl.store(grad_low + plane + (i - 1) * w, cells, mask=mine & (row > first))
-        sum_left, sum_right = below_left, below_right
-        a, b = c, d
-
-
-@triton.jit
-def products(
-    v, products, stride_image, stride_channel, stride_y, stride_x, cells, channels, h, w,
-    CHANNELS: tl.constexpr, CELLS: tl.constexpr,
-):  # fmt: skip
-    """Of each cell: its product with itself, with the right one, the one below, and the mean of both diagonals."""
-    cell = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
-    image, y, x = cell // (h * w), cell // w % h, cell % w
-    inside = (cell < cells)[None, :]
-    has_right, has_below = inside & (x + 1 < w)[None, :], inside & (y + 1 < h)[None, :]
-    at = v + (image * stride_image + y * stride_y + x * stride_x)[None, :]
-    itself = tl.zeros([CHANNELS, CELLS], tl.float32)
-    beside = tl.zeros([CHANNELS, CELLS], tl.float32)
-    down = tl.zeros([CHANNELS, CELLS], tl.float32)
-    diagonal = tl.zeros([CHANNELS, CELLS], tl.float32)
-    for first in range(0, channels, CHANNELS):
-        channel = first + tl.arange(0, CHANNELS)[:, None]
-        here = at + channel.to(tl.int64) * stride_channel
-        some = channel < channels
-        a = tl.load(here, mask=some & inside, other=0.0).to(tl.float32)
-        b = tl.load(here + stride_x, mask=some & has_right, other=0.0).to(tl.float32)
-        c = tl.load(here + stride_y, mask=some & has_below, other=0.0).to(tl.float32)
-        d = tl.load(here + stride_y + stride_x, mask=some & has_right & has_below, other=0.0).to(tl.float32)
-        itself += a * a
-        beside += a * b
-        down += a * c
-        diagonal += a * d + b * c
-    out = products + image * 4 * h * w + y * w + x
-    tl.store(out, tl.sum(itself, 0), mask=cell < cells)
-    tl.store(out + h * w, tl.sum(beside, 0), mask=cell < cells)
-    tl.store(out + 2 * h * w, tl.sum(down, 0), mask=cell < cells)
-    has_diagonal = (x + 1 < w) & (y + 1 < h)
-    tl.store(out + 3 * h * w, tl.where(has_diagonal, tl.sum(diagonal, 0) / 2, 0.0), mask=cell < cells)
-
-
-@triton.jit
-def products_backward(
-    v, grad_products, onto, out,
-    stride_image, stride_channel, stride_y, stride_x, onto_image, onto_channel, onto_y, onto_x,
-    cells, channels, h, w, CHANNELS: tl.constexpr, CELLS: tl.constexpr,
-):  # fmt: skip
-    """out = onto + each cell's neighbours, weighted by the gradients of the products with them."""
-    cell = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
-    image, y, x = cell // (h * w), cell // w % h, cell % w
-    for first in range(0, channels, CHANNELS):
-        channel = first + tl.arange(0, CHANNELS)[:, None]
-        some = (channel < channels) & (cell < cells)[None, :]
-        place = (image * onto_image + y * onto_y + x * onto_x)[None, :] + channel.to(tl.int64) * onto_channel
-        grad = tl.load(onto + place, mask=some, other=0.0).to(tl.float32)
-        for dy in tl.static_range(-1, 2):
-            for dx in tl.static_range(-1, 2):
-                there = (cell < cells) & (x + dx >= 0) & (x + dx < w) & (y + dy >= 0) & (y + dy < h)
-                # A product belongs to its upper cell on the left: the pair's smaller row and column.
-                owner_y = y + (dy if dy < 0 else 0)
-                owner_x = x + (dx if dx < 0 else 0)
-                kind = (dx != 0) + 2 * (dy != 0)
-                owner = ((image * 4 + kind) * h + owner_y) * w + owner_x
-                weight = tl.load(grad_products + owner, mask=there, other=0.0)
-                weight *= 2.0 if kind == 0 else (0.5 if kind == 3 else 1.0)
-                here = v + (image * stride_image + (y + dy) * stride_y + (x + dx) * stride_x)[None, :]
-                value = tl.load(here + channel.to(tl.int64) * stride_channel, mask=some & there[None, :], other=0.0)
-                grad += weight[None, :] * value.to(tl.float32)
-        tl.store(out + place, grad, mask=some)
+        tl.store(lses + slot, most + more, mask=has_slot)
+        tl.store(surpluses + slot, (mean / total - own) * (scale2 * LN2), mask=has_slot)

@@ -160,9 +160,8 @@ def _pixel_losses(
             # An image without any allowed label has no labelled pixel; all labels keep its softmax finite.
             allowed = allowed | ~allowed.any(dim=1, keepdim=True)
         present = competing if allowed is None else allowed
-        if _takes_fused(
-            kernel, v, "none" if present is None else "allowed" if competing is None else "competing", table
-        ):
+        limits: Present = "none" if present is None else "allowed" if competing is None else "competing"
+        if _takes_fused(kernel, v, targets.numel(), limits, table):
             from labelmerge.losses.fused import fused_pixel_losses
 
             with torch.cuda.device(v.device) if v.is_cuda else nullcontext():
@@ -186,17 +185,20 @@ def _pixel_losses(
         return losses
 
 
-def _takes_fused(kernel: Kernel, v: Tensor, present: Present, table: LabelTable | None) -> bool:
+def _takes_fused(kernel: Kernel, v: Tensor, pixels: int, present: Present, table: LabelTable | None) -> bool:
     """Whether the fused kernel is to be taken; ValueError where it is asked for and cannot be."""
     if kernel not in ("auto", "chunked", "fused"):
         raise ValueError(f"kernel must be auto, chunked or fused, not {kernel}")
     if kernel == "auto":
-        suits = v.is_cuda and v.dtype != torch.float64 and v.numel() > 0
+        # The kernel counts pixels in 32 bits, some of them padding.
+        suits = v.is_cuda and v.dtype != torch.float64 and v.numel() > 0 and pixels < 2**29
         kind: TableKind = "none" if table is None else "sets" if table.target is None else "soft"
         return suits and _fused_works(v.device, v.dtype, present, kind)
     if kernel == "fused":
         if v.dtype == torch.float64:
             raise ValueError("the fused kernel computes in float32; float64 needs kernel='chunked'")
+        if pixels >= 2**29:
+            raise ValueError(f"{pixels} pixels at once are too many for the fused kernel, which takes {2**29 - 1}")
         if find_spec("triton") is None:
             raise ValueError("the fused kernel needs Triton: pip install triton")
         from labelmerge.losses.fused import is_interpreted

@@ -37,6 +37,7 @@ class LabelTable:
         wanted: `target`, padded alike, or None.
         columns: int64 [L, K], the positives of each label; in rows with fewer than K the first one is repeated.
         counts: int32 [L], how many there are.
+        eights: bool [L, padded N / 8], whether there are any among eight columns.
 
     Raises:
         ValueError: shapes or dtypes that are not these, a label without any positive, or numbers out of range.
@@ -49,6 +50,7 @@ class LabelTable:
     wanted: Tensor | None = field(init=False, repr=False)
     columns: Tensor = field(init=False, repr=False)
     counts: Tensor = field(init=False, repr=False)
+    eights: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         positive, negative, target = self.positive, self.negative, self.target
@@ -75,7 +77,8 @@ class LabelTable:
         bias = weights.to(_at_least_float32(weights)).log2().masked_fill(weights == 0, NOTHING)
         bias = _padded(bias.masked_fill(positive, -torch.inf), NOTHING)
         wanted = None if target is None else _padded(target.to(_at_least_float32(target)), 0)
-        self._set(bias=bias, wanted=wanted, columns=columns.contiguous(), counts=counts.int())
+        eights = (bias == -torch.inf).view(len(bias), -1, 8).any(2)
+        self._set(bias=bias, wanted=wanted, columns=columns.contiguous(), counts=counts.int(), eights=eights)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> LabelTable:
         """The same on `device`, its numbers in `dtype` (float32 or float64) where given; itself if it is so already."""

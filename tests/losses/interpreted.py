@@ -32,7 +32,9 @@ class Case:
     ignored: float = 0.25  # the share of pixels without a label
     subsets: bool = False
     unannotated: bool = False  # some columns do not compete in some images
-    table: str = ""  # "sets" or "soft", at random, of 4 labels; "alone", where nothing competes
+    table: str = ""  # "sets" or "soft", at random, of 4 labels; "alone", where nothing competes; "own", one column each
+    present: int = 0  # how many of the labels occur, the first ones; 0: all
+    signed: bool = False  # the losses' weights are of both signs, and some 0
     channels_last: bool = False
     trimmed: bool = False
 
@@ -75,6 +77,16 @@ CASES = {
     "sets, not all annotated": Case((3, 4), (12, 16), labels=9, unannotated=True, table="sets", trimmed=True),
     "soft, not all annotated": Case((3, 4), (12, 16), labels=9, unannotated=True, table="soft", trimmed=True),
     "nothing annotated": Case((3, 3), (12, 12), unannotated=True, table="alone"),
+    "areas": Case((3, 4), (12, 16), labels=43, present=3),
+    "areas, both signs": Case((3, 4), (12, 16), labels=43, present=3, signed=True),
+    "areas, bfloat16": Case((3, 4), (12, 16), labels=43, channels=16, dtype=torch.bfloat16, present=2),
+    "areas within subsets": Case((3, 3), (12, 12), batch=3, labels=21, present=3, subsets=True),
+    "areas, cold": Case((3, 4), (12, 16), labels=43, present=3, tau=1e-3),
+    "areas, own": Case((3, 4), (12, 16), labels=43, table="own"),
+    "areas, own, both signs": Case((3, 4), (12, 16), labels=43, table="own", signed=True),
+    "opposites": Case((3, 4), (12, 16), channels=2, labels=9, tau=0.034),  # logits as far apart as it stays calm
+    "opposites, cold": Case((3, 4), (12, 16), channels=2, labels=9, tau=0.025),
+    "opposites, sets": Case((3, 4), (12, 16), channels=2, labels=9, tau=0.034, table="sets"),
     "sets, bfloat16": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16, table="sets"),
     "soft, bfloat16": Case((3, 4), (12, 16), channels=16, dtype=torch.bfloat16, table="soft"),
 }
@@ -90,19 +102,23 @@ def off_by(case: Case) -> dict[str, float]:
     labels = F.normalize(torch.randn(case.labels, case.channels, generator=generator), dim=1).requires_grad_()
     tau = torch.tensor(case.tau, requires_grad=True)
     weights = torch.rand(case.batch, *case.size, generator=generator)
+    if case.signed:
+        weights = (weights - 0.4).round(decimals=1)
     table: LabelTable | None = None
     if case.table:
         table = random = reference["random_table"](4, case.labels, soft=case.table == "soft", seed=0)
         if case.table == "alone":
             table = LabelTable(random.positive, torch.zeros_like(random.negative))
+        if case.table == "own":
+            table = LabelTable(torch.eye(4, case.labels, dtype=torch.bool), random.negative)
     allowed, classes = None, case.labels if table is None else 4
     # Which labels an image may have.
-    reached = torch.ones(case.batch, classes, dtype=torch.bool)
+    reached = (torch.arange(classes) < (case.present or classes)).repeat(case.batch, 1)
     if case.subsets:
         allowed = torch.rand(case.batch, case.labels, generator=generator) < 0.5
         allowed[:, 0] = True
         if table is None:
-            reached = allowed
+            reached = reached & allowed
         else:
             allowed[0] |= table.positive[0]
             allowed[1:] |= table.positive[1]
