@@ -176,6 +176,16 @@ def without_rest(phrase: str) -> str:
     return " ".join(words)
 
 
+def is_rest(name: str) -> bool:
+    """Whether a name says that its label is what is left over: all of it, or of one kind; not in a list of several.
+
+    >>> is_rest("background"), is_rest("otherprop"), is_rest("Other Vehicle"), is_rest("sky / fallback background")
+    (True, True, True, False)
+    """
+    phrase = plain(name)
+    return not set(name) & set("/,;") and (phrase in ALL_OTHERS or without_rest(phrase) != phrase)
+
+
 def without_brackets(name: str) -> str:
     """A name without what it has in brackets, which is a hint at what is meant or a part or kind of it."""
     return " ".join(_BRACKETS.sub(" ", name).split())

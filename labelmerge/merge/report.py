@@ -16,6 +16,7 @@ from labelmerge.labels import LabelKey
 from labelmerge.merge.clustering import ROUNDING, Matrix, calibrated_threshold, cosines_of
 from labelmerge.merge.counts import Count
 from labelmerge.merge.evidence import PIXELS
+from labelmerge.merge.phrases import is_rest
 from labelmerge.merge.relations import CONTAINS, OVERLAPS, PART_OF, relations
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.names import prompt_name
@@ -103,11 +104,14 @@ class Cover:
         name: as a `Group`'s.
         parents: the labels that contain the parts.
         parts: what lies directly within, nearest first.
+        rest: its labels' names say that they are what is left over (VOC's *background*): what such a label holds
+            follows from what its dataset does not name, and says little.
     """
 
     name: str
     parents: tuple[Member, ...]
     parts: tuple[Part, ...]
+    rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class MergeReport:
         same_name: pairs of one name in different datasets that are not one class, farthest first.
         other_name: pairs of different names within one class, farthest first: synonyms, or a wrong merge.
         same_dataset: pairs of one dataset's own labels at or above the threshold, nearest first; hard to tell apart.
-        covers: meanings that contain others, most parts first.
+        covers: meanings that contain others, most parts first; what is left over comes last.
         counted: the datasets whose pixels and boxes were counted.
     """
 
@@ -316,8 +320,8 @@ def _covers(
             parts.append(Part(_name(labels[place]), labels[place], cosine, "+".join(words), sure))
         if parts:
             parts.sort(key=lambda part: (-part.cosine, part.name))
-            found.append(Cover(_name(parents), parents, tuple(parts)))
-    return sorted(found, key=lambda cover: (-len(cover.parts), cover.name))
+            found.append(Cover(_name(parents), parents, tuple(parts), all(is_rest(p.name) for p in parents)))
+    return sorted(found, key=lambda cover: (cover.rest, -len(cover.parts), cover.name))
 
 
 def _name(members: Sequence[Member]) -> str:

@@ -17,7 +17,7 @@ from labelmerge.merge.counts import Count
 from labelmerge.merge.merge import CSV_HEADER, write_merge
 from labelmerge.merge.merges import by_similarity
 from labelmerge.merge.report import MergeReport, merge_report
-from labelmerge.merge.taxonomy import Taxonomy
+from labelmerge.merge.taxonomy import Entry, Taxonomy
 
 ROAD = ("road", "A road is for cars.", 0.0)
 
@@ -78,6 +78,18 @@ def test_the_json_has_the_same(written: Path) -> None:
     label = data["labels"][4]
     assert (label["dataset"], label["index"], label["group"]) == ("b", 1, 0)
     assert label["nearest"] == {"dataset": "a", "index": 2, "name": "mouse", "cosine": pytest.approx(0.5)}
+
+
+def test_what_is_left_over_stands_apart(angle_bank: Callable[..., Bank]) -> None:
+    names = {"voc": ("background", "cat"), "b": ("road", "sky", "vehicle"), "c": ("car", "bus")}
+    bank = angle_bank({(d, i): (n, "", 40.0 * i) for d, own in names.items() for i, n in enumerate(own)})
+    sets = {"background": ("road", "sky", "car", "bus"), "vehicle": ("car", "bus")}
+    rows = zip(bank.keys, bank.names, strict=True)
+    covers = merge_report(bank, Taxonomy(Entry(key, n, sets.get(n, (n,))) for key, n in rows)).covers
+    assert [(cover.name, cover.rest, len(cover.parts)) for cover in covers] == [
+        ("vehicle", False, 2),
+        ("background", True, 3),
+    ]
 
 
 def test_an_edited_taxonomy_is_never_written_over(

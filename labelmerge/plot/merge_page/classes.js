@@ -52,9 +52,9 @@ function buildCover({ whole, parts }) {
 
 // A class is shown while one of its labels is; a part, while it or what contains it is.
 const some = (place, test) => classes[place].rows.some(test);
-const keptCovers = () =>
+const keptCovers = rests => () =>
   covers
-    .filter(({ whole }) => some(whole, on))
+    .filter(({ whole, rest }) => rest === rests && some(whole, on))
     .map(({ whole, parts }) => ({
       whole,
       parts: parts.filter(({ classAt }) => some(classAt, on) && (some(whole, kept) || some(classAt, kept))),
@@ -62,15 +62,22 @@ const keptCovers = () =>
     .filter(({ parts }) => parts.length);
 
 const classRows = rows(byId("classes-list"), buildClass, () => listed.filter(place => some(place, kept)));
-const coverRows = rows(byId("contains-list"), buildCover, keptCovers);
 
-byId("contains-list").addEventListener("click", event => {
-  const whole = event.target.closest("[data-open]")?.dataset.open;
-  if (whole === undefined) return;
-  opened.add(+whole);
-  const cover = coverRows.items.find(each => each.whole === +whole);
-  event.target.closest("tr").replaceWith(buildCover(cover));
-});
+function coverList(box, rests) {
+  const found = rows(box, buildCover, keptCovers(rests));
+  box.addEventListener("click", event => {
+    const whole = event.target.closest("[data-open]")?.dataset.open;
+    if (whole === undefined) return;
+    opened.add(+whole);
+    const cover = found.items.find(each => each.whole === +whole);
+    event.target.closest("tr").replaceWith(buildCover(cover));
+  });
+  return found;
+}
+
+const coverRows = coverList(byId("contains-list"), 0);
+if (byId("rest-list")) coverList(byId("rest-list"), 1);
+
 when("filter", () => {
   byId("classes-count").textContent = classRows.items.length.toLocaleString("en");
   byId("contains-count").textContent = coverRows.items.length.toLocaleString("en");

@@ -102,6 +102,7 @@ def page_data(
                     ]
                     for part in cover.parts
                 ],
+                int(cover.rest),
             ]
             for cover in report.covers
         ],

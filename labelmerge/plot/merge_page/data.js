@@ -29,9 +29,11 @@ export const family = row => classes[labels[row].classAt].rows; // the labels of
 export const merged = row => labels[row].classAt < data.merged; // whether several datasets have that class
 export const datasetName = row => data.datasets[labels[row].dataset].name;
 
-// What contains what, both ways: { classAt, evidence, confidence, cosine } of the other class.
-export const covers = data.covers.map(([whole, parts]) => ({
+// What contains what, both ways: { classAt, evidence, confidence, cosine } of the other class. A rest is what its
+// dataset has left over.
+export const covers = data.covers.map(([whole, parts, rest]) => ({
   whole,
+  rest,
   parts: parts.map(([classAt, cosine, evidence, confidence]) => {
     return { classAt, cosine, evidence: data.evidence[evidence], confidence };
   }),
