@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import re
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from labelmerge.inspect.formats.outlines import outline
 from labelmerge.sharding.shard import shard
 from labelmerge.shardset.shardset import ShardSet
 
-from ..companies import COUNTS, draw, recipes
+from ..companies import COUNTS, DOCS, draw, recipes
 
 TAXONOMY = """dataset,index,name,concepts
 gate,2,person,person
@@ -172,6 +173,41 @@ def test_yolo_boxes_and_outlines(world: Path, export: Callable[..., Any], tmp_pa
             index, *numbers = line.split()
             polygon = np.array(numbers, dtype=float).reshape(-1, 2) * (64, 48)
             np.testing.assert_array_equal(within(polygon, (48, 64)), expected == int(index))
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_ultralytics_reads_every_line(
+    export: Callable[..., Any], task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    utils = pytest.importorskip("ultralytics.data.utils", reason="ultralytics is not installed")
+    report = export("yolo", "gate", *(["yard"] if task == "detect" else []), task=task)
+    file = report.folder / "data.yaml"
+    file.write_text("val: images/train\n" + file.read_text())  # it wants one
+    data = utils.check_det_dataset(str(file), autodownload=False)
+    dataset = importlib.import_module("ultralytics.data.dataset").YOLODataset
+    found = dataset(img_path=data["train"], data=data, task=task, imgsz=64, augment=False)
+    lines = [line for path in (report.folder / "labels/train").iterdir() for line in path.read_text().splitlines()]
+    assert list(data["names"].values()) == CLASSES and sum(len(each["cls"]) for each in found.labels) == len(lines) > 5
+    assert sorted(int(kind) for each in found.labels for kind in each["cls"].ravel()) == sorted(
+        int(line.split()[0]) for line in lines
+    )
+    if task == "segment":
+        assert all(len(each["segments"]) == len(each["cls"]) for each in found.labels)
+
+
+def test_mmengine_reads_the_fragment(export: Callable[..., Any], tmp_path: Path) -> None:
+    config = pytest.importorskip("mmengine.config", reason="mmengine is not installed").Config
+    folder = export("index-png").folder
+    (shown,) = re.findall(r"```python\n(_base_ =.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    (tmp_path / "mine.py").write_text(shown.replace("merged/mmseg.py", f"{folder.name}/mmseg.py"))
+    read = config.fromfile(tmp_path / "mine.py")
+    assert read.model.decode_head == {"num_classes": len(CLASSES), "ignore_index": 255}
+    for each in read.train_dataloader.dataset.datasets:
+        images, masks = (Path(each.data_root, each.data_prefix[kind]) for kind in ("img_path", "seg_map_path"))
+        names = {path.stem for path in images.iterdir() if path.suffix == each.img_suffix}
+        assert names and names <= {path.stem for path in masks.iterdir()}
+        assert list(each.metainfo.classes) == CLASSES
 
 
 def within(polygon: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
