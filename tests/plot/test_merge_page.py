@@ -148,7 +148,8 @@ def test_the_page_tells_which_labels_cover_others(angle_bank: Callable[..., Bank
         ["rider", ["rider"]],
         ["sea", ["sea"]],
     ]
-    ((whole, parts),) = data["covers"]
+    ((whole, parts, rest),) = data["covers"]
+    assert rest == 0
     assert whole == class_of[0] and {part[0] for part in parts} == {class_of[2], class_of[3]}
     evidence = {part[0]: (data["evidence"][part[2]], part[3]) for part in parts}
     assert evidence == {class_of[2]: ("curated", 1.0), class_of[3]: ("curated+text", 0.4)}
