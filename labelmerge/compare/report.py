@@ -16,6 +16,7 @@ from labelmerge.compare.tables import (
     Table,
     class_tables,
     figure_tables,
+    mixed_table,
     results_table,
     row_names,
     segments_table,
@@ -76,8 +77,9 @@ def report_runs(paths: Sequence[Path], out: Path) -> RunsReport:
     """
     runs = read_records(paths)
     rows = [(run, measured) for run in runs for measured in run.results or (None,)]
-    segments = segments_table(rows)
-    tables = [results_table(rows), *([segments] if segments else []), training_table(runs), settings_table(runs)]
+    tables = [results_table(rows)]
+    tables += [table for table in (segments_table(rows), mixed_table(rows)) if table is not None]
+    tables += [training_table(runs), settings_table(runs)]
     tables += [*figure_tables(rows), *class_tables(rows)]
     report = RunsReport(
         runs=runs,

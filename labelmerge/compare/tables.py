@@ -19,13 +19,13 @@ _FIGURES = (
     ("miou_labelled", "mIoU of labelled classes"),
     ("ignored_share", "ignored"),
 )
-_RELATED = (("ambiguity_aware", "mIoU with relations"), ("mixed", "mIoU with one list for all sets"))
+_RELATED = (("ambiguity_aware", "mIoU with relations"),)
+_MIXED = (("mixed", "mIoU"), ("mixed_pq", "PQ"))
 
 _SEGMENTS = (
     ("pq_all", "PQ"),
     ("pq_things", "PQ things"),
     ("pq_stuff", "PQ stuff"),
-    ("mixed_pq", "PQ with one list for all sets"),
     ("ap", "AP"),
 )
 
@@ -68,14 +68,17 @@ def results_table(rows: Sequence[Row]) -> Table:
     known = [measured for _, measured in rows if measured is not None]
     common = [name for name in sets if all(name in measured.sets for measured in known)]
     shown = "" if len(common) == len(sets) else f" of {len(common)} common set{'s' * (len(common) != 1)}"
-    columns = ["run", "merge", "losses", "model", "step", *sets, *([f"harmonic mean{shown}"] if common else [])]
+    # What is worth a column beside the model: which method, where it isn't SSIW alone, and SSIW's losses.
+    methods = {str(run.settings.get("method", "ssiw")) for run, _ in rows}
+    told = [*(["method"] if methods != {"ssiw"} else []), *(["losses"] if "ssiw" in methods else [])]
+    columns = ["run", "merge", *told, "model", "step", *sets, *([f"harmonic mean{shown}"] if common else [])]
     numbers: list[list[float | None]] = []
     words = []
     for (run, measured), name in zip(rows, row_names(rows), strict=True):
         step = measured.checkpoint["step"] if measured is not None else run.meta.get("step", "-")
         model = run.settings.get("model") or (measured.checkpoint.get("model") if measured is not None else None)
-        losses = run.settings.get("losses")
-        words.append([name, run.merge, show(losses) if losses else "?", str(model or "?"), str(step)])
+        own = [show(run.settings[key]) if run.settings.get(key) else "?" for key in told]
+        words.append([name, run.merge, *own, str(model or "?"), str(step)])
         miou = [measured.sets[s].figures["miou"] if measured and s in measured.sets else None for s in sets]
         if common:
             miou.append(_harmonic([measured.sets[s].figures["miou"] for s in common]) if measured else None)
@@ -104,6 +107,33 @@ def segments_table(rows: Sequence[Row]) -> Table | None:
     return Table(
         "Things and stuff",
         "PQ (of all classes, of things, of stuff) and AP of masks in per cent; the best of each column is marked.",
+        ["run", *columns],
+        [[Cell(name), *row] for name, row in zip(row_names(rows), by_row, strict=True)],
+    )
+
+
+def mixed_table(rows: Sequence[Row]) -> Table | None:
+    """mIoU and PQ of every set with one list of all sets' labels; None where nothing was measured with one."""
+    columns: list[str] = []
+    numbers: list[list[float | None]] = []
+    for key, title in _MIXED:
+        by_set = []
+        for name in set_names(rows):
+            own = [m.sets[name].figures if m is not None and name in m.sets else {} for _, m in rows]
+            if any(key in figures for figures in own):
+                columns.append(f"{name}: {title}")
+                by_set.append([figures.get(key) for figures in own])
+        numbers += by_set
+        if len(by_set) > 1:
+            columns.append(f"mean {title}")
+            known = [[value for value in values if value is not None] for values in zip(*by_set, strict=True)]
+            numbers.append([statistics.fmean(some) if len(some) == len(by_set) else None for some in known])
+    if not columns:
+        return None
+    by_row = _percents([list(row) for row in zip(*numbers, strict=True)])
+    return Table(
+        "One list for all sets",
+        "In per cent, each set with one list of all sets' labels; the best of each column is marked.",
         ["run", *columns],
         [[Cell(name), *row] for name, row in zip(row_names(rows), by_row, strict=True)],
     )
