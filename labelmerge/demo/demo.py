@@ -6,13 +6,14 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from labelmerge.demo.datasets import write_worlds
 from labelmerge.demo.experiment import FULL, Banks, Size, Workplace, embed, shard_worlds, train_all
 from labelmerge.demo.page import make_page
-from labelmerge.demo.photograph import photograph_card, segment_photograph
+from labelmerge.demo.photograph import Photograph, photograph_card, segment_photograph
 from labelmerge.demo.report import write_page
 from labelmerge.demo.results import MERGED, METRICS, SINGLE, Scores, mean
 from labelmerge.errors import OutputError
@@ -53,6 +54,7 @@ def run_demo(
     claim(out)
     banks = Banks(out)
     worlds: list[tuple[int, list[Scores]]] = []
+    photograph: Photograph | None = None
     for number in range(seed, seed + seeds):
         place = Workplace(out / f"seed-{number}")
         write_worlds(place.worlds, size.images, number, track)
@@ -61,8 +63,12 @@ def run_demo(
             show_labels(banks, out / LABELS, track)
             _log.info("the first pictures are there: %s and %s", out / LABELS / MERGE_PAGE, out / LABELS / SIMILARITY)
         shard_worlds(place, track)
-        worlds.append((number, train_all(place, banks, size, number, track) if training else []))
-    photograph = segment_photograph(out / "photograph", track) if training and size.photograph else None
+        scores: list[Scores] = []
+        if training:
+            last = size.photograph and number == seed + seeds - 1
+            aside = partial(segment_photograph, out / "photograph") if last else None
+            scores, photograph = train_all(place, banks, size, number, track, aside)
+        worlds.append((number, scores))
     result = summarise(worlds, size) if training else _untrained([number for number, _ in worlds], size)
     write_json(out / RESULT, result)
     page = make_page(result, Workplace(out / f"seed-{seed}"), banks, track)

@@ -10,10 +10,11 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -134,23 +135,39 @@ def shard_worlds(place: Workplace, track: Track = no_track) -> None:
         shard(recipe, place.worlds / dataset, WORLDS[dataset].split, place.shards)
 
 
-def train_all(place: Workplace, banks: Banks, size: Size, seed: int, track: Track = no_track) -> list[Scores]:
-    """Train and measure one model for every method. The results do not depend on how many run side by side."""
+def train_all(
+    place: Workplace,
+    banks: Banks,
+    size: Size,
+    seed: int,
+    track: Track = no_track,
+    aside: Callable[[], T | None] | None = None,
+) -> tuple[list[Scores], T | None]:
+    """Train and measure one model for every method. The results do not depend on how many run side by side.
+
+    Args:
+        aside: something else to do, when a core has no model left; what it returns is returned, too.
+    """
     methods = [*MERGED, *(f"{SINGLE}/{dataset}" for dataset in size.single)]
     workers = min(len(methods), os.cpu_count() or 1) if size.parallel else 1
     if workers == 1:
-        return [train_and_measure(method, place, banks, size, seed, _named(track, method)) for method in methods]
+        scores = [train_and_measure(method, place, banks, size, seed, _named(track, method)) for method in methods]
+        return scores, aside() if aside else None
     # Spawned, because a fork would inherit the locks of the threads that the encoder has used.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         # The longest first, so that no process waits long for the last one.
         first = sorted(methods, key=lambda method: (method != "concepts", method not in MERGED))
-        by_method = {method: pool.submit(_quietly, method, place, banks, size, seed) for method in first}
+        by_method = {
+            method: pool.submit(_quietly, partial(train_and_measure, method, place, banks, size, seed))
+            for method in first
+        }
+        last = pool.submit(_quietly, aside) if aside else None
         jobs = [by_method[method] for method in methods]
         steps = _steps(jobs, [place.run(method) for method in methods], size.steps)
         try:
             for _ in track(steps, f"training {len(methods)} models, {workers} at a time", len(methods) * size.steps):
                 pass
-            return [job.result() for job in jobs]
+            return [job.result() for job in jobs], last.result() if last else None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -175,10 +192,10 @@ def _steps(jobs: Sequence[Future[Scores]], runs: Sequence[Path], steps: int) -> 
         time.sleep(_POLL_SECONDS)
 
 
-def _quietly(method: str, place: Workplace, banks: Banks, size: Size, seed: int) -> Scores:
-    """`train_and_measure` in a process of its own, which does not have the command line's filter of warnings."""
-    with warnings.catch_warnings(action="ignore"):
-        return train_and_measure(method, place, banks, size, seed)
+def _quietly(job: Callable[[], T]) -> T:
+    """A job in a process of its own, which does not have the command line's filter of warnings; on one thread."""
+    with warnings.catch_warnings(action="ignore"), _one_thread():
+        return job()
 
 
 def train_and_measure(

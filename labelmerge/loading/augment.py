@@ -35,6 +35,7 @@ _MIN_SIDE = 4.0
 _PADDING = (124, 116, 104)
 # A JPEG is decoded at 1/n of its size where at least this factor of n is left to shrink afterwards.
 _LEFT_TO_SHRINK = 2
+_AT_ONCE = 1 << 18  # values of images that are finished together
 # Colours are changed in whole numbers, in units of 2^-14: the same on every machine and with any number of threads.
 _BITS = 14
 _GREY = (4899, 9617, 1868)  # 0.299, 0.587, 0.114 (ITU-R BT.601) in these units; they add up to 2^14
@@ -300,6 +301,13 @@ def _draw_photometric(settings: Augmentation, rng: np.random.Generator) -> Photo
     sigma = float(rng.uniform(0.1, 1.5)) if rng.random() < settings.blur else 0.0
     quality = int(rng.integers(25, 91)) if rng.random() < settings.jpeg else 0
     return Photometric(*factors, sigma, quality)
+
+
+def finish_in_pieces(images: Tensor, photometrics: Sequence[Photometric]) -> None:
+    """`finish` on a CPU: as many images at once as fit into its cache. Small ones cost more to begin than to do."""
+    some = max(1, _AT_ONCE // images[0].numel())
+    for first in range(0, len(images), some):
+        finish(images[first : first + some], photometrics[first : first + some])
 
 
 def finish(images: Tensor, photometrics: Sequence[Photometric]) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from labelmerge.errors import ConfigError, SampleError, ShardError, did_you_mean
 from labelmerge.labels import IGNORE
-from labelmerge.loading.augment import Augmentation, View, training_view
+from labelmerge.loading.augment import Augmentation, Photometric, View, finish_in_pieces, training_view
 from labelmerge.loading.batch import Batch, Segments, empty
 from labelmerge.loading.datasets import DatasetShards
 from labelmerge.loading.workers import made_ahead
@@ -199,6 +199,10 @@ class Mixture:
         ]
         batches = []
         for v in range(self.views):
+            unfinished = [each.views[v].unfinished for each in made]
+            if not self.defer:
+                finish_in_pieces(images[v], unfinished)
+                unfinished = [Photometric()] * len(slots)
             segments: list[Segments | None] = []
             for i, (dataset, _) in enumerate(slots):
                 view = made[i].views[v]
@@ -231,7 +235,7 @@ class Mixture:
                     annotation_types=[self.sources[dataset].annotation_type for dataset, _ in slots],
                     keys=[each.read.key for each in made],
                     skipped=skipped,
-                    unfinished=[each.views[v].unfinished for each in made],
+                    unfinished=unfinished,
                     places=list(places),
                     whole=self.batch_size,
                     instances=instances[v] if self.segments else None,
@@ -289,7 +293,7 @@ class Mixture:
             # The first view's seed has no number of its own: it is the same in runs that need one view alone.
             np.random.default_rng([2, self.seed, self._identity[dataset], number, *([view] if view else [])]),
             image,
-            defer=self.defer,
+            defer=True,
             instances=self.segments,
             depth=self.depth,
             labelled=source.annotation_type != "image",

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labelmerge.losses import chunked, pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.losses.pixel import _InnerProducts
 
 from . import reference
 
@@ -182,6 +183,22 @@ def test_degenerate_embeddings_keep_everything_finite(kind: str) -> None:
     (gradient,) = torch.autograd.grad(loss, v)
     assert 0 <= loss.item() < 2 / 0.07 + math.log(5)
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 7), (3, 4, 6, 6), (1, 3, 1, 4), (1, 2, 1, 1)])
+def test_the_gradient_of_inner_products_has_the_bits_of_autograds(shape: tuple[int, int, int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    v, u = (torch.randn(shape, generator=generator).requires_grad_() for _ in range(2))
+    u.data.copy_(v.data)
+    found = _InnerProducts.apply(v)
+    plain = [(u * u).sum(1), (u[..., :-1] * u[..., 1:]).sum(1), (u[:, :, :-1] * u[:, :, 1:]).sum(1)]
+    plain.append((u[:, :, :-1, :-1] * u[:, :, 1:, 1:] + u[:, :, :-1, 1:] * u[:, :, 1:, :-1]).sum(1) / 2)
+    for mine, theirs in zip(found, plain, strict=True):
+        assert torch.equal(mine, theirs)
+    into = [torch.randn(each.shape, generator=generator) for each in plain]
+    torch.autograd.backward(found, into)
+    torch.autograd.backward(plain, into)
+    assert v.grad is not None and u.grad is not None and torch.equal(v.grad, u.grad)
 
 
 def test_the_share_that_is_dropped() -> None:
