@@ -124,4 +124,4 @@ def test_the_settings_file_of_the_readme_is_one(
     Path("labelmerge.toml").write_text(text)
     shown = run("config")
     assert shown.exit_code == 0, shown.stderr
-    assert len(shown.output.splitlines()) == 7
+    assert len(shown.output.splitlines()) == 8
