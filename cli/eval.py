@@ -27,7 +27,7 @@ from . import options
 @click.option(
     "--root",
     "roots",
-    type=options.folder,
+    type=options.input_folder,
     multiple=True,
     metavar="DIR",
     help="Where it was unpacked: one for each --dataset, in their order.",

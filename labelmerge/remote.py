@@ -22,13 +22,13 @@ from labelmerge import network
 from labelmerge.errors import ConfigError, OutputError, RemoteError, printable
 from labelmerge.files import locked, output_faults, sha256_file
 from labelmerge.network import Damaged, first_pauses, is_web, open_system, patiently
-from labelmerge.progress import Track, no_track
 from labelmerge.urls import FOLDER_VARIABLE, cache_folder, mirror_root, url_of
 
 SIZE_VARIABLE = "LABELMERGE_CACHE_GB"
 DEFAULT_GB = 20.0
 
 _AT_ONCE = 16  # files of a folder
+_MANY, _BETWEEN = 100, 60.0  # files that are worth a line, and seconds between the lines of how far it has come
 _DEPTH = 6  # of links that are followed on a web server
 _DAY = 86400.0  # after which an unfinished download is no other process's, and a folder's file in nobody's use
 # What file systems say of a file, of which one at least changes with its content.
@@ -81,7 +81,6 @@ def local_folder(
     path: Path,
     wanted: Callable[[str], bool] = lambda name: True,
     hashes: Mapping[str, str] | None = None,
-    track: Track = no_track,
 ) -> Path:
     """A folder of this machine as it is; of one at a URL, a folder in the cache with those of its files.
 
@@ -117,10 +116,17 @@ def local_folder(
         def one(name: str) -> None:
             _bring(f"{url}/{name}", here / name, missing[name], known.get(name), network.PAUSES)
 
+        if len(missing) > _MANY:
+            _log.info(
+                "%s: fetching %d files, %.3g GB", url, len(missing), sum(e.size or 0 for e in missing.values()) / 1e9
+            )
+        last = time.monotonic()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             try:
-                for _ in track(pool.map(one, missing), f"fetching {url}", len(missing)):
-                    pass
+                for done, _ in enumerate(pool.map(one, missing), 1):
+                    if time.monotonic() - last > _BETWEEN:
+                        last = time.monotonic()
+                        _log.info("%s: fetched %d of %d files", url, done, len(missing))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

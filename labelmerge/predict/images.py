@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from labelmerge.errors import SampleError, UsageError
+from labelmerge.errors import LabelmergeError, SampleError, UsageError
 from labelmerge.files import write_bytes
 from labelmerge.progress import Track, no_track
+from labelmerge.remote import list_files, local_file, local_folder
 from labelmerge.text import counted
+from labelmerge.urls import path_or_url, url_of
 
 SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
@@ -47,7 +49,8 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
     """The images that these words mean.
 
     A word is a file, a folder (the image files in it, not those below), a pattern (``shots/*.jpg``, ``**`` reaches
-    below), or an address that begins with http:// or https://, whose image is fetched into `scratch`.
+    below), an address that begins with http:// or https://, whose image is fetched into `scratch`, or the
+    URL of a file or a folder elsewhere (s3://).
 
     Raises:
         UsageError: none of them is there.
@@ -55,6 +58,7 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
     files: dict[Path, None] = {}
     failed: list[tuple[str, str]] = []
     addresses: list[str] = []
+    origins: dict[Path, str] = {}
     for word in words:
         text, path = str(word), Path(word)
         if _URL.match(text):
@@ -64,6 +68,14 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
             if not own:
                 failed.append((text, "no images in this folder"))
             files |= dict.fromkeys(own)
+        elif url := url_of(path):
+            try:
+                found = _at_url(path, url)
+            except LabelmergeError as error:
+                failed.append((text, error.what))
+                continue
+            files |= dict.fromkeys(found)
+            origins |= {each: path_or_url(each) for each in found}
         elif path.exists():
             files[path] = None
         elif glob.has_magic(text):
@@ -73,7 +85,6 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
             files |= dict.fromkeys(matched)
         else:
             failed.append((text, "no such file"))
-    origins: dict[Path, str] = {}
     for number, address in enumerate(track(addresses, "fetching images", len(addresses)) if addresses else ()):
         try:
             path = _fetch(address, scratch / str(number))
@@ -89,6 +100,20 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
     for what, reason in failed:
         _log.warning("skipped %s: %s", what, reason)
     return Found(tuple(files), tuple(failed), origins)
+
+
+def _at_url(path: Path, url: str) -> list[Path]:
+    """The images at a URL of fsspec's: a file, or those in a folder. Raises LabelmergeError."""
+    if path.suffix.lower() in SUFFIXES:
+        here = local_file(path)
+        if not here.is_file():
+            raise SampleError("no such file", where=url)
+        return [here]
+    names = [name for name in list_files(url) if "/" not in name and Path(name).suffix.lower() in SUFFIXES]
+    if not names:
+        raise SampleError("no images in this folder", where=url)
+    folder = local_folder(path, lambda name: name in names)
+    return [folder / name for name in names]
 
 
 def _fetch(address: str, folder: Path) -> Path:

@@ -26,6 +26,7 @@ from labelmerge.shardset.depth_maps import DEPTH, DepthMap, decode_depth
 from labelmerge.shardset.manifest import things
 from labelmerge.shardset.meta import unpacked
 from labelmerge.shardset.pixels import Mask
+from labelmerge.urls import path_or_url
 
 _PREFERENCE = ("val", "test", "train")
 assert set(_PREFERENCE) == set(SPLITS)
@@ -107,7 +108,7 @@ class RawSplit:
             "kind": "dataset",
             "recipe": recipe.argument,
             "recipe_sha256": hashlib.sha256(recipe.text.encode()).hexdigest(),
-            "root": str(self.on_disk.root),
+            "root": path_or_url(self.on_disk.root),
             "variant": self.on_disk.variant,
             "candidates": self.items_sha256,
         }

@@ -9,6 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
@@ -78,3 +79,16 @@ def test_the_coco_file_holds_the_same_masks(tmp_path: Path) -> None:
     assert (found == classes).all()
     categories = json.loads((tmp_path / "coco.json").read_text())["categories"]
     assert [category["name"] for category in categories] == ["road", "sky", "car"]
+
+
+def test_images_at_other_urls(shots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELMERGE_CACHE", str(tmp_path / "cache"))
+    there = fsspec.filesystem("memory")
+    there.put(str(shots), "/shots", recursive=True)
+    found = find_images(
+        ["memory://shots", "memory://shots/below/c.jpg", "memory://shots/no.jpg", "memory://no"], tmp_path
+    )
+    assert [path.name for path in found.files] == ["a.PNG", "b.jpg", "c.jpg"]
+    assert found.origins[found.files[2]] == "memory://shots/below/c.jpg"
+    assert found.failed == (("memory://shots/no.jpg", "no such file"), ("memory://no", "no images in this folder"))
+    there.rm("/shots", recursive=True)

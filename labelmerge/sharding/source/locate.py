@@ -13,6 +13,7 @@ from labelmerge.catalog import NO_READER, SPLITS, UNLABELED, Recipe, Variant
 from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
 from labelmerge.sharding import depths
 from labelmerge.sharding.readers import READERS
+from labelmerge.sharding.source.fetched import local_root
 from labelmerge.sharding.source.layout import entries, exists, fill, pattern_problem, see, strings
 from labelmerge.sharding.source.source import ANNOTATED, UPRIGHT, Source
 from labelmerge.text import some
@@ -27,7 +28,7 @@ class NoLabels(UsageError):
 
 
 def open_source(recipe: Recipe, root: Path, split: str) -> Source:
-    """Find out how a dataset lies under `root`.
+    """Find out how a dataset lies under `root`, which may be at a URL; then the source's root is a folder here.
 
     Raises:
         UsageError: the dataset has no such split.
@@ -49,6 +50,7 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
         raise UsageError(f"unknown split {split!r}", fix=did_you_mean(split, (*SPLITS, UNLABELED)))
     if split == UNLABELED:
         recipe = _images_alone(recipe)
+    root = local_root(recipe, root, split)
     if not os.path.isdir(root):
         raise LayoutError("no such folder", where=root, fix=f"--root is where {recipe.name} was unpacked")
 
