@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,9 +51,11 @@ BINS = (0.0, 0.45, 0.5, 0.65, 0.75, 0.85, 0.9, 1.01)
 Kinds = npt.NDArray[np.int8]
 
 
-def kinds_of(concepts: Sequence[tuple[str, ...]], datasets: Sequence[str], graph: object) -> Kinds:
+def kinds_of(
+    concepts: Sequence[tuple[str, ...]], datasets: Sequence[str], graph: object, outlined: Container[str] = ()
+) -> Kinds:
     """The relation of every two labels, 0 for none: int8 [N, N]."""
-    sets = sets_of(concepts, datasets, graph).astype(np.float32)  # type: ignore[arg-type]
+    sets = sets_of(concepts, datasets, graph, outlined).astype(np.float32)  # type: ignore[arg-type]
     shared, sizes = sets @ sets.T, sets.sum(axis=1)
     inside, around, some = shared == sizes[:, None], shared == sizes[None], shared > 0
     return np.select([some & inside & around, some & around, some & inside, some], [1, 2, 3, 4]).astype(np.int8)

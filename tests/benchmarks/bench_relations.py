@@ -23,21 +23,22 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from bench_attachment import NAMES_ONLY, kinds_of
+from bench_attachment import NAMES_ONLY, kinds_of  # type: ignore[import-not-found]  # the script beside this one
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.concepts import concept_encoder
-from labelmerge.catalog import dataset_names
+from labelmerge.catalog import dataset_names, load_recipe
 from labelmerge.embed.embed import embed_labels, find_datasets
 from labelmerge.labels import LabelKey
 from labelmerge.merge.attachment import attach
 from labelmerge.merge.lexicon import lexicon
+from labelmerge.merge.nearness import Encode
 
 PAIRS = Path(__file__).with_name("judged_pairs.csv")
 RELATIONS = ("disjoint", "same", "contains", "part_of", "overlaps")
@@ -68,13 +69,15 @@ def shipped(rows: Rows) -> Codes:
     known = lexicon()
     datasets = {dataset for row in rows for dataset, _ in keys_of(row)}
     keys = sorted(key for key in known.labels if key[0] in datasets)
-    return _answers(rows, keys, kinds_of([known.labels[key][1] for key in keys], [key[0] for key in keys], known.graph))
+    outlined = {dataset for dataset in datasets if load_recipe(dataset).outlined}
+    concepts = [known.labels[key][1] for key in keys]
+    return _answers(rows, keys, kinds_of(concepts, [dataset for dataset, _ in keys], known.graph, outlined))
 
 
-def from_names(rows: Rows, bank: Bank, encode: object, without: Iterable[str]) -> Codes:
+def from_names(rows: Rows, bank: Bank, encode: Encode, without: Iterable[str]) -> Codes:
     """What the merge says of each pair if every dataset were a stranger's list of bare names: int64 [N]."""
     keys = [(f"stranger_{dataset}", index) for dataset, index in bank.keys]
-    graph, found = attach(replace(bank, keys=keys, version="", folder=None), encode, without)  # type: ignore[arg-type]
+    graph, found = attach(replace(bank, keys=keys, version="", folder=None), encode, without)
     return _answers(rows, bank.keys, kinds_of([own.concepts for own in found], [key[0] for key in keys], graph))
 
 
@@ -91,27 +94,28 @@ def figures(truth: Codes, answer: Codes, weight: npt.NDArray[np.float64], which:
     return float(precision), float(recall), float(2 * precision * recall / max(precision + recall, 1e-9))
 
 
-def table(rows: Rows, answers: Callable[[Rows], Codes], column: str, title: str) -> None:
+def table(rows: Rows, answer: Codes, column: str, title: str) -> None:
+    """Print the figures of one list of answers, [N], against one column of judgements."""
     print(f"\n{title}\n\n| sample | pairs | {' | '.join(TYPES)} | related at all | all types, weighted |")
     print(f"|---|---|{'---|' * (len(TYPES) + 2)}")
-    groups: list[tuple[str, Callable[[dict[str, str]], bool]]] = [
-        ("1", lambda row: row["sample"] == "1"),
-        ("2", lambda row: row["sample"] == "2"),
-        ("2, mask sets", lambda row: row["sample"] == "2" and row["stratum"].startswith("mask")),
-        ("2, less voc *background*", lambda row: row["sample"] == "2" and ("voc", 0) not in keys_of(row)),
-    ]
-    for name, chosen in groups:
-        own = [row for row in rows if chosen(row)]
-        truth, answer = codes(own, column), answers(own)
-        one, heavy = np.ones(len(own)), np.array([int(row["size"]) / int(row["taken"]) for row in own])
-        cells = [figures(truth, answer, one, which) for which in TYPES.values()]
-        cells.append(figures((truth > 0).astype(int), (answer > 0).astype(int), one, (1,)))
-        cells.append(figures(truth, answer, heavy, TYPES["all types"]))
-        print(f"| {name} | {len(own)} | {' | '.join(f'{p:.2f} / {r:.2f} / **{f:.3f}**' for p, r, f in cells)} |")
+    sample = np.array([int(row["sample"]) for row in rows])
+    masks = np.array([row["stratum"].startswith("mask") for row in rows])
+    background = np.array([("voc", 0) in keys_of(row) for row in rows])
+    weight = np.array([int(row["size"]) / int(row["taken"]) for row in rows])
+    truth, once = codes(rows, column), np.ones(len(rows))
+    for name, own in (
+        ("1", sample == 1),
+        ("2", sample == 2),
+        ("2, mask sets", (sample == 2) & masks),
+        ("2, less voc *background*", (sample == 2) & ~background),
+    ):
+        cells = [figures(truth[own], answer[own], once[own], which) for which in TYPES.values()]
+        cells.append(figures((truth > 0).astype(int)[own], (answer > 0).astype(int)[own], once[own], (1,)))
+        cells.append(figures(truth[own], answer[own], weight[own], TYPES["all types"]))
+        print(f"| {name} | {own.sum()} | {' | '.join(f'{p:.2f} / {r:.2f} / **{f:.3f}**' for p, r, f in cells)} |")
 
 
-def confusion(rows: Rows, answers: Callable[[Rows], Codes], column: str) -> None:
-    truth, answer = codes(rows, column), answers(rows)
+def confusion(truth: Codes, answer: Codes) -> None:
     print(f"\n| judged \\ answer | {' | '.join(RELATIONS)} |\n|---|{'---|' * len(RELATIONS)}")
     for code, name in enumerate(RELATIONS):
         cells = [str(int(((truth == code) & (answer == other)).sum())) for other in range(len(RELATIONS))]
@@ -124,29 +128,26 @@ def main() -> None:
     parser.add_argument("--encoder", default="offline")
     options = parser.parse_args()
     rows = read_pairs()
-    then: Callable[[Rows], Codes] = lambda own: codes(own, "answer")  # noqa: E731
+    answers = {
+        "What the merge said when the pairs were judged": codes(rows, "answer"),
+        "What it says now": shipped(rows),
+    }
+    if options.names:
+        datasets = sorted({dataset for row in rows for dataset, _ in keys_of(row)})
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "names"
+            embed_labels(find_datasets(datasets), folder, encoder=options.encoder, prompts=[NAMES_ONLY])
+            bank = Bank.load(folder)
+            encode = concept_encoder(bank)
+            answers["From bare names, with the other shipped datasets"] = from_names(rows, bank, encode, datasets)
+            answers["From bare names, with the graph alone"] = from_names(rows, bank, encode, dataset_names())
     print("Precision / recall / F1.")
-    for column in ("judged", "adjudicated"):
-        table(rows, then, column, f"What the merge said when the pairs were judged, against *{column}*")
-        table(rows, shipped, column, f"What it says now, against *{column}*")
+    for title, answer in answers.items():
+        for column in ("judged", "adjudicated"):
+            table(rows, answer, column, f"{title}, against *{column}*:")
+    second = np.array([row["sample"] == "2" for row in rows])
     print("\nSample 2 when it was judged:")
-    confusion([row for row in rows if row["sample"] == "2"], then, "judged")
-    if not options.names:
-        return
-    datasets = sorted({dataset for row in rows for dataset, _ in keys_of(row)})
-    with tempfile.TemporaryDirectory() as scratch:
-        embed_labels(find_datasets(datasets), Path(scratch) / "names", encoder=options.encoder, prompts=[NAMES_ONLY])
-        bank = Bank.load(Path(scratch) / "names")
-        encode = concept_encoder(bank)
-        for title, without in (
-            ("without these datasets' own rows", datasets),
-            ("with the graph alone", dataset_names()),
-        ):
-            named = from_names(rows, bank, encode, without)
-            place = {id(row): number for number, row in enumerate(rows)}
-            mine: Callable[[Rows], Codes] = lambda own, named=named: named[[place[id(row)] for row in own]]  # type: ignore[misc]  # noqa: E731
-            for column in ("judged", "adjudicated"):
-                table(rows, mine, column, f"From bare names, {title}, against *{column}*")
+    confusion(codes(rows, "judged")[second], codes(rows, "answer")[second])
 
 
 if __name__ == "__main__":
