@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_relations.py                  # the shipped attachments
     python tests/benchmarks/bench_relations.py --names          # also: all datasets as lists of bare names (minutes)
 
-`judged_pairs.csv` has the pairs. Each was drawn at random from a stratum: by the merge's answer of that day, by how near
-the texts are, and by whether a box set is in it. It was shown as two datasets, names and descriptions, in shuffled
+`judged_pairs.csv` has the pairs. Each was drawn at random from a stratum: by the merge's answer of that day, by how
+near the texts are, and by whether a box set is in it. It was shown as two datasets, names and descriptions, in shuffled
 order, without the answer, and judged from the datasets' own definitions as two sets of pixels: those to which the
 annotators of each would give the label. What makes up less than a few per cent of a label is left out of account.
 
