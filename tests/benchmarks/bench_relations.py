@@ -74,7 +74,7 @@ def shipped(rows: Rows) -> Codes:
     return _answers(rows, keys, kinds_of(concepts, [dataset for dataset, _ in keys], known.graph, outlined))
 
 
-def from_names(rows: Rows, bank: Bank, encode: Encode, without: Iterable[str]) -> Codes:
+def from_names(rows: Rows, bank: Bank, encode: Encode | None, without: Iterable[str]) -> Codes:
     """What the merge says of each pair if every dataset were a stranger's list of bare names: int64 [N]."""
     keys = [(f"stranger_{dataset}", index) for dataset, index in bank.keys]
     graph, found = attach(replace(bank, keys=keys, version="", folder=None), encode, without)
