@@ -24,6 +24,7 @@ _EVAL = "eval_"
 
 
 @click.command("compare", cls=options.SpreadCommand)
+@click.argument("name", required=False)
 @options.shards("What all variants are trained on: folders that `shard` wrote.", required=False)
 @options.bank(required=False)
 @click.option(
@@ -37,11 +38,17 @@ _EVAL = "eval_"
 @options.out_folder("Gets a run for each variant, and the report. The same command again does what is left.")
 @click.option(
     "--vary",
-    required=True,
     multiple=True,
     metavar="KEY=VALUE",
     help="One variant: a setting of docs/training.md, or shards, bank, preset or config. Several keys give all "
     "combinations; KEY=VALUE+KEY=VALUE joins settings that go together.",
+)
+@click.option(
+    "--with",
+    "given",
+    multiple=True,
+    metavar="WHAT=VALUE",
+    help="What the comparison of that NAME needs, such as the run to begin with.",
 )
 @settings
 @options.eval_option(
@@ -72,11 +79,13 @@ _EVAL = "eval_"
 @options.device
 @options.as_json
 def command(
+    name: str | None,
     shards: tuple[Path, ...],
     bank: Path | None,
     eval_shards: tuple[Path, ...],
     out: Path,
     vary: tuple[str, ...],
+    given: tuple[str, ...],
     preset: str | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
@@ -94,6 +103,9 @@ def command(
     Everything is checked before the first variant begins. If one fails, the others still run; the same command again
     does what is left.
 
+    NAME is a comparison that ships (table8: fine-tuning; usss: few labels; mdp: pretraining), or a TOML file that says
+    one; --vary adds to it.
+
     \b
     Example:
       labelmerge compare --shards shards-out --bank bank --eval-shards shards-out/camvid shards-out/kitti \\
@@ -103,6 +115,8 @@ def command(
         --vary losses=hd losses=hd,ld losses=hd,ld,wd
       labelmerge compare --shards shards-out --eval-shards shards-out/camvid --out table6 \\
         --vary bank=bank-words bank=bank
+      labelmerge compare table8 --with run=merged --shards shards-out/nyuv2 --bank bank \\
+        --eval-shards shards-out/nyuv2 --out table8 --epochs 100
     """
     from labelmerge.compare.compare import run_plan
     from labelmerge.compare.plan import Comparison, make_plan
@@ -124,6 +138,12 @@ def command(
             if name.startswith(_EVAL) and value not in (None, False, (1.0,), ())
         },
     )
+    if name is not None:
+        from labelmerge.compare.named import comparison_of, load_named
+
+        asked = comparison_of(load_named(name), asked, dict(map(_given, given)))
+    elif given:
+        raise UsageError("--with means nothing without the name of a comparison", fix="Leave it out")
     before = _words(launcher)
     plan = make_plan(asked, here=not print_only)
     if print_only:
@@ -150,6 +170,13 @@ def command(
             where=out,
             fix="The same command tries again; what is done is not repeated",
         )
+
+
+def _given(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--with {text!r} is not WHAT=VALUE", fix="For instance --with run=RUN")
+    return name, value
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -182,6 +209,7 @@ def _words(launcher: str) -> list[str]:
 
 
 def _table(outcomes: list[Outcome]) -> str:
+    outcomes = [outcome for outcome in outcomes if outcome.job.evaluate]
     sets = sorted({name for outcome in outcomes for name in outcome.miou})
     rows = [("mIoU %", *sets, "harmonic mean")]
     for outcome in outcomes:

@@ -53,7 +53,7 @@ class Outcome:
             "name": self.job.variant.name,
             "settings": dict(self.job.variant.own),
             "folder": str(self.job.folder),
-            "state": f"{self.failed} failed" if self.failed else "measured",
+            "state": f"{self.failed} failed" if self.failed else "measured" if self.job.evaluate else "trained",
             "miou": dict(self.miou),
             "harmonic_mean": self.harmonic_mean,
         }
@@ -78,7 +78,8 @@ def run_plan(plan: Plan, program: Sequence[str]) -> list[Outcome]:
     with locked(plan.out / ".compare.lock", "this comparison"), _terminated_as_interrupted():
         for number, job in enumerate(plan.jobs, 1):
             outcomes.append(_run_job(job, f"{number}/{len(plan.jobs)} {job.variant.name}", program))
-            if runs := [each.folder for each in plan.jobs if (each.folder / "config.toml").is_file()]:
+            measured = [each.folder for each in plan.jobs if each.evaluate]
+            if runs := [folder for folder in measured if (folder / "config.toml").is_file()]:
                 report_runs(runs, plan.out)
     return outcomes
 
@@ -89,6 +90,8 @@ def _run_job(job: Job, title: str, program: Sequence[str]) -> Outcome:
         if seconds is None:
             return Outcome(job, "training")
         _log.info("%s: trained, loss %.3f, %s", title, last_loss(job.folder), _duration(seconds))
+    if not job.evaluate:
+        return Outcome(job)
     if not job.measured:
         if _run(title, "evaluation", [*program, *job.evaluate]) is None:
             return Outcome(job, "evaluation")

@@ -33,6 +33,22 @@ _WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
+class First:
+    """A run that is trained before the variants, which begin with it or look at its features.
+
+    Attributes:
+        name: of its folder, in that of the comparison; not that of a variant.
+        shards, settings: all of them; the rest is as for the variants.
+        eval_shards: what it is measured on; (): it is not measured.
+    """
+
+    name: str
+    shards: Sequence[Path]
+    settings: Mapping[str, str]
+    eval_shards: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What is compared.
 
@@ -44,6 +60,7 @@ class Comparison:
         eval_shards: what every variant is measured on.
         eval_options: keywords of `labelmerge.evaluate.evaluate.evaluate`: short_edge, scales, flip, window,
             window_stride, split, limit, task, mixed. Defaults are left out.
+        first: the runs that are trained before the variants.
     """
 
     out: Path
@@ -57,6 +74,7 @@ class Comparison:
     device: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     eval_options: Mapping[str, Any] = field(default_factory=dict)
+    first: Sequence[First] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,7 @@ class Job:
 
     Attributes:
         folder: its run.
-        train, evaluate: the words after ``labelmerge``.
+        train, evaluate: the words after ``labelmerge``; `evaluate` is () where nothing is to be measured.
         trained: the run is finished.
         measured: its results.json is about the finished run and these sets, measured as asked.
     """
@@ -95,8 +113,8 @@ class Plan:
         """Shell commands: a line for each variant, and the last for the report."""
         lines = []
         for job in self.jobs:
-            train, evaluate = (shlex.join([*launcher, "labelmerge", *words]) for words in (job.train, job.evaluate))
-            lines.append(f"{train} && {evaluate}")
+            both = (shlex.join([*launcher, "labelmerge", *words]) for words in (job.train, job.evaluate) if words)
+            lines.append(" && ".join(both))
         return [*lines, shlex.join(["labelmerge", *self.report])]
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +126,7 @@ class Plan:
                 "folder": str(job.folder),
                 "state": job.state,
                 "train": ["labelmerge", *job.train],
-                "eval": ["labelmerge", *job.evaluate],
+                "eval": ["labelmerge", *job.evaluate] if job.evaluate else [],
             }
             for job in self.jobs
         ]
@@ -137,9 +155,15 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     same: dict[str, str] = {}
     begun: set[tuple[object, ...]] = set()
     faults: dict[str, list[str]] = {}  # message: the variants that it is about
-    for variant in variants:
+    planned = [
+        (replace(asked, shards=run.shards, settings=run.settings, eval_shards=run.eval_shards), Variant(run.name, {}))
+        for run in asked.first
+    ]
+    for own, variant in [*planned, *((asked, variant) for variant in variants)]:
+        first = own is not asked
         try:
-            jobs.append(_plan_job(asked, variant, sets, views, same, begun))
+            here_measured = [data for data in sets if not first or Path(data.where) in own.eval_shards]
+            jobs.append(_plan_job(own, variant, here_measured, views, {} if first else same, begun, jobs))
         except LabelmergeError as error:
             folder = asked.out / variant.name
             where = None if error.where == folder else error.where
@@ -147,7 +171,7 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     if faults:
         said = [f"{', '.join(names)}: {what}" for what, names in faults.items()]
         raise ConfigError("; ".join(text.rstrip(".") for text in said), where=asked.out)
-    report = ("report", *(str(job.folder) for job in jobs), "--out", str(asked.out))
+    report = ("report", *(str(job.folder) for job in jobs if job.evaluate), "--out", str(asked.out))
     return Plan(asked.out, tuple(jobs), report)
 
 
@@ -169,12 +193,14 @@ def _plan_job(
     views: Views,
     same: dict[str, str],
     begun: set[tuple[object, ...]],
+    before: Sequence[Job],
 ) -> Job:
     """Check one variant as `train` and `eval` will, and see how far it has come.
 
     Args:
         same: what each earlier variant computes, and its name; this one is added.
         begun: the models that could be built so far; this one's is added.
+        before: what is trained before it.
     """
     folder, own = asked.out / variant.name, variant.own
     shards = [Path(own["shards"])] if "shards" in own else list(asked.shards)
@@ -195,6 +221,8 @@ def _plan_job(
     # No --bank: each is measured with the vectors that it was trained with, which its checkpoint holds.
     measure = ["eval", "--checkpoint", str(folder), "--shards", *map(path_or_url, asked.eval_shards)]
     measure += ["--out", str(folder / RESULTS), *_options(asked.eval_options), *device]
+    if not sets:
+        measure = []
 
     config = load_config(preset, config_file, dict(map(parse_setting, assignments)))
     _refuse_taxonomy(config, "taxonomy" in asked.settings)
@@ -216,12 +244,25 @@ def _plan_job(
         if checkpoint is not None:
             claim_run(folder, config, inputs.record, begun=True)
         elif (
-            model := (config.method, config.model, config.pretrained, config.init, config.encoder_only, inputs.bank.dim)
-        ) not in begun:
+            not _awaits(config, before)
+            and (
+                model := (
+                    config.method,
+                    config.model,
+                    config.pretrained,
+                    config.init,
+                    config.encoder_only,
+                    inputs.bank.dim,
+                )
+            )
+            not in begun
+        ):
             begin(config, method, inputs.vocabulary, inputs.bank.encoder)
             begun.add(model)
     if checkpoint is None or read_meta(checkpoint)["step"] < config.steps:
         return Job(variant, folder, tuple(words), tuple(measure), trained=False, measured=False)
+    if not sets:
+        return Job(variant, folder, tuple(words), (), trained=True, measured=False)
     if "short_edge" not in asked.eval_options:
         views = replace(views, short_edge=config.short_edge)
     protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in ("split", "limit")}}
@@ -231,6 +272,12 @@ def _plan_job(
         protocol["mixed"] = True
     measured = _is_measured(folder / RESULTS, checkpoint, inputs.bank.content_hash, sets, protocol)
     return Job(variant, folder, tuple(words), tuple(measure), trained=True, measured=measured)
+
+
+def _awaits(config: TrainConfig, before: Sequence[Job]) -> bool:
+    """Whether a run begins with another that is still to be trained, so that it can't be looked at yet."""
+    wanted = {config.init, config.pretrained}
+    return any(str(job.folder) in wanted for job in before if not job.trained)
 
 
 def _refuse_taxonomy(config: TrainConfig, given_to_all: bool) -> None:

@@ -16,6 +16,7 @@ INPUTS = ("shards", "bank", "preset", "config")
 """What may vary besides the settings: options of `train` that name folders, files and presets."""
 
 _PATHS = ("shards", "bank", "config")
+_RUNS = ("pretrained", "supervised")  # settings that may hold paths of runs, with commas
 
 
 @dataclass(frozen=True)
@@ -82,5 +83,7 @@ def _name(key: str, value: str, *, whole: bool = False) -> str:
     speaks = key in INPUTS or isinstance(parse_setting(f"{key}={value}")[1], str)
     path = key in _PATHS or any(each.name == key and each.path for each in all_settings())
     said = Path(value).name if path and not whole else value
+    if key in _RUNS and not whole:
+        said = ",".join(Path(run).name for run in value.split(","))
     name = re.sub(r"[^\w.,=+-]+", "-", said if speaks and said else f"{key}={''.join(said.split())}").strip("-.")
     return name or key
