@@ -43,6 +43,7 @@ _MISSPELLED, _ALONE, _REST = 0.45, 0.4, 0.3
 _FIRST, _FURTHER = 1.0, 0.3  # how much a name's first word counts, and each synonym after it
 _CATEGORY = 4  # concepts that are within a category, itself included, at least
 _NESTED = 0.5  # how much a meaning within the likeliest one, or around it, speaks against it
+_DEMANDED = 0.8  # of all that speaks for a word's meanings: what takes a label to mean more than its name
 _DOUBTFUL = 0.4  # of all that speaks for a word's meanings: what another one needs to be worth a note
 _WHOLE = "anything"  # the concept of all there is
 _NEARLY_ALL = frozenset({_WHOLE, "thing"})
@@ -175,13 +176,32 @@ class _Words:
             best = votes[max(range(len(votes)), key=cosines.__getitem__)][0]
             return Attachment(self._with_more(row, best.concepts), TEXT, _BY_NAME)
         best, much = votes[0]
-        against = [(s, w) for s, w in votes[1:] if not self._agrees(s, best.concepts)]
-        nested = sum(weight for _, weight in votes[1:]) - sum(weight for _, weight in against)
+        wider: tuple[str, ...] = ()
+        if (namesake := self._namesake(name, votes)) is not None:
+            wider, (best, much) = best.concepts, namesake
+        rest = [vote for vote in votes if vote[0] is not best]
+        against = [(s, w) for s, w in rest if not self._agrees(s, best.concepts)]
+        nested = sum(weight for _, weight in rest) - sum(weight for _, weight in against)
         share = much / (much + sum(weight for _, weight in against) + _NESTED * nested)
         confidence = round(_BY_NAME * share, 2)
         others = "; ".join(", ".join(sense.concepts) for sense, _ in against[:3])
         note = f"the name may also mean: {others}" if share < 1 - _DOUBTFUL and others else ""
+        if wider:
+            more = ", ".join(concept for concept in wider if concept not in best.concepts)
+            note = f"in lists like this one the name takes in: {more}"
         return Attachment(self._with_more(row, best.concepts), TEXT, confidence, note)
+
+    def _namesake(self, name: str, votes: Sequence[tuple[Sense, float]]) -> tuple[Sense, float] | None:
+        """The concept that is called as a label, where only lists like this one say that the label takes in more.
+
+        CamVid's *Car* stands for buses and lorries, too. A list that is somewhat like CamVid's is no proof that its
+        *car* does: that is believed only where nearly everything says so.
+        """
+        wide, much = votes[0]
+        if len(wide.concepts) == 1 or much >= _DEMANDED * sum(weight for _, weight in votes):
+            return None
+        own = (vote for vote in votes[1:] if len(vote[0].concepts) == 1 and vote[0].concepts[0] in wide.concepts)
+        return next((vote for vote in own if vote[0].concepts[0].partition(" (")[0] == plain(name)), None)
 
     def _against(self, row: int, votes: Sequence[tuple[Sense, float]], kinds: Sequence[str]) -> Attachment | None:
         """The attachment by a name that the text seems to contradict; None where the text says something else."""

@@ -165,6 +165,16 @@ def test_a_list_taken_from_a_dataset_means_what_it_means_there() -> None:
     assert {own.evidence for own in found.values()} == {TEXT}
 
 
+def test_a_list_somewhat_like_a_datasets_gives_no_name_more_than_it_says() -> None:
+    _, found = attached(named("sky", "building", "road", "tree", "car", "pedestrian", "bicyclist", "fence"))
+    car = found["mine car"]
+    assert car.concepts == ("car",), "CamVid's takes in lorries and buses"
+    assert car.confidence < UNSURE and car.note == "in lists like this one the name takes in: truck, bus, train"
+    assert found["mine building"].concepts == ("building",) and found["mine bicyclist"].concepts != ("bicycle",)
+    _, found = attached(named("car", "cat", "cup"))
+    assert found["mine car"].concepts == ("car",) and found["mine car"].confidence > 0.8 and not found["mine car"].note
+
+
 def test_what_the_text_says_wins_over_the_names_commonest_sense() -> None:
     bank = bank_of(
         {
