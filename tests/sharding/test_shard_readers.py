@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from labelmerge.catalog import load_label_space, load_recipe
 from labelmerge.errors import SampleError
 from labelmerge.inspect.verify import verify
 from labelmerge.sharding.pictures.images import read_indices, resize_nearest
@@ -306,3 +307,18 @@ def test_images_alone_become_samples_without_masks(
     opened = ShardSet.open(own.folder / "out/my_streets/train")
     assert (opened.annotation_type, opened.read(0).mask, opened.class_pixels) == ("image", None, {})
     assert verify([own.folder / "out"]).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("cityscapes", "leftImg8bit/train_extra/augsburg/augsburg_000000_000000_leftImg8bit.png"),
+        ("coco_panoptic", "unlabeled2017/000000000008.jpg"),
+    ],
+)
+def test_images_without_labels_of_datasets_that_ship(name: str, path: str, own: Own) -> None:
+    own.image(path)
+    report = shard(load_recipe(name), own.root, "unlabeled", own.folder / "out")
+    opened = ShardSet.open(own.folder / "out" / name / "unlabeled")
+    assert (len(report.skipped), len(opened), opened.annotation_type) == (0, 1, "image")
+    assert opened.space.names == load_label_space(load_recipe(name)).names
