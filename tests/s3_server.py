@@ -22,11 +22,13 @@ class S3:
         endpoint: its address.
         faults: what is wrong with the next answers to a GET, by name of a file: a status, ``cut`` (the connection ends
             early), ``changed`` (a byte is another) or ``slow``.
+        refused: statuses of the next answers to a PUT, by name of a file.
         asked: how often each file was fetched.
     """
 
     endpoint: str = ""
     faults: dict[str, list[int | str]] = field(default_factory=dict)
+    refused: dict[str, list[int]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
 
     def put(self, folder: Path, name: str) -> str:
@@ -60,6 +62,10 @@ class S3:
 def _with_faults(s3: S3, application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         name = str(environ["PATH_INFO"]).rpartition("/")[2]
+        if environ["REQUEST_METHOD"] == "PUT" and s3.refused.get(name):
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response(f"{s3.refused[name].pop(0)} Fault", [("Content-Length", "0")])
+            return []
         if environ["REQUEST_METHOD"] != "GET" or name in ("", BUCKET):
             return application(environ, start_response)
         s3.asked[name] += 1

@@ -12,9 +12,12 @@ import pytest
 from labelmerge import network
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.versions import list_versions
-from labelmerge.errors import BankError, CheckpointError, LabelmergeError, RemoteError
+from labelmerge.errors import BankError, CheckpointError, LabelmergeError, RemoteError, ShardError
 from labelmerge.model.checkpoint import load_checkpoint, save_checkpoint
+from labelmerge.push.push import push
 from labelmerge.remote import local_file, local_folder, make_room
+from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.splits import find_splits
 from labelmerge.urls import cache_folder, path_or_url
 
 from .loading.toy_shards import Toy, toy_bank
@@ -44,7 +47,7 @@ def s3(server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     system = s3fs.S3FileSystem()
     system.mkdir(BUCKET)
-    server.faults, server.asked = {}, type(server.asked)()
+    server.faults, server.refused, server.asked = {}, {}, type(server.asked)()
     yield server
     system.rm(BUCKET, recursive=True)
 
@@ -182,6 +185,44 @@ def test_a_checkpoint_at_a_url(s3: S3, tmp_path: Path) -> None:
     s3.write(f"{url}/checkpoints/step-000010/meta.json", b"{}")
     with pytest.raises(CheckpointError, match=f"^{url}/checkpoints/step-000010/meta.json: its format"):
         load_checkpoint(Path(url))
+
+
+def test_shards_pushed_to_a_bucket_are_read_there(s3: S3, tmp_path: Path) -> None:
+    STREETS.write(tmp_path / "shards")
+    url = f"s3://{BUCKET}/deep/shards"
+    first, second = "streets-train-000000.tar", "streets-train-000001.tar"
+    s3.refused = {second: [500, 500], "manifest.json": [503]}
+    assert push(tmp_path / "shards", url).uploaded.sent == 4  # two shards, a manifest, a card
+    assert push(tmp_path / "shards", url).uploaded.same == 4
+    (there,), (here,) = find_splits([Path(url)]), find_splits([tmp_path / "shards"])
+    one, other = ShardSet.open(there), ShardSet.open(here)
+    s3.faults = {first: [500, "cut"]}
+    assert [one.fetch(n).members for n in range(len(one))] == [other.fetch(n).members for n in range(len(other))]
+    assert (s3.asked[first], s3.asked[second]) == (3, 1)
+    for path in (tmp_path / "cache/shards").iterdir():
+        path.unlink()
+    s3.write(f"{url}/streets/train/{first}", None)
+    s3.write(f"{url}/streets/train/{second}", b"other")
+    with pytest.raises(
+        ShardError, match=f"^{url}/streets/train/{first}: the manifest lists this shard, but it is miss"
+    ):
+        one.fetch(0)
+    with pytest.raises(RemoteError, match=f"^{url}/streets/train/{second}: has 5 bytes, but the manifest says"):
+        one.fetch(5)
+
+
+def test_who_may_not_write_and_where_no_bucket_is(s3: S3, tmp_path: Path) -> None:
+    import s3fs
+
+    toy_bank([STREETS]).save(tmp_path / "bank")
+    s3.refused = {"bank.json": [403] * 9}
+    with pytest.raises(RemoteError, match=f"^s3://{BUCKET}/bank/bank.json: is refused .*See to your access"):
+        push(tmp_path / "bank", f"s3://{BUCKET}/bank")
+    with pytest.raises(BankError, match="no bank here"):  # the index would have been the last
+        Bank.load(Path(f"s3://{BUCKET}/bank"))
+    with pytest.raises(RemoteError, match="^s3://mistyped/bank/.*: there is no such bucket"):
+        push(tmp_path / "bank", "s3://mistyped/bank")
+    assert "mistyped" not in s3fs.S3FileSystem().ls("", refresh=True)
 
 
 def test_a_bucket_that_is_not_there_and_a_server_that_is_not(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
