@@ -138,7 +138,7 @@ class SegmentationModel(nn.Module):
 
         A graph for each size, and fast ones; torch keeps them on disk for the next run.
         """
-        regions: list[nn.Module] = cast(Any, self.net).regions() if hasattr(self.net, "regions") else [self]
+        regions: Sequence[nn.Module] = cast(Any, self.net).regions() if hasattr(self.net, "regions") else [self]
         for region in regions:
             region.compile(dynamic=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
@@ -72,7 +73,9 @@ def separable(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def resized(map_: Tensor, size: tuple[int, int]) -> Tensor:
-    """The map at another size, bilinear; itself where the size is its own."""
+    """The map at another size, bilinear, of the same kind; itself where the size is its own."""
     if map_.shape[2:] == size:
         return map_
-    return F.interpolate(map_, size=size, mode="bilinear", align_corners=False)
+    # Autocast would give float32, and with it all that follows up to the next convolution.
+    with torch.autocast(map_.device.type, enabled=False):
+        return F.interpolate(map_, size=size, mode="bilinear", align_corners=False)

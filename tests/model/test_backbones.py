@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from segmentation_models_pytorch.encoders.mix_transformer import Attention
 from torch import Tensor, nn
 
 from labelmerge.errors import ConfigError
-from labelmerge.model.backbones import FusedAttention
+from labelmerge.model.backbones import FastBlock, FusedAttention, SegFormer
 from labelmerge.model.build import SegmentationModel, build_model
 
 
@@ -48,6 +50,45 @@ def test_every_attention_of_a_segformer_is_the_fast_one() -> None:
     assert kinds == {FusedAttention}
 
 
+@pytest.fixture(scope="module")
+def literal() -> tuple[nn.Module, SegFormer]:
+    """smp's SegFormer, and ours with its weights, in float64."""
+    torch.manual_seed(0)
+    theirs = smp.Segformer("mit_b0", encoder_weights=None, decoder_segmentation_channels=256, classes=8, upsampling=1)
+    ours = SegFormer(0, 8)
+    with torch.no_grad():
+        for name, value in theirs.state_dict().items():
+            if "fuse_stage.1" in name and value.is_floating_point():
+                value.uniform_(0.5, 2)  # a norm that has learnt
+            ours.state_dict()[name.replace("segmentation_head", "head")].copy_(value)
+    return theirs.double().eval(), ours.double().eval()
+
+
+def test_the_decoder_in_another_order_gives_the_papers(literal: tuple[nn.Module, SegFormer]) -> None:
+    theirs, ours = literal
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    wanted, found = theirs(images), ours(images)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    wanted.sin().sum().backward()
+    found.sin().sum().backward()
+    gradients = {name.replace("segmentation_head", "head"): each.grad for name, each in theirs.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-7, atol=1e-9)
+
+
+def test_in_bfloat16_it_is_off_by_no_more_than_the_literal_one(literal: tuple[nn.Module, SegFormer]) -> None:
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    off = []
+    with torch.no_grad():
+        exact = literal[0](images)
+    for model in literal:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            found = copy.deepcopy(model).float()(images.float())
+        off.append(float((found.double() - exact).norm() / exact.norm()))
+    assert off[1] < 1.1 * off[0] < 0.05
+
+
 def same(make: Callable[[], SegmentationModel], change: Callable[[SegmentationModel], None], images: Tensor) -> None:
     plain, changed = make(), make()
     changed.load_state_dict(plain.state_dict())
@@ -79,8 +120,8 @@ def test_compiled_regions_change_nothing_and_are_few(monkeypatch: pytest.MonkeyP
         graphs.append(graph)
         return graph.forward
 
-    compile_with = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **kwargs: compile_with(self, backend=count, **kwargs))
+    compile_with = FastBlock.compile
+    monkeypatch.setattr(FastBlock, "compile", lambda self, **kwargs: compile_with(self, backend=count, **kwargs))
     torch.compiler.reset()
     same(lambda: build_model("segformer-b0", 8), SegmentationModel.compile_network, torch.randn(2, 3, 64, 32))
-    assert len(graphs) == 8  # attention and MLP of each stage; a B5's 52 blocks have no more
+    assert len(graphs) == 8  # both halves of a block, for each stage; a B5's 52 blocks have no more
