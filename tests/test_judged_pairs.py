@@ -25,7 +25,8 @@ def rows() -> list[Row]:
 
 
 def test_pairs_are_labels_that_ship_and_come_once(rows: list[Row]) -> None:
-    names = {dataset: load_label_space(load_recipe(dataset)) for row in rows for dataset in (row["a"], row["b"])}
+    datasets = {row[side] for row in rows for side in ("a", "b")}
+    names = {dataset: load_label_space(load_recipe(dataset)) for dataset in datasets}
     for row in rows:
         assert row["a"] != row["b"]
         for side in ("a", "b"):
