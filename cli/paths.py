@@ -9,8 +9,19 @@ from typing import Any
 import click
 
 from labelmerge.files import PUSH
-from labelmerge.remote import local_file, local_folder
 from labelmerge.urls import path_or_url, url_of
+
+
+def _file(path: Path) -> Path:
+    from labelmerge.remote import local_file
+
+    return local_file(path)
+
+
+def _folder(path: Path) -> Path:
+    from labelmerge.remote import local_folder
+
+    return local_folder(path)
 
 
 class LocalPath(click.Path):
@@ -56,5 +67,5 @@ folder = LocalPath(file_okay=False)
 new_file = LocalPath(dir_okay=False)
 input_folder = InputPath(file_okay=False)
 existing_folder = InputPath(file_okay=False, exists=True)
-existing_file = InputPath(here=local_file, dir_okay=False, exists=True)
-folder_of_files = InputPath(here=local_folder, file_okay=False, exists=True)
+existing_file = InputPath(here=_file, dir_okay=False, exists=True)
+folder_of_files = InputPath(here=_folder, file_okay=False, exists=True)

@@ -89,13 +89,22 @@ def is_hub(url: str) -> bool:
 
 
 def check_url(url: str) -> None:
-    """Raise UsageError where nothing can be sent to a URL, whatever it is."""
+    """Refuse where nothing can be sent, before anything is made for it.
+
+    Raises:
+        UsageError: the address can't be one.
+        RemoteError: nobody is logged in to the hub.
+    """
     if is_web(url):
         raise UsageError(f"{url}: a web server takes no files", fix="Give s3://, gs:// or hf://, …")
-    if is_hub(url) and _HUB.fullmatch(url) is None:
-        raise UsageError(
-            f"{url} is not the address of a repository", fix="Write hf://datasets/OWNER/NAME or hf://OWNER/NAME"
-        )
+    if is_hub(url):
+        from huggingface_hub import get_token
+
+        if _HUB.fullmatch(url) is None:
+            fix = "Write hf://datasets/OWNER/NAME or hf://OWNER/NAME"
+            raise UsageError(f"{url} is not the address of a repository", fix=fix)
+        if not get_token():
+            raise RemoteError("needs a token", where=url, fix=_LOG_IN)
 
 
 def upload(
@@ -123,6 +132,7 @@ def upload(
         UsageError: the address can't be one, or is of another kind of repository.
         RemoteError: files that differ are there; it can't be reached, or refuses.
     """
+    check_url(url)
     target: _Target = _Repository(url, kind, public) if is_hub(url) else _Folder(url)
     there = [name for name in files if name in target.names]
     same = {name for name in track(there, "comparing", len(there)) if target.has(name, files[name])}
@@ -252,13 +262,11 @@ class _Repository:
     """A repository of the hub, or a folder in it: commits of many files each."""
 
     def __init__(self, url: str, kind: str, public: bool) -> None:
-        from huggingface_hub import HfApi, get_token
+        from huggingface_hub import HfApi
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         self._url, self._kind = url, kind
         self._repo, self._revision, self._below = parsed(url, kind)
-        if not get_token():
-            raise RemoteError("needs a token", where=url, fix=_LOG_IN)
         disable_progress_bars()
         self._api = HfApi()
         self._ask(ask_hub)

@@ -17,6 +17,7 @@ from labelmerge.inspect.merged import Lost, MergedSets, open_merged
 from labelmerge.progress import Track, no_track
 from labelmerge.push.push import push as push_folder
 from labelmerge.text import csv_text
+from labelmerge.upload import check_url
 
 INDEX_PNG, PANOPTIC, INSTANCES, YOLO, HF = "index-png", "coco-panoptic", "coco-instances", "yolo", "hf"
 FORMATS: dict[str, Format] = {
@@ -155,6 +156,8 @@ def _check(format: str, images: bool, task: str | None, push: str | None) -> Non
         raise UsageError("--push is for --format hf alone", fix="Use --format hf")
     if push is not None and not _REPO.fullmatch(push):
         raise UsageError(f"{push!r} is not the name of a repository", fix="Write OWNER/NAME")
+    if push is not None:
+        check_url(f"hf://datasets/{push}")
 
 
 def _write_classes(into: Path, sets: MergedSets, request: Request) -> None:

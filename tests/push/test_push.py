@@ -293,12 +293,24 @@ def gate(tmp_path: Path) -> Path:
     return tmp_path / "gates"
 
 
-def test_the_command_and_exports(run: Callable[..., Any], memory: str, hub: Hub, gate: Path, tmp_path: Path) -> None:
+def test_the_command_and_exports(
+    run: Callable[..., Any], memory: str, hub: Hub, gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent")
     out = tmp_path / "one"
     pushed = run("export", gate, "--format", "hf", "--out", out, "--push", "me/one")
     assert pushed.exit_code == 0 and f"Pushed to {hub.url}/datasets/me/one." in pushed.output, pushed.output
     assert "data/train-00000.parquet" in hub.repos["datasets/me/one"].large
     assert hub.repos["datasets/me/one"].files["README.md"] == (out / "README.md").read_bytes()
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    late = run("export", gate, "--format", "hf", "--out", tmp_path / "two", "--push", "me/two")
+    assert late.exit_code == 1 and "two: is written, but not pushed: hf://datasets/me/two is refused" in late.stderr
+    assert f"then: labelmerge push {tmp_path / 'two'} hf://datasets/me/two" in late.stderr
+    monkeypatch.setenv("HF_TOKEN", "")
+    soon = run("export", gate, "--format", "hf", "--out", tmp_path / "three", "--push", "me/three")
+    assert soon.exit_code == 1 and "needs a token" in soon.stderr and not (tmp_path / "three").exists()
     out = tmp_path / "png"
     assert run("export", gate, "--format", "index-png", "--out", out).exit_code == 0
     result = run("push", out, f"{memory}/png", "--license", "mit")
