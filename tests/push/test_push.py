@@ -121,6 +121,17 @@ def test_shards_on_the_hub_can_be_read_there(hub: Hub, shards: Path) -> None:
     assert f"labelmerge train --shards {url} --bank bank --out run" in card.decode()
 
 
+def test_datasets_of_the_hub_loads_what_was_pushed_by_its_card(shards: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from huggingface_hub import DatasetCard
+
+    push(shards, f"file://{tmp_path}/there", licence="mit")
+    assert DatasetCard.load(tmp_path / "there/README.md").data.license == "mit"
+    for dataset, split in (("streets", "train"), ("rooms", "validation")):
+        sample = next(iter(load_dataset(str(tmp_path / "there"), dataset, split=split, streaming=True)))
+        assert sample["__key__"].startswith(dataset) and {"png", "json", "mask.png"} <= sample.keys()
+
+
 def test_the_same_again_sends_nothing_and_what_broke_off_goes_on(hub: Hub, shards: Path) -> None:
     url = "hf://datasets/me/streets"
     hub.faults["put"] = [403] * 9
