@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from labelmerge.class_lists import SUFFIXES, is_class_list, list_name, read_class_list
 from labelmerge.descriptions import Description, label_space, read_descriptions
@@ -25,6 +25,9 @@ ROLES = ("train", "eval")
 SPLITS = ("train", "val", "test")
 UNLABELED = "unlabeled"
 """The split of a dataset's images that have no labels at all, and the key of `layout` that says where they lie."""
+Kept = Literal["parts", "everything"]
+"""What of narrower labels a wider one may stand for all the same."""
+KEPT = get_args(Kept)
 IMAGE_FORMATS = ("auto", "jpg", "png")
 NO_READER = "none"
 
@@ -66,6 +69,7 @@ class Recipe:
         role: ``train`` or ``eval`` (never trained on).
         annotated: names of the classes that the dataset was annotated for, wherever they occur in its images; None: all
             of its classes. The others never count as negatives in training.
+        overlapping: whether one thing may have any of several labels, as a man that of *Man* or of *Person*.
         things: names of the classes whose objects are told apart; None: the reader's options may say.
         title, homepage, licence: for people.
         descriptions: path of the descriptions CSV.
@@ -89,6 +93,7 @@ class Recipe:
     role: str = "train"
     annotated: tuple[str, ...] | None = None
     things: tuple[str, ...] | None = None
+    overlapping: bool = False
     title: str = ""
     homepage: str = ""
     licence: str = ""
@@ -100,9 +105,13 @@ class Recipe:
         return "\n".join(line[1:].removeprefix(" ") for line in opening)
 
     @property
-    def outlined(self) -> bool:
-        """Whether things are outlined one by one, a part besides its whole: boxes, and masks drawn like them."""
-        return self.annotation_type in ("box", "noisy_mask")
+    def kept(self) -> Kept | None:
+        """What of narrower labels a wider label of the list may stand for all the same; None: nothing.
+
+        Where things are outlined one by one (boxes, noisy masks), their parts; where labels overlap, everything.
+        """
+        outlined = self.annotation_type in ("box", "noisy_mask")
+        return "everything" if self.overlapping else "parts" if outlined else None
 
     @property
     def argument(self) -> str:
@@ -303,7 +312,7 @@ def _parse(path: Path, descriptions_folder: Path) -> Recipe:
 
 
 def _problems(data: dict[str, Any]) -> list[str]:
-    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, "folders", "annotated", "things", "variants")
+    known = (*_STRINGS, *_OPTIONAL_STRINGS, *_TABLES, "folders", "annotated", "things", "overlapping", "variants")
     problems = [f"unknown key {key!r}" for key in data if key not in known]
     required = _STRINGS if data.get("reader") == NO_READER else (*_STRINGS, "layout")
     problems += [f"{key!r} is missing" for key in required if key not in data]
@@ -329,6 +338,8 @@ def _problems(data: dict[str, Any]) -> list[str]:
         problems.append("'annotated' must be a list of class names, or left out where all classes are annotated")
     if not _are_strings(data.get("things", [])):
         problems.append("'things' must be a list of class names")
+    if not isinstance(data.get("overlapping", False), bool):
+        problems.append("'overlapping' must be true or false")
     if not _are_strings(data.get("folders", [])):
         problems.append("'folders' must be a list of names")
     for number, variant in enumerate(data.get("variants", []) if isinstance(data.get("variants", []), list) else []):

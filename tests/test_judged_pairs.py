@@ -47,8 +47,8 @@ def test_the_merge_agrees_with_the_judges(rows: list[Row]) -> None:
     known = lexicon()
     datasets = {row[side] for row in rows for side in ("a", "b")}
     keys = [key for key in known.labels if key[0] in datasets]
-    outlined = {dataset for dataset in datasets if load_recipe(dataset).outlined}
-    found = sets_of([known.labels[key][1] for key in keys], [dataset for dataset, _ in keys], known.graph, outlined)
+    kept = {dataset: how for dataset in datasets if (how := load_recipe(dataset).kept) is not None}
+    found = sets_of([known.labels[key][1] for key in keys], [dataset for dataset, _ in keys], known.graph, kept)
     sets = {key: frozenset(mine.nonzero()[0].tolist()) for key, mine in zip(keys, found, strict=True)}
 
     def relation(row: Row) -> str:

@@ -34,6 +34,7 @@ from labelmerge.bank.store import (
     version_name,
     write_index,
 )
+from labelmerge.catalog import Kept
 from labelmerge.errors import BankError, did_you_mean
 from labelmerge.files import write_bytes
 from labelmerge.labels import LabelKey, LabelSpace, summed_up
@@ -76,7 +77,7 @@ class Bank:
         folder: where it was loaded from or saved to.
         parts: the vectors of each label's sentences, float32 [its sentences, D], rows of unit length; None where only
             their means were kept.
-        outlined: the datasets of a user's own whose things are outlined one by one (`labelmerge.catalog.Recipe`).
+        kept: what the wider labels of a user's own datasets keep, if anything (`labelmerge.catalog.Recipe.kept`).
     """
 
     encoder: str
@@ -92,7 +93,7 @@ class Bank:
     version: str = ""
     folder: Path | None = None
     parts: Sequence[Vectors] | None = None
-    outlined: frozenset[str] = frozenset()
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         columns = [self.keys, self.names, self.texts, self.tokens, self.truncated, self.parts or self.keys]
@@ -122,8 +123,8 @@ class Bank:
         content: list[Any] = [identity_key(self.identity), self.prompt, rows]
         if self.parts is not None:
             content.append("parts")
-        if self.outlined:
-            content.append(["outlined", *sorted(self.outlined)])
+        if self.kept:
+            content.append({"kept": self.kept})
         if not self.probe.size:  # no encoder makes these vectors from the texts
             content.append(hashlib.sha256(self.vectors.astype("<f4").tobytes()).hexdigest())
         return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
@@ -245,7 +246,7 @@ class Bank:
             version="",
             folder=None,
             parts=None if self.parts is None else pick(self.parts),
-            outlined=self.outlined & {self.keys[position][0] for position in positions},
+            kept={key[0]: self.kept[key[0]] for key in pick(self.keys) if key[0] in self.kept},
         )
 
     def sentences(self) -> tuple[Vectors, npt.NDArray[np.int64]]:

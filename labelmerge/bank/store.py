@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.catalog import KEPT
 from labelmerge.errors import BankError, OutputError
 from labelmerge.files import locked, output_faults, sweep_temporaries, write_json
 from labelmerge.parsing import parse_json
@@ -179,9 +180,9 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             parts = np.split(flat, np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))[:-1])
         probe = np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32)
         _refuse_odd(rows, vectors, parts, probe)
-        outlined = about.get("outlined", [])
-        if not isinstance(outlined, list) or not set(outlined) <= set(rows["dataset"]):
-            raise ValueError("its outlined datasets are not its own")
+        kept = about.get("kept", {})
+        if not isinstance(kept, dict) or not set(kept) <= set(rows["dataset"]) or not set(kept.values()) <= {*KEPT}:
+            raise ValueError("what its wider labels keep is damaged")
         return dict(
             encoder=about["encoder"],
             identity=about["identity"],
@@ -196,7 +197,7 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             version=str(entry["version"]),
             folder=folder,
             parts=parts,
-            outlined=frozenset(outlined),
+            kept=kept,
         )
     # Arrow raises an OSError about damaged headers, and what it gives is not yet known to be a bank.
     except (pa.ArrowException, OSError, MemoryError, *_ODD) as error:
@@ -232,7 +233,7 @@ def version_bytes(bank: Bank, version: str) -> bytes:
         "identity": dict(bank.identity),
         "prompt": bank.prompt,
         "probe": {"text": PROBE, "vector": bank.probe.tolist()} if bank.probe.size else None,
-        **({"outlined": sorted(bank.outlined)} if bank.outlined else {}),
+        **({"kept": dict(sorted(bank.kept.items()))} if bank.kept else {}),
     }
     out = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({"labelmerge": json.dumps(about, ensure_ascii=False)}), out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelmerge.bank.bank import Bank
-from labelmerge.catalog import Recipe, dataset_names
+from labelmerge.catalog import Kept, Recipe, dataset_names
 from labelmerge.errors import UsageError
 from labelmerge.labels import LabelKey
 from labelmerge.text import counted, some
@@ -36,11 +36,12 @@ def is_own(recipe: Recipe, descriptions: Path | None) -> bool:
     return own_file or recipe.argument != recipe.name
 
 
-def outlined_datasets(datasets: Sequence[Recipe], current: Bank | None, keys: Sequence[LabelKey]) -> frozenset[str]:
-    """Of the datasets in the bank those of a user's own whose things are outlined one by one."""
-    named = {recipe.name: recipe.outlined and recipe.name not in dataset_names() for recipe in datasets}
-    before = current.outlined if current is not None else frozenset()
-    return frozenset(dataset for dataset, _ in keys if named.get(dataset, dataset in before))
+def kept_of(datasets: Sequence[Recipe], current: Bank | None, keys: Sequence[LabelKey]) -> dict[str, Kept]:
+    """What wider labels keep (`Recipe.kept`) in the datasets of the bank that are a user's own, if anything."""
+    named = {recipe.name: recipe.kept if recipe.name not in dataset_names() else None for recipe in datasets}
+    before = current.kept if current is not None else {}
+    found = {dataset: named.get(dataset, before.get(dataset)) for dataset in dict.fromkeys(key[0] for key in keys)}
+    return {dataset: kept for dataset, kept in found.items() if kept is not None}
 
 
 def keep_own_texts(

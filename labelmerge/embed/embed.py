@@ -22,7 +22,7 @@ from labelmerge.catalog import (
     refuse_taken_name,
 )
 from labelmerge.class_lists import is_class_list
-from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_own_texts, outlined_datasets
+from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_own_texts, kept_of
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder
 from labelmerge.errors import BankError, UsageError
@@ -224,7 +224,7 @@ def embed_labels(
             truncated=[text.truncated for text in found],
             probe=probe,
             parts=[text.parts for text in found if text.parts is not None] if keep else None,
-            outlined=outlined_datasets(datasets, current, keys),
+            kept=kept_of(datasets, current, keys),
         )
         version = bank.save_locked(out, own)
     known = [entry["version"] for entry in versions]

@@ -217,7 +217,7 @@ def _basis_bank(
         vectors=vectors,
         tokens=[0] * len(bank),
         truncated=[False] * len(bank),
-        outlined=bank.outlined,
+        kept=bank.kept,
     )
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.catalog import Kept
 from labelmerge.errors import TaxonomyError, did_you_mean
 from labelmerge.files import read_text
 from labelmerge.text import csv_value, some
@@ -159,7 +161,10 @@ def split_concepts(cell: str) -> tuple[str, ...]:
 
 
 def sets_of(
-    attached: Sequence[Sequence[str]], datasets: Sequence[str], graph: ConceptGraph, outlined: Container[str] = ()
+    attached: Sequence[Sequence[str]],
+    datasets: Sequence[str],
+    graph: ConceptGraph,
+    kept: Mapping[str, Kept] = MappingProxyType({}),
 ) -> Booleans:
     """For each label the concepts that it may stand for: what lies below those it is attached to, less what its own
     dataset names more closely.
@@ -170,13 +175,13 @@ def sets_of(
 
     Where a mask gives each pixel to one label, the face is taken off the *person*. Where things are outlined one by
     one, the box of the *person* goes around the *face*, which has a box besides: kinds are taken off (a thing has one
-    label), parts are not.
+    label), parts are kept. Where labels overlap, a rider may be called a *person* as well: everything is kept.
 
     Args:
         attached: the concepts of each of the N labels.
         datasets: each label's dataset.
         graph: K concepts.
-        outlined: the datasets whose things are outlined one by one, and lie within each other.
+        kept: what wider labels keep of narrower ones, by dataset; nothing where it isn't said.
 
     Returns:
         bool ``[N, K]``.
@@ -186,14 +191,15 @@ def sets_of(
         own = [label for label, whose in enumerate(datasets) if whose == dataset]
         nodes = sorted({node for label in own for node in graph.rows(attached[label])})
         reached = graph.within[nodes]  # [k, K]
-        inner = graph.kinds[nodes] if dataset in outlined else reached
+        how = kept.get(dataset)
+        inner = reached if how is None else graph.kinds[nodes] & (how == "parts")
         nearer = inner[:, nodes] & ~np.eye(len(nodes), dtype=np.bool_)  # [k, k]: the second is taken off the first
         # float32: counts are small, and numpy multiplies only floats fast
         taken = nearer.astype(np.float32) @ reached.astype(np.float32) > 0
-        kept = reached & ~taken
+        mine = reached & ~taken
         place = {node: number for number, node in enumerate(nodes)}
         for label in own:
-            found[label] = kept[[place[node] for node in graph.rows(attached[label])]].any(axis=0)
+            found[label] = mine[[place[node] for node in graph.rows(attached[label])]].any(axis=0)
     return found
 
 

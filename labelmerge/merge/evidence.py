@@ -31,7 +31,7 @@ from labelmerge.labels import LabelKey
 from labelmerge.merge.attachment import CURATED, UNSURE, Attachment
 from labelmerge.merge.clustering import cosines_of, own_cosines
 from labelmerge.merge.concepts import Concept, ConceptGraph, sets_of
-from labelmerge.merge.lexicon import narrowest, outlined
+from labelmerge.merge.lexicon import kept_in, narrowest
 from labelmerge.merge.relations import CONTAINS, OVERLAPS, PART_OF, SAME
 from labelmerge.names import prompt_name
 
@@ -156,7 +156,7 @@ def _kinds(bank: Bank, graph: ConceptGraph, attachments: Sequence[Attachment]) -
     """How every two labels are related by their attachments, ``[N][N]``; `UNRELATED` within a dataset."""
     datasets = [dataset for dataset, _ in bank.keys]
     concepts = [attachment.concepts for attachment in attachments]
-    sets = sets_of(concepts, datasets, graph, outlined(bank)).astype(np.float32)
+    sets = sets_of(concepts, datasets, graph, kept_in(bank)).astype(np.float32)
     shared, sizes = sets @ sets.T, sets.sum(axis=1)
     owner = np.unique(datasets, return_inverse=True)[1]
     code: npt.NDArray[np.int8] = np.zeros(shared.shape, dtype=np.int8)

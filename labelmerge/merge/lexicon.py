@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from labelmerge.bank.bank import Bank
-from labelmerge.catalog import concepts_file, dataset_names, load_descriptions, load_recipe
+from labelmerge.catalog import Kept, concepts_file, dataset_names, load_descriptions, load_recipe
 from labelmerge.labels import LabelKey
 from labelmerge.merge.concepts import ConceptGraph, read_concepts, split_concepts
 from labelmerge.merge.phrases import near_misses, singular_key, stem_key, synonyms, word_key
@@ -255,10 +255,10 @@ def is_shipped(known: Lexicon, key: LabelKey, name: str) -> bool:
     return row is not None and row[0] == name
 
 
-def outlined(bank: Bank) -> frozenset[str]:
-    """The datasets of a bank whose things are outlined one by one (`sets_of`): of those that ship, and of others."""
-    shipped = {name for name in bank.datasets() if name in dataset_names() and load_recipe(name).outlined}
-    return bank.outlined | shipped
+def kept_in(bank: Bank) -> dict[str, Kept]:
+    """What wider labels keep (`sets_of`) in the datasets of a bank: in those that ship, and in others."""
+    shipped = {name: load_recipe(name).kept for name in bank.datasets() if name in dataset_names()}
+    return {**bank.kept, **{name: kept for name, kept in shipped.items() if kept is not None}}
 
 
 def narrowest(concepts: Collection[str], graph: ConceptGraph) -> tuple[str, ...]:

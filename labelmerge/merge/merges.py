@@ -12,7 +12,7 @@ from labelmerge.merge.choices import MERGES
 from labelmerge.merge.clustering import calibrated_threshold, same_meaning
 from labelmerge.merge.concepts import distinct_concepts, sets_of
 from labelmerge.merge.evidence import Confusion, with_pixels
-from labelmerge.merge.lexicon import outlined
+from labelmerge.merge.lexicon import kept_in
 from labelmerge.merge.nearness import Encode
 from labelmerge.merge.taxonomy import Entry, Taxonomy, read_taxonomy
 from labelmerge.names import prompt_name
@@ -71,7 +71,7 @@ def by_concepts(bank: Bank, encode: Encode | None = None, seen: Sequence[Confusi
     if seen:
         graph, attachments, _ = with_pixels(bank, graph, attachments, seen)
     datasets = [dataset for dataset, _ in bank.keys]
-    sets = sets_of([attachment.concepts for attachment in attachments], datasets, graph, outlined(bank))
+    sets = sets_of([attachment.concepts for attachment in attachments], datasets, graph, kept_in(bank))
     concepts, membership = distinct_concepts(sets, graph)
     return Taxonomy(
         (

@@ -279,7 +279,7 @@ def _joined(first: Bank, second: Bank) -> Bank:
         tokens=[sources[bank].tokens[row] for _, bank, row in rows],
         truncated=[sources[bank].truncated[row] for _, bank, row in rows],
         parts=None,
-        outlined=first.outlined | second.outlined,
+        kept={**first.kept, **second.kept},
         version="",
         folder=None,
     )

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.concepts import concept_encoder
-from labelmerge.catalog import dataset_names
+from labelmerge.catalog import Kept, dataset_names
 from labelmerge.embed.embed import embed_labels, find_datasets
 from labelmerge.merge.attachment import Attachment, attach
 from labelmerge.merge.concepts import sets_of
@@ -52,10 +53,13 @@ Kinds = npt.NDArray[np.int8]
 
 
 def kinds_of(
-    concepts: Sequence[tuple[str, ...]], datasets: Sequence[str], graph: object, outlined: Container[str] = ()
+    concepts: Sequence[tuple[str, ...]],
+    datasets: Sequence[str],
+    graph: object,
+    kept: Mapping[str, Kept] = MappingProxyType({}),
 ) -> Kinds:
     """The relation of every two labels, 0 for none: int8 [N, N]."""
-    sets = sets_of(concepts, datasets, graph, outlined).astype(np.float32)  # type: ignore[arg-type]
+    sets = sets_of(concepts, datasets, graph, kept).astype(np.float32)  # type: ignore[arg-type]
     shared, sizes = sets @ sets.T, sets.sum(axis=1)
     inside, around, some = shared == sizes[:, None], shared == sizes[None], shared > 0
     return np.select([some & inside & around, some & around, some & inside, some], [1, 2, 3, 4]).astype(np.int8)

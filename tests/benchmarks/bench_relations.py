@@ -69,9 +69,9 @@ def shipped(rows: Rows) -> Codes:
     known = lexicon()
     datasets = {dataset for row in rows for dataset, _ in keys_of(row)}
     keys = sorted(key for key in known.labels if key[0] in datasets)
-    outlined = {dataset for dataset in datasets if load_recipe(dataset).outlined}
+    kept = {dataset: how for dataset in datasets if (how := load_recipe(dataset).kept) is not None}
     concepts = [known.labels[key][1] for key in keys]
-    return _answers(rows, keys, kinds_of(concepts, [dataset for dataset, _ in keys], known.graph, outlined))
+    return _answers(rows, keys, kinds_of(concepts, [dataset for dataset, _ in keys], known.graph, kept))
 
 
 def from_names(rows: Rows, bank: Bank, encode: Encode | None, without: Iterable[str]) -> Codes:

@@ -68,19 +68,19 @@ def test_embedding_the_same_again_loads_no_model(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == files
 
 
-def test_the_bank_knows_whose_things_are_outlined_one_by_one(
-    make_dataset: MakeDataset, clip_spec: str, out: Path
-) -> None:
+def test_the_bank_knows_what_wider_labels_keep(make_dataset: MakeDataset, clip_spec: str, out: Path) -> None:
     streets, rooms = make_dataset("streets", STREETS), replace(make_dataset("rooms", ROOMS), annotation_type="box")
     plain = embed_labels([streets], out, encoder=clip_spec).version
-    assert Bank.load(out).outlined == frozenset()
+    assert Bank.load(out).kept == {}
     boxes = embed_labels([rooms], out).version
     bank = Bank.load(out)
-    assert bank.outlined == {"rooms"} and bank.for_dataset("streets").outlined == frozenset()
+    assert bank.kept == {"rooms": "parts"} and bank.for_dataset("streets").kept == {}
     assert embed_labels([streets], out).version == boxes, "what is embedded later leaves it as it is"
+    embed_labels([replace(rooms, overlapping=True)], out)
+    assert Bank.load(out).kept == {"rooms": "everything"}
     masks = embed_labels([replace(rooms, annotation_type="mask")], out)
-    assert masks.new and len({plain, boxes, masks.version}) == 3 and not Bank.load(out).outlined
-    assert replace(bank, outlined=frozenset(), version="").version[-8:] == masks.version[-8:]
+    assert masks.new and len({plain, boxes, masks.version}) == 3 and not Bank.load(out).kept
+    assert replace(bank, kept={}, version="").version[-8:] == masks.version[-8:]
 
 
 def test_another_folder_gets_the_same_version(make_dataset: MakeDataset, clip_spec: str, tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from labelmerge.catalog import load_recipe
+from labelmerge.catalog import Kept, load_recipe
 from labelmerge.errors import TaxonomyError
 from labelmerge.merge.attachment import CURATED
 from labelmerge.merge.concepts import (
@@ -61,16 +61,17 @@ def slow_kinds(concepts: Sequence[Concept], name: str) -> set[str]:
     return {name}.union(*(slow_kinds(concepts, child) for child in children))
 
 
-def slow_sets(concepts: Sequence[Concept], labels: Attached, outlined: str = "") -> list[set[str]]:
+def slow_sets(concepts: Sequence[Concept], labels: Attached, kept: Mapping[str, Kept] | None = None) -> list[set[str]]:
     """Per label: what lies below its concepts; minus, under each, what its dataset attaches something nearer to, of
-    which in `outlined` datasets only kinds count."""
+    which only kinds count where parts are kept, and none where everything is."""
     found = []
     for dataset, attached in labels:
         nodes = {node for other, own in labels if other == dataset for node in own}
         mine: set[str] = set()
         for node in attached:
             inside = slow_below(concepts, node)
-            nearest = slow_kinds(concepts, node) if dataset in outlined else inside
+            how = (kept or {}).get(dataset)
+            nearest = {None: inside, "parts": slow_kinds(concepts, node), "everything": set()}[how]
             for nearer in (nodes & nearest) - {node}:
                 inside -= slow_below(concepts, nearer)
             mine |= inside
@@ -110,9 +111,10 @@ def test_parts_are_not_taken_off_their_wholes_where_things_are_outlined(
     for name in graph.names:
         assert set(np.array(graph.names)[graph.kinds[graph.rows([name])[0]]].tolist()) == slow_kinds(concepts, name)
     attached, datasets = [own for _, own in labels], [dataset for dataset, _ in labels]
-    sets = sets_of(attached, datasets, graph, {"a", "c"})
+    kept: dict[str, Kept] = {"a": "parts", "c": "everything"}
+    sets = sets_of(attached, datasets, graph, kept)
     names = np.array(graph.names)
-    assert [set(names[row].tolist()) for row in sets] == slow_sets(concepts, labels, "ac")
+    assert [set(names[row].tolist()) for row in sets] == slow_sets(concepts, labels, kept)
     assert (sets >= sets_of(attached, datasets, graph)).all()
 
 
@@ -120,7 +122,7 @@ def test_a_person_s_box_goes_around_the_face_and_a_rider_is_no_other_person(make
     names = ("person", "human face", "rider")
     rows = {(d, number): (name, (1.0, number)) for d in ("boxes", "pixels") for number, name in enumerate(names)}
     bank = make_bank({**rows, ("whole", 0): ("person", (1.0, 0.0)), ("whole", 1): ("rider", (1.0, 2.0))})
-    bank = replace(bank, outlined=frozenset({"boxes"}))
+    bank = replace(bank, kept={"boxes": "parts"})
     taxonomy = by_concepts(bank)
     boxed, drawn, whole = (set(taxonomy[name, 0].concepts) for name in ("boxes", "pixels", "whole"))
     face = set(taxonomy["boxes", 1].concepts)
@@ -128,15 +130,15 @@ def test_a_person_s_box_goes_around_the_face_and_a_rider_is_no_other_person(make
     assert boxed.isdisjoint(taxonomy["boxes", 2].concepts), "a thing has one label: riders are no persons here"
 
 
-def test_openimages_outlines_a_face_within_a_person() -> None:
+def test_open_images_boxes_are_of_several_levels_and_one_within_the_other() -> None:
     known = lexicon()
     labels = {name: concepts for (dataset, _), (name, concepts) in known.labels.items() if dataset == "openimages"}
     shown = ("Person", "Human face", "Man", "Bicycle", "Bicycle wheel")
-    assert load_recipe("openimages").outlined and not load_recipe("coco_panoptic").outlined
-    person, face, man, bicycle, wheel = sets_of(
-        [labels[n] for n in shown], ["openimages"] * 5, known.graph, {"openimages"}
-    )
-    assert (person & face).any() and (bicycle & wheel).any() and not (person & man).any()
+    kinds = {name: load_recipe(name).kept for name in ("openimages", "objects365", "coco_panoptic")}
+    assert kinds == {"openimages": "everything", "objects365": "parts", "coco_panoptic": None}
+    attached, datasets = [labels[name] for name in shown], ["openimages"] * len(shown)
+    person, face, man, bicycle, wheel = sets_of(attached, datasets, known.graph, {"openimages": "everything"})
+    assert (person >= face).all() and (person >= man).all() and (bicycle & wheel).any()
 
 
 def test_distinct_concepts_keep_every_relation(world: tuple[list[Concept], Attached]) -> None:

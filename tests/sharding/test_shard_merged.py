@@ -116,6 +116,9 @@ def test_annotated_classes_must_be_classes(own: Own, tmp_path: Path) -> None:
     own.recipe_file.write_text('annotated = ["raod"]\n' + text)
     with pytest.raises(RecipeError, match="'annotated' lists 'raod', which is not a class of my_streets"):
         shard(load_recipe(own.recipe_file), own.root, "train", tmp_path / "out")
+    own.recipe_file.write_text("overlapping = 1\n" + text)
+    with pytest.raises(RecipeError, match="'overlapping' must be true or false"):
+        load_recipe(own.recipe_file)
     own.recipe_file.write_text("annotated = []\n" + text)
     with pytest.raises(RecipeError, match="'annotated' must be a list of class names"):
         load_recipe(own.recipe_file)
