@@ -211,6 +211,12 @@ def _words(launcher: str) -> list[str]:
 def _table(outcomes: list[Outcome]) -> str:
     outcomes = [outcome for outcome in outcomes if outcome.job.evaluate]
     sets = sorted({name for outcome in outcomes for name in outcome.miou})
+    if any(outcome.abs_rel for outcome in outcomes):
+        of_depths: list[tuple[str, ...]] = [("AbsRel %", *sets)]
+        for outcome in outcomes:
+            known = map(outcome.abs_rel.get, sets)
+            of_depths.append((outcome.job.variant.name, *("-" if f is None else f"{100 * f:.1f}" for f in known)))
+        return "\n".join(aligned(of_depths))
     rows = [("mIoU %", *sets, "harmonic mean")]
     for outcome in outcomes:
         figures = (*(outcome.miou.get(name) for name in sets), outcome.harmonic_mean)

@@ -30,8 +30,11 @@ from . import options
 @click.option(
     "--quick", is_flag=True, help="Train nothing: the datasets, their labels and what these mean, in half a minute."
 )
+@click.option(
+    "--depth", is_flag=True, help="Draw one toy dataset with depths, its shards and its bank, and nothing else."
+)
 @options.as_json
-def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, as_json: bool) -> None:
+def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, depth: bool, as_json: bool) -> None:
     """Run the whole pipeline on nine toy datasets.
 
     Draws nine datasets in the official layouts of the nine real ones and two to test on; describes, embeds and shards
@@ -44,6 +47,14 @@ def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, as
       labelmerge demo --out demo-out
       labelmerge demo --out demo-out --quick
     """
+    if depth:
+        if seeds > 1 or quick or steps is not None:
+            raise click.UsageError("--depth draws one world and trains nothing: only --out and --seed go with it")
+        from labelmerge.demo.depths import run_depth_demo
+
+        made = run_depth_demo(out, seed=seed, track=options.track)
+        options.say(made, as_json, f"Wrote the toy village with depths: {made['shards']}, and its bank, {made['bank']}")
+        return
     from labelmerge.demo.demo import PAGE, run_demo
     from labelmerge.demo.experiment import FULL
     from labelmerge.demo.results import table

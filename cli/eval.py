@@ -49,8 +49,9 @@ from . import options
     "--task",
     "tasks",
     multiple=True,
-    type=click.Choice(["semantic", "panoptic", "instances"]),
-    help="What to measure: semantic always is; panoptic (PQ) and instances (AP) of sets and methods with segments.",
+    type=click.Choice(["semantic", "panoptic", "instances", "depth"]),
+    help="What to measure: semantic always is; panoptic (PQ) and instances (AP) of sets and methods with segments; of "
+    "a run that gives depths it is depth (AbsRel, δ).",
 )
 @options.by
 @click.option(
@@ -118,8 +119,8 @@ def command(
     lines = [results.table(per_class=per_class), ""]
     if skipped := sum(len(result.skipped) for result in results.sets):
         lines.append(f"Skipped, because unusable: {options.counted(skipped, 'sample')}. {out} has the reasons")
-    pictures = len(results.sets)
-    lines.append(f"Wrote {out}, {results.confusion_path.name} and {options.counted(pictures, 'picture')} beside it")
+    pictures = f", {results.confusion_path.name} and {options.counted(len(results.sets), 'picture')} beside it"
+    lines.append(f"Wrote {out}{'' if results.of_depths else pictures}")
     if examples := sum(len(result.examples) for result in results.sets):
         shown = f"{options.counted(examples, 'example')} in {examples_folder(out).name}/"
         of = out.parent if (out.parent / "config.toml").is_file() else out

@@ -41,12 +41,14 @@ class Outcome:
         failed: ``training`` or ``evaluation``, whichever failed; "" if neither did.
         miou: by set (``<dataset>-<split>``), 0..1, None where it is undefined; empty if the variant failed.
         harmonic_mean: over the sets.
+        abs_rel: of runs that give depths, in place of mIoU; by set.
     """
 
     job: Job
     failed: str = ""
     miou: Mapping[str, float | None] = field(default_factory=dict)
     harmonic_mean: float | None = None
+    abs_rel: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,6 +58,7 @@ class Outcome:
             "state": f"{self.failed} failed" if self.failed else "measured" if self.job.evaluate else "trained",
             "miou": dict(self.miou),
             "harmonic_mean": self.harmonic_mean,
+            **({"abs_rel": dict(self.abs_rel)} if self.abs_rel else {}),
         }
 
 
@@ -98,12 +101,20 @@ def _run_job(job: Job, title: str, program: Sequence[str]) -> Outcome:
     content = parse_json((job.folder / RESULTS).read_bytes())
     miou = {f"{entry['dataset']}-{entry['split']}": entry["miou"] for entry in content["sets"]}
     harmonic_mean = content.get("harmonic_mean")
+    abs_rel = {
+        f"{entry['dataset']}-{entry['split']}": entry["depth"]["abs_rel"]
+        for entry in content["sets"]
+        if "depth" in entry
+    }
+    figure, value = "harmonic mean", harmonic_mean
+    if abs_rel:
+        figure, value = "mean AbsRel", sum(abs_rel.values()) / len(abs_rel)
     _log.info(
-        "%s: %s, harmonic mean %s",
+        "%s: %s, %s %s",
         title, "was measured before" if job.measured else "measured",
-        "-" if harmonic_mean is None else f"{100 * harmonic_mean:.1f} %",
+        figure, "-" if value is None else f"{100 * value:.1f} %",
     )  # fmt: skip
-    return Outcome(job, "", miou, harmonic_mean)
+    return Outcome(job, "", miou, harmonic_mean, abs_rel)
 
 
 def _run(title: str, what: str, command: Sequence[str]) -> float | None:

@@ -6,7 +6,7 @@ import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,8 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     variants = find_variants(asked.vary)
     _refuse_both(asked, variants)
     views = Views(**{key: value for key, value in asked.eval_options.items() if key not in _NO_VIEWS})
-    sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"))
+    depth = _gives_depth(asked, variants)
+    sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"), depth=depth)
     if here:
         choose_device(asked.device)
     jobs: list[Job] = []
@@ -184,6 +185,25 @@ def _refuse_both(asked: Comparison, variants: Sequence[Variant]) -> None:
     for key in ("shards", "bank"):
         if key not in common and not all(key in variant.own for variant in variants):
             raise UsageError(f"no {key} to train with", fix=f"Give --{key}, or --vary {key}=PATH")
+
+
+def _gives_depth(asked: Comparison, variants: Sequence[Variant]) -> bool:
+    """Whether the variants give depths in place of labels. Raises UsageError where some do and others don't."""
+    found = set()
+    for variant in variants:
+        with suppress(LabelmergeError):  # said when the variant is planned
+            found.add(find_method(_config(asked, variant.own).method).answers)
+    if len(found) > 1:
+        raise UsageError("some variants give depths and others labels", fix="Compare them one after the other")
+    return found == {"depth"}
+
+
+def _config(asked: Comparison, own: Mapping[str, str]) -> TrainConfig:
+    """A variant's settings. Raises ConfigError."""
+    file = Path(own["config"]) if "config" in own else asked.config
+    settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
+    assignments = [f"{key}={text}" for key, text in settings.items()]
+    return load_config(own.get("preset", asked.preset), file, dict(map(parse_setting, assignments)))
 
 
 def _plan_job(
@@ -224,14 +244,14 @@ def _plan_job(
     if not sets:
         measure = []
 
-    config = load_config(preset, config_file, dict(map(parse_setting, assignments)))
+    config = _config(asked, own)
     _refuse_taxonomy(config, "taxonomy" in asked.settings)
     checkpoint = newest_checkpoint(folder)
     with _quietly():
         method = find_method(config.method)
         inputs = read_inputs(shards, bank, asked.split, config, method, Ranks())
         config = config.with_steps_for(inputs.samples)
-        for data in sets:
+        for data in sets if method.answers == "labels" else ():
             inputs.bank.rows(data.space.keys)
         computed = {
             name: sorted(value) if isinstance(value, list) else value  # in whatever order they were given

@@ -229,6 +229,7 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
                 for group in ("all", "things", "stuff")
                 if group in entry.get("panoptic", {})
             },
+            **(_depth(entry["depth"]) if "depth" in entry else {}),
             **(
                 {"mixed_pq": _share(entry["mixed"]["panoptic"]["all"]["pq"])}
                 if "panoptic" in entry.get("mixed", {})
@@ -240,6 +241,16 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
         unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),
         examples=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("examples", ())),
     )
+
+
+def _depth(entry: Mapping[str, Any]) -> dict[str, float | None]:
+    """AbsRel, which has no upper end, and δ₁. Raises TypeError or ValueError where they are something else."""
+    abs_rel = entry["abs_rel"]
+    if not isinstance(abs_rel, int | float) or isinstance(abs_rel, bool):
+        raise TypeError(abs_rel)
+    if not 0 <= abs_rel < float("inf"):
+        raise ValueError(f"{abs_rel} is no AbsRel")
+    return {"abs_rel": float(abs_rel), "delta_1": _share(entry["delta_1"])}
 
 
 def _share(value: Any) -> float | None:

@@ -15,6 +15,7 @@ from labelmerge.compare.tables import (
     Row,
     Table,
     class_tables,
+    depth_table,
     figure_tables,
     mixed_table,
     results_table,
@@ -77,8 +78,8 @@ def report_runs(paths: Sequence[Path], out: Path) -> RunsReport:
     """
     runs = read_records(paths)
     rows = [(run, measured) for run in runs for measured in run.results or (None,)]
-    tables = [results_table(rows)]
-    tables += [table for table in (segments_table(rows), mixed_table(rows)) if table is not None]
+    found = (results_table(rows), depth_table(rows), segments_table(rows), mixed_table(rows))
+    tables = [table for table in found if table is not None]
     tables += [training_table(runs), settings_table(runs)]
     tables += [*figure_tables(rows), *class_tables(rows)]
     report = RunsReport(

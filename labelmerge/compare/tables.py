@@ -62,9 +62,43 @@ def set_names(rows: Sequence[Row]) -> list[str]:
     return sorted({name for _, measured in rows if measured is not None for name in measured.sets})
 
 
-def results_table(rows: Sequence[Row]) -> Table:
-    """mIoU of every set, and the harmonic mean over the sets that all results have."""
-    sets = set_names(rows)
+def _labelled_sets(rows: Sequence[Row]) -> list[str]:
+    """Those of which labels were measured, and not depths."""
+    return [
+        name
+        for name in set_names(rows)
+        if any(m is not None and name in m.sets and "abs_rel" not in m.sets[name].figures for _, m in rows)
+    ]
+
+
+def depth_table(rows: Sequence[Row]) -> Table | None:
+    """AbsRel and δ₁ of every set whose depths were measured; None where there is none."""
+    columns, cells = [], []
+    for name in set_names(rows):
+        own = [m.sets[name].figures if m is not None and name in m.sets else {} for _, m in rows]
+        for key, title, best in (("abs_rel", "AbsRel", min), ("delta_1", "δ1", max)):
+            if any(key in figures for figures in own):
+                columns.append(f"{name}: {title}")
+                cells.append(_mark([figures.get(key) for figures in own], _percent, best))
+    if not columns:
+        return None
+    steps = [str(m.checkpoint["step"] if m is not None else run.meta.get("step", "-")) for run, m in rows]
+    models = [str(run.settings.get("model") or "?") for run, _ in rows]
+    words = zip(row_names(rows), models, steps, strict=True)
+    return Table(
+        "Depth",
+        "After scale and shift, in per cent: AbsRel (less is better), and the share within a factor of 1.25 (δ1). The "
+        "best of each column is marked.",
+        ["run", "model", "step", *columns],
+        [[*map(Cell, word), *row] for word, row in zip(words, zip(*cells, strict=True), strict=True)],
+    )
+
+
+def results_table(rows: Sequence[Row]) -> Table | None:
+    """mIoU of every set, and the harmonic mean over the sets that all results have; None where all is of depths."""
+    sets = _labelled_sets(rows)
+    if not sets and set_names(rows):
+        return None
     known = [measured for _, measured in rows if measured is not None]
     common = [name for name in sets if all(name in measured.sets for measured in known)]
     shown = "" if len(common) == len(sets) else f" of {len(common)} common set{'s' * (len(common) != 1)}"
@@ -142,7 +176,7 @@ def mixed_table(rows: Sequence[Row]) -> Table | None:
 def figure_tables(rows: Sequence[Row]) -> list[Table]:
     """The other figures of each set, folded."""
     tables = []
-    for name in set_names(rows):
+    for name in _labelled_sets(rows):
         within = [
             (label, m.sets[name])
             for label, (_, m) in zip(row_names(rows), rows, strict=True)
@@ -274,11 +308,13 @@ def _percents(rows: Sequence[Sequence[float | None]], unmarked: set[int] | None 
     return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in rows]
 
 
-def _mark(values: Sequence[float | None], shown: Callable[[float | None], str]) -> list[Cell]:
-    """The largest is the best, and so are those that look like it. Where all look the same none is marked."""
+def _mark(
+    values: Sequence[float | None], shown: Callable[[float | None], str], choose: Callable[[list[float]], float] = max
+) -> list[Cell]:
+    """The largest is the best, or what is chosen, and so are those that look like it; none where all look the same."""
     texts = [shown(value) for value in values]
     known = [value for value in values if value is not None]
-    best = shown(max(known)) if len({shown(value) for value in known}) > 1 else None
+    best = shown(choose(known)) if len({shown(value) for value in known}) > 1 else None
     return [Cell(text, value is not None and text == best) for text, value in zip(texts, values, strict=True)]
 
 

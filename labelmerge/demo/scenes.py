@@ -44,11 +44,12 @@ class Thing:
 
 @dataclass
 class Scene:
-    """Things in painting order, later over earlier, on a canvas of `width` x `height` pixels."""
+    """Things in painting order, later over earlier, on `width` x `height` pixels; `horizon`: a share of the height."""
 
     width: int
     height: int
     things: list[Thing] = field(default_factory=list)
+    horizon: float = 0.0
 
     def thing_map(self) -> npt.NDArray[np.int32]:
         """[height, width]: which thing (its place in `things`) is seen at each pixel, `NOTHING` where none."""
@@ -81,7 +82,9 @@ class Painter:
     def scene(self, kind: str, width: int, height: int, rng: np.random.Generator) -> Scene:
         """A new scene of one of the `SCENES`."""
         scene = Scene(width, height)
-        SCENES[kind](_Composition(self, scene, rng))
+        composition = _Composition(self, scene, rng)
+        SCENES[kind](composition)
+        scene.horizon = composition.horizon
         return scene
 
 

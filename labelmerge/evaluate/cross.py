@@ -138,7 +138,7 @@ def _count(
     used = 0
     for number in track(numbers, f"looking at {data.dataset} {data.split}", len(numbers)):
         try:
-            picture = data.read(number, False)
+            picture = data.read(number, False, False)
             assert picture.mask is not None  # sets without masks are left out
             truth = position[picture.mask]
             for rows, scores in predictor.scores(picture.image):

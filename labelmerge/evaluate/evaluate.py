@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
-from labelmerge.errors import BankError, CheckpointError, OutputError, SampleError, ShardError, UsageError
-from labelmerge.evaluate.examples import EXAMPLES, Example, chosen, draw_example
+from labelmerge.errors import BankError, CheckpointError, OutputError, ShardError, UsageError
+from labelmerge.evaluate.counting import count_set
+from labelmerge.evaluate.depths import ask_depths, measure_depth, refuse_other_tasks
+from labelmerge.evaluate.examples import EXAMPLES
 from labelmerge.evaluate.protocol import command, protocol
 from labelmerge.evaluate.questions import Question, ask
 from labelmerge.evaluate.record import Results, SetResult
@@ -26,17 +26,15 @@ from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
-from labelmerge.shardset.samples import LabelledImage, Samples, all_are_things
+from labelmerge.shardset.samples import Samples, all_are_things
 from labelmerge.tasks.ambiguity import Mixed
 from labelmerge.tasks.instances import InstanceTask
 from labelmerge.tasks.panoptic import Panoptic
 from labelmerge.tasks.semantic import Metrics, Semantic, SemanticCounts, harmonic_mean
 from labelmerge.tasks.task import Task
 
-Measure = Literal["semantic", "panoptic", "instances"]
+Measure = Literal["semantic", "panoptic", "instances", "depth"]
 """What can be measured."""
-
-_AHEAD = 2  # images that are read while the model works
 
 _AS_TRAINED = Views()
 
@@ -89,7 +87,8 @@ def evaluate(
         taxonomy: what the sets' labels mean, for the figures that know relations; by default as
             `labelmerge.merge.merges.by_concepts` has it.
         examples: of how many images of each set pictures are kept (`labelmerge.evaluate.examples.chosen`).
-        tasks: what to measure; ``semantic`` always is, and the others on sets that have segments.
+        tasks: what to measure; ``semantic`` always is, and ``panoptic`` and ``instances`` on sets that have segments.
+            Of a run that gives depths it is ``depth``, and nothing else.
 
     Raises:
         CheckpointError, ShardError, LayoutError, RecipeError, BankError, TaxonomyError, UsageError: what was given
@@ -99,22 +98,30 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} images leaves nothing to measure")
     _check_out(out)
-    sets = open_sets(shards, datasets, split)
     here = choose_device(own_device(device))
     trained = load_trained(checkpoint, here)
+    deep = trained.learner.answers == "depth"
+    refuse_other_tasks(trained, tasks, mixed)
+    sets = open_sets(shards, datasets, split, depth=deep)
     vectors = load_bank(bank, trained)
     if views.short_edge is None:
         views = views.at(trained.checkpoint.short_edge)
     more = [task for task in ("panoptic", "instances") if task in tasks]
     _refuse_no_segments(sets, more)
-    asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
+    if deep:
+        asked = ask_depths(sets, trained, vectors, views)
+    else:
+        asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
     for data in sets:
         if f"{data.dataset}/{data.split}" in trained.checkpoint.meta.get("manifests", ()):
             _log.warning("%s %s: the model was trained on this split", data.dataset, data.split)
     measured = []
     with processes() as ranks:
         for question in asked.sets:
-            measured.append(_measure(question, more, limit, examples, ranks, track))
+            if deep:
+                measured.append(measure_depth(question, limit, ranks, track))
+            else:
+                measured.append(_measure(question, more, limit, examples, ranks, track))
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
@@ -216,16 +223,6 @@ def _check_out(out: Path) -> None:
         raise OutputError("no permission to write here", where=out, fix="Choose another --out")
 
 
-@dataclass
-class _Part:
-    """What one process has counted of one set, for each task; `skipped` begins with the sample's number."""
-
-    counts: list[Any]
-    examples: list[Example] = field(default_factory=list)
-    images: int = 0
-    skipped: list[tuple[int, str, str]] = field(default_factory=list)
-
-
 def _measure(
     question: Question, more: Sequence[str], limit: int | None, examples: int, ranks: Ranks, track: Track
 ) -> SetResult:
@@ -254,45 +251,25 @@ def _measure(
         if data.has_segments and "panoptic" in more:
             mixed_panoptic = Panoptic(space, data.things, question.mixed)
             jobs.append((mixed_panoptic, question.mixed_predictor))
-    count = min(data.count, limit or data.count) if jobs else 0
-    every = [place * data.count // count for place in range(count)]
-    numbers, pictured = ranks.share(every), set(chosen(every, examples))
-    mine = _Part([task.nothing() for task, _ in jobs])
-    with ranks.same_fate():
-        progress = track if ranks.rank == 0 else no_track
-        what = f"evaluating {data.dataset} {data.split}"
-        for number, picture in progress(_read_ahead(data, numbers, bool(more)), what, len(numbers)):
-            try:
-                shown = picture()
-                counted, example = _count(jobs, shown, own if number in pictured else None)
-            except SampleError as error:
-                _log.warning("skipped %s", error)
-                mine.skipped.append((number, str(error.where or f"sample {number}"), error.what))
-            else:
-                pairs = zip(jobs, mine.counts, counted, strict=True)
-                mine.counts = [task.total([before, more]) for (task, _), before, more in pairs]
-                mine.images += 1
-                if example is not None:
-                    mine.examples.append(replace(example, number=number))
-    parts = ranks.gather(mine)
-    totals = [task.total([part.counts[place] for part in parts]) for place, (task, _) in enumerate(jobs)]
-    skipped = [(key, reason) for _, key, reason in sorted(entry for part in parts for entry in part.skipped)]
-    if jobs and not jobs[0][0].measured(totals[0]):
-        why = f"{len(skipped)} can't be used; the first: {skipped[0][1]}" if skipped else "there are no labels"
-        raise ShardError(
-            f"none of {count} images has a labelled pixel that could be measured ({why})",
-            where=data.where,
-            fix="`labelmerge verify` says more of shards, `labelmerge shard --check` of a dataset",
-        )
-    found = {id(task): total for (task, _), total in zip(jobs, totals, strict=True)}
+    counted = count_set(
+        data,
+        jobs,
+        limit=limit,
+        pictured=own,
+        examples=examples,
+        segments=bool(more),
+        ranks=ranks,
+        track=track,
+    )
+    found = {id(task): total for (task, _), total in zip(jobs, counted.totals, strict=True)}
     mine_alone: SemanticCounts = found.get(id(own), own.nothing())
     known = id(own) in found
     return SetResult(
         data=data,
         labels=question.labels,
         predicted_as=[int(k) for k in question.predictor.predicted_as] if question.predictor else [-1] * len(space),
-        images=sum(part.images for part in parts),
-        skipped=[*data.skipped, *skipped],
+        images=counted.images,
+        skipped=[*data.skipped, *counted.skipped],
         ignored_pixels=mine_alone.ignored,
         confusion=mine_alone.confusion,
         metrics=own.figures(mine_alone) if known else Metrics.unpredicted(len(space)),
@@ -301,7 +278,7 @@ def _measure(
         panoptic=panoptic.figures(found[id(panoptic)]) if panoptic is not None else None,
         mixed_panoptic=mixed_panoptic.figures(found[id(mixed_panoptic)]) if mixed_panoptic is not None else None,
         instances=things.figures(found[id(things)]) if things is not None else None,
-        examples=sorted((one for part in parts for one in part.examples), key=lambda one: one.number),
+        examples=counted.examples,
     )
 
 
@@ -313,41 +290,3 @@ def _say_twins(question: Question, predictor: Predictor) -> None:
                 "%s: %r and %r have the same vector and can't be told apart: both are predicted as %r",
                 dataset, names[meant], names[k], names[meant],
             )  # fmt: skip
-
-
-def _read_ahead(
-    data: EvalSet, numbers: Sequence[int], segments: bool
-) -> Iterator[tuple[int, Callable[[], LabelledImage]]]:
-    """Each number with a function that returns its sample, or raises: a thread reads on while the model works."""
-    with ThreadPoolExecutor(1) as reader:
-        remaining = iter(numbers)
-        waiting: list[tuple[int, Future[LabelledImage]]] = []
-        try:
-            while True:
-                waiting += [
-                    (n, reader.submit(data.read, n, segments)) for n in islice(remaining, _AHEAD - len(waiting))
-                ]
-                if not waiting:
-                    return
-                number, future = waiting.pop(0)
-                yield number, future.result
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def _count(
-    jobs: Sequence[tuple[Task[Any], Predictor]], picture: LabelledImage, pictured: Semantic | None
-) -> tuple[list[Any], Example | None]:
-    """Segment one image and count what is right and wrong, and draw the answer to one of the tasks; SampleError."""
-    counted, example = [], None
-    for task, predictor in jobs:
-        ways = {"classes": predictor.classes, "segments": predictor.segments, "instances": predictor.instances}
-        try:
-            prediction: Any = ways[task.asks](picture.image)
-        except SampleError as error:
-            raise SampleError(error.what, where=picture.key, fix=error.fix) from error
-        counted.append(task.count(picture, prediction))
-        if task is pictured:
-            example = draw_example(picture, prediction, pictured)
-    return counted, example

@@ -27,16 +27,12 @@ def protocol(
 ) -> dict[str, Any]:
     """Everything that the figures depend on, as ``protocol`` of results.json has it."""
     checkpoint, device = trained.checkpoint, trained.device
+    how = _OF_DEPTHS if trained.learner.answers == "depth" else _of_labels(asked)
     return {
         **views.to_json(),
         "resize": "bilinear, antialiased; short_edge 0 is the image's own size",
         **(asked.predictor.protocol() if asked.predictor is not None else {}),
-        "resolution": "measured at the size of the mask",
-        "by": asked.by,
-        "labels": f"all classes of the set's own label space, each by {_BY[asked.by]}",
-        "relations": asked.taxonomy,
-        "ignored": "pixels without a label in the mask, whatever is predicted there",
-        "miou": "mean over the classes with a labelled or a predicted pixel; predicted but never labelled counts as 0",
+        **how,
         "split": split,
         "limit": limit,
         "checkpoint": {
@@ -56,6 +52,26 @@ def protocol(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
     }
+
+
+def _of_labels(asked: Questions) -> dict[str, Any]:
+    return {
+        "resolution": "measured at the size of the mask",
+        "by": asked.by,
+        "labels": f"all classes of the set's own label space, each by {_BY[asked.by]}",
+        "relations": asked.taxonomy,
+        "ignored": "pixels without a label in the mask, whatever is predicted there",
+        "miou": "mean over the classes with a labelled or a predicted pixel; predicted but never labelled counts as 0",
+    }
+
+
+_OF_DEPTHS = {
+    "resolution": "measured at the size of the image in the shards",
+    "alignment": "each image by the scale, 0 or more, and the shift of the least squared error of its known depths",
+    "abs_rel": "mean over an image's known pixels of |prediction - depth| / depth, then over images",
+    "delta": "share of an image's known pixels within a factor of 1.25, its square, its cube; then over images",
+    "ignored": "pixels without a known depth, and images without any",
+}
 
 
 def command(

@@ -17,6 +17,7 @@ from labelmerge.evaluate.sets import EvalSet
 from labelmerge.files import write_bytes, write_json
 from labelmerge.methods.predictor import LabelList
 from labelmerge.tasks.ambiguity import AmbiguityAware
+from labelmerge.tasks.depth import DepthFigures
 from labelmerge.tasks.instances import AveragePrecision
 from labelmerge.tasks.panoptic import PanopticQuality
 from labelmerge.tasks.semantic import Confusion, Metrics, worst_mistakes
@@ -47,6 +48,7 @@ class SetResult:
         panoptic: what its segments came to, where they were asked for and the set has any.
         mixed_panoptic: the same with the list of several sets' labels.
         instances: the same of its things, each by itself.
+        depth: what its depths came to, of a run that gives depths and labels nothing.
         examples: a few of the images.
     """
 
@@ -64,6 +66,7 @@ class SetResult:
     mixed_panoptic: PanopticQuality | None = None
     instances: AveragePrecision | None = None
     examples: Sequence[Example] = ()
+    depth: DepthFigures | None = None
 
     @property
     def name(self) -> str:
@@ -79,13 +82,15 @@ class SetResult:
     @property
     def why_zero(self) -> str:
         """Why nothing could be predicted; "" where something could."""
-        if any(self.labels.counts):
+        if any(self.labels.counts) or self.depth is not None:
             return ""
         return "no label has a vector: no training label has the name of one of them"
 
     def to_json(self) -> dict[str, Any]:
         """One entry of ``sets`` in results.json."""
         space, metrics = self.data.space, self.metrics
+        if self.depth is not None:
+            return {**self._head(), "miou": None, "depth": self.depth.to_json(), "classes": [], **self._foot()}
         classes = []
         for k, (name, index) in enumerate(zip(space.names, space.indices, strict=True)):
             row: dict[str, Any] = {
@@ -111,11 +116,7 @@ class SetResult:
                 row["predicted_as"] = space.indices[meant] if meant >= 0 else None
             classes.append(row)
         return {
-            "dataset": self.data.dataset,
-            "split": self.data.split,
-            "images": self.images,
-            "skipped": len(self.skipped),
-            "skipped_samples": [{"key": key, "reason": reason} for key, reason in self.skipped[:_MAX_REASONS]],
+            **self._head(),
             "miou": _number(metrics.miou),
             "miou_labelled": _number(metrics.miou_labelled),
             "frequency_weighted_iou": _number(metrics.frequency_weighted_iou),
@@ -141,8 +142,22 @@ class SetResult:
                 for mistake in worst_mistakes(self.confusion, _MISTAKES)
             ],
             "examples": [example.to_json(space) for example in self.examples],
+            **self._foot(),
+        }
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "dataset": self.data.dataset,
+            "split": self.data.split,
+            "images": self.images,
+            "skipped": len(self.skipped),
+            "skipped_samples": [{"key": key, "reason": reason} for key, reason in self.skipped[:_MAX_REASONS]],
+        }
+
+    def _foot(self) -> dict[str, Any]:
+        return {
             "annotation_type": self.data.annotation_type,
-            "label_space": space.hash,
+            "label_space": self.data.space.hash,
             "source": dict(self.data.source),
         }
 
@@ -179,6 +194,11 @@ class Results:
         return sum(known) / len(known) if known else math.nan
 
     @property
+    def of_depths(self) -> bool:
+        """Whether depths were measured, and no labels."""
+        return any(result.depth is not None for result in self.sets)
+
+    @property
     def confusion_path(self) -> Path:
         """The confusion matrices: an npz with one int64 ``[K, K]`` array for each set, by its name."""
         return self.path.with_name(f"{self.path.stem}.confusion.npz")
@@ -195,7 +215,7 @@ class Results:
             "harmonic_mean": _number(self.harmonic_mean),
             **({"mixed": {"miou": _number(self.mixed_miou), **self.mixed}} if self.mixed is not None else {}),
             "sets": [result.to_json() for result in self.sets],
-            "confusion": self.confusion_path.name,
+            **({} if self.of_depths else {"confusion": self.confusion_path.name}),
             "protocol": self.protocol,
             "reproduce": self.reproduce,
         }
@@ -204,6 +224,9 @@ class Results:
         """Write results.json, and the confusion matrices and examples before it. Raises OutputError."""
         from labelmerge.evaluate.confusion import draw_confusion
 
+        if self.of_depths:
+            write_json(self.path, self.to_json())
+            return
         matrices = io.BytesIO()
         np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})
         write_bytes(self.confusion_path, matrices.getvalue())
@@ -221,6 +244,8 @@ class Results:
 
         "classes": how many are labelled somewhere, of all.
         """
+        if self.of_depths:
+            return self._depths()
         heads = ["mIoU %", "fw IoU %", "mean acc %", "pixel acc %", "ignored %"]
         more: list[tuple[str, list[float]]] = []
         for head, figures in (
@@ -257,6 +282,14 @@ class Results:
             parts.append("\n".join(aligned(lines)))
         parts += [text for result in self.sets if (text := self._confused(result))]
         return "\n\n".join(parts)
+
+    def _depths(self) -> str:
+        rows: list[tuple[str, ...]] = [("set", "images", "AbsRel %", "δ1 %", "δ2 %", "δ3 %", "known pixels")]
+        for result in self.sets:
+            if (found := result.depth) is not None:
+                figures = map(_percent, (found.abs_rel, *found.deltas))
+                rows.append((result.name, str(found.images), *figures, f"{found.pixels:,}"))
+        return "\n".join(aligned(rows))
 
     def _in_segments(self) -> list[tuple[str, list[float]]]:
         """The columns of PQ, where it was measured."""

@@ -35,7 +35,7 @@ class EvalSet:
         where: the folder of its shards, or of the dataset.
         source: what in results.json says which data these are.
         count: how many samples there are.
-        read: sample 0 .. count - 1, with its segments or without; raises SampleError where it is unusable.
+        read: sample 0 .. count - 1, with its segments and depths or without; raises SampleError where it is unusable.
         skipped: path and reason of what is known to be unusable before it is read.
         has_segments: whether samples have segments.
         things: the indices of the classes that are things; None where it isn't told.
@@ -50,7 +50,7 @@ class EvalSet:
     where: str
     source: Mapping[str, Any]
     count: int
-    read: Callable[[int, bool], LabelledImage]
+    read: Callable[[int, bool, bool], LabelledImage]
     skipped: Sequence[tuple[str, str]] = ()
     has_segments: bool = False
     things: frozenset[int] | None = None
@@ -93,7 +93,9 @@ class EvalSet:
         )
 
 
-def open_sets(shards: Sequence[Path], datasets: Sequence[Samples], split: str | None) -> list[EvalSet]:
+def open_sets(
+    shards: Sequence[Path], datasets: Sequence[Samples], split: str | None, *, depth: bool = False
+) -> list[EvalSet]:
     """Everything that has labelled masks, in order of dataset and split; what is left out is logged.
 
     Args:
@@ -101,6 +103,7 @@ def open_sets(shards: Sequence[Path], datasets: Sequence[Samples], split: str | 
         datasets: other splits, already open.
         split: which split of each dataset in shards to take; by default `val`, where there is none `test`, then
             `train`. A split folder of shards that is given itself is always taken.
+        depth: depths are what counts, in place of masks.
 
     Raises:
         UsageError: nothing is given, or no dataset has this name.
@@ -110,20 +113,24 @@ def open_sets(shards: Sequence[Path], datasets: Sequence[Samples], split: str | 
         raise UsageError("nothing to measure on", fix="Give --shards, or --dataset with its --root")
     kept, reasons = [], []
     for data in [ShardSet.open(folder) for folder in choose_splits(shards, split)]:
-        if reason := _no_masks(data.dataset, data.split, data.annotation_type):
+        if reason := _lacks(data, depth):
             reasons.append(reason)
-        elif not any(data.class_pixels.values()):
+        elif depth and not data.depth_pixels:
+            reasons.append(f"no pixel of {data.dataset} {data.split} has a known depth")
+        elif not depth and not any(data.class_pixels.values()):
             reasons.append(f"no pixel of {data.dataset} {data.split} is labelled (are its masks held back?)")
         else:
             kept.append(EvalSet.of(data))
     for other in datasets:
-        if reason := _no_masks(other.dataset, other.split, other.annotation_type):
+        if reason := _lacks(other, depth):
             reasons.append(reason)
         else:
             kept.append(EvalSet.of(other))
     if not kept:
         where = [*shards, *(each.folder for each in datasets)][0]
-        raise ShardError("; ".join(reasons), where=where, fix="Evaluate on a dataset or split with masks")
+        raise ShardError(
+            "; ".join(reasons), where=where, fix=f"Evaluate on a dataset or split with {'depths' if depth else 'masks'}"
+        )
     for reason in reasons:
         _log.info("left out: %s", reason)
     first: dict[str, EvalSet] = {}
@@ -135,6 +142,13 @@ def open_sets(shards: Sequence[Path], datasets: Sequence[Samples], split: str | 
                 fix="Evaluate them one after the other",
             )
     return sorted(kept, key=lambda each: (each.dataset, each.split))
+
+
+def _lacks(data: Samples, depth: bool) -> str | None:
+    """Why a set can't be measured; None where it can."""
+    if depth:
+        return None if data.has_depth else f"{data.dataset} {data.split} has no depths (depth.png)"
+    return _no_masks(data.dataset, data.split, data.annotation_type)
 
 
 def _no_masks(dataset: str, split: str, annotation_type: str) -> str | None:

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import SampleError
-from labelmerge.tasks.task import DeepTruth
+from labelmerge.labels import IGNORE, LabelSpace
+from labelmerge.tasks.task import DeepTruth, Truth
 
 _LEAST = 1e-9  # of an aligned prediction: what lies behind the camera is as near as can be
 _DELTA = 1.25
@@ -72,6 +73,14 @@ class Depth:
     """Measures depths of images."""
 
     asks: Literal["depth"] = "depth"
+
+    def __init__(self, space: LabelSpace) -> None:
+        """`space`: of the images' masks, which a method may take as a second input."""
+        self._positions = space.lookup({index: place for place, index in enumerate(space.indices)}, IGNORE)
+
+    def labels_of(self, truth: Truth) -> npt.NDArray[np.int64] | None:
+        """The label of every pixel, its position in the label space, -1 where there is none; None without a mask."""
+        return None if truth.mask is None else self._positions[truth.mask].astype(np.int64, copy=False)
 
     def nothing(self) -> DepthCounts:
         """The counts of no image."""

@@ -58,7 +58,7 @@ def test_counts_are_those_of_a_loop(world: Path) -> None:
         predictor = trained.predictor(LabelList.of(columns, bank), Views())
         expected = np.zeros((len(rows), len(columns)), dtype=np.int64)
         for number in range(data.count):
-            picture = data.read(number, False)
+            picture = data.read(number, False, False)
             assert picture.mask is not None
             for truth, guess in zip(
                 picture.mask.ravel().tolist(), predictor.classes(picture.image).ravel().tolist(), strict=True

@@ -63,7 +63,8 @@ def aligned(predicted: Tensor, targets: Targets, how: str) -> Tensor:
 
     ``least_squares``: by the scale and shift of the least squared error over the known pixels; where that scale is not
     above 0, which would teach near to be far, by the one that makes the deviations agree. ``spread``: so that the
-    medians and the mean deviations from them agree.
+    medians and the mean deviations from them agree. ``normalised``: not at all, since the targets' own scale and shift
+    are taken off (LeReS's image-level normalised regression).
 
     Args:
         predicted: float ``[B, H, W]``, any scale and shift.
@@ -71,6 +72,8 @@ def aligned(predicted: Tensor, targets: Targets, how: str) -> Tensor:
     Returns:
         ``[B, H, W]``; gradients go through scale and shift, too.
     """
+    if how == "normalised":
+        return predicted
     pixels, known = predicted.flatten(1), targets.known.flatten(1)
     wanted, count = targets.values.flatten(1), known.sum(1, keepdim=True).clamp(min=1)
     if how == "spread":

@@ -27,7 +27,7 @@ class DepthSettings:
         "How a prediction is scaled and shifted before it is compared: so that median and mean deviation agree "
         "(`spread`), or by `least_squares`, which teaches a network that knows nothing yet next to nothing: the best "
         "scale of what has nothing to do with the truth is 0.",
-        choices=("spread", "least_squares"),
+        choices=("normalised", "spread", "least_squares"),
     )
     depth_trim: float = setting(
         0.0, "Which share of an image's pixels, the worst ones, doesn't count; MiDaS has 0.2.", minimum=0.0
