@@ -145,6 +145,8 @@ def command(
     elif given:
         raise UsageError("--with means nothing without the name of a comparison", fix="Leave it out")
     before = _words(launcher)
+    if before and not print_only and shutil.which(before[0]) is None:
+        raise UsageError(f"--launcher: there is no program {before[0]!r} here", fix="Is it installed, and in PATH?")
     plan = make_plan(asked, here=not print_only)
     if print_only:
         options.say(plan.to_json(), as_json, "\n".join(plan.lines(before)))

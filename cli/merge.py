@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -10,6 +12,8 @@ from labelmerge.files import whole_or_nothing
 from labelmerge.merge.choices import MERGES
 
 from . import options
+
+_log = logging.getLogger(__name__)
 
 
 @click.command("merge", cls=options.SpreadCommand)
@@ -112,13 +116,17 @@ def command(
     """
     from labelmerge.bank.bank import Bank
     from labelmerge.bank.concepts import concept_encoder
+    from labelmerge.merge.attachment import TEXT
     from labelmerge.merge.counts import read_counts
     from labelmerge.merge.merge import write_merge
     from labelmerge.merge.merges import by_concepts, by_similarity, taxonomy_of
     from labelmerge.merge.report import merge_report
     from labelmerge.plot.crops import CROPS, label_crops
     from labelmerge.plot.merge_page.page import write_merge_page
+    from labelmerge.text import some
 
+    for name in (name for name, count in Counter(datasets).items() if count > 1):
+        _log.warning("%s is named more than once, and counts once: nothing is compared with itself", name)
     with whole_or_nothing(out):
         if bank is not None and datasets and not options.was_typed(context, "bank"):
             bank = None  # labelmerge.toml's is for what names no datasets
@@ -156,6 +164,11 @@ def command(
         each = CROPS if crops is None else crops
         pictures = label_crops(shards, labels, each=each, track=options.track) if shards and each else {}
         write_merge_page(report, found, labels, out / "merge.html", crops=pictures, seed=seed, track=options.track)
+    wide = [
+        f"{entry.key[0]}'s {entry.name} ({' or '.join(entry.concepts)})"
+        for entry in found.entries
+        if len(entry.concepts) > 1 and entry.evidence == TEXT
+    ]
     merged = sum(len(group.members) for group in report.groups)
     pairs = report.relations
     options.say(
@@ -169,7 +182,8 @@ def command(
         f"To check: {options.counted(len(report.doubts), 'unsure label')}; pairs: {len(report.same_name):,} of one "
         f"name with two meanings, {len(report.other_name):,} of two names with one meaning, {len(report.near_misses):,}"
         f" near but unrelated, {len(report.same_dataset):,} of one dataset hard to tell apart\n"
-        f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
+        + (f"Taken for any of several things: {some(wide)}. Edit taxonomy.csv where that is wrong\n" if wide else "")
+        + f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
         "merge.json",
     )
 

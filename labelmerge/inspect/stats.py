@@ -220,13 +220,16 @@ def _class_table(splits: Sequence[SplitStats]) -> str:
     ]
     header = ["class", "index"] + [cell for name, _, _ in columns for cell in (name, "share")]
     names = dict(zip(space.indices, space.names, strict=True))
-    order = sorted(space.indices, key=lambda index: ([-counts[index] / total for _, counts, total in columns], index))
+    seen = [index for index in space.indices if any(counts[index] for _, counts, _ in columns)]
+    order = sorted(seen, key=lambda index: ([-counts[index] / total for _, counts, total in columns], index))
     rows = [
         [names[index], str(index)]
         + [cell for _, counts, total in columns for cell in (f"{counts[index]:,}", share(counts[index] / total))]
         for index in order
     ]
-    return "\n".join([f"{splits[0].dataset}: {len(space)} classes", *aligned([header, *rows])])
+    never = len(space) - len(seen)
+    said = f"{splits[0].dataset}: {len(space)} classes" + (f", of which {never} never occur" if never else "")
+    return "\n".join([said, *aligned([header, *rows])])
 
 
 def _row(split: SplitStats) -> list[str]:

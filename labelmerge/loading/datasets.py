@@ -121,7 +121,10 @@ class DatasetShards:
             ShardError: there are not so many.
         """
         if count > len(self):
-            raise ShardError(f"{count} labelled samples of {self.dataset} were asked for, and it has {len(self)}")
+            raise ShardError(
+                f"{count} labelled samples of {self.dataset} were asked for, and it has {len(self)}",
+                fix=f"Ask for at most {len(self)}; a dataset that `labelled` does not name has all its labels",
+            )
         identity = int.from_bytes(hashlib.sha256(self.dataset.encode()).digest()[:8])
         order = np.random.default_rng([3, seed, identity]).permutation(len(self))
         return replace(self, chosen=tuple(sorted(order[:count].tolist())))

@@ -22,6 +22,7 @@ from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
 from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.model.views import Views
 from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type
 from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_mask
@@ -43,6 +44,13 @@ LEAST_COVER = 0.2
 """A mask that covers less of its box is more likely a part of something else."""
 
 _AS_TRAINED = Views()
+
+
+def _tables(checkpoint: Path | None) -> str:
+    """What a taxonomy may be given by: the run's own, too, where it has one."""
+    own = load_checkpoint(checkpoint).taxonomy_file if checkpoint is not None else None
+    its = f" {own}, which the run was trained with, or another," if own is not None else ","
+    return f"Give --taxonomy{its} or --instances for masks of boxes"
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ def relabel(
         raise UsageError("only a model can make masks of boxes", fix="Give --checkpoint")
     found = [ShardSet.open(folder) for folder in find_splits(folders)]
     if taxonomy is None and not instances:
-        raise UsageError("no taxonomy to relabel by", fix="Give --taxonomy, or --instances for masks of boxes")
+        raise UsageError("no taxonomy to relabel by", fix=_tables(checkpoint))
     reasons = {"image": "images alone"} if taxonomy is not None else {
         "image": "images alone", "mask": "masks already", "noisy_mask": "masks already"
     }  # fmt: skip

@@ -188,7 +188,8 @@ def _train(
     skipped: set[str] = set()  # those of all processes
     final_loss, since, last_line, waited = math.nan, start, time.monotonic(), [0.0]
     batches = inputs.mixture.batches(start, config.steps, workers=config.workers, pin_memory=on_gpu)
-    bar = (track if first else no_track)(_waited_for(batches, waited), "training", config.steps - start)
+    doing = f"training on from step {start:,}" if start else "training"
+    bar = (track if first else no_track)(_waited_for(batches, waited), doing, config.steps - start)
     with clear_faults(config, place):
         place.step += 1
         for batches_of_step in bar:

@@ -137,3 +137,20 @@ def test_a_bank_is_looked_into_by_label_and_number(run: Run, tmp_path: Path) -> 
     environment = {"LABELMERGE_BANK": str(bank)}
     result = CliRunner().invoke(CLI, ["bank", "diff", "1", "v2"], prog_name="labelmerge", env=environment)
     assert "+ kitti" in result.output, result.stderr
+
+
+def test_a_list_that_is_named_twice_is_said_to_count_once(run: Run, tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.txt", tmp_path / "other.txt"
+    mine.write_text("pavement\nbus and coach\n")
+    other.write_text("sidewalk\n")
+    result = run("merge", mine, mine, other, "--out", tmp_path / "page")
+    assert result.exit_code == 0, result.output
+    assert f"{mine} is named more than once, and counts once" in result.stderr
+    assert "3 labels" in result.stdout
+
+
+def test_labels_of_ones_own_that_may_be_several_things_are_named(run: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("road\nbus or truck\ncar/bus\n")
+    result = run("merge", mine, "--out", tmp_path / "page")
+    assert "Taken for any of several things: mine's bus or truck (bus or truck), mine's car/bus" in result.stdout

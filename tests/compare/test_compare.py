@@ -245,6 +245,7 @@ def test_everything_is_refused_before_anything_runs(run: Any, place: Path, ran: 
     assert "elsewhere: no such folder" in fault("--vary", "merge=name", "--eval-shards", "elsewhere")
     assert "no device 'cuda:77'" in fault("--vary", "merge=name", "--device", "cuda:77")
     assert "can't be read as a shell would" in fault("--vary", "merge=name", "--launcher", "torchrun 'x")
+    assert "there is no program 'nosuchlauncher' here" in fault("--vary", "merge=name", "--launcher", "nosuchlauncher")
     assert "nothing varies. Give --vary KEY=VALUE" in fault()
     Toy("sea", ("water", "ship"), split="val").write(place / "held-out")
     assert "no vector for 2 labels" in fault("--vary", "merge=name", "merge=naive")

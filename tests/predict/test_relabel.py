@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -230,6 +231,19 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     with pytest.raises(error, match=message):
         go(world, **settings)
     assert not (world / "one").exists()
+
+
+def test_without_a_taxonomy_the_runs_own_is_named(world: Path) -> None:
+    with pytest.raises(UsageError, match="Give --taxonomy, or --instances for masks"):
+        relabel([world / "shards"], None, world / "one", checkpoint=world / "run")
+    (checkpoint,) = (world / "run/checkpoints").iterdir()
+    own = checkpoint / "taxonomy.csv"
+    own.write_text(TAXONOMY)
+    meta = json.loads((checkpoint / "meta.json").read_text())
+    meta["sha256"]["taxonomy.csv"] = hashlib.sha256(own.read_bytes()).hexdigest()
+    (checkpoint / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(UsageError, match=f"Give --taxonomy {own}, which the run was trained with, or another"):
+        relabel([world / "shards"], None, world / "one", checkpoint=world / "run")
 
 
 def test_another_request_is_not_mixed_in(world: Path) -> None:
