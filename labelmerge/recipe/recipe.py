@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from labelmerge.text import counted, some
 _TRIED, _MOST_TRIED = 3, 20  # samples of each split that are made to see that the recipe works
 _SHOWN = 3  # faults of a split
 _MAX_NAME = 60
+_BINARY = 2
 _LOOKED_FOR = (
     "COCO JSON (instances, panoptic, Roboflow, LVIS), YOLO (data.yaml or label files), LabelMe JSON, Pascal VOC XML, "
     "CVAT XML, Supervisely, Hugging Face data (Parquet, save_to_disk), index or colour masks beside images (as in "
@@ -141,7 +142,8 @@ def make(folder: Path, out: Path, name: str | None = None, reader: str | None = 
         trial = Path(scratch)
         _write(proposal, name, trial / f"{name}.toml", trial / f"{name}.csv")
         splits, faults = _try(trial / f"{name}.toml", folder)
-        alike = _alike(folder, proposal.reader)
+        # Masks of a thing and its background are laid out as many datasets are, and are none of them.
+        alike = _alike(folder, proposal.reader) if len(proposal.classes) > _BINARY else ()
     for split, error in faults.items():
         proposal.splits[split] = ""
         proposal.remarks.append(f"{split} is left out: {error.what}.")
@@ -204,7 +206,10 @@ def _samples(plan: Plan) -> list[str]:
 
 
 def _shipped(folder: Path) -> str:
-    alike = _alike(folder, None)
+    return _said_alike(_alike(folder, None))
+
+
+def _said_alike(alike: Sequence[str]) -> str:
     return f"It lies on disk as {' or '.join(alike[:3])}: if it is that, use that name and no recipe" if alike else ""
 
 
@@ -234,7 +239,7 @@ def summary(found: Found, folder: Path) -> list[str]:
     if not proposal.named:
         lines.append(f"Nothing says what the classes are called: write their names into {found.descriptions}.")
     if found.alike:
-        lines.append(f"{_shipped(folder)}.")
+        lines.append(f"{_said_alike(found.alike)}.")
     split = next(iter(found.splits))
     lines.append(f"Wrote {found.recipe} and {found.descriptions}; complete the descriptions there. Next:")
     lines.append(f"  labelmerge shard {found.recipe} --root {folder} --split {split} --out shards")

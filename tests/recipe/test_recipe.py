@@ -316,3 +316,11 @@ def test_texts_in_a_recipe_are_read_back() -> None:
     odd = {'a "b" = \\ ü\x7f': "x\ty", "plain-1": ["{split}/*", 'c"']}
     proposal = Proposal("what", "yolo", "box", {"data": "data.yaml"}, {0: "a"}, ids={"map": odd})
     assert tomllib.loads(proposal.toml("own"))["ids"]["map"] == odd
+
+
+def test_masks_of_one_thing_are_taken_for_no_dataset(tmp_path: Path, run: Run) -> None:
+    for number in range(3):
+        photo(tmp_path / f"data/train/{number}.png")
+        mask(tmp_path / f"data/trainannot/{number}.png", [0, 255])
+    result = run("recipe", tmp_path / "data", "--out", tmp_path)
+    assert result.exit_code == 0 and "lies on disk as" not in result.output, result.output
