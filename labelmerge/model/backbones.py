@@ -13,7 +13,7 @@ from torch import Tensor, cat, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from labelmerge.model.decoders import resized
+from labelmerge.model.decoders import resized, without_autocast
 
 
 class FusedAttention(Attention):  # type: ignore[misc]  # smp has no types
@@ -22,8 +22,9 @@ class FusedAttention(Attention):  # type: ignore[misc]  # smp has no types
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         batch, count, channels = x.shape
         heads, each = self.num_heads, channels // self.num_heads
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, and not for queries, keys and values each
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))  # once, and not for queries, keys and values each
         q = self.q(x).view(batch, count, heads, each).transpose(1, 2)
         if self.sr_ratio > 1:
             x = self.sr(x.transpose(1, 2).reshape(batch, channels, height, width)).flatten(2).transpose(1, 2)
@@ -139,7 +140,7 @@ class SegFormer(nn.Module):
         convolution, *rest = self.decoder.fuse_stage
         layers = [stage.linear for stage in self.decoder.mlp_stage][::-1]  # theirs begin with the coarsest
         width = layers[0].out_features
-        with torch.autocast(maps[0].device.type, enabled=False):
+        with without_autocast(maps[0].device):
             mixes = convolution.weight.flatten(1).split(width, dim=1)[::-1]
             products = [mix @ layer.weight for mix, layer in zip(mixes, layers, strict=True)]
             bias = sum(mix @ layer.bias for mix, layer in zip(mixes, layers, strict=True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, cat, nn
@@ -77,5 +79,11 @@ def resized(map_: Tensor, size: tuple[int, int]) -> Tensor:
     if map_.shape[2:] == size:
         return map_
     # Autocast would give float32, and with it all that follows up to the next convolution.
-    with torch.autocast(map_.device.type, enabled=False):
+    with without_autocast(map_.device):
         return F.interpolate(map_, size=size, mode="bilinear", align_corners=False)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast on the device while this is open, where it has any (``meta`` has none)."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

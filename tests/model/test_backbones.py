@@ -89,6 +89,12 @@ def test_in_bfloat16_it_is_off_by_no_more_than_the_literal_one(literal: tuple[nn
     assert off[1] < 1.1 * off[0] < 0.05
 
 
+@pytest.mark.parametrize("name", ["segformer-b0", "lite"])
+def test_shapes_can_be_had_without_content(name: str) -> None:
+    out = build_model(name, 8).to("meta").eval()(torch.empty(1, 3, 64, 96, device="meta"))
+    assert out.shape == (1, 8, 16, 24)
+
+
 def same(make: Callable[[], SegmentationModel], change: Callable[[SegmentationModel], None], images: Tensor) -> None:
     plain, changed = make(), make()
     changed.load_state_dict(plain.state_dict())
