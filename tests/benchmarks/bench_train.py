@@ -10,14 +10,17 @@ Rows, each from a process of its own and printed as it comes, on the same sample
   Where a batch fails for want of memory, or because a tensor is more than torch's kernels take, it goes through the
   model and the loss in 2, 4, … pieces, whose gradients add up.
 * plain, exact: the same loop with `pixel_cosine_loss`.
+* smp, transformers: the same loop with the SegFormer of these libraries and what one does with it: logits of a fixed
+  list of classes, upsampled to the full size, cross-entropy. For SegFormers alone.
 * train, one batch: `labelmerge.train.loop.train` with a loader that costs nothing.
 * train, shards: the same, reading and augmenting; without --shards, toy shards with masks that are written first.
 
-The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings. FLOPs are counted
-on the model alone, three times its forward pass (`torch.utils.flop_counter`); their share is of the device's bfloat16
-peak (dense, from the data sheets; --peak-tflops names another), on a CPU of a large matrix product timed in the same
-run. Memory is the allocator's peak on a GPU; on a CPU the process's, all libraries included. The table is Markdown, as
-in docs/performance.md; a row that can't be measured says why.
+The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings (--quick leaves
+it out, and with it half the time). FLOPs are counted on each row's model alone, three times its forward pass
+(`torch.utils.flop_counter`); their share is of the device's bfloat16 peak (dense, from the data sheets; --peak-tflops
+names another), on a CPU of a large matrix product timed in the same run. Memory is the allocator's peak on a GPU; on a
+CPU the process's, all libraries included. The table is Markdown, as in docs/performance.md; a row that can't be
+measured says why.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from labelmerge.errors import LabelmergeError
 from labelmerge.labels import IGNORE
@@ -46,7 +50,7 @@ from labelmerge.loading.mixture import Mixture
 from labelmerge.losses import pixel_cosine_loss
 from labelmerge.methods.method import find_method
 from labelmerge.methods.ssiw.learner import SSIWLearner
-from labelmerge.model.build import build_model
+from labelmerge.model.build import SegmentationModel, build_model
 from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
@@ -56,11 +60,14 @@ from labelmerge.train.loop import train
 _TESTS = Path(__file__).resolve().parents[1]
 _TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}
 _ROWS = {
-    "plain, literal": (True, False),
-    "plain, exact": (False, False),
-    "train, one batch": (None, False),
-    "train, shards": (None, True),
+    "plain, literal": "literal",
+    "plain, exact": "exact",
+    "smp": "smp",
+    "transformers": "transformers",
+    "train, one batch": "one batch",
+    "train, shards": "shards",
 }
+_OTHERS = ("smp", "transformers")
 
 
 @dataclasses.dataclass
@@ -90,24 +97,41 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
     )
 
 
-def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool, pieces: int) -> Figures:
+def network(options: argparse.Namespace, kind: str, dim: int, classes: int) -> nn.Module:
+    """Ours, with `dim` channels, or another library's SegFormer with `classes`; a quarter of the images' size each."""
+    if kind not in _OTHERS:
+        return build_model(options.model, dim)
+    if not options.model.startswith("segformer-b"):
+        raise LabelmergeError(f"{kind} is measured with a SegFormer alone, not {options.model}")
+    counted = runpy.run_path(str(_TESTS / "benchmarks/count_step.py"))
+    made: nn.Module = counted["theirs"](kind, int(options.model[-1]), classes)
+    return made
+
+
+def full_size_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """What one does with the logits of a fixed list of classes."""
+    full = F.interpolate(logits, size=masks.shape[1:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(full, masks.long(), ignore_index=IGNORE)
+
+
+def plain_loop(options: argparse.Namespace, kind: str, without_loss: bool, pieces: int) -> Figures:
     """What a training script looks like that has never heard of all this."""
     config, device = configuration(options), torch.device(options.device)
     inputs = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks())
     (made,) = inputs.mixture.batch(0)
     batch = made.to(device)
     labels = torch.from_numpy(inputs.columns.vectors).to(device)
-    model = build_model(config.model, labels.shape[1]).to(device).train()
+    model = network(options, kind, labels.shape[1], len(labels)).to(device).train()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    if config.recompute:
+    if isinstance(model, SegmentationModel) and config.recompute:
         model.recompute()
-    if config.compile:
+    if isinstance(model, SegmentationModel) and config.compile:
         model.compile_network()
     log_tau = torch.tensor(-2.66, device=device, requires_grad=True)
     optimizer = torch.optim.AdamW([*model.parameters(), log_tau], lr=config.lr)
     written = runpy.run_path(str(_TESTS / "losses/reference.py"))["pixel_loss"]
-    loss_of: Callable[..., Tensor] = written if literal else pixel_cosine_loss
+    loss_of: Callable[..., Tensor] = written if kind == "literal" else pixel_cosine_loss
     began = 0.0
     for step in range(config.steps):
         if step == options.steps:
@@ -120,6 +144,8 @@ def plain_loop(options: argparse.Namespace, literal: bool, without_loss: bool, p
                 embeddings = model(pixels.float() / 255)
                 if without_loss:
                     loss = embeddings.mean() + log_tau * 0
+                elif kind in _OTHERS:
+                    loss = full_size_loss(embeddings, masks)
                 else:
                     loss = loss_of(embeddings, labels, masks, log_tau.exp(), IGNORE)
             (loss * (len(masks) / len(batch.masks))).backward()
@@ -158,18 +184,18 @@ def no_loss(learner: SSIWLearner, batch: Batch) -> Tensor:
 def measure(options: argparse.Namespace, row: str, pieces: int) -> tuple[Figures | str, Figures | str]:
     """One row, as it is and then without its loss; or why it can't be measured."""
     torch.set_num_threads(options.threads)
-    literal, from_shards = _ROWS[row]
+    kind = _ROWS[row]
     found: list[Figures | str] = []
-    for without_loss in (False, True):
+    for without_loss in (False,) if options.quick or kind in _OTHERS else (False, True):
         try:
-            if literal is None:
-                found.append(our_loop(options, from_shards, without_loss))
+            if kind in ("one batch", "shards"):
+                found.append(our_loop(options, kind == "shards", without_loss))
             else:
-                found.append(plain_loop(options, literal, without_loss, pieces))
-        except (MemoryError, RuntimeError, LabelmergeError) as error:
+                found.append(plain_loop(options, kind, without_loss, pieces))
+        except (MemoryError, RuntimeError, ImportError, LabelmergeError) as error:
             found.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
             break
-    return found[0], found[-1]
+    return found[0], found[1] if len(found) > 1 else "not measured"
 
 
 def apart(options: argparse.Namespace, row: str, pieces: int) -> tuple[Figures | str, Figures | str]:
@@ -186,7 +212,7 @@ def measured(options: argparse.Namespace, row: str, flops: float, most: float) -
     pieces = 1
     whole, bare = apart(options, row, pieces)
     while isinstance(whole, str):
-        if not _ROWS[row][0] or 2 * pieces > options.batch:
+        if _ROWS[row] != "literal" or 2 * pieces > options.batch:
             return {"failed": whole}
         pieces *= 2
         whole, bare = apart(options, row, pieces)
@@ -200,7 +226,7 @@ def measured(options: argparse.Namespace, row: str, flops: float, most: float) -
     }
 
 
-def flops_per_image(options: argparse.Namespace, dim: int) -> float:
+def flops_per_image(options: argparse.Namespace, kind: str, dim: int, classes: int) -> float:
     """Of the model's forward and backward pass, counted on tensors without content.
 
     The backward pass is taken for twice the forward one: the counter takes a depthwise convolution's for a
@@ -208,7 +234,7 @@ def flops_per_image(options: argparse.Namespace, dim: int) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = build_model(options.model, dim).to("meta").train()
+    model = network(options, kind, dim, classes).to("meta").train()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         # two, because batch norm wants more than one value per channel
         model(torch.empty(2, 3, options.crop, options.crop, device="meta"))
@@ -278,6 +304,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="without the loss's share")
     parser.add_argument("--rows", nargs="+", choices=list(_ROWS), default=list(_ROWS), help="which rows; default all")
     parser.add_argument("--peak-tflops", type=float, help="what the device can do at most")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -288,7 +315,8 @@ def main() -> None:
             options.shards, options.bank = Path(scratch) / "shards", Path(scratch) / "bank"
         config = configuration(options)
         columns = read_inputs([options.shards], options.bank, "train", config, find_method("ssiw"), Ranks()).columns
-        flops = flops_per_image(options, columns.vectors.shape[1])
+        dim = columns.vectors.shape[1]
+        flops = flops_per_image(options, "ours", dim, len(columns))
         most, source = peak_flops(options)
         title = (
             f"{options.model}, {options.crop}x{options.crop}, batch {options.batch}, {len(columns)} labels of "
@@ -299,7 +327,11 @@ def main() -> None:
             print(title, "| | images/s | in the loss | data wait | peak MiB | FLOP use |", "|---" * 6 + "|", sep="\n")
         table = {}
         for row in options.rows:
-            table[row] = cells = measured(options, row, flops, most)
+            try:
+                own = flops_per_image(options, row, dim, len(columns)) if row in _OTHERS else flops
+            except (LabelmergeError, ImportError):
+                own = float("nan")  # the row will say why
+            table[row] = cells = measured(options, row, own, most)
             if not options.json:
                 print(line_of(row, cells), flush=True)
     if options.json:
@@ -310,7 +342,10 @@ def line_of(row: str, cells: dict[str, float | str]) -> str:
     if "failed" in cells:
         return f"| {row} | {cells['failed']} |"
     title = row if cells["pieces"] == 1 else f"{row}, in {cells['pieces']} pieces"
-    return "| {} | {:.2f} | {:.1%} | {:.1%} | {:.0f} | {:.1%} |".format(title, *cells.values())
+    numbers = [cells[key] for key in ("images_per_second", "loss_share", "wait_share", "peak_mib", "flop_utilisation")]
+    kinds = ("{:.2f}", "{:.1%}", "{:.1%}", "{:.0f}", "{:.1%}")
+    shown = ["" if number != number else kind.format(number) for number, kind in zip(numbers, kinds, strict=True)]
+    return "| " + " | ".join([title, *shown]) + " |"
 
 
 if __name__ == "__main__":

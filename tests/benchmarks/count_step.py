@@ -51,25 +51,25 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-
         return out
 
 
-def theirs(kind: str, size: int) -> nn.Module:
-    """The network with 512 channels at a quarter of the images' size; transformers' with random weights."""
+def theirs(kind: str, size: int, channels: int = 512) -> nn.Module:
+    """The network with so many channels at a quarter of the images' size, and random weights."""
     if kind == "labelmerge":
         from labelmerge.model.backbones import SegFormer
 
-        return SegFormer(size, 512)
+        return SegFormer(size, channels)
     width = 256 if size < 2 else 768
     if kind == "smp":
         import segmentation_models_pytorch as smp
 
         whole: nn.Module = smp.Segformer(
-            f"mit_b{size}", encoder_weights=None, decoder_segmentation_channels=width, classes=512, upsampling=1
+            f"mit_b{size}", encoder_weights=None, decoder_segmentation_channels=width, classes=channels, upsampling=1
         )
         return whole
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     depths = ([2, 2, 2, 2], [2, 2, 2, 2], [3, 4, 6, 3], [3, 4, 18, 3], [3, 8, 27, 3], [3, 6, 40, 3])[size]
     sizes = [32, 64, 160, 256] if size == 0 else [64, 128, 320, 512]
-    config = SegformerConfig(depths=depths, hidden_sizes=sizes, decoder_hidden_size=width, num_labels=512)
+    config = SegformerConfig(depths=depths, hidden_sizes=sizes, decoder_hidden_size=width, num_labels=channels)
     return Logits(SegformerForSemanticSegmentation(config))
 
 
