@@ -21,7 +21,7 @@ _MAX_SKIPS_SHOWN = 3
     "--taxonomy",
     type=options.existing_file,
     metavar="FILE",
-    help="The table that `merge` wrote; without one, `--instances` makes masks of boxes in their own labels.",
+    help="The table that `merge` wrote; without one, images alone and (--instances) boxes get their own labels.",
 )
 @click.option(
     "--checkpoint",
@@ -55,7 +55,8 @@ def command(folders: tuple[Path, ...], taxonomy: Path | None, out: Path, as_json
     """Write the shards of several datasets as shards in one taxonomy.
 
     DIR is a split, a dataset, or a folder of datasets. A label of one concept becomes it; among several the model
-    chooses, pixel by pixel or segment by segment. Boxes become masks inside the boxes. Each manifest says what was
+    chooses, pixel by pixel or segment by segment. Boxes become masks inside the boxes, and images alone whatever the
+    model sees in them. Each manifest says what was
     annotated and what was predicted, and by which checkpoint.
 
     \b

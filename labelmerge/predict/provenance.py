@@ -23,6 +23,7 @@ from labelmerge.shardset.shardset import ShardSet
 _RULES = {
     "mask": "a label of one concept is that concept; of several, the model's likeliest among them, a segment's as one",
     "box": "a pixel in a box, smallest first, is the model's likeliest concept of all where that is one of the box's",
+    "image": "a pixel is the model's likeliest label of all",
     "none": "a label of one concept is that concept; of several, no label",
 }
 
@@ -73,12 +74,12 @@ class Made:
 
 def new_type(annotation_type: str, rule: Rule) -> str:
     """The annotation type of relabelled shards."""
-    return "noisy_mask" if annotation_type == "box" and rule.model is not None else annotation_type
+    return "noisy_mask" if annotation_type in ("box", "image") and rule.model is not None else annotation_type
 
 
 def about(job: Job, each: ShardSet, rule: Rule, source: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of the relabelling, without its counts."""
-    how = "none" if rule.model is None else "box" if each.annotation_type == "box" else "mask"
+    how = "none" if rule.model is None else each.annotation_type if each.annotation_type in ("box", "image") else "mask"
     decided = "predicted" if rule.model is not None else "ignored"
     model = None
     if job.trained is not None and job.bank is not None and rule.model is not None:
@@ -122,8 +123,9 @@ def manifest_of(
     annotation_type = new_type(each.annotation_type, rule)
     members = {*source["members"]} - {"box_embeddings.npy"} | ({"mask.png"} if annotation_type != "box" else set())
     members |= {"instances.png"} if rule.least_cover is not None else set()
-    countable = _things(each, source)
-    listed = {
+    alone = each.annotation_type == "image"  # where the model may have found anything
+    countable = None if alone else _things(each, source)
+    listed = set() if alone else {
         index for index, name in zip(each.space.indices, each.space.names, strict=True)
         if each.annotated is None or name in each.annotated
     }  # fmt: skip
@@ -133,7 +135,7 @@ def manifest_of(
         "annotation_type": annotation_type,
         "box_teacher": None,
         "label_space": rule.space.to_json(),
-        "annotated": _concepts(rule, listed),
+        "annotated": list(rule.space.names) if alone else _concepts(rule, listed),
         "members": sorted(members),
         "shards": made.shards,
         "counts": {

@@ -25,7 +25,7 @@ from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.model.views import Views
 from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type
-from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_mask
+from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_image, relabel_mask
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.croissant import write_croissant
 from labelmerge.shardset.depth_maps import DEPTH
@@ -126,13 +126,14 @@ def relabel(
 
     A label of one concept becomes it. A label of several is split by the model among these alone; where the likeliest
     is less sure than `confidence`, and everywhere without a model, it becomes "no label". Boxes become masks within
-    the boxes, so a box dataset becomes a noisy_mask one; without a model it keeps its boxes. Images stay as they are,
-    byte for byte. The same command goes on from the last finished split.
+    the boxes, so a box dataset becomes a noisy_mask one; without a model it keeps its boxes. Images alone become a
+    noisy_mask dataset of what the model sees in them. Images and depths stay as they are, byte for byte. The same
+    command goes on from the last finished split.
 
     Args:
         folders: splits, datasets, or folders of datasets.
-        taxonomy: as `labelmerge merge` writes it. None, only with `instances`: boxes become masks in the labels of
-            their own dataset, and whatever is not a box dataset is left out.
+        taxonomy: as `labelmerge merge` writes it. None: images alone, and with `instances` boxes, get masks in the
+            labels of their own dataset, and whatever has masks is left out.
         out: folder for all datasets' shards.
         checkpoint: a run, or one checkpoint folder; its bank must hold labels for all concepts in question.
         name: of the label space; None: the file's.
@@ -153,11 +154,13 @@ def relabel(
     if instances and checkpoint is None:
         raise UsageError("only a model can make masks of boxes", fix="Give --checkpoint")
     found = [ShardSet.open(folder) for folder in find_splits(folders)]
-    if taxonomy is None and not instances:
+    alone = checkpoint is not None and any(each.annotation_type == "image" for each in found)
+    if taxonomy is None and not instances and not alone:
         raise UsageError("no taxonomy to relabel by", fix=_tables(checkpoint))
-    reasons = {"image": "images alone"} if taxonomy is not None else {
-        "image": "images alone", "mask": "masks already", "noisy_mask": "masks already"
-    }  # fmt: skip
+    reasons = {} if checkpoint is not None else {"image": "images alone"}
+    if taxonomy is None:
+        reasons |= {"mask": "masks already", "noisy_mask": "masks already"}
+        reasons |= {} if instances else {"box": "boxes, which --instances makes masks of"}
     sets = [each for each in found if each.annotation_type not in reasons]
     left_out = tuple(
         f"{each.dataset} {each.split} has {reasons[each.annotation_type]}"
@@ -169,7 +172,8 @@ def relabel(
     _refuse_twice(sets, out)
     trained = None if checkpoint is None else load_trained(checkpoint, choose_device(device))
     bank = None if trained is None else _bank(trained)
-    table = None if taxonomy is None else _taxonomy(taxonomy, sets, bank)
+    labelled = [each for each in sets if each.annotation_type != "image"]
+    table = None if taxonomy is None else _taxonomy(taxonomy, labelled, bank)
     job = Job(
         table=table,
         space=sets[0].space if table is None or taxonomy is None else table.space(name or space_name(taxonomy)),
@@ -225,14 +229,15 @@ def _rule(job: Job, each: ShardSet) -> Rule:
     if job.table is None:
         return _own_labels(job, each)
     number = {concept: place for place, concept in enumerate(job.table.concepts)}
+    alone = each.annotation_type == "image"
     sets = {
         index: tuple(number[concept] for concept in job.table[each.space.name, index].concepts)
-        for index in each.space.indices
+        for index in (() if alone else each.space.indices)
     }
     model = None
     if job.trained is not None and job.bank is not None:
         several = {concept for concepts in sets.values() if len(concepts) > 1 for concept in concepts}
-        asked = list(range(len(job.space))) if each.annotation_type == "box" else sorted(several)
+        asked = list(range(len(job.space))) if alone or each.annotation_type == "box" else sorted(several)
         if asked:
             words = tuple(job.table.concepts[concept] for concept in asked)
             vectors = concept_vectors(job.bank, job.table, asked)
@@ -243,14 +248,15 @@ def _rule(job: Job, each: ShardSet) -> Rule:
 
 
 def _own_labels(job: Job, each: ShardSet) -> Rule:
-    """Boxes become masks, and keep their labels, asked for by their texts, as in the paper.
+    """Masks of boxes and of images alone, in the dataset's own labels, asked for by their texts, as in the paper.
 
     Raises BankError where the checkpoint's bank lacks some.
     """
     assert job.trained is not None and job.bank is not None  # `relabel` asks for a checkpoint
     predictor = job.trained.predictor(LabelList.of(each.space, job.bank), job.views)
     own = {index: (index,) for index in each.space.indices}
-    return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence, job.least_cover)
+    cover = job.least_cover if each.annotation_type == "box" else None
+    return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence, cover)
 
 
 def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track) -> SplitReport:
@@ -340,6 +346,8 @@ def _relabelled(rule: Rule, annotation_type: str, sample: Sample) -> Relabelled:
     try:
         if annotation_type == "box":
             return relabel_boxes(rule, sample.image, boxes)
+        if annotation_type == "image":
+            return relabel_image(rule, sample.image)
         assert sample.mask is not None
         return relabel_mask(rule, sample.image, sample.mask, sample.instances, segments, boxes)
     except SampleError as error:

@@ -193,6 +193,23 @@ def relabel_boxes(rule: Rule, image: npt.NDArray[np.uint8], boxes: Sequence[Reco
     return _made(rule, out, owner if rule.least_cover is not None else None, classed, segments, counts)
 
 
+def relabel_image(rule: Rule, image: npt.NDArray[np.uint8]) -> Relabelled:
+    """A sample without any annotation: every pixel takes the likeliest of all concepts, where that is sure enough.
+
+    Raises:
+        SampleError: the image is too large for memory.
+    """
+    assert rule.model is not None  # `labelmerge.predict.relabel` leaves images out without one
+    out = np.full(image.shape[:2], UNKNOWN, dtype=np.int32)
+    at, concepts = rule.model.rows(rule.model.concepts)
+    for stripe, probabilities in rule.model.probabilities(image):
+        most = probabilities[at].max(dim=0)
+        chosen = np.array(concepts, dtype=np.int32)[most.indices.cpu().numpy()]
+        out[stripe] = np.where(most.values.cpu().numpy() >= rule.confidence, chosen, UNKNOWN)
+    counts = Counter(predicted_pixels=int((out != UNKNOWN).sum()), unsure_pixels=int((out == UNKNOWN).sum()))
+    return _made(rule, out, None, [], [], counts)
+
+
 def _choose(
     rule: Rule,
     model: Model,
