@@ -94,6 +94,7 @@ def figures(folder: Path) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for each in sets:
         found.setdefault("mIoU", []).append(each["miou"])
+        found.setdefault("labelled mIoU", []).append(each["miou_labelled"])
         for group in ("all", "things", "stuff"):
             if "panoptic" in each:
                 found.setdefault(f"PQ {group}", []).append(each["panoptic"][group]["pq"])
@@ -129,7 +130,7 @@ def main() -> None:
         for row, variant in zip(rows, variants, strict=True):
             found[row].append(figures(Path(variant["folder"])))
             print(f"world {seed}, {row}: {found[row][-1]}", flush=True)
-    columns = ["PQ all", "PQ things", "PQ stuff", "mIoU", "mixed mIoU", "mixed PQ"]
+    columns = ["PQ all", "PQ things", "PQ stuff", "mIoU", "labelled mIoU", "mixed mIoU", "mixed PQ"]
     print(f"\n| % | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for row, worlds in found.items():
         cells = [Mean.of([w[key] for w in worlds]).percent() if worlds and key in worlds[0] else "–" for key in columns]
