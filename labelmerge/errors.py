@@ -22,7 +22,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from labelmerge.urls import path_or_url
+from labelmerge.urls import mirror_root, path_or_url
 
 
 class LabelmergeError(Exception):
@@ -43,7 +43,8 @@ class LabelmergeError(Exception):
     @property
     def place(self) -> str:
         """`where` as people know it."""
-        return path_or_url(self.where) if isinstance(self.where, Path) else self.where or ""
+        is_path = isinstance(self.where, Path) or str(self.where).startswith(str(mirror_root()))  # maybe with a line
+        return path_or_url(Path(str(self.where))) if is_path else str(self.where or "")
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.what}" if self.where is not None else self.what

@@ -12,7 +12,8 @@ import pytest
 from labelmerge import network
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.versions import list_versions
-from labelmerge.errors import BankError, CheckpointError, LabelmergeError, RemoteError, ShardError
+from labelmerge.descriptions import read_descriptions
+from labelmerge.errors import BankError, CheckpointError, DescriptionsError, LabelmergeError, RemoteError, ShardError
 from labelmerge.model.checkpoint import load_checkpoint, save_checkpoint
 from labelmerge.push.push import push
 from labelmerge.remote import local_file, local_folder, make_room
@@ -88,6 +89,16 @@ def test_a_file_comes_anew_unless_its_hash_is_known(s3: S3, folder: Path) -> Non
     s3.write(f"{url}/one.txt", None)
     assert not local_file(Path(f"{url}/one.txt")).exists()
     assert local_file(folder / "one.txt") == folder / "one.txt"
+
+
+def test_a_fault_in_a_file_names_its_url_and_line(s3: S3, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/camvid.csv").write_text("index,name,description\n0,Sky\n")
+    url = s3.put(tmp_path / "mine", "mine")
+    file = local_folder(Path(url)) / "camvid.csv"
+    with pytest.raises(DescriptionsError, match=f"^{url}/camvid.csv: line 2: "):
+        read_descriptions(file)
+    assert str(LabelmergeError("is odd", where=f"{file}:2")) == f"{url}/camvid.csv:2: is odd"
 
 
 @pytest.mark.parametrize("fault", [500, 503, "cut", "slow"])
