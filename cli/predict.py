@@ -43,6 +43,12 @@ _MAX_LABELS_SHOWN = 10
     is_flag=True,
     help="Also write coco.json: each label's region in each image, as run lengths; of segments panoptic.json, too.",
 )
+@click.option(
+    "--labeller",
+    type=options.input_folder,
+    metavar="RUN",
+    help="For a run that gives depths and sees labels: the run that labels the pixels.",
+)
 @options.by
 @options.device
 @options.as_json
@@ -64,14 +70,25 @@ def command(
     A FOLDER stands for the images in it, a PATTERN ("shots/**/*.jpg") for those it matches. Writes for each image an
     index PNG, a JSON file that says what its values mean, and an overlay, and says which share of it each label has.
 
+    A run of the method depth takes no labels. It gives each pixel's depth, up to a scale and a shift of the image's
+    own: as a 16-bit PNG, and as a picture.
+
     \b
     Example:
       labelmerge predict photo.jpg --checkpoint run --out masks \\
         --labels "road, sky; deer = A deer is a wild hoofed animal with slender legs"
       labelmerge predict shots/ https://example.org/street.jpg --checkpoint run --labels "road, sky" --out masks --coco
     """
+    labeller = chosen.pop("labeller")
     if labels is None and labels_file is None:
+        from labelmerge.predict.depths import gives_depth
+
+        if gives_depth(checkpoint):
+            _depths(images, checkpoint, out, as_json, labeller, chosen)
+            return
         raise UsageError("no labels to choose from", fix="Give --labels or --labels-file")
+    if labeller is not None:
+        raise UsageError("--labeller is for runs that give depths, which take no --labels", fix="Leave one of them out")
     from labelmerge.predict.predict import predict
     from labelmerge.predict.queries import parse_labels, read_labels
 
@@ -99,11 +116,30 @@ def command(
     for file in (done.coco, done.panoptic):
         written += f", and {file.name}" if file is not None else ""
     options.say(done.to_json(), as_json, "\n".join([*map(printable, lines), written]))
-    if done.failed:
-        path, reason = done.failed[0]
-        raise SampleError(
-            f"{len(done.failed)} of {len(done.failed) + len(done.written)} images failed; the first: {path}: {reason}"
-        )
+    _refuse_failed(done.failed, len(done.written))
+
+
+def _depths(
+    images: tuple[str, ...], checkpoint: Path, out: Path, as_json: bool, labeller: Path | None, chosen: dict[str, Any]
+) -> None:
+    from labelmerge.predict.depths import predict_depths
+
+    views = options.chosen_views(chosen)
+    senseless = [name for name in ("segments", "coco", "encoder", "by") if chosen.get(name)]
+    if senseless:
+        raise UsageError(f"the run gives depths, and --{senseless[0]} is of labels", fix="Leave it out")
+    done = predict_depths(
+        images, checkpoint, out, labeller=labeller, views=views, device=chosen.get("device"), track=options.track
+    )
+    names = some((entry.depth.name for entry in done.written), 3)
+    options.say(done.to_json(), as_json, f"Wrote {names} with pictures into {out}" if done.written else "Wrote nothing")
+    _refuse_failed(done.failed, len(done.written))
+
+
+def _refuse_failed(failed: tuple[tuple[str | Path, str], ...], written: int) -> None:
+    if failed:
+        path, reason = failed[0]
+        raise SampleError(f"{len(failed)} of {len(failed) + written} images failed; the first: {path}: {reason}")
 
 
 def _shares(shares: dict[str, float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def predict(
         raise UsageError("no labels to choose from")
     with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
         found = find_images(images, Path(scratch), track)
-        places = _places(found.files, out)
+        places = places_of(found.files, out, _outputs)
         return _predict(found, places, checkpoint, labels, out, views, encoder, device, by, coco, segments, track)
 
 
@@ -158,6 +158,8 @@ def _predict(
 ) -> Predictions:
     here = choose_device(device)
     trained = load_trained(checkpoint, here)
+    if trained.learner.answers != "labels":
+        raise UsageError("gives depths, and no labels", where=trained.checkpoint.folder, fix="Leave --labels out")
     source = trained.checkpoint
     if source.bank_folder is None:
         raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=source.folder)
@@ -249,7 +251,7 @@ def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
         raise SampleError(f"can't be read ({type(error).__name__}: {error})", where=path) from error
 
 
-def _places(images: Sequence[Path], out: Path) -> dict[Path, str]:
+def places_of(images: Sequence[Path], out: Path, outputs: Callable[[Path, str], Sequence[Path]]) -> dict[Path, str]:
     """The stem of each image's outputs, unlike all others. Raises UsageError where an output would replace an image."""
     places: dict[Path, str] = {}
     used: set[str] = set()
@@ -265,7 +267,7 @@ def _places(images: Sequence[Path], out: Path) -> dict[Path, str]:
         used.add(stem.casefold())
         places[path] = stem
     for stem in places.values():
-        for output in _outputs(out, stem):
+        for output in outputs(out, stem):
             if output.resolve() in seen:
                 raise UsageError(f"an output would replace the image {output}", fix="Choose another --out")
     return places

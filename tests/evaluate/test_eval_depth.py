@@ -40,7 +40,9 @@ def depth_run(folder: Path, bank: Bank, labels: str) -> Path:
     """A run with one checkpoint of an untrained model that sees labels, or doesn't."""
     torch.manual_seed(0)
     settings = DepthSettings(depth_labels=labels, depth_features=16)
-    learner = DepthLearner(settings, Vocabulary(DIM, ("streets",), (), ()), build_model("tiny", 16))
+    keys = tuple((("streets", place),) for place in range(3))
+    vocabulary = Vocabulary(DIM, ("streets",), ("road", "sky", "car"), keys)
+    learner = DepthLearner(settings, vocabulary, build_model("tiny", 16))
     if learner.labels is not None:
         torch.nn.init.normal_(learner.labels.projection.weight)
     save_checkpoint(
@@ -50,7 +52,7 @@ def depth_run(folder: Path, bank: Bank, labels: str) -> Path:
         model={"name": "tiny", "embedding_dim": 16},
         state={},
         config={"method": "depth", **vars(settings)},
-        meta={"bank_version": bank.version, "encoder": bank.encoder, "label_dim": DIM, "manifests": {}},
+        meta={"bank_version": bank.version, "encoder": bank.encoder, "manifests": {}, **vocabulary.to_meta()},
         bank_folder_writer=bank.save_copy,
         taxonomy=None,
         keep=2,
