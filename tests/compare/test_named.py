@@ -98,9 +98,9 @@ def test_pretraining(run: Any, place: Path, ran: list[str]) -> None:
 
 
 def test_names_and_files_that_are_wrong_are_refused(run: Any, place: Path) -> None:
-    assert names_of_comparisons() == ["mdp", "table8", "usss"]
-    refused = run(*compare("table9", "--batch-size", 2))
-    assert refused.exit_code == 2 and "no comparison is called 'table9'. Did you mean table8" in refused.output
+    assert {"mdp", "table8", "usss"} <= set(names_of_comparisons())
+    refused = run(*compare("usps", "--batch-size", 2))
+    assert refused.exit_code == 2 and "no comparison is called 'usps'. Did you mean usss" in refused.output
     refused = run(*compare("usss", "--with", "run=first"))
     assert refused.exit_code == 2 and "usss needs no 'run'" in refused.output
     own = place / "own.toml"
