@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ _DEPTH = 6  # of links that are followed on a web server
 _DAY = 86400.0  # after which an unfinished download is no other process's, and a folder's file in nobody's use
 # What file systems say of a file, of which one at least changes with its content.
 _MARKS = ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "mtime", "updated", "created")
+
+_SHARD = re.compile(r"\.?[0-9a-f]{64}\.")  # and its lock, and its download
 
 _log = logging.getLogger(__name__)
 _fetched: set[str] = set()
@@ -149,7 +152,7 @@ def list_files(url: str) -> dict[str, Entry]:
         start = path.rstrip("/") + "/"
         found = system.find(path, detail=True, **depth)
         names = {name.removeprefix(start): info for name, info in found.items() if name.startswith(start)}
-        return {name: _entry(info) for name, info in sorted(names.items()) if ".." not in name.split("/")}
+        return {name: _entry(info) for name, info in sorted(names.items()) if _stays(name)}
 
     try:
         return patiently(url, find, first_pauses())
@@ -175,6 +178,11 @@ def _entry(info: Mapping[str, Any]) -> Entry:
     size, marks = info.get("size"), [str(info[key]) for key in _MARKS if info.get(key) is not None]
     mark = int(hashlib.sha256(repr((size, marks)).encode()).hexdigest()[:12], 16) if marks else 0
     return Entry(size if isinstance(size, int) else None, mark)
+
+
+def _stays(name: str) -> bool:
+    """Whether a name that a server gave is one of a file in the folder."""
+    return "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
 def _files_below(folder: Path) -> set[str]:
@@ -299,18 +307,28 @@ def make_room(limit: float) -> None:
     """
     now, total = time.time(), 0
     files = []
-    for where, _, names in os.walk(cache_folder()):
-        of_folder = Path(where).is_relative_to(mirror_root())
-        for name in names:
-            path = Path(where, name)
-            with suppress(OSError):  # another process has removed it
-                stat = path.stat()
-                total += stat.st_size
-                used = stat.st_atime if of_folder else stat.st_mtime
-                if path.suffix == ".tar" and not of_folder or now - used > _DAY:
-                    files.append((used, stat.st_size, path))
+    for path, of_folder in _cached():
+        with suppress(OSError):  # another process has removed it
+            stat = path.stat()
+            total += stat.st_size
+            used = stat.st_atime if of_folder else stat.st_mtime
+            if path.suffix == ".tar" and not of_folder or now - used > _DAY:
+                files.append((used, stat.st_size, path))
     for _, size, path in sorted(files):
         if total <= limit:
             return
         path.unlink(missing_ok=True)
         total -= size
+
+
+def _cached() -> Iterator[tuple[Path, bool]]:
+    """The files that we have put into the cache, whose folder may hold others too; and whether each is of a folder."""
+    with suppress(FileNotFoundError):
+        yield from ((path, False) for path in shards_folder().iterdir() if _SHARD.match(path.name))
+    for where, _, names in os.walk(mirror_root()):
+        yield from ((Path(where, name), True) for name in names)
+
+
+def shards_folder() -> Path:
+    """Where shards are kept, by their hash."""
+    return cache_folder() / "shards"

@@ -13,10 +13,9 @@ from typing import IO
 
 from labelmerge.errors import ShardError
 from labelmerge.network import is_web
-from labelmerge.remote import cache_faults, fetch_once, list_files, local_file, mirror_of
+from labelmerge.remote import cache_faults, fetch_once, list_files, local_file, mirror_of, shards_folder
 from labelmerge.shardset.croissant import CROISSANT
 from labelmerge.shardset.manifest import MANIFEST
-from labelmerge.urls import cache_folder
 
 
 def find_remote(url: str) -> tuple[Path, list[Path]]:
@@ -72,7 +71,7 @@ def open_remote(url: str, size: int, sha256: str) -> IO[bytes]:
         RemoteError: it can't be had, or is not as the manifest says.
         OutputError: the cache can't be written to.
     """
-    path = cache_folder() / "shards" / f"{sha256}.tar"
+    path = shards_folder() / f"{sha256}.tar"
     with cache_faults(path):
         while True:
             try:
