@@ -60,7 +60,7 @@ def _refuse_another_tower(spec: str, bank: Bank) -> None:
     made_by = (bank.identity.get("model"), bank.identity.get("weights_sha256"))
     if found.model != made_by[0] or (found.weights_sha256 is not None and found.weights_sha256 != made_by[1]):
         raise BankError(
-            f"its vectors are of {bank.encoder}, and a prompt is to be learned in {spec}",
+            f"the bank's vectors are of {bank.encoder}, and a prompt is to be learned in {spec}",
             where=bank.folder,
             fix="Use the bank's own encoder as text_tower, or a bank of that one",
         )
