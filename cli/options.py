@@ -24,6 +24,7 @@ from .paths import folder_of_files as folder_of_files
 from .paths import input_folder as input_folder
 from .paths import is_url as is_url
 from .paths import new_file as new_file
+from .paths import own_folder as own_folder
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -25,14 +25,19 @@ def _folder(path: Path) -> Path:
 
 
 class LocalPath(click.Path):
-    """Where something is written: a URL is refused, which would become a folder named ``s3:``."""
+    """Where something is written: a URL is refused, which would become a folder named ``s3:``.
 
-    def __init__(self, **kinds: Any) -> None:
+    Args:
+        why: what is said about a URL.
+    """
+
+    def __init__(self, why: str = f"only local folders can be written to. {PUSH}", **kinds: Any) -> None:
         super().__init__(path_type=Path, **kinds)
+        self.why = why
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if is_url(value):
-            self.fail(f"{value}: only local folders can be written to. {PUSH}", param, ctx)
+            self.fail(f"{value}: {self.why}", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -64,6 +69,7 @@ def is_url(value: Any) -> bool:
 
 
 folder = LocalPath(file_okay=False)
+own_folder = LocalPath(why="only a folder of this machine can be taken here. Copy it first", file_okay=False)
 new_file = LocalPath(dir_okay=False)
 input_folder = InputPath(file_okay=False)
 existing_folder = InputPath(file_okay=False, exists=True)

@@ -13,7 +13,7 @@ from . import options
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=options.folder)
+@click.argument("folder", metavar="DIR", type=options.own_folder)
 @click.argument("url", metavar="URL")
 @click.option(
     "--license", "licence", metavar="NAME", help="For the card, as the hub names it: cc-by-4.0; else unknown."

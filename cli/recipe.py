@@ -13,7 +13,7 @@ from . import options
 
 
 @click.command()
-@click.argument("folder", type=options.folder)
+@click.argument("folder", type=options.own_folder)
 @click.option(
     "--out", type=options.folder, default=".", metavar="DIR", help="Where the TOML and the CSV go.  [default: here]"
 )

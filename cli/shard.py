@@ -30,7 +30,13 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 
 @click.command()
 @click.argument("dataset", metavar="DATASET|RECIPE.toml", shell_complete=options.complete_dataset)
-@click.option("--root", type=options.input_folder, required=True, metavar="DIR", help="Where the dataset was unpacked.")
+@click.option(
+    "--root",
+    type=options.input_folder,
+    required=True,
+    metavar="DIR",
+    help="Where the dataset was unpacked, or its URL.",
+)
 @click.option(
     "--split",
     type=click.Choice((*SPLITS, UNLABELED)),

@@ -94,6 +94,12 @@ def test_urls_in_the_environment_keep_their_colons(run: Any, web: Web, monkeypat
     assert given == [f"{web.url}/a", "mine", "s3://bucket/b", web.url]
 
 
+@pytest.mark.parametrize("args", [("recipe", "s3://bucket/raw"), ("push", "s3://bucket/run", "s3://other/run")])
+def test_what_has_to_be_here_says_so(args: tuple[str, ...], run: Any) -> None:
+    refused = run(*args)
+    assert refused.exit_code == 2 and f"{args[1]}: only a folder of this machine can be taken here" in refused.stderr
+
+
 def test_the_cache_is_named_in_the_file(run: Any, web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LABELMERGE_CACHE")
     monkeypatch.delenv("LABELMERGE_CACHE_GB", raising=False)
