@@ -45,12 +45,13 @@ def slow_losses(predicted: Array, depths: Array, how: str, trim: float, scales: 
         return 0.0, 0.0
     places = [place for place in np.ndindex(depths.shape) if depths[place] > 0]
     p, t = [float(predicted[place]) for place in places], [float(target[place]) for place in places]
+    scale, shift = 1.0, 0.0
     if how == "least_squares":
         (scale, shift), *_ = np.linalg.lstsq(np.stack([p, np.ones(len(p))], 1), np.array(t), rcond=None)
         if scale <= 0:
             scale = np.std(t) / np.std(p)
             shift = np.mean(t) - scale * np.mean(p)
-    else:
+    elif how == "spread":
         lower = (len(p) - 1) // 2
         middle, own = sorted(p)[lower], sorted(t)[lower]
         scale = sum(abs(x - own) for x in t) / sum(abs(x - middle) for x in p)
@@ -71,7 +72,11 @@ def slow_losses(predicted: Array, depths: Array, how: str, trim: float, scales: 
     return sum(kept) / len(kept), slopes
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["least_squares", "spread"]), st.sampled_from([0.0, 0.2, 0.5]))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["least_squares", "spread", "normalised"]),
+    st.sampled_from([0.0, 0.2, 0.5]),
+)
 def test_losses_are_those_of_loops(seed: int, how: str, trim: float) -> None:
     predicted, depths = case(seed)
     targets = normalised(depths, torch.float64)

@@ -25,8 +25,8 @@ class DepthSettings:
     depth_alignment: str = setting(
         "spread",
         "How a prediction is scaled and shifted before it is compared: so that median and mean deviation agree "
-        "(`spread`), or by `least_squares`, which teaches a network that knows nothing yet next to nothing: the best "
-        "scale of what has nothing to do with the truth is 0.",
+        "(`spread`), by `least_squares`, or not at all, as targets are `normalised` (LeReS). Least squares teach a "
+        "network that knows nothing yet next to nothing: the best scale of what says nothing of the truth is 0.",
         choices=("normalised", "spread", "least_squares"),
     )
     depth_trim: float = setting(
