@@ -45,12 +45,13 @@ def slow_losses(predicted: Array, depths: Array, how: str, trim: float, scales: 
         return 0.0, 0.0
     places = [place for place in np.ndindex(depths.shape) if depths[place] > 0]
     p, t = [float(predicted[place]) for place in places], [float(target[place]) for place in places]
-    scale, shift = 1.0, 0.0
+    scale: Any = 1.0
+    shift: Any = 0.0
     if how == "least_squares":
         (scale, shift), *_ = np.linalg.lstsq(np.stack([p, np.ones(len(p))], 1), np.array(t), rcond=None)
         if scale <= 0:
-            scale = np.std(t) / np.std(p)
-            shift = np.mean(t) - scale * np.mean(p)
+            scale = float(np.std(t) / np.std(p))
+            shift = float(np.mean(t) - scale * np.mean(p))
     elif how == "spread":
         lower = (len(p) - 1) // 2
         middle, own = sorted(p)[lower], sorted(t)[lower]
