@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -128,7 +128,7 @@ def comparison_of(named: Named, asked: Comparison, given: Mapping[str, str]) -> 
     return replace(asked, vary=[*vary, *asked.vary], settings={**settings, **asked.settings}, first=firsts)
 
 
-def _runs(first: Mapping[str, Any], asked: Comparison, fill: Any) -> list[First]:
+def _runs(first: Mapping[str, Any], asked: Comparison, fill: Callable[[str], str]) -> list[First]:
     """The run of one `first`, or its runs where there is one for each dataset."""
     own = {key: fill(_text(value)) for key, value in first.get("settings", {}).items()}
     folders = [Path(folder) for folder in fill(first.get("shards", "")).split(",") if folder] or asked.shards
