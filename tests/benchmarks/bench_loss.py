@@ -14,6 +14,9 @@ what the loss adds to its inputs. The literal loss is given bfloat16 as a user w
 want of memory, or because a tensor of its size is more than torch's kernels take, it goes through the batch in 2, 4, …
 pieces, forward and backward each; a version that does not work at all is a row that says why.
 
+With --choices rows follow in which the fused loss has another of its constants, or v channels-last: what was decided by
+counting, to be decided by a clock.
+
 On CUDA the last column compares with the memory-traffic floor: v is read forward and backward, its gradient written,
 and the targets read twice, at the speed of a copy on this device. The table is Markdown, as in docs/performance.md.
 """
@@ -40,9 +43,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labelmerge.losses import LabelTable, pixel_cosine_loss
+from labelmerge.losses.fused import is_interpreted
 
 Name = Literal["literal", "chunked", "fused"]
 Relations = Literal["plain", "graded", "sets", "soft"]
+
+# Of `labelmerge.losses.fused`.
+CHOICES: dict[str, dict[str, Any]] = {
+    "channels-last": {},
+    "half gaps backward": {"_PIXELS_BACKWARD": (2, 4)},
+    "whole gaps forward": {"_PIXELS_FORWARD": (4, 4)},
+    "8 labels forward": {"_LABELS_FORWARD": 8},
+    "32 rows backward": {"_ROWS_BACKWARD": 32},
+    "8 rows backward": {"_ROWS_BACKWARD": 8},
+}
 
 LITERAL = Path(__file__).resolve().parents[1] / "losses" / "reference.py"
 
@@ -95,15 +109,24 @@ def table_of(relations: Relations, count: int, generator: torch.Generator) -> La
     return LabelTable(positive, negative, positive / positive.sum(1, keepdim=True) if relations == "soft" else None)
 
 
-def measure(name: Name, relations: Relations, options: argparse.Namespace, pieces: int) -> Found | str:
+def measure(
+    name: Name, relations: Relations, options: argparse.Namespace, pieces: int, choice: str = ""
+) -> Found | str:
     """The literal, the chunked or the fused loss; or why it does not work."""
+    if choice:
+        from labelmerge.losses import fused
+
+        for constant, value in CHOICES[choice].items():
+            setattr(fused, constant, value)
     try:
-        return _measure(name, relations, options, pieces)
+        return _measure(name, relations, options, pieces, channels_last=choice == "channels-last")
     except (RuntimeError, ValueError) as error:  # a GPU's memory, torch's limits, Triton's compiler
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 
-def _measure(name: Name, relations: Relations, options: argparse.Namespace, pieces: int) -> Found:
+def _measure(
+    name: Name, relations: Relations, options: argparse.Namespace, pieces: int, *, channels_last: bool = False
+) -> Found:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     cuda = device.type == "cuda"
@@ -111,6 +134,8 @@ def _measure(name: Name, relations: Relations, options: argparse.Namespace, piec
     low = -(-options.size // options.stride)
     v = torch.randn(options.batch, options.channels, low, low, generator=generator)
     v = v.to(device, getattr(torch, options.dtype))
+    if channels_last:
+        v = v.contiguous(memory_format=torch.channels_last)
     labels = F.normalize(torch.randn(options.labels, options.channels, generator=generator), dim=1).to(device)
     # Squares of 16 pixels with one label, as masks have areas.
     side = -(-options.size // 16)
@@ -174,19 +199,19 @@ def floor_milliseconds(options: argparse.Namespace) -> float:
     return traffic / speed
 
 
-def row(name: Name, relations: Relations, options: argparse.Namespace) -> tuple[str, Found | str]:
+def row(name: Name, relations: Relations, options: argparse.Namespace, choice: str = "") -> tuple[str, Found | str]:
     """What it is called in the table, and what was measured."""
     pieces = 1
     while True:
         try:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                found = process.submit(measure, name, relations, options, pieces).result()
+                found = process.submit(measure, name, relations, options, pieces, choice).result()
         except BrokenProcessPool:
             found = "its process was killed"
         if not isinstance(found, str) or name != "literal" or 2 * pieces > options.batch:
-            title = name if relations == "plain" else f"{name}, {relations}"
+            title = ", ".join([name, *([relations] if relations != "plain" else []), *([choice] if choice else [])])
             return title if pieces == 1 else f"{title}, in {pieces} pieces", found
-        print(f"{name} in {pieces} piece{'s' * (pieces > 1)}: {found}", flush=True)
+        print(f"{name} in {pieces} piece{'s' * (pieces > 1)}: {found}", file=sys.stderr, flush=True)
         pieces *= 2
 
 
@@ -204,6 +229,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     parser.add_argument("--device", default="cpu", help="default cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of v, default float32")
+    parser.add_argument(
+        "--rows", nargs="+", choices=("literal", "chunked", "fused"), help="which versions; default all"
+    )
+    parser.add_argument("--choices", action="store_true", help="also the fused loss with other constants")
     options = parser.parse_args()
     cuda = torch.device(options.device).type == "cuda"
     print(
@@ -212,27 +241,31 @@ def main() -> None:
     )
     floor = floor_milliseconds(options) if cuda else None
     plain: dict[Name, Found] = {}
-    rows: list[tuple[Name, Relations]] = [("literal", "plain")]
-    names: tuple[Name, ...] = ("chunked", "fused") if cuda else ("chunked",)
+    names: tuple[Name, ...] = ("literal", "chunked", *(("fused",) if cuda or is_interpreted() else ()))
+    names = tuple(name for name in names if name in (options.rows or names))
     kinds: tuple[Relations, ...] = ("plain", "graded", "sets", "soft")
-    rows += [(name, relations) for name in names for relations in kinds]
-    lines = []
-    for each, relations in rows:
-        title, found = row(each, relations, options)
+    rows: list[tuple[Name, Relations, str]] = [
+        (name, kind, "") for name in names for kind in kinds if name != "literal" or kind == "plain"
+    ]
+    if options.choices:
+        rows += [("fused", "plain", choice) for choice in CHOICES]
+    heads = ["", "ms", "MiB", "loss", "times faster", "times smaller", "ms / plain", "MiB / plain"]
+    heads += ["ms / floor"] if floor else []
+    print(" | ".join(["", *heads, ""]).strip(), "|---" * len(heads) + "|", sep="\n", flush=True)
+    for each, relations, choice in rows:
+        title, found = row(each, relations, options, choice)
         if isinstance(found, str):
-            lines.append(f"| {title} | {found} |")
+            print(f"| {title} | {found} |", flush=True)
             continue
-        if relations == "plain":
+        if relations == "plain" and not choice:
             plain[each] = found
         literal, own = plain.get("literal"), plain.get(each)
         cells = [title, f"{found.ms:.2f}", f"{found.mib:.0f}", f"{found.loss:.6f}"]
         cells += [f"{literal.ms / found.ms:.1f}", f"{literal.mib / found.mib:.1f}"] if literal else ["", ""]
         cells += [f"{found.over_plain:.2f}"] if found.over_plain else [""]
-        cells += [f"{found.mib / own.mib:.2f}"] if own and relations != "plain" else [""]
-        lines.append(" | ".join(["", *cells, *([f"{found.ms / floor:.1f}"] if floor else []), ""]).strip())
-    heads = ["", "ms", "MiB", "loss", "times faster", "times smaller", "ms / plain", "MiB / plain"]
-    heads += ["ms / floor"] if floor else []
-    print(" | ".join(["", *heads, ""]).strip(), "|---" * len(heads) + "|", *lines, sep="\n")
+        cells += [f"{found.mib / own.mib:.2f}"] if own and own.mib and relations != "plain" else [""]
+        cells += [f"{found.ms / floor:.1f}"] if floor else []
+        print(" | ".join(["", *cells, ""]).strip(), flush=True)
 
 
 if __name__ == "__main__":
