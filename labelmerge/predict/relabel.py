@@ -17,7 +17,7 @@ from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, ShardError, TaxonomyError, UsageError
 from labelmerge.files import atomic_file, locked, output_faults, sha256_file, write_json
-from labelmerge.labels import LabelSpace
+from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
 from labelmerge.methods.predictor import LabelList
@@ -244,7 +244,9 @@ def _rule(job: Job, each: ShardSet) -> Rule:
             labels = LabelList(words, words, (None,) * len(asked), vectors)
             model = Model(job.trained.predictor(labels, job.views), asked)
     boxes = each.annotation_type == "box" and model is not None
-    return Rule(job.space, each.space, sets, model, job.confidence, job.least_cover if boxes else None)
+    return Rule(
+        job.space, each.space, sets, model, job.confidence, job.least_cover if boxes else None, _annotated(each)
+    )
 
 
 def _own_labels(job: Job, each: ShardSet) -> Rule:
@@ -253,10 +255,36 @@ def _own_labels(job: Job, each: ShardSet) -> Rule:
     Raises BankError where the checkpoint's bank lacks some.
     """
     assert job.trained is not None and job.bank is not None  # `relabel` asks for a checkpoint
-    predictor = job.trained.predictor(LabelList.of(each.space, job.bank), job.views)
     own = {index: (index,) for index in each.space.indices}
-    cover = job.least_cover if each.annotation_type == "box" else None
-    return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence, cover)
+    if each.annotation_type != "box":
+        predictor = job.trained.predictor(LabelList.of(each.space, job.bank), job.views)
+        return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence)
+    others = _elsewhere(job.trained, job.bank, each.space)
+    rows = [*job.bank.positions(each.space.keys), *job.bank.positions(others)]
+    names, texts = (tuple(column[row] for row in rows) for column in (job.bank.names, job.bank.texts))
+    labels = LabelList(names, texts, (*each.space.keys, *others), job.bank.vectors[rows])
+    first = each.space.indices[-1] + 1
+    numbers = (*each.space.indices, *range(first, first + len(others)))  # those of others are no class's
+    model = Model(job.trained.predictor(labels, job.views), numbers)
+    return Rule(each.space, each.space, own, model, job.confidence, job.least_cover, _annotated(each))
+
+
+def _annotated(each: ShardSet) -> frozenset[int] | None:
+    """The classes that a whole set was annotated for; None: all."""
+    if each.annotated is None:
+        return None
+    return frozenset(
+        index for index, name in zip(each.space.indices, each.space.names, strict=True) if name in each.annotated
+    )
+
+
+def _elsewhere(trained: Trained, bank: Bank, space: LabelSpace) -> list[LabelKey]:
+    """Other datasets' labels that share no concept with any of a label space: what is around its things."""
+    if (file := trained.checkpoint.taxonomy_file) is None:
+        return []
+    table = read_taxonomy(file, dict(zip(bank.keys, bank.names, strict=True)), others=True)
+    own = {concept for key in space.keys if key in table for concept in table[key].concepts}
+    return [key for key in bank.keys if key in table and key[0] != space.name and own.isdisjoint(table[key].concepts)]
 
 
 def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track) -> SplitReport:
@@ -345,7 +373,7 @@ def _relabelled(rule: Rule, annotation_type: str, sample: Sample) -> Relabelled:
     boxes, segments = sample.meta.get("boxes") or [], sample.meta.get("segments") or []
     try:
         if annotation_type == "box":
-            return relabel_boxes(rule, sample.image, boxes)
+            return relabel_boxes(rule, sample.image, boxes, sample.annotated)
         if annotation_type == "image":
             return relabel_image(rule, sample.image)
         assert sample.mask is not None

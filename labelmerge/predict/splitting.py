@@ -2,14 +2,14 @@
 
 A label that stands for one concept becomes it. A label of several is split: the model chooses among these and no
 others, so that it can never contradict a person. Boxes become masks in the same way: within a box only its concepts
-can be, and where the model sees anything else, nothing is known.
+can be, and where the model sees anything else, nothing is known. What a dataset boxes and has no box is not there.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ class Rule:
         confidence: the least probability, among a label's concepts, of the one that is chosen.
         least_cover: boxes also become segments, those whose mask covers at least this share of the box; None: no
             segments of boxes.
+        annotated: the classes that the dataset was annotated for; None: all.
     """
 
     space: LabelSpace
@@ -91,11 +92,16 @@ class Rule:
     model: Model | None
     confidence: float
     least_cover: float | None = None
+    annotated: frozenset[int] | None = None
 
     @property
     def several(self) -> list[int]:
         """The classes of several concepts."""
         return [index for index, concepts in self.sets.items() if len(concepts) > 1]
+
+    def concepts_of(self, classes: Iterable[int]) -> list[int]:
+        """What any of these classes may stand for."""
+        return sorted({concept for index in classes for concept in self.sets[index]})
 
 
 @dataclass(frozen=True)
@@ -160,12 +166,19 @@ def relabel_mask(
     return _made(rule, out, instances, _classed(rule, boxes, out, counts), kept, counts)
 
 
-def relabel_boxes(rule: Rule, image: npt.NDArray[np.uint8], boxes: Sequence[Record]) -> Relabelled:
+def relabel_boxes(
+    rule: Rule,
+    image: npt.NDArray[np.uint8],
+    boxes: Sequence[Record],
+    annotated: frozenset[int] | None = None,
+) -> Relabelled:
     """A sample with boxes alone: with a model they become a mask, the smallest box first.
 
     A pixel in a box takes the likeliest of all concepts where that is one of the box's, and is sure enough among them;
-    else it may belong to a larger box. Boxes of depictions make no mask. Where segments are asked for, what a box took
-    is one; a box that took too little of itself gives its pixels back to "no label".
+    else it may belong to a larger box. Concepts of classes that were annotated for and have no box (`annotated`, or
+    what the rule says of the whole dataset) are left out: they are not in the image. Boxes of depictions make no mask.
+    Where segments are asked for, what a box took is one; a box that took too little of itself gives its pixels back to
+    "no label".
 
     Raises:
         SampleError: as `relabel_mask`.
@@ -184,7 +197,11 @@ def relabel_boxes(rule: Rule, image: npt.NDArray[np.uint8], boxes: Sequence[Reco
     filled = sorted((box for box in boxes if not box.get("depiction")), key=lambda box: _area(box["bbox"]))
     owner = np.zeros(out.shape, dtype=np.uint16)
     if filled:
-        _fill(rule, rule.model, image, filled, out, owner)
+        listed = rule.annotated if annotated is None else annotated
+        absent = (rule.sets.keys() if listed is None else listed & rule.sets.keys()) - {
+            box["class_index"] for box in boxes
+        }
+        _fill(rule, rule.model, image, filled, absent, out, owner)
     segments: list[Record] = []
     if rule.least_cover is not None:
         segments = _segments(rule.least_cover, filled, out, owner, counts)
@@ -303,12 +320,21 @@ def _fill(
     model: Model,
     image: npt.NDArray[np.uint8],
     boxes: Sequence[Record],
+    absent: Set[int],
     out: Concepts,
     owner: npt.NDArray[np.uint16],
 ) -> None:
-    """Write the concepts within boxes into `out`, and their places from 1 on into `owner`; the first keeps a pixel."""
+    """Write the concepts within boxes into `out`, and their places from 1 on into `owner`; the first keeps a pixel.
+
+    Concepts that only `absent` classes may stand for are as good as not asked for.
+    """
     rows = {box["class_index"]: model.rows(rule.sets[box["class_index"]]) for box in boxes}
+    there = model.rows(rule.concepts_of(rule.sets.keys() - absent))[0]
+    gone = torch.tensor(
+        [row for row in model.rows(rule.concepts_of(absent))[0] if row not in set(there)], dtype=torch.long
+    )
     for stripe, probabilities in model.probabilities(image):
+        probabilities = probabilities.index_fill(0, gone.to(probabilities.device), 0.0)
         best, winner = (each.cpu().numpy() for each in probabilities.max(dim=0))
         share, concept = {}, {}
         for index, (at, concepts) in rows.items():

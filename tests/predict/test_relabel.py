@@ -7,14 +7,17 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from labelmerge.bank.bank import Bank
 from labelmerge.catalog import load_descriptions, load_recipe
 from labelmerge.errors import BankError, LabelmergeError, ShardError, TaxonomyError, UsageError
 from labelmerge.inspect.verify import verify
+from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.predict import relabel as module
 from labelmerge.predict.relabel import relabel
 from labelmerge.predict.splitting import Relabelled, relabel_mask
@@ -250,3 +253,12 @@ def test_another_request_is_not_mixed_in(world: Path) -> None:
     go(world)
     with pytest.raises(ShardError, match="holds other shards already"):
         go(world, confidence=0.9)
+
+
+def test_what_other_datasets_name_and_this_one_does_not_is_around_its_things(world: Path) -> None:
+    trained: Any = SimpleNamespace(checkpoint=SimpleNamespace(taxonomy_file=world / "taxonomy.csv"))
+    bank = Bank.load(load_checkpoint(world / "run").bank_folder or world)
+    yard = ShardSet.open(world / "shards/yard/train").space
+    assert module._elsewhere(trained, bank, yard) == [("depot", 0), ("depot", 2), ("gate", 2)]
+    trained.checkpoint.taxonomy_file = None
+    assert module._elsewhere(trained, bank, yard) == []

@@ -106,7 +106,38 @@ def test_a_segment_is_one_concept(values: npt.NDArray[np.float32]) -> None:
     assert made.counts["dropped_segments"] == 1
 
 
-def test_boxes_become_masks_smallest_first(values: npt.NDArray[np.float32]) -> None:
+@pytest.mark.parametrize(
+    ("whole", "own", "gone"),
+    [(None, None, {2, 4}), (frozenset({0, 1, 2}), None, {2}), (None, frozenset({1, 3}), {4})],
+    ids=["all", "the set's list", "the image's list"],
+)
+def test_boxes_become_masks_smallest_first(
+    values: npt.NDArray[np.float32], whole: frozenset[int] | None, own: frozenset[int] | None, gone: set[int]
+) -> None:
+    """`gone`: concepts of classes that were annotated for and have no box."""
+    boxes: list[dict[str, Any]] = [
+        {"bbox": [0.0, 0.0, 9.0, 11.0], "class_index": 1},
+        {"bbox": [1.6, 2.4, 6.5, 9.0], "class_index": 0},
+    ]
+    made = relabel_boxes(rule(values, annotated=whole), IMAGE, boxes, own)
+    assert made.mask is not None
+    seen = 0
+    for y in range(SIZE[0]):
+        for x in range(SIZE[1]):
+            best = max(set(range(len(SPACE))) - gone, key=lambda concept: values[concept, y, x])
+            seen += best != int(values[:, y, x].argmax())
+            expected = 255
+            for index in (0, 1):  # the smaller first
+                (x0, y0, x1, y1), concepts = boxes[1 - index]["bbox"], SETS[index]
+                share = values[best, y, x] / values[list(concepts), y, x].sum()
+                if x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1 and best in concepts and share >= CONFIDENCE:
+                    expected = best
+                    break
+            assert made.mask[y, x] == expected
+    assert seen > 5
+
+
+def test_boxes_of_every_class_become_masks(values: npt.NDArray[np.float32]) -> None:
     boxes: list[dict[str, Any]] = [
         {"bbox": [0.0, 0.0, 9.0, 11.0], "class_index": 1},
         {"bbox": [1.6, 2.4, 6.5, 9.0], "class_index": 0},
