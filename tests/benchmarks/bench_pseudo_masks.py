@@ -96,7 +96,7 @@ def score(root: Path, pseudo: ShardSet, seed: int) -> Scores:
     """How near the masks are to what was drawn."""
     boxes = ShardSet.open(root / "train/shards/objects365/train")
     drawn = {each.number: each for each in draw_samples("objects365", root / "train/worlds/objects365", IMAGES, seed)}
-    masks = {(made := pseudo.read(place, instances=True)).key: made for place in range(len(pseudo))}
+    masks = {each.key: each for each in (pseudo.read(place, instances=True) for place in range(len(pseudo)))}
     scores = Scores()
     for place in range(len(boxes)):
         sample = boxes.read(place)
@@ -138,7 +138,8 @@ def mask_of(sample: Sample | None, box: dict[str, Any]) -> npt.NDArray[np.bool_]
     for segment in sample.segments if sample is not None else ():
         if segment["native_id"] == box["native_id"]:
             assert sample is not None and sample.instances is not None
-            return sample.instances == segment["id"]
+            mask: npt.NDArray[np.bool_] = sample.instances == segment["id"]
+            return mask
     return None
 
 
