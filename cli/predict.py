@@ -79,6 +79,9 @@ def command(
         --labels "road, sky; deer = A deer is a wild hoofed animal with slender legs"
       labelmerge predict shots/ https://example.org/street.jpg --checkpoint run --labels "road, sky" --out masks --coco
     """
+    from labelmerge.predict.images import refuse_absent
+
+    refuse_absent(images)
     labeller = chosen.pop("labeller")
     if labels is None and labels_file is None:
         from labelmerge.predict.depths import gives_depth

@@ -102,6 +102,14 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
     return Found(tuple(files), tuple(failed), origins)
 
 
+def refuse_absent(words: Sequence[str | Path]) -> None:
+    """As `find_images`, where none of the words is anything that could be there; nothing is fetched or loaded."""
+    if not any(
+        _URL.match(str(word)) or url_of(Path(word)) or Path(word).exists() or glob.glob(str(word)) for word in words
+    ):
+        find_images(words, Path())
+
+
 def _at_url(path: Path, url: str) -> list[Path]:
     """The images at a URL of fsspec's: a file, or those in a folder. Raises LabelmergeError."""
     if path.suffix.lower() in SUFFIXES:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -61,6 +63,27 @@ def test_nothing_there_is_said_before_anything_is_loaded(
     (shots / "below/c.jpg").unlink()
     with pytest.raises(UsageError, match="no such file|no file|can't be fetched|no images"):
         find_images([word], tmp_path)
+
+
+def test_images_that_are_not_there_are_refused_without_torch(shots: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from labelmerge.cli.main import cli; from labelmerge.errors import UsageError\n"
+        "try: cli(sys.argv[1:], standalone_mode=False)\n"
+        "except UsageError as error: assert 'torch' not in sys.modules; sys.exit(str(error))"
+    )
+    words = [
+        "predict",
+        "gone.jpg",
+        "no*.jpg",
+        "--checkpoint",
+        "run",
+        "--labels",
+        "road",
+        "--out",
+        str(tmp_path / "masks"),
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=shots)
+    assert "gone.jpg: no such file, and 1 other likewise" in done.stderr, done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools under numpy 2
