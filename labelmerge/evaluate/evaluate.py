@@ -18,7 +18,7 @@ from labelmerge.evaluate.examples import EXAMPLES
 from labelmerge.evaluate.protocol import command, protocol
 from labelmerge.evaluate.questions import Question, ask
 from labelmerge.evaluate.record import Results, SetResult
-from labelmerge.evaluate.sets import EvalSet, open_sets
+from labelmerge.evaluate.sets import EvalSet, measurable, open_splits
 from labelmerge.files import output_faults
 from labelmerge.methods.meaning import By
 from labelmerge.methods.predictor import Predictor
@@ -99,10 +99,11 @@ def evaluate(
         raise UsageError(f"a limit of {limit} images leaves nothing to measure")
     _check_out(out)
     here = choose_device(own_device(device))
+    splits = open_splits(shards, datasets, split)
     trained = load_trained(checkpoint, here)
     deep = trained.learner.answers == "depth"
     refuse_other_tasks(trained, tasks, mixed)
-    sets = open_sets(shards, datasets, split, depth=deep)
+    sets = measurable(splits, datasets, depth=deep)
     vectors = load_bank(bank, trained)
     if views.short_edge is None:
         views = views.at(trained.checkpoint.short_edge)

@@ -93,26 +93,44 @@ class EvalSet:
         )
 
 
-def open_sets(
-    shards: Sequence[Path], datasets: Sequence[Samples], split: str | None, *, depth: bool = False
-) -> list[EvalSet]:
-    """Everything that has labelled masks, in order of dataset and split; what is left out is logged.
+def open_splits(shards: Sequence[Path], datasets: Sequence[Samples], split: str | None) -> list[ShardSet]:
+    """The splits in shards, by their manifests alone: nothing else need be loaded to see what is wrong with them.
 
     Args:
         shards: split folders, dataset folders, or folders of datasets.
         datasets: other splits, already open.
         split: which split of each dataset in shards to take; by default `val`, where there is none `test`, then
             `train`. A split folder of shards that is given itself is always taken.
-        depth: depths are what counts, in place of masks.
 
     Raises:
         UsageError: nothing is given, or no dataset has this name.
-        ShardError, LayoutError, RecipeError: what is given can't be used, has no masks, or is there twice.
+        ShardError: what is given can't be used.
     """
     if not shards and not datasets:
         raise UsageError("nothing to measure on", fix="Give --shards, or --dataset with its --root")
+    return [ShardSet.open(folder) for folder in choose_splits(shards, split)]
+
+
+def open_sets(
+    shards: Sequence[Path], datasets: Sequence[Samples], split: str | None, *, depth: bool = False
+) -> list[EvalSet]:
+    """`measurable` of `open_splits`. Raises as both do."""
+    return measurable(open_splits(shards, datasets, split), datasets, depth=depth)
+
+
+def measurable(splits: Sequence[ShardSet], datasets: Sequence[Samples], *, depth: bool = False) -> list[EvalSet]:
+    """Everything that has labelled masks, in order of dataset and split; what is left out is logged.
+
+    Args:
+        splits: in shards.
+        datasets: other splits.
+        depth: depths are what counts, in place of masks.
+
+    Raises:
+        ShardError, LayoutError, RecipeError: nothing has masks, or something is there twice.
+    """
     kept, reasons = [], []
-    for data in [ShardSet.open(folder) for folder in choose_splits(shards, split)]:
+    for data in splits:
         if reason := _lacks(data, depth):
             reasons.append(reason)
         elif depth and not data.depth_pixels:
@@ -127,7 +145,7 @@ def open_sets(
         else:
             kept.append(EvalSet.of(other))
     if not kept:
-        where = [*shards, *(each.folder for each in datasets)][0]
+        where = [*(each.where for each in splits), *(path_or_url(each.folder) for each in datasets)][0]
         raise ShardError(
             "; ".join(reasons), where=where, fix=f"Evaluate on a dataset or split with {'depths' if depth else 'masks'}"
         )

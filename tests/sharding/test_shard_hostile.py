@@ -99,7 +99,13 @@ def test_ctrl_c_while_workers_start_is_one_line(own: Own, tmp_path: Path, wait: 
     words = ["shard", own.recipe_file, "--root", own.root, "--split", "train", "--out", tmp_path / "a"]
     words += ["--samples-per-shard", 1, "--workers", 3]
     command = [sys.executable, "-m", "labelmerge.cli", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which shells ignore in the background
+    )
     begun = tmp_path / "a/my_streets/train/.unfinished/run.json"
     deadline = time.monotonic() + 60
     while not begun.is_file() and time.monotonic() < deadline:
