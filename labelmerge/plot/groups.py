@@ -18,8 +18,8 @@ def group_names(bank: Bank, groups: Sequence[npt.NDArray[np.int64]]) -> list[str
     """A name for each group of a bank's rows, no two the same.
 
     It is the concept under which most of the group and least of the rest lies (the F1 of the two shares, in distinct
-    texts), where one fits; else the names of the two texts in the group's middle. Of groups that would have one name,
-    the one that fits best has it.
+    texts), where one fits and has more than half of the group; else the names of the two texts in the group's middle.
+    Of groups that would have one name, the one that fits best has it.
 
     Args:
         bank: the labels.
@@ -36,8 +36,9 @@ def group_names(bank: Bank, groups: Sequence[npt.NDArray[np.int64]]) -> list[str
     fits = []
     for rows in groups:
         texts = np.unique(column[rows])
-        f1 = 2 * under[:, texts].sum(axis=1) / np.maximum(size + len(texts), 1)
-        fits.append(np.where(size > 1, f1 - 1e-6 * breadth, 0.0))
+        inside = under[:, texts].sum(axis=1)
+        f1 = 2 * inside / np.maximum(size + len(texts), 1)
+        fits.append(np.where((size > 1) & (2 * inside > len(texts)), f1 - 1e-6 * breadth, 0.0))
     names: list[str | None] = [None] * len(groups)
     taken: set[str] = set()
     pairs = [
