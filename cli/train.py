@@ -90,17 +90,20 @@ def command(
     config = load_config(preset, config_file, {**dict(map(parse_setting, assignments)), **given})
     from labelmerge.processes import is_first
 
+    logger = logging.getLogger("labelmerge")
     if not is_first():
-        logging.getLogger("labelmerge").setLevel(logging.WARNING)
+        logger.setLevel(logging.WARNING)
 
     def show_settings() -> None:
-        for line in config.summary() if is_first() else ():
+        for line in (
+            config.summary() if logger.isEnabledFor(logging.INFO) else ()
+        ):  # neither --quiet nor another process
             options.echo(line, err=as_json)
 
     from labelmerge.train.finished import finished_run
 
     if (done := finished_run(shards, bank, out, config, split)) is not None and "WORLD_SIZE" not in os.environ:
-        logging.getLogger("labelmerge").info("the run is finished: all %d steps are done, nothing to do", done.steps)
+        logger.info("the run is finished: all %d steps are done, nothing to do", done.steps)
         _say(done, bank, out, config.merge, as_json)
         return
 

@@ -38,6 +38,12 @@ def test_json_is_all_that_standard_output_holds(run: Any, shards: Path, bank: Pa
     assert data["steps"] == 2 and Path(data["checkpoint"]).is_dir()
 
 
+def test_quiet_leaves_the_result_alone(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
+    words = ["train", "--shards", shards, "--bank", bank, "--out", tmp_path / "run", "--steps", 1, "--batch-size", 2]
+    result = run(*words, "--quiet")
+    assert result.exit_code == 0 and result.stderr == "" and len(result.stdout.splitlines()) == 1, result.output
+
+
 def test_a_runs_own_configuration_runs_it_again(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
     args = ("train", "--shards", shards, "--bank", bank, "--device", "cpu")
     assert run(*args, "--out", tmp_path / "a", *QUICK, "--negatives", "own").exit_code == 0
