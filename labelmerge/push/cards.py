@@ -89,7 +89,7 @@ def shards_card(folder: Path, splits: Sequence[Path], url: str) -> Card:
     body = (
         f"# {_plain(_title(url))}\n\n"
         f"{counted(images, 'image')} of {_plain(some(names, 20))} with their labels, as WebDataset shards that "
-        "[labelmerge](https://pypi.org/project/labelmerge-seg/) wrote. `manifest.json` of each split says what is in "
+        "labelmerge wrote. `manifest.json` of each split says what is in "
         "it, and has the hash of every shard.\n\n"
         + _table(("dataset", "split", "images", "shards", "size", "annotation"), rows)
         + "\n## How to load\n\n"
@@ -112,7 +112,7 @@ def export_card(folder: Path, url: str) -> Card:
     body = (
         f"# {_plain(_title(url))}\n\n"
         f"{counted(pictures, 'image')} with {counted(len(classes), 'class', 'classes')}, as {_format(folder)}, "
-        "exported by [labelmerge](https://pypi.org/project/labelmerge-seg/).\n\n"
+        "exported by labelmerge.\n\n"
         "## How to load\n\n"
         + (_console(f"hf download --repo-type dataset {_repo(url)} --local-dir data") if is_hub(url) else f"{url}\n")
         + "\n## Classes\n\n"
@@ -130,7 +130,7 @@ def bank_card(folder: Path, url: str) -> Card:
         f"# {_plain(_title(url))}\n\n"
         f"What {counted(int(newest['labels']), 'label')} of {counted(len(rows), 'segmentation dataset')} mean, as "
         f"vectors of {newest['dim']} dimensions: an embedding bank that "
-        "[labelmerge](https://pypi.org/project/labelmerge-seg/) wrote. Labels of one meaning lie close together.\n\n"
+        "labelmerge wrote. Labels of one meaning lie close together.\n\n"
         f"- version: `{newest['version']}`\n"
         f"- encoder: `{_plain(newest['encoder'])}`\n"
         + "".join(f"- text: `{_plain(line)}`\n" for line in newest["prompt"].split("\n"))
@@ -162,7 +162,7 @@ def run_card(folder: Path, checkpoint: Path, url: str) -> Card:
     body = (
         f"# {_plain(_title(url))}\n\n"
         "A network that segments images by what labels mean, trained on "
-        f"{_plain(some(datasets, 20)) or 'datasets'} with [labelmerge](https://pypi.org/project/labelmerge-seg/).\n\n"
+        f"{_plain(some(datasets, 20)) or 'datasets'} with labelmerge.\n\n"
         f"- network: `{_plain(meta['model']['name'])}`, {meta['step']:,} steps by the method "
         f"`{_plain(config.get('method', 'ssiw'))}`, labels merged by `{_plain(meta.get('merge', '?'))}`\n"
         f"- label vectors: `{_plain(meta.get('encoder', '?'))}`\n"
