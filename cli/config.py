@@ -69,7 +69,7 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
     """`labelmerge.toml` of this folder or the nearest above it, and ``LABELMERGE_BANK`` and the like.
 
     Raises:
-        ConfigError: the file can't be read, or has a key that is none of `SHARED`, of `CACHE` and of the commands.
+        ConfigError: the file can't be read, or has a key that is neither in `SHARED` or `CACHE` nor a command.
     """
     file = next((path for folder in (Path.cwd(), *Path.cwd().parents) if os.path.isfile(path := folder / FILE)), None)
     shared: dict[str, Given] = {}

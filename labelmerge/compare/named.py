@@ -58,7 +58,7 @@ def load_named(name: str) -> Named:
     """A shipped comparison by its name, or a user's own by its path.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: no comparison has that name.
         ConfigError: the file can't be read, or is of another form.
     """
     if name.endswith(".toml"):

@@ -72,7 +72,7 @@ def _labelled_sets(rows: Sequence[Row]) -> list[str]:
 
 
 def depth_table(rows: Sequence[Row]) -> Table | None:
-    """AbsRel and δ₁ of every set whose depths were measured; None where there is none."""
+    """AbsRel and δ₁ of every set whose depths were measured; None if no set has any."""
     columns, cells = [], []
     for name in set_names(rows):
         own = [m.sets[name].figures if m is not None and name in m.sets else {} for _, m in rows]

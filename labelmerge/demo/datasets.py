@@ -12,6 +12,14 @@ from labelmerge.files import write_bytes
 from labelmerge.progress import Track, no_track
 
 
+def write_world(dataset: str, root: Path, images: int, seed: int, *, first: int = 0) -> None:
+    """Write one toy dataset, whose folder is `root`; the rest as in `write_worlds`."""
+    layout = LAYOUTS[dataset](root, WORLDS[dataset], seed)
+    for sample in draw_samples(dataset, root, images, seed, first):
+        layout.add(sample)
+    layout.close()
+
+
 def write_worlds(out: Path, images: int, seed: int, track: Track = no_track, *, first: int = 0) -> dict[str, Path]:
     """Write all toy datasets; returns the root of each, as `labelmerge shard --root` takes it.
 

@@ -18,10 +18,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from labelmerge.demo.datasets import write_world
 from labelmerge.demo.experiment import SETTINGS
-from labelmerge.demo.layouts import LAYOUTS
 from labelmerge.demo.results import Mean
-from labelmerge.demo.worlds import WORLDS, draw_samples, recipe_of
+from labelmerge.demo.worlds import WORLDS, recipe_of
 from labelmerge.embed.embed import embed_labels
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.files import write_json
@@ -85,10 +85,7 @@ class World:
                 folder = self.root / part / "worlds" / dataset
                 if (self.root / part / "shards" / dataset).is_dir():
                     continue
-                layout = LAYOUTS[dataset](folder, WORLDS[dataset], self.seed)
-                for sample in draw_samples(dataset, folder, count, self.seed, first):
-                    layout.add(sample)
-                layout.close()
+                write_world(dataset, folder, count, self.seed, first=first)
                 recipe = recipe_of(dataset, folder)
                 shard(recipe, folder, WORLDS[dataset].split, self.root / part / "shards")
         embed_labels([recipe_of(dataset, self.root) for dataset in datasets], self.bank, encoder="offline")

@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from labelmerge.demo.layouts import LAYOUTS
+from labelmerge.demo.datasets import write_world
 from labelmerge.demo.results import Mean
-from labelmerge.demo.worlds import WORLDS, draw_samples, recipe_of
+from labelmerge.demo.worlds import WORLDS, recipe_of
 from labelmerge.embed.embed import embed_labels
 from labelmerge.sharding.shard import shard
 
@@ -59,10 +59,7 @@ def draw(root: Path, seed: int) -> None:
             folder = root / part / "worlds" / dataset
             if (root / part / "shards" / dataset).is_dir():
                 continue
-            layout = LAYOUTS[dataset](folder, WORLDS[dataset], seed)
-            for sample in draw_samples(dataset, folder, count, seed, first):
-                layout.add(sample)
-            layout.close()
+            write_world(dataset, folder, count, seed, first=first)
             shard(recipe_of(dataset, folder), folder, WORLDS[dataset].split, root / part / "shards")
     if not (root / "bank").is_dir():
         embed_labels([recipe_of(dataset, root) for dataset in SETS], root / "bank", encoder="offline")

@@ -32,9 +32,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from labelmerge.demo.layouts import LAYOUTS
+from labelmerge.demo.datasets import write_world
 from labelmerge.demo.results import Mean
-from labelmerge.demo.worlds import WORLDS, draw_samples, recipe_of
+from labelmerge.demo.worlds import draw_samples, recipe_of
 from labelmerge.embed.embed import embed_labels
 from labelmerge.model.build import Pyramid, build_model
 from labelmerge.sharding.shard import shard
@@ -56,10 +56,7 @@ def draw(root: Path, seed: int) -> None:
         folder = root / part / "worlds" / dataset
         if (root / part / "shards" / dataset).is_dir():
             continue
-        layout = LAYOUTS[dataset](folder, WORLDS[dataset], seed)
-        for sample in draw_samples(dataset, folder, count, seed, first):
-            layout.add(sample)
-        layout.close()
+        write_world(dataset, folder, count, seed, first=first)
         shard(recipe_of(dataset, folder), folder, "train", root / part / "shards")
     if not (root / "bank").is_dir():
         names = (*MASKS, "coco_panoptic", "objects365")
