@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,6 +94,11 @@ class LabelSpace:
     def name_of(self, index: int) -> str:
         """The name of the class with this mask value; KeyError if there is none."""
         return self.names[self._position[index]]
+
+    def indices_of(self, names: Container[str] | None) -> frozenset[int]:
+        """The indices of the classes with these names; None: of all."""
+        every = zip(self.indices, self.names, strict=True)
+        return frozenset(index for index, name in every if names is None or name in names)
 
     def __contains__(self, index: object) -> bool:
         return index in self._position

@@ -368,10 +368,7 @@ def _annotated(source: DatasetShards, encoded: Encoded) -> npt.NDArray[np.int64]
     """The classes that an image was annotated for: by its own list, or else those of its dataset."""
     found = encoded.annotated()
     if found is None:
-        every, names = source.space, source.annotated
-        found = frozenset(
-            i for i, name in zip(every.indices, every.names, strict=True) if names is None or name in names
-        )
+        found = source.space.indices_of(source.annotated)
     return np.array(sorted(found), dtype=np.int64)
 
 

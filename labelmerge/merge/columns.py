@@ -180,8 +180,7 @@ def build_columns(
             single_ones[[number_of[keys[row]] for row in in_play]] = alone[in_play]
             classes[dataset] = ClassColumns(space.indices, may, single_ones)
         if listed is not None:
-            known = {index for index, name in zip(space.indices, space.names, strict=True) if name in listed}
-            unannotated[place] = classes[dataset].unannotated(known)
+            unannotated[place] = classes[dataset].unannotated(space.indices_of(listed))
     classes = {dataset: of_set for dataset, of_set in classes.items() if dataset in own_lists}
     by_label = rows or not single or bool(unannotated.any()) or bool(classes)
     targets = np.arange(len(keys)) if by_label else positive.argmax(axis=1)

@@ -257,7 +257,7 @@ def is_shipped(known: Lexicon, key: LabelKey, name: str) -> bool:
 
 def kept_in(bank: Bank) -> dict[str, Kept]:
     """What wider labels keep (`sets_of`) in the datasets of a bank: in those that ship, and in others."""
-    shipped = {name: load_recipe(name).kept for name in bank.datasets() if name in dataset_names()}
+    shipped = {name: load_recipe(name).kept for name in {*bank.datasets()} & {*dataset_names()}}
     return {**bank.kept, **{name: kept for name, kept in shipped.items() if kept is not None}}
 
 

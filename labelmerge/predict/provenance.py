@@ -125,10 +125,7 @@ def manifest_of(
     members |= {"instances.png"} if rule.least_cover is not None else set()
     alone = each.annotation_type == "image"  # where the model may have found anything
     countable = None if alone else _things(each, source)
-    listed = set() if alone else {
-        index for index, name in zip(each.space.indices, each.space.names, strict=True)
-        if each.annotated is None or name in each.annotated
-    }  # fmt: skip
+    listed = set() if alone else set(each.space.indices_of(each.annotated))
     manifest = {
         **source,
         "labelmerge": __version__,
@@ -171,7 +168,7 @@ def _things(each: ShardSet, source: Mapping[str, Any]) -> set[int] | None:
         raise ShardError(f"its recipe is malformed ({error!r})", where=each.folder / MANIFEST) from error
     if named is None:
         return None
-    return {index for index, name in zip(each.space.indices, each.space.names, strict=True) if name in named}
+    return set(each.space.indices_of(named))
 
 
 def _command(job: Job) -> str:

@@ -245,7 +245,13 @@ def _rule(job: Job, each: ShardSet) -> Rule:
             model = Model(job.trained.predictor(labels, job.views), asked)
     boxes = each.annotation_type == "box" and model is not None
     return Rule(
-        job.space, each.space, sets, model, job.confidence, job.least_cover if boxes else None, _annotated(each)
+        job.space,
+        each.space,
+        sets,
+        model,
+        job.confidence,
+        job.least_cover if boxes else None,
+        each.space.indices_of(each.annotated),
     )
 
 
@@ -266,15 +272,8 @@ def _own_labels(job: Job, each: ShardSet) -> Rule:
     first = each.space.indices[-1] + 1
     numbers = (*each.space.indices, *range(first, first + len(others)))  # those of others are no class's
     model = Model(job.trained.predictor(labels, job.views), numbers)
-    return Rule(each.space, each.space, own, model, job.confidence, job.least_cover, _annotated(each))
-
-
-def _annotated(each: ShardSet) -> frozenset[int] | None:
-    """The classes that a whole set was annotated for; None: all."""
-    if each.annotated is None:
-        return None
-    return frozenset(
-        index for index, name in zip(each.space.indices, each.space.names, strict=True) if name in each.annotated
+    return Rule(
+        each.space, each.space, own, model, job.confidence, job.least_cover, each.space.indices_of(each.annotated)
     )
 
 

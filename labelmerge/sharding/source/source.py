@@ -63,9 +63,7 @@ class Source:
     @property
     def annotated(self) -> tuple[int, ...]:
         """The indices of the classes that every image was annotated for of which nothing else is said."""
-        names = self.recipe.annotated
-        every = zip(self.space.indices, self.space.names, strict=True)
-        return tuple(index for index, name in every if names is None or name in names)
+        return tuple(sorted(self.space.indices_of(self.recipe.annotated)))
 
 
 @dataclass(frozen=True)
