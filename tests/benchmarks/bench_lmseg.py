@@ -1,13 +1,13 @@
 """LMSeg against its baselines and without its parts, on toy worlds: PQ, mIoU, and mIoU with one list for all sets.
 
-    python tests/benchmarks/bench_lmseg.py main --out bench-out [--seeds 3] [--steps 400]
-    python tests/benchmarks/bench_lmseg.py parts --out bench-out
-    python tests/benchmarks/bench_lmseg.py methods --out bench-out
+    python tests/benchmarks/bench_lmseg.py main --out bench-out [--seeds 3] [--steps 400] [--device cuda]
+    python tests/benchmarks/bench_lmseg.py parts --out bench-out [--rows NAME…] [--results FILE]
+    python tests/benchmarks/bench_lmseg.py methods --out bench-out [--also FILE…]
 
-Draws Cityscapes and COCO panoptic (with segments) and ADE20K (without), and runs one `labelmerge compare` for each
-world, whose command is printed. Measured on images that training did not see. Prints Markdown with the mean and
-standard deviation over the worlds; what is in --out already is not run again. `--print` draws the worlds and prints
-the commands.
+Draws Cityscapes and COCO panoptic (with segments) and ADE20K (without), and runs a `labelmerge compare` in each world,
+whose command is printed. Measured on images that training did not see. Prints Markdown with the mean and standard
+deviation over the worlds; rows that the results or files of other machines (--also) have are not run again, and with
+`--seeds 0` nothing is. `--print` draws the worlds and prints the commands.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kept import Kept  # type: ignore[import-not-found]  # the file beside this one
+
 from labelmerge.demo.datasets import write_world
-from labelmerge.demo.results import Mean
 from labelmerge.demo.worlds import WORLDS, recipe_of
 from labelmerge.embed.embed import embed_labels
 from labelmerge.sharding.shard import shard
@@ -65,7 +66,7 @@ def draw(root: Path, seed: int) -> None:
         embed_labels([recipe_of(dataset, root) for dataset in SETS], root / "bank", encoder="offline")
 
 
-def command(root: Path, what: str, seed: int, steps: int, rows: list[str]) -> list[str]:
+def command(root: Path, what: str, seed: int, steps: int, rows: list[str], device: str) -> list[str]:
     """The words of one world's comparison."""
     shards, fresh = ([str(root / part / "shards" / dataset) for dataset in SETS] for part in ("train", "fresh"))
     settings: dict[str, Any] = {**BASE, "steps": steps, "checkpoint_every": steps, "seed": seed}
@@ -81,7 +82,7 @@ def command(root: Path, what: str, seed: int, steps: int, rows: list[str]) -> li
         "labelmerge", "compare", "--shards", *shards, "--bank", str(root / "bank"),
         *(["--method", "lmseg", "--eval-task", "panoptic"] if lmseg else []),
         "--eval-shards", *fresh, "--eval-mixed", "--out", str(root / f"{what}-{steps}"),
-        "--device", "cpu", "--set", *(f"{key}={value}" for key, value in settings.items()), "--vary", *vary,
+        "--device", device, "--set", *(f"{key}={value}" for key, value in settings.items()), "--vary", *vary,
     ]  # fmt: skip
 
 
@@ -110,28 +111,30 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="of the first world; default 0")
     parser.add_argument("--steps", type=int, default=400, metavar="N", help="of each run; default 400")
     parser.add_argument("--rows", nargs="+", metavar="NAME")
+    parser.add_argument("--device", default="cpu", metavar="DEVICE")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="default: WHAT-STEPS.json below --out")
+    parser.add_argument("--also", type=Path, nargs="+", default=(), metavar="FILE", help="results made elsewhere")
     parser.add_argument("--print", action="store_true", help="print the commands, and run nothing")
     options = parser.parse_args()
     rows = options.rows or list(VARIANTS[options.what])
-    found: dict[str, list[dict[str, Any]]] = {row: [] for row in rows}
+    kept = Kept.open(options.results or options.out / f"{options.what}-{options.steps}.json", options.also)
     for seed in range(options.first, options.first + options.seeds):
+        left = [row for row in rows if not kept.has(seed, row)]
+        if not left:
+            continue
         root = options.out / f"world-{seed}"
         draw(root, seed)
-        words = command(root, options.what, seed, options.steps, rows)
+        words = command(root, options.what, seed, options.steps, left, options.device)
         print(shlex.join(words), flush=True)
         if options.print:
             continue
-        program = Path(sys.executable).parent / "labelmerge"
-        done = subprocess.run([program, *words[1:], "--json"], check=True, stdout=subprocess.PIPE)
+        program = [sys.executable, "-m", "labelmerge"]
+        done = subprocess.run([*program, *words[1:], "--json"], check=True, stdout=subprocess.PIPE)
         variants = json.loads(done.stdout)["variants"]
-        for row, variant in zip(rows, variants, strict=True):
-            found[row].append(figures(Path(variant["folder"])))
-            print(f"world {seed}, {row}: {found[row][-1]}", flush=True)
+        for row, variant in zip(left, variants, strict=True):
+            kept.add(seed, row, figures(Path(variant["folder"])), options.device)
     columns = ["PQ all", "PQ things", "PQ stuff", "mIoU", "labelled mIoU", "mixed mIoU", "mixed PQ"]
-    print(f"\n| % | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for row, worlds in found.items():
-        cells = [Mean.of([w[key] for w in worlds]).percent() if worlds and key in worlds[0] else "–" for key in columns]
-        print(f"| {row} | {' | '.join(cells)} |")
+    print("\n" + kept.table(rows, columns, f"%, {options.steps} steps"))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """What masks made of boxes are worth (SSIW, Table 10), on toy worlds: their IoU, then AP with few labels.
 
-    python tests/benchmarks/bench_pseudo_masks.py --out bench-out [--seeds 3] [--share 0.1]
+    python tests/benchmarks/bench_pseudo_masks.py --out bench-out [--seeds 3] [--share 0.1] [--device cuda]
+        [--rows NAME…] [--results FILE] [--also FILE…]
 
 A model learns from the masks of Cityscapes, ADE20K and a tenth of COCO panoptic and from the boxes of Objects365;
 `labelmerge relabel --instances` turns those boxes into masks. First their IoU with what the worlds' generator drew,
 beside boxes taken as masks. Then torchvision's Mask R-CNN (on `lite`'s encoder, which has seen ImageNet) and our LMSeg
 (`tiny`, which has seen nothing) learn from the tenth of COCO's labels, with and without having learned from the masks
 before. AP by pycocotools, on images that training did not see. Prints Markdown with mean and standard deviation over
-the worlds; what --out has already is not done again.
+the worlds; rows that the results or files of other machines (--also) have are not run again, and with `--seeds 0`
+nothing is.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from kept import Kept  # type: ignore[import-not-found]  # the file beside this one
 from pycocotools import mask as coco
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
@@ -33,7 +36,6 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from labelmerge.demo.datasets import write_world
-from labelmerge.demo.results import Mean
 from labelmerge.demo.worlds import draw_samples, recipe_of
 from labelmerge.embed.embed import embed_labels
 from labelmerge.model.build import Pyramid, build_model
@@ -45,13 +47,18 @@ from labelmerge.tasks.instances import InstanceTask
 MASKS = ("cityscapes", "ade20k")
 IMAGES, FRESH = 200, 60  # of each dataset
 LEAST_IOU = 0.7  # from which on a box is that of a drawn thing: boxes are some tenths of a pixel off
+MADE = "masks of boxes"
+DETECTOR = {"at once": None, "after boxes as masks": True, "after masks of boxes": False}  # are masks filled boxes?
+SEGMENTER = ("at once", "after masks of boxes")
+ROWS = (MADE, *(f"Mask R-CNN, {how}" for how in DETECTOR), *(f"LMSeg, {how}" for how in SEGMENTER))
 SIDE = 160  # what Mask R-CNN resizes the short edge to
 _CHANNELS = 64
 
 
 def draw(root: Path, seed: int) -> None:
     """Draw, shard and embed what is not there yet."""
-    parts = [("train", name, IMAGES, 0) for name in (*MASKS, "coco_panoptic", "objects365")]
+    teachers = () if (root / "pseudo").is_dir() else MASKS
+    parts = [("train", name, IMAGES, 0) for name in (*teachers, "coco_panoptic", "objects365")]
     for part, dataset, count, first in [*parts, ("fresh", "coco_panoptic", FRESH, IMAGES)]:
         folder = root / part / "worlds" / dataset
         if (root / part / "shards" / dataset).is_dir():
@@ -66,18 +73,18 @@ def draw(root: Path, seed: int) -> None:
 def call(*words: object) -> None:
     """Run labelmerge as a user would; the command is printed."""
     print("$ labelmerge", *words, flush=True)
-    subprocess.run([Path(sys.executable).parent / "labelmerge", *map(str, words), "--quiet"], check=True)
+    subprocess.run([sys.executable, "-m", "labelmerge", *map(str, words), "--quiet"], check=True)
 
 
-def pseudo_masks(root: Path, labelled: int, steps: int) -> ShardSet:
+def pseudo_masks(root: Path, labelled: int, steps: int, device: str) -> ShardSet:
     """Objects365's boxes as masks, by a model that learned from masks elsewhere and from these boxes."""
     if not (root / "pseudo").is_dir():
         sets = [root / "train/shards" / name for name in (*MASKS, "coco_panoptic", "objects365")]
         call("train", "--shards", *sets, "--bank", root / "bank", "--out", root / "run", "--steps", steps, "--device",
-             "cpu", "--batch-size", 16, "--labelled", f"coco_panoptic={labelled}", "--set", "crop=64", "lr=3e-3",
+             device, "--batch-size", 16, "--labelled", f"coco_panoptic={labelled}", "--set", "crop=64", "lr=3e-3",
              "warmup=20")  # fmt: skip
         call("relabel", root / "train/shards/objects365", "--checkpoint", root / "run", "--instances", "--out",
-             root / "pseudo", "--device", "cpu")  # fmt: skip
+             root / "pseudo", "--device", device)  # fmt: skip
     return ShardSet.open(root / "pseudo/objects365/train")
 
 
@@ -87,6 +94,16 @@ class Scores:
 
     pseudo: list[float] = field(default_factory=list)
     filled: list[float] = field(default_factory=list)
+
+    def figures(self) -> dict[str, float]:
+        """Means: of boxes taken as masks, of the masks that were made, and of how many boxes have one."""
+        masks = np.array(self.pseudo)
+        kept = masks > 0
+        return {
+            "IoU of boxes": float(np.mean(self.filled)) if self.filled else 0.0,
+            "IoU of masks": float(masks[kept].mean()) if kept.any() else 0.0,
+            "boxes with a mask": float(kept.mean()) if len(masks) else 0.0,
+        }
 
 
 def score(root: Path, pseudo: ShardSet, seed: int) -> Scores:
@@ -242,6 +259,8 @@ def examples(shards: ShardSet, places: Sequence[int], position: dict[int, int], 
 
 def learn(model: MaskRCNN, data: list[Example], steps: int, seed: int) -> MaskRCNN:
     """Train on random batches, half of them mirrored; the learning rate falls to 0."""
+    device = next(model.parameters()).device
+    data = [(image.to(device), {key: each.to(device) for key, each in target.items()}) for image, target in data]
     rng = np.random.default_rng(seed)
     weights = [each for each in model.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=5e-4, weight_decay=1e-4)
@@ -284,7 +303,9 @@ def average_precision(model: MaskRCNN, shards: ShardSet, things: Sequence[int]) 
     for place in range(len(shards)):
         sample = shards.read(place, instances=True)
         with torch.inference_mode():
-            (found,) = model([torch.from_numpy(sample.image).permute(2, 0, 1).float() / 255])
+            image = torch.from_numpy(sample.image).permute(2, 0, 1).float() / 255
+            (found,) = model([image.to(next(model.parameters()).device)])
+            found = {key: each.cpu() for key, each in found.items()}
         masks = (found["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
         runs = [coco.encode(np.asfortranarray(mask)) for mask in masks]
         labels = np.array([things[k - 1] for k in found["labels"].tolist()], dtype=np.int64)
@@ -293,7 +314,9 @@ def average_precision(model: MaskRCNN, shards: ShardSet, things: Sequence[int]) 
     return float(task.figures(task.total(counts)).ap)
 
 
-def with_mask_rcnn(root: Path, pseudo: ShardSet, labelled: int, seed: int, steps: int) -> dict[str, float]:
+def with_mask_rcnn(
+    root: Path, pseudo: ShardSet, labelled: int, seed: int, steps: int, how: str, device: str
+) -> dict[str, float]:
     """AP after learning from the few labels: at once, after filled boxes, after masks of boxes."""
     train, fresh = (ShardSet.open(root / part / "shards/coco_panoptic/train") for part in ("train", "fresh"))
     order = np.random.default_rng(seed).permutation(len(train))[:labelled].tolist()
@@ -301,38 +324,29 @@ def with_mask_rcnn(root: Path, pseudo: ShardSet, labelled: int, seed: int, steps
     of = {index: place for place, index in enumerate(things)}
     few = examples(train, order, of)
     before = {index: place for place, index in enumerate(pseudo.space.indices)}
-    found = {}
-    for name, how in (("at once", None), ("after boxes as masks", True), ("after masks of boxes", False)):
-        model = mask_rcnn(1 + len(things), seed)
-        if how is not None:
-            first = mask_rcnn(1 + len(before), seed)
-            learn(first, examples(pseudo, range(len(pseudo)), before, filled=how), steps, seed)
-            own = model.state_dict()
-            learned = first.state_dict()
-            model.load_state_dict(
-                {key: learned[key] if learned[key].shape == own[key].shape else own[key] for key in own}
-            )
-        found[f"Mask R-CNN, {name}"] = average_precision(learn(model, few, steps, seed), fresh, things)
-        print(f"world {seed}: {name}: AP {100 * found[f'Mask R-CNN, {name}']:.1f}", flush=True)
-    return found
+    model = mask_rcnn(1 + len(things), seed).to(device)
+    if (filled := DETECTOR[how]) is not None:
+        first = mask_rcnn(1 + len(before), seed).to(device)
+        learn(first, examples(pseudo, range(len(pseudo)), before, filled=filled), steps, seed)
+        own, learned = model.state_dict(), first.state_dict()
+        model.load_state_dict({key: learned[key] if learned[key].shape == own[key].shape else own[key] for key in own})
+    return {"AP": average_precision(learn(model, few, steps, seed), fresh, things)}
 
 
-def with_lmseg(root: Path, labelled: int, seed: int, steps: int) -> dict[str, float]:
+def with_lmseg(root: Path, labelled: int, seed: int, steps: int, how: str, device: str) -> dict[str, float]:
     """The same for LMSeg, by the commands of docs/methods.md."""
-    common = ["--bank", root / "bank", "--method", "lmseg", "--device", "cpu", "--steps", steps, "--batch-size", 12]
+    common = ["--bank", root / "bank", "--method", "lmseg", "--device", device, "--steps", steps, "--batch-size", 12]
     settings = ["--set", "crop=64", "lr=3e-3", "warmup=20", f"seed={seed}"]
-    if not (root / "pretrained").is_dir():
+    pretrained = how != "at once"
+    if pretrained and not (root / "pretrained").is_dir():
         call("train", "--shards", root / "pseudo", *common, "--out", root / "pretrained", *settings)
+    out = root / ("table10-pretrained" if pretrained else "table10")
     call("compare", "--shards", root / "train/shards/coco_panoptic", *common, "--labelled", f"coco_panoptic={labelled}",
-         "--eval-shards", root / "fresh/shards/coco_panoptic", "--eval-task", "instances", "--out", root / "table10",
-         *settings, "--vary", "init=", f"init={root / 'pretrained'}")  # fmt: skip
-    found = {}
-    for folder in sorted(path.parent for path in (root / "table10").glob("*/results.json")):
-        (each,) = json.loads((folder / "results.json").read_text())["sets"]
-        name = "after masks of boxes" if "pretrained" in folder.name else "at once"
-        found[f"LMSeg, {name}"] = each["instances"]["ap"]
-        print(f"world {seed}: LMSeg {name}: AP {100 * each['instances']['ap']:.1f}", flush=True)
-    return found
+         "--eval-shards", root / "fresh/shards/coco_panoptic", "--eval-task", "instances", "--out", out,
+         *settings, "--vary", f"init={root / 'pretrained'}" if pretrained else "init=")  # fmt: skip
+    (results,) = out.glob("*/results.json")
+    (each,) = json.loads(results.read_text())["sets"]
+    return {"AP": each["instances"]["ap"]}
 
 
 def main() -> None:
@@ -342,30 +356,28 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="of the first world; default 0")
     parser.add_argument("--share", type=float, default=0.1, help="of COCO's images that have labels; default 0.1")
     parser.add_argument("--steps", type=int, default=300, metavar="N", help="of each training; default 300")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=f"of: {'; '.join(ROWS)}")
+    parser.add_argument("--device", default="cpu", metavar="DEVICE")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="default: table10-LABELLED-STEPS.json below --out")
+    parser.add_argument("--also", type=Path, nargs="+", default=(), metavar="FILE", help="results made elsewhere")
     options = parser.parse_args()
-    labelled = round(options.share * IMAGES)
-    rows: dict[str, list[float]] = {}
+    labelled, steps, device = round(options.share * IMAGES), options.steps, options.device
+    kept = Kept.open(options.results or options.out / f"table10-{labelled}-{steps}.json", options.also)
     for seed in range(options.first, options.first + options.seeds):
         root = options.out / f"world-{seed}"
-        kept = root / f"figures-{labelled}-{options.steps}.json"
-        if not kept.exists():
+        for row in (row for row in options.rows if not kept.has(seed, row)):
             draw(root, seed)
-            pseudo = pseudo_masks(root, labelled, options.steps)
-            scores = score(root, pseudo, seed)
-            figures = {
-                "IoU of boxes as masks": float(np.mean(scores.filled)),
-                "IoU of masks of boxes (0 where dropped)": float(np.mean(scores.pseudo)),
-                "share of boxes whose mask was dropped": float(np.mean(np.array(scores.pseudo) == 0)),
-            }
-            print(f"world {seed}: {figures}", flush=True)
-            figures |= with_mask_rcnn(root, pseudo, labelled, seed, options.steps)
-            figures |= with_lmseg(root, labelled, seed, options.steps)
-            kept.write_text(json.dumps(figures, indent=1))
-        for name, value in json.loads(kept.read_text()).items():
-            rows.setdefault(name, []).append(value)
-    print(f"\n| %, {labelled} labelled images | mean ± sd over {options.seeds} worlds |\n|---|---|")
-    for name, values in rows.items():
-        print(f"| {name} | {Mean.of(values).percent()} |")
+            pseudo = pseudo_masks(root, labelled, steps, device)
+            network, _, how = row.partition(", ")
+            if row == MADE:
+                figures = score(root, pseudo, seed).figures()
+            elif network == "LMSeg":
+                figures = with_lmseg(root, labelled, seed, steps, how, device)
+            else:
+                figures = with_mask_rcnn(root, pseudo, labelled, seed, steps, how, device)
+            kept.add(seed, row, figures, device)
+    columns = [*Scores().figures(), "AP"]
+    print("\n" + kept.table(options.rows, columns, f"%, {labelled} labelled images, {steps} steps"))
 
 
 if __name__ == "__main__":
