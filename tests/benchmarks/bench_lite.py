@@ -9,7 +9,8 @@ on. Of the photograph (the demo's, scikit-learn's china.jpg with our rough outli
 are learned and those in the right half measured; its shore is in the right half alone, and is left out. Of your
 shards, the split `train` is trained on and `val` measured. Each preset takes as many steps as fit into the minutes,
 on one thread, as its own first steps tell; the time is that of the processor, of which other work on the machine costs
-a training little. Each row is printed as it comes, with the minutes that the training took in the end.
+a training little. Each row is printed as it comes, with the minutes that the training took in the end. Data that --out
+has already are not drawn again, so that a machine without a text encoder can train on what another one drew.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, help="the bank for them")
     parser.add_argument("--seed", type=int, default=0, help="of the toys and of the training")
     parser.add_argument("--device", default="cpu", help="on others, minutes are those of the clock")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, or one with data")
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     torch.set_num_threads(1)
@@ -96,6 +97,8 @@ def seconds_per_step(
 def toys(out: Path, dataset: str, seed: int) -> tuple[Path, Path, Path]:
     """Two lots of shards of one toy dataset, to learn from and to measure on, and a bank of its labels: the folders."""
     lots = {"learned": (0, MASKS), "measured": (MASKS, MASKS + HELD_OUT)}
+    if (out / "bank").is_dir():  # the last to be written
+        return out / "learned", out / "measured", out / "bank"
     samples = list(draw_samples(dataset, out, MASKS + HELD_OUT, seed))
     for name, (first, end) in lots.items():
         root = out / "toys" / name / dataset
@@ -110,6 +113,8 @@ def toys(out: Path, dataset: str, seed: int) -> tuple[Path, Path, Path]:
 
 def halves(out: Path) -> tuple[Path, Path, Path]:
     """The demo's photograph twice, with the outlines of its left and of its right half, and a bank: the folders."""
+    if (out / "bank").is_dir():  # the last to be written
+        return out / "learned", out / "measured", out / "bank"
     for name in ("photograph.toml", "photograph.csv"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(files("labelmerge.demo").joinpath(name).read_bytes())
