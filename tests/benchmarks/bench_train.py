@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_train.py                    # tiny, on a CPU: shows that it works
     python tests/benchmarks/bench_train.py --model segformer-b5 --crop 640 --batch 16 --labels 238 --steps 40 \\
-        --device cuda --workers 16 [--shards DIR --bank BANK] [--compile] [--recompute] [--channels-last]
+        --device cuda --workers 16 [--shards DIR --bank BANK] [--compile] [--recompute] [--channels-last] [--kernels]
 
 Rows, each from a process of its own and printed as it comes, on the same samples:
 
@@ -20,7 +20,8 @@ it out, and with it half the time). FLOPs are counted on each row's model alone,
 (`torch.utils.flop_counter`); their share is of the device's bfloat16 peak (dense, from the data sheets; --peak-tflops
 names another), on a CPU of a large matrix product timed in the same run. Memory is the allocator's peak on a GPU; on a
 CPU the process's, all libraries included. The table is Markdown, as in docs/performance.md; a row that can't be
-measured says why.
+measured says why. With --kernels, "train, one batch" tells below the table where three of its first steps' time went
+(gpu_kernels.py).
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partialmethod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from labelmerge.errors import LabelmergeError
 from labelmerge.labels import IGNORE
@@ -72,11 +75,12 @@ _OTHERS = ("smp", "transformers")
 
 @dataclasses.dataclass
 class Figures:
-    """images/s, and the shares of time that are spent waiting for data; MiB."""
+    """images/s, the share of time that is spent waiting for data, MiB, and with --kernels where the time goes."""
 
     speed: float
     wait: float
     memory: float
+    told: str = ""
 
 
 def configuration(options: argparse.Namespace) -> TrainConfig:
@@ -156,22 +160,38 @@ def plain_loop(options: argparse.Namespace, kind: str, without_loss: bool, piece
 
 def our_loop(options: argparse.Namespace, from_shards: bool, without_loss: bool) -> Figures:
     """`train` as it is, but for a loader that costs nothing and a loss that does, where asked for."""
+    told: list[str] = []
     if not from_shards:
-        Mixture.batches = one_batch  # type: ignore[assignment, method-assign]
+        seen = range(options.steps - 4, options.steps - 1) if options.kernels and not without_loss else range(0)
+        Mixture.batches = partialmethod(one_batch, seen=seen, told=told)  # type: ignore[assignment, method-assign]
     if without_loss:
         SSIWLearner.forward = no_loss  # type: ignore[assignment, method-assign]
     with tempfile.TemporaryDirectory() as out:
         train([options.shards], options.bank, Path(out), config=configuration(options), device=options.device)
         line = read_log(Path(out))[-1]
-    return Figures(line["images_per_second"], line["wait_share"], peak(torch.device(options.device)))
+    return Figures(line["images_per_second"], line["wait_share"], peak(torch.device(options.device)), "".join(told))
 
 
 def one_batch(
-    mixture: Mixture, start: int, stop: int, *, pin_memory: bool = False, **_: object
+    mixture: Mixture, start: int, stop: int, *, seen: range, told: list[str], pin_memory: bool = False, **_: object
 ) -> Iterator[list[Batch]]:
+    """The same batch for every step; the steps `seen` are profiled, and `told` gets what they take."""
     (made,) = mixture.batch(start)
     made = made.pin_memory() if pin_memory else made
+    cuda = torch.cuda.is_available()
+    recorder = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])])
+    began = 0.0
     for step in range(start, stop):
+        if step in (seen.start, seen.stop) and len(seen):
+            wait_for(torch.device("cuda" if cuda else "cpu"))
+            if step == seen.start:
+                recorder.start()
+                began = time.perf_counter()
+            else:
+                took = time.perf_counter() - began
+                recorder.stop()
+                made_by = runpy.run_path(str(_TESTS / "benchmarks/gpu_kernels.py"))
+                told.append(made_by["step_table"](recorder, len(seen), took))
         yield [dataclasses.replace(made, step=step)]
 
 
@@ -208,7 +228,7 @@ def apart(options: argparse.Namespace, row: str, pieces: int) -> tuple[Figures |
 
 
 def measured(options: argparse.Namespace, row: str, flops: float, most: float) -> dict[str, float | str]:
-    """A row of the table."""
+    """A row of the table, and "told"."""
     pieces = 1
     whole, bare = apart(options, row, pieces)
     while isinstance(whole, str):
@@ -223,6 +243,7 @@ def measured(options: argparse.Namespace, row: str, flops: float, most: float) -
         "peak_mib": whole.memory,
         "flop_utilisation": flops * whole.speed / most,
         "pieces": pieces,
+        "told": whole.told,
     }
 
 
@@ -304,6 +325,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--kernels", action="store_true", help="also what the steps' kernels take; from 5 --steps on")
     parser.add_argument("--quick", action="store_true", help="without the loss's share")
     parser.add_argument("--rows", nargs="+", choices=list(_ROWS), default=list(_ROWS), help="which rows; default all")
     parser.add_argument("--peak-tflops", type=float, help="what the device can do at most")
@@ -334,6 +356,9 @@ def main() -> None:
             table[row] = cells = measured(options, row, own, most)
             if not options.json:
                 print(line_of(row, cells), flush=True)
+    for cells in table.values():
+        if cells.get("told") and not options.json:
+            print("", cells["told"], sep="\n", flush=True)
     if options.json:
         print(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "rows": table}, indent=1))
 

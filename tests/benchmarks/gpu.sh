@@ -39,19 +39,22 @@ failed=''
 step='tests/benchmarks/bench_train.py --quick'
 loss='tests/benchmarks/bench_loss.py'
 if [ -n "$dry" ]; then
-    step="$step --model segformer-b0 --crop 64 --batch 2 --labels 8 --workers 0 --steps 1"
+    step="$step --model segformer-b0 --crop 64 --batch 2 --labels 8 --workers 0 --steps 5"
     loss="$loss --batch 1 --channels 16 --size 32 --labels 9 --repeat 1"
+    kernels='--channels 16 --size 32 --labels 9 12 --repeat 1'
     export TRITON_INTERPRET=1 # the fused loss, too
     minutes='--minutes 0.005'
 else
     step="$step --device cuda --model segformer-b5 --crop 640 --batch 16 --labels 238 --workers 12 --steps 10"
     loss="$loss --device cuda --batch 16 --size 640 --labels 238 --dtype bfloat16 --repeat 10"
+    kernels='--device cuda --batch 16 --size 640'
     minutes='--device cuda --minutes 0.2'
 fi
 part 'CUDA tests' 60 -m pytest -q -n 0 -p no:cacheprovider tests/losses/test_fused_loss.py -k gpu
-part 'The loss, and choices within it' 95 $loss --rows fused --choices
-part 'A step of SegFormer-B5' 90 $step --rows 'train, one batch' smp transformers 'plain, exact'
-part 'The same, compiled' 50 $step --rows 'train, one batch' --compile
+part 'The loss by kernels' 50 tests/benchmarks/gpu_kernels.py $kernels
+part 'A step of SegFormer-B5' 75 $step --rows 'train, one batch' transformers smp --kernels
+part 'The same, compiled' 60 $step --rows 'train, one batch' --compile --kernels
 part 'The same, activations recomputed' 25 $step --rows 'train, one batch' --recompute
-part 'A short training: presets for equal time' 35 tests/benchmarks/bench_lite.py $minutes --out "$out/lite"
+part 'The loss, and choices within it' 60 $loss --rows fused --choices
+part 'A short training: presets for equal time' 25 tests/benchmarks/bench_lite.py $minutes --out "$out/lite"
 [ -z "$failed" ]
