@@ -3,19 +3,26 @@ that training did not see, with equal steps and equally many labelled samples pe
 
     python tests/benchmarks/bench_few_labels.py semi --out bench-out [--seeds 3] [--labels 10] [--rows NAME …]
     python tests/benchmarks/bench_few_labels.py pretrain --out bench-out [--seeds 3] [--labels 10 100]
+    python tests/benchmarks/bench_few_labels.py semi --out bench-out --table --figures figures --labels 10 50 100
 
 `semi`: Cityscapes and IDD, few labels of each, the other images without theirs; the mean of both sets. `pretrain`:
 ADE20K, COCO panoptic and Vistas first, then Cityscapes with few labels. Prints Markdown with the mean and standard
-deviation over the worlds; what is in --out already is not run again.
+deviation over the worlds; what is in --out already is not run again. Each row of each world has a file of its figures
+in --figures, so several machines can share the work: `--table` prints what is there from all of them, and runs nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import re
 import time
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 from labelmerge.demo.datasets import write_world
@@ -65,79 +72,115 @@ PRETRAINING: dict[str, dict[str, Any] | None] = {
     "mdp, pixel to pixel": {**MDP, "contrast": "pixel"},
     "mdp, prototypes": MDP,
     "mdp, region mix": {**MDP, "mix": "region"},
+    "mdp, pixel mix": {**MDP, "mix": "pixel"},
+    "mdp, sparse coding": {**MDP, "sparse_weight": 0.1},
     "mdp, region and pixel mix, sparse": {**MDP, "mix": "both", "sparse_weight": 0.1},
     "mdp, prototypes of concepts": {**MDP, "prototypes": "concept"},
 }
 
 
+def plain(name: str) -> str:
+    """A file's name of a row's."""
+    return re.sub("[^a-z0-9]+", "-", name.lower())
+
+
+@contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Processes that share a folder make what they share one after another."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 class World:
     """One world's data and runs."""
 
-    def __init__(self, root: Path, seed: int, steps: int) -> None:
-        self.root, self.seed, self.steps = root / f"world-{seed}", seed, steps
+    def __init__(self, root: Path, seed: int, steps: int, device: str) -> None:
+        self.root, self.seed, self.steps, self.device = root / f"world-{seed}", seed, steps, device
         self.bank = self.root
 
-    def draw(self, datasets: tuple[str, ...]) -> None:
-        """Draw, shard and embed what is not there yet."""
+    def draw(self, datasets: tuple[str, ...], fresh: tuple[str, ...]) -> None:
+        """Draw, shard and embed what is not there yet; of `fresh` also the images that runs are measured on."""
         self.bank = self.root / f"bank-{len(datasets)}"
-        for part, count, first in (("train", IMAGES, 0), ("fresh", FRESH, IMAGES)):
-            for dataset in datasets:
-                folder = self.root / part / "worlds" / dataset
-                if (self.root / part / "shards" / dataset).is_dir():
-                    continue
-                write_world(dataset, folder, count, self.seed, first=first)
-                recipe = recipe_of(dataset, folder)
-                shard(recipe, folder, WORLDS[dataset].split, self.root / part / "shards")
-        embed_labels([recipe_of(dataset, self.root) for dataset in datasets], self.bank, encoder="offline")
+        with in_turn(self.root / "draw.lock"):
+            for part, count, first in (("train", IMAGES, 0), ("fresh", FRESH, IMAGES)):
+                for dataset in datasets if part == "train" else fresh:
+                    folder = self.root / part / "worlds" / dataset
+                    if (self.root / part / "shards" / dataset).is_dir():
+                        continue
+                    write_world(dataset, folder, count, self.seed, first=first)
+                    recipe = recipe_of(dataset, folder)
+                    shard(recipe, folder, WORLDS[dataset].split, self.root / part / "shards")
+            if not self.bank.is_dir():
+                embed_labels([recipe_of(dataset, self.root) for dataset in datasets], self.bank, encoder="offline")
 
     def shards(self, datasets: tuple[str, ...], part: str = "train") -> list[Path]:
         return [self.root / part / "shards" / dataset for dataset in datasets]
 
     def train(self, name: str, datasets: tuple[str, ...], settings: dict[str, Any], sources: int) -> Path:
-        out = self.root / "runs" / f"{name}-{self.steps}".replace(" ", "-").replace(",", "")
+        out = self.root / "runs" / plain(f"{name}-{self.steps}")
         common = {"steps": self.steps, "batch_size": SHARE * sources, "crop": 64, "seed": self.seed, "warmup": 20}
-        own = {"labels": "all", "checkpoint_every": self.steps, **common, **settings}
+        own = {"labels": "all", "checkpoint_every": self.steps, "bf16": False, **common, **settings}
         config = load_config(
             "tiny", overrides={**SETTINGS, **own} if own.get("method") == "ssiw" else {"lr": 3e-3, **own}
         )
-        began = time.process_time()
-        train(self.shards(datasets), self.bank, out, config=config, device="cpu")
-        if not (out / "seconds.json").is_file():
-            write_json(out / "seconds.json", time.process_time() - began)
+        with in_turn(self.root / "runs" / f"{out.name}.lock"):
+            began = time.process_time(), time.perf_counter()
+            train(self.shards(datasets), self.bank, out, config=config, device=self.device)
+            if not (out / "seconds.json").is_file():
+                write_json(out / "seconds.json", [time.process_time() - began[0], time.perf_counter() - began[1]])
         return out
 
     def miou(self, run: Path, dataset: str) -> float:
-        results = evaluate(run, self.shards((dataset,), "fresh"), None, run / f"{dataset}.json", device="cpu")
+        results = evaluate(run, self.shards((dataset,), "fresh"), None, run / f"{dataset}.json", device=self.device)
         (only,) = results.sets
         return float(only.metrics.miou)
 
-    def semi(self, name: str, labels: int) -> dict[str, float]:
+    def semi(self, name: str, labels: int) -> dict[str, Any]:
         hidden = {"labelled": dict.fromkeys(STREETS, labels)}
-        alone = {
-            dataset: self.train(f"alone-{dataset}-{labels}", (dataset,), {**JOINT, "labelled": {dataset: labels}}, 1)
-            for dataset in STREETS
-        }
         settings = {**SEMI[name], **hidden}
+        alone = {}
+        if not SEMI[name] or settings.get("supervised"):
+            alone = {
+                dataset: self.train(
+                    f"alone-{dataset}-{labels}", (dataset,), {**JOINT, "labelled": {dataset: labels}}, 1
+                )
+                for dataset in STREETS
+            }
         if settings.get("supervised"):
             settings["supervised"] = [str(run) for run in alone.values()]
         unlabelled = settings.get("cross_weight") or settings.get("unlabelled")
         runs = alone
         if SEMI[name]:
             runs = dict.fromkeys(STREETS, self.train(f"{name}-{labels}", STREETS, settings, 4 if unlabelled else 2))
-        spent = sum(json.loads((run / "seconds.json").read_text()) for run in set(runs.values()))
-        return {**{dataset: self.miou(run, dataset) for dataset, run in runs.items()}, "seconds": spent}
+        return self.figures(runs, set(runs.values()))
 
-    def pretrain(self, name: str, labels: int) -> dict[str, float]:
+    def pretrain(self, name: str, labels: int) -> dict[str, Any]:
         first: dict[str, Any] = {}
-        spent = 0.0
+        spent = []
         settings = PRETRAINING[name]
         if settings is not None:
             run = self.train(f"pretrain-{name}", OTHERS, settings, 3)
             first = {"init": str(run), "encoder_only": True}
-            spent = json.loads((run / "seconds.json").read_text())
+            spent = [run]
         tuned = {**JOINT, "labelled": {"cityscapes": labels}, **first}
         tuned_run = self.train(f"tuned-{name}-{labels}", ("cityscapes",), tuned, 1)
-        return {"cityscapes": self.miou(tuned_run, "cityscapes"), "seconds": spent}
+        return self.figures({"cityscapes": tuned_run}, spent)
+
+    def figures(self, runs: dict[str, Path], spent: Iterable[Path]) -> dict[str, Any]:
+        """mIoU of each dataset, and what the runs in `spent` took."""
+        import torch
+
+        seconds = [json.loads((run / "seconds.json").read_text()) for run in spent]
+        gpu = torch.device(self.device).type == "cuda"
+        return {
+            "miou": {dataset: self.miou(run, dataset) for dataset, run in runs.items()},
+            "cpu_seconds": sum(cpu for cpu, _ in seconds),
+            "seconds": sum(wall for _, wall in seconds),
+            "device": torch.cuda.get_device_name(self.device) if gpu else "cpu",
+            "torch": torch.__version__,
+        }
 
 
 def main() -> None:
@@ -149,31 +192,43 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250, metavar="N", help="of each run; default 250")
     parser.add_argument("--labels", type=int, nargs="+", default=[10], metavar="N")
     parser.add_argument("--rows", nargs="+", metavar="NAME")
+    parser.add_argument("--device", default="cpu", help="such as cuda; default cpu, on one thread")
+    parser.add_argument("--figures", type=Path, nargs="+", metavar="DIR", help="rows' figures; new ones into the first")
+    parser.add_argument("--table", action="store_true", help="print what there is, and run nothing")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch
 
     torch.set_num_threads(1)
     rows = options.rows or list(SEMI if options.what == "semi" else PRETRAINING)
-    found: dict[tuple[str, int], list[dict[str, float]]] = {}
+    folders = options.figures or [options.out]
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for seed in range(options.first, options.first + options.seeds):
-        world = World(options.out, seed, options.steps)
-        world.draw(STREETS if options.what == "semi" else (*OTHERS, "cityscapes"))
+        world = World(options.out, seed, options.steps, options.device)
+        if not options.table:
+            if options.what == "semi":
+                world.draw(STREETS, fresh=STREETS)
+            else:
+                world.draw((*OTHERS, "cityscapes"), fresh=("cityscapes",))
         for labels in options.labels:
             for name in rows:
-                kept = world.root / "rows" / f"{options.what}-{name}-{labels}-{options.steps}.json".replace(" ", "-")
-                if not kept.is_file():
-                    kept.parent.mkdir(exist_ok=True)
+                file = plain(f"{options.what}-{name}-{labels}-{options.steps}") + ".json"
+                places = [folder / f"world-{seed}" / "rows" / file for folder in folders]
+                kept = next((place for place in places if place.is_file()), places[0])
+                if not kept.is_file() and not options.table:
+                    kept.parent.mkdir(parents=True, exist_ok=True)
                     write_json(kept, getattr(world, options.what)(name, labels))
-                figures = json.loads(kept.read_text())
-                found.setdefault((name, labels), []).append(figures)
-                print(f"world {seed}, {name}, N = {labels}: {figures}", flush=True)
-    print("\n| mIoU, % | N | each | mean | CPU s |\n|---|---|---|---|---|")
+                if kept.is_file():
+                    figures = json.loads(kept.read_text())
+                    found.setdefault((name, labels), []).append(figures)
+                    print(f"world {seed}, {name}, N = {labels}: {figures}", flush=True)
+    print("\n| mIoU, % | N | each set | each world | mean | CPU s |\n|---|---|---|---|---|---|")
     for (name, labels), worlds in found.items():
-        sets = [key for key in worlds[0] if key != "seconds"]
-        each = " / ".join(f"{100 * sum(w[key] for w in worlds) / len(worlds):.1f}" for key in sets)
-        mean = Mean.of([sum(w[key] for key in sets) / len(sets) for w in worlds]).percent()
-        print(f"| {name} | {labels} | {each} | {mean} | {sum(w['seconds'] for w in worlds) / len(worlds):.0f} |")
+        sets = " / ".join(f"{100 * mean(w['miou'][key] for w in worlds):.1f}" for key in worlds[0]["miou"])
+        means = [mean(w["miou"].values()) for w in worlds]
+        each = " / ".join(f"{100 * value:.1f}" for value in means)
+        seconds = mean(w["cpu_seconds"] for w in worlds)
+        print(f"| {name} | {labels} | {sets} | {each} | {Mean.of(means).percent()} | {seconds:.0f} |")
 
 
 if __name__ == "__main__":
