@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ _EVAL = "eval_"
     is_flag=True,
     help="Also segment every set with one list of all sets' labels, where the method has such a list.",
 )
+@partial(options.depth_limits, option=options.eval_option, prefix="eval-")
 @options.eval_option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
     "--launcher",

@@ -63,6 +63,7 @@ from . import options
     metavar="FILE",
     help="What the sets' labels mean, where relations count; default: by the concepts that ship.",
 )
+@options.depth_limits
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
     "--examples",

@@ -190,6 +190,21 @@ def eval_views(function: F) -> F:
 eval_option = partial(click.option, cls=SectionOption, section="Evaluation")
 
 
+def depth_limits(function: F, option: Callable[..., Callable[[F], F]] = click.option, prefix: str = "") -> F:
+    """--depth-crop and --depth-max."""
+    function = option(
+        f"--{prefix}depth-max",
+        type=float,
+        metavar="METRES",
+        help="Of runs that give depths: what is farther doesn't count, as 10 (NYUv2) or 80 (KITTI).",
+    )(function)
+    return option(
+        f"--{prefix}depth-crop",
+        type=click.Choice(["nyu-eigen", "kitti-eigen", "kitti-garg"]),
+        help="Of runs that give depths: the part of the image that counts; default: all of it.",
+    )(function)
+
+
 def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "") -> F:
     function = option(
         f"--{prefix}window-stride",

@@ -28,7 +28,7 @@ from labelmerge.train.run import claim_run
 from labelmerge.urls import path_or_url
 
 RESULTS = "results.json"
-_NO_VIEWS = ("split", "limit", "task", "mixed")  # of the options of `eval`
+_NO_VIEWS = ("split", "limit", "task", "mixed", "depth_crop", "depth_max")  # of the options of `eval`
 _WEIGHTS = "model.safetensors"
 
 
@@ -59,7 +59,7 @@ class Comparison:
         settings: those that all variants share; values are texts, as ``train --set KEY=VALUE`` takes them.
         eval_shards: what every variant is measured on.
         eval_options: keywords of `labelmerge.evaluate.evaluate.evaluate`: short_edge, scales, flip, window,
-            window_stride, split, limit, task, mixed. Defaults are left out.
+            window_stride, split, limit, task, mixed, depth_crop, depth_max. Defaults are left out.
         first: the runs that are trained before the variants.
     """
 
@@ -286,6 +286,7 @@ def _plan_job(
     if "short_edge" not in asked.eval_options:
         views = replace(views, short_edge=config.short_edge)
     protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in ("split", "limit")}}
+    protocol |= {"crop": asked.eval_options.get("depth_crop"), "max_metres": asked.eval_options.get("depth_max")}
     if tasks := [task for task in ("panoptic", "instances") if task in asked.eval_options.get("task", ())]:
         protocol["tasks"] = tasks
     if asked.eval_options.get("mixed"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +20,56 @@ from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
 from labelmerge.progress import Track
+from labelmerge.shardset.depth_maps import RELATIVE, metres
 from labelmerge.tasks.depth import Depth
 from labelmerge.tasks.semantic import Metrics
 
+_ROUNDING = 1e-9  # of a cap: 10 m of millimetres are 10,000
 
-def refuse_other_tasks(trained: Trained, tasks: Collection[str], mixed: bool) -> None:
+
+@dataclass(frozen=True)
+class DepthLimits:
+    """Which depths count.
+
+    Attributes:
+        crop: the part of the image, one of `labelmerge.tasks.depth.CROPS`; None: all of it.
+        most: the cap in metres; None: there is none.
+    """
+
+    crop: str | None = None
+    most: float | None = None
+
+    def task(self, data: EvalSet) -> Depth:
+        """What is measured on a set. Raises UsageError where there is a cap, and its depths are not in metres."""
+        if self.most is None:
+            return Depth(data.space, self.crop)
+        metre = metres(data.depth_unit or RELATIVE)
+        if metre is None:
+            raise UsageError(
+                f"the depths of {data.name} are right up to a factor, so that {self.most:g} m can't be found in them",
+                where=data.where,
+                fix="Leave out --depth-max for this set",
+            )
+        return Depth(data.space, self.crop, self.most / metre * (1 + _ROUNDING))
+
+    def to_json(self) -> dict[str, Any]:
+        """For the protocol of results.json; empty where there are no limits."""
+        of_crop = {} if self.crop is None else {"crop": self.crop}
+        return of_crop if self.most is None else {**of_crop, "max_metres": self.most}
+
+
+def refuse_other_tasks(trained: Trained, tasks: Collection[str], mixed: bool, limits: DepthLimits) -> None:
     """Make sure that what is to be measured is what the run gives. Raises UsageError."""
     where = trained.checkpoint.folder
+    if limits.most is not None and not 0 < limits.most < math.inf:
+        raise UsageError(f"--depth-max {limits.most:g} is no distance", fix="Give metres, such as 10")
     if trained.learner.answers != "depth":
+        if limits != DepthLimits():
+            raise UsageError(
+                f"a run of the method {trained.checkpoint.method!r} gives labels, and no depths",
+                where=where,
+                fix="Leave out --depth-crop and --depth-max",
+            )
         if "depth" in tasks:
             raise UsageError(
                 f"a run of the method {trained.checkpoint.method!r} gives labels, and no depths",
@@ -38,16 +83,17 @@ def refuse_other_tasks(trained: Trained, tasks: Collection[str], mixed: bool) ->
         raise UsageError("gives depths, and no labels", where=where, fix=f"Leave out {what}")
 
 
-def ask_depths(sets: Sequence[EvalSet], trained: Trained, bank: Bank, views: Views) -> Questions:
+def ask_depths(sets: Sequence[EvalSet], trained: Trained, bank: Bank, views: Views, limits: DepthLimits) -> Questions:
     """What to ask on each set: depths, of images with their own labels where the run takes labels.
 
     Raises:
         ShardError: it takes labels, and a set has none.
         BankError: the bank lacks some.
-        UsageError: the views don't serve.
+        UsageError: the views don't serve, or the limits have no meaning on a set.
     """
     questions = []
     for data in sets:
+        limits.task(data)
         space = data.space
         if not trained.learner.takes_labels:
             zeros = np.zeros((len(space), bank.dim), dtype=np.float32)
@@ -64,11 +110,11 @@ def ask_depths(sets: Sequence[EvalSet], trained: Trained, bank: Bank, views: Vie
     return Questions(tuple(questions), by="text", mixed=None, taxonomy="")
 
 
-def measure_depth(question: Question, limit: int | None, ranks: Ranks, track: Track) -> SetResult:
+def measure_depth(question: Question, limits: DepthLimits, limit: int | None, ranks: Ranks, track: Track) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
     data, predictor = question.data, question.predictor
     assert predictor is not None  # `ask_depths`
-    task = Depth(data.space)
+    task = limits.task(data)
     counted = count_set(
         data,
         [(task, predictor)],

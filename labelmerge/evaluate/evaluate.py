@@ -13,7 +13,7 @@ from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import BankError, CheckpointError, OutputError, ShardError, UsageError
 from labelmerge.evaluate.counting import count_set
-from labelmerge.evaluate.depths import ask_depths, measure_depth, refuse_other_tasks
+from labelmerge.evaluate.depths import DepthLimits, ask_depths, measure_depth, refuse_other_tasks
 from labelmerge.evaluate.examples import EXAMPLES
 from labelmerge.evaluate.protocol import command, protocol
 from labelmerge.evaluate.questions import Question, ask
@@ -57,6 +57,8 @@ def evaluate(
     taxonomy: Path | None = None,
     tasks: Collection[Measure] = (),
     examples: int = EXAMPLES,
+    depth_crop: str | None = None,
+    depth_max: float | None = None,
     track: Track = no_track,
 ) -> Results:
     """Segment every image with its own dataset's labels, and compare with the masks.
@@ -89,6 +91,8 @@ def evaluate(
         examples: of how many images of each set pictures are kept (`labelmerge.evaluate.examples.chosen`).
         tasks: what to measure; ``semantic`` always is, and ``panoptic`` and ``instances`` on sets that have segments.
             Of a run that gives depths it is ``depth``, and nothing else.
+        depth_crop: of depths, the part of the image that counts (`labelmerge.tasks.depth.CROPS`).
+        depth_max: of depths, the cap in metres.
 
     Raises:
         CheckpointError, ShardError, LayoutError, RecipeError, BankError, TaxonomyError, UsageError: what was given
@@ -102,7 +106,8 @@ def evaluate(
     splits = open_splits(shards, datasets, split)
     trained = load_trained(checkpoint, here)
     deep = trained.learner.answers == "depth"
-    refuse_other_tasks(trained, tasks, mixed)
+    limits = DepthLimits(depth_crop, depth_max)
+    refuse_other_tasks(trained, tasks, mixed, limits)
     sets = measurable(splits, datasets, depth=deep)
     vectors = load_bank(bank, trained)
     if views.short_edge is None:
@@ -110,7 +115,7 @@ def evaluate(
     more = [task for task in ("panoptic", "instances") if task in tasks]
     _refuse_no_segments(sets, more)
     if deep:
-        asked = ask_depths(sets, trained, vectors, views)
+        asked = ask_depths(sets, trained, vectors, views, limits)
     else:
         asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
     for data in sets:
@@ -120,14 +125,14 @@ def evaluate(
     with processes() as ranks:
         for question in asked.sets:
             if deep:
-                measured.append(measure_depth(question, limit, ranks, track))
+                measured.append(measure_depth(question, limits, limit, ranks, track))
             else:
                 measured.append(_measure(question, more, limit, examples, ranks, track))
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
             protocol={
-                **protocol(trained, asked, views, vectors, split, limit),
+                **protocol(trained, asked, views, vectors, split, limit, limits),
                 **({"tasks": more} if more else {}),
                 **({"mixed": True} if mixed else {}),
             },
@@ -138,7 +143,14 @@ def evaluate(
                 out,
                 datasets,
                 views,
-                {"split": split, "limit": limit, "by": by, "taxonomy": taxonomy},
+                {
+                    "split": split,
+                    "limit": limit,
+                    "by": by,
+                    "taxonomy": taxonomy,
+                    "depth-crop": depth_crop,
+                    "depth-max": depth_max,
+                },
                 mixed=mixed,
                 tasks=more,
             ),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from labelmerge.bank.bank import Bank
+from labelmerge.evaluate.depths import DepthLimits
 from labelmerge.evaluate.questions import Questions
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
@@ -23,7 +24,13 @@ _BY = {
 
 
 def protocol(
-    trained: Trained, asked: Questions, views: Views, bank: Bank, split: str | None, limit: int | None
+    trained: Trained,
+    asked: Questions,
+    views: Views,
+    bank: Bank,
+    split: str | None,
+    limit: int | None,
+    limits: DepthLimits,
 ) -> dict[str, Any]:
     """Everything that the figures depend on, as ``protocol`` of results.json has it."""
     checkpoint, device = trained.checkpoint, trained.device
@@ -33,6 +40,7 @@ def protocol(
         "resize": "bilinear, antialiased; short_edge 0 is the image's own size",
         **(asked.predictor.protocol() if asked.predictor is not None else {}),
         **how,
+        **limits.to_json(),
         "split": split,
         "limit": limit,
         "checkpoint": {

@@ -41,6 +41,7 @@ class EvalSet:
         things: the indices of the classes that are things; None where it isn't told.
         annotated: the names of the classes that its images were annotated for; None: all of them.
         own_lists: whether images have lists of their own, which take the place of `annotated`.
+        depth_unit: of its depths; None where it has none.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class EvalSet:
     things: frozenset[int] | None = None
     annotated: frozenset[str] | None = None
     own_lists: bool = False
+    depth_unit: str | None = None
 
     @property
     def partly_annotated(self) -> bool:
@@ -90,6 +92,7 @@ class EvalSet:
             things=data.things,
             annotated=data.annotated,
             own_lists=data.own_lists,
+            depth_unit=data.depth_unit,
         )
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from labelmerge.catalog import SPLITS, Recipe
 from labelmerge.errors import LabelmergeError, LayoutError, SampleError, UsageError
 from labelmerge.labels import LabelSpace
-from labelmerge.sharding.depths import has_depth
+from labelmerge.sharding.depths import Meaning, has_depth
 from labelmerge.sharding.make import Tally, make_sample, member_names
 from labelmerge.sharding.plan import Options, make_plan
 from labelmerge.sharding.source.source import Item, Source
@@ -90,6 +90,10 @@ class RawSplit:
     @property
     def has_depth(self) -> bool:
         return has_depth(self.on_disk)
+
+    @property
+    def depth_unit(self) -> str | None:
+        return Meaning.of(self.on_disk).unit if self.has_depth else None
 
     @property
     def things(self) -> frozenset[int] | None:

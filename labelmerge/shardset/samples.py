@@ -89,6 +89,10 @@ class Samples(Protocol):
         """Whether samples have depths."""
 
     @property
+    def depth_unit(self) -> str | None:
+        """Of the values of these (`labelmerge.shardset.depth_maps.metres`); None where there are none."""
+
+    @property
     def things(self) -> frozenset[int] | None:
         """The indices of the classes that are things; None where it isn't told."""
 

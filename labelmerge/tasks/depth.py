@@ -3,7 +3,7 @@
 Per image, scale s and shift t are those of the least squares of s · prediction + t - depth over the pixels whose depth
 is known, with s ≥ 0: a prediction that takes near for far is no better than one that is the same everywhere. An image's
 figures are means over its known pixels, a set's are means over its images (Ranftl et al., TPAMI 2020; LeReS, Yin et
-al., CVPR 2021). Neither needs the unit.
+al., CVPR 2021). Neither needs the unit. Benchmarks measure a part of the image (`CROPS`), and depths up to a cap.
 """
 
 from __future__ import annotations
@@ -22,8 +22,20 @@ from labelmerge.tasks.task import DeepTruth, Truth
 
 _LEAST = 1e-9  # of an aligned prediction: what lies behind the camera is as near as can be
 _DELTA = 1.25
+_ROUNDING = 1e-6  # of a pixel: 45 / 480 of 480 rows are 45
 
 Floats = npt.NDArray[np.float64]
+
+CROPS: Mapping[str, tuple[float, float, float, float]] = {
+    "nyu-eigen": (45 / 480, 471 / 480, 41 / 640, 601 / 640),
+    "kitti-eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
+    "kitti-garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
+}
+"""The part of an image that counts: top, bottom, left and right edge as shares of its height and width.
+
+NYUv2's is that of Eigen et al. (NeurIPS 2014), rows 45 to 470 and columns 41 to 600 of 480 x 640 pixels; KITTI's are
+Eigen et al.'s and, as most take it, that of Garg et al. (ECCV 2016).
+"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,15 @@ class Depth:
 
     asks: Literal["depth"] = "depth"
 
-    def __init__(self, space: LabelSpace) -> None:
-        """`space`: of the images' masks, which a method may take as a second input."""
+    def __init__(self, space: LabelSpace, crop: str | None = None, most: float = math.inf) -> None:
+        """What is measured.
+
+        Args:
+            space: of the images' masks, which a method may take as a second input.
+            crop: one of `CROPS`; None: the whole image.
+            most: the cap, in the unit of the depths: what is farther isn't measured, and no prediction goes beyond it.
+        """
+        self._crop, self._most = None if crop is None else CROPS[crop], most
         self._positions = space.lookup({index: place for place, index in enumerate(space.indices)}, IGNORE)
 
     def labels_of(self, truth: Truth) -> npt.NDArray[np.int64] | None:
@@ -94,11 +113,13 @@ class Depth:
         """
         if truth.depth is None:
             raise SampleError("has no depths", where=truth.key)
-        known = truth.depth > 0
+        known = (truth.depth > 0) & (truth.depth <= self._most)
+        if self._crop is not None:
+            known &= _inside(known.shape, self._crop)
         if not known.any():
             return DepthCounts((), 1)
         depth = truth.depth[known].astype(np.float64)
-        fitted = np.maximum(fit(prediction[known].astype(np.float64), depth), _LEAST)
+        fitted = fit(prediction[known].astype(np.float64), depth).clip(_LEAST, self._most)
         ratio = np.maximum(fitted / depth, depth / fitted)
         deltas = [float((ratio < _DELTA**power).mean()) for power in (1, 2, 3)]
         image = ImageDepth(truth.key, len(depth), float((np.abs(fitted - depth) / depth).mean()), tuple(deltas))
@@ -129,6 +150,16 @@ def fit(prediction: Floats, depth: Floats) -> Floats:
     scale = covariance / variance if covariance > 0 and variance > 0 else 0.0
     fitted: Floats = scale * centred + depth.mean()
     return fitted
+
+
+def _inside(size: tuple[int, ...], crop: tuple[float, float, float, float]) -> npt.NDArray[np.bool_]:
+    """bool ``[H, W]``: where a crop is. Its edges are cut down to whole pixels, as benchmarks do."""
+    inside = np.zeros(size, dtype=np.bool_)
+    top, bottom, left, right = (
+        int(share * side + _ROUNDING) for share, side in zip(crop, np.repeat(size, 2), strict=True)
+    )
+    inside[top:bottom, left:right] = True
+    return inside
 
 
 def _mean(values: list[float]) -> float:

@@ -128,6 +128,40 @@ def test_what_can_not_be_measured_is_one_line(
     assert not (world / "r.json").exists()
 
 
+def test_crop_and_cap_are_those_of_the_command(world: Path, run: Callable[..., Any]) -> None:
+    out = world / "results.json"
+    words = ["--short-edge", 0, "--device", "cpu", "--depth-crop", "nyu-eigen", "--depth-max", "2"]
+    done = run("eval", "--checkpoint", world / "none", "--shards", world / "streets", "--out", out, *words)
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())
+    assert (found["protocol"]["crop"], found["protocol"]["max_metres"]) == ("nyu-eigen", 2)
+    assert "--depth-crop nyu-eigen --depth-max 2" in found["reproduce"]
+    height, width = STREETS.size
+    rows, columns = (slice(int(low * side / whole), int(high * side / whole))
+                     for low, high, side, whole in ((45, 471, height, 480), (41, 601, width, 640)))  # fmt: skip
+    data = ShardSet.open(world / "streets/streets/train")
+    depths = [data.read(number, depth=True).depth for number in (0, 1, 3, 4, 5)]
+    inside = [depth[rows, columns] for depth in depths if depth is not None]
+    assert found["sets"][0]["depth"]["pixels"] == sum(int(((depth > 0) & (depth <= 2000)).sum()) for depth in inside)
+    assert any((depth > 2000).any() for depth in inside)
+
+
+def test_limits_that_have_no_meaning_are_refused(world: Path, tools: Any) -> None:
+    manifest = world / "streets/streets/train/manifest.json"
+    content = json.loads(manifest.read_text())
+    content["depth"]["unit"] = "relative"
+    manifest.write_text(json.dumps(content))
+    labels = tools.run(world / "labels", tools.bank([("streets", 0, "road", "")]))
+    for checkpoint, limits, message in (
+        (world / "none", {"depth_max": 10.0}, "depths of streets-train are right up to a factor"),
+        (world / "none", {"depth_max": -1.0}, "--depth-max -1 is no distance"),
+        (labels, {"depth_crop": "nyu-eigen"}, "Leave out --depth-crop and --depth-max"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            evaluate(checkpoint, [world / "streets"], None, world / "r.json", views=OWN, device="cpu", **limits)
+    assert not (world / "r.json").exists()
+
+
 def test_runs_of_labels_have_no_depths_and_runs_of_depths_no_labels(
     world: Path, tools: Any, run: Callable[..., Any]
 ) -> None:

@@ -108,3 +108,45 @@ def test_labels_are_places_in_the_label_space() -> None:
     found = TASK.labels_of(Truth(None, mask))
     assert found is not None and found.tolist() == [[0, 1, -1]]
     assert TASK.labels_of(Truth(None)) is None
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "rows", "columns"),
+    [
+        ("nyu-eigen", (480, 640), (45, 471), (41, 601)),
+        ("nyu-eigen", (240, 320), (22, 235), (20, 300)),
+        ("kitti-garg", (375, 1242), (153, 371), (44, 1197)),
+        ("kitti-eigen", (375, 1242), (124, 342), (44, 1197)),
+    ],
+)
+def test_a_crop_leaves_out_what_lies_outside(
+    crop: str, size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    depth = rng.integers(1, 5000, size).astype(np.uint16)
+    predicted = rng.standard_normal(size).astype(np.float32)
+    inside = depth[rows[0] : rows[1], columns[0] : columns[1]], predicted[rows[0] : rows[1], columns[0] : columns[1]]
+    found = Depth(SPACE, crop).count(Truth(depth), predicted)
+    assert found == TASK.count(Truth(inside[0]), inside[1]) and found.images[0].pixels == inside[0].size
+
+
+def test_a_cap_leaves_out_what_is_farther_and_holds_predictions_back() -> None:
+    depth = np.array([[100, 200, 300, 401, 65535, 0]], np.uint16)
+    predicted = np.array([[1.0, 4.0, 4.2, 9.0, -20.0, 3.0]], np.float32)
+    p, d = predicted[0, :3].astype(np.float64), depth[0, :3].astype(np.float64)
+    scale, shift = np.polyfit(p, d, 1)
+    fitted = np.minimum(scale * p + shift, 400)
+    found = Depth(SPACE, most=400).count(Truth(depth), predicted).images[0]
+    assert found.pixels == 3 and found.abs_rel == pytest.approx((np.abs(fitted - d) / d).mean())
+    line = Depth(SPACE, most=250).count(Truth(depth), predicted).images[0]  # two points lie on every line
+    assert line.pixels == 2 and line.abs_rel == pytest.approx(0)
+    far = np.array([[100, 100, 240, 240]], np.uint16), np.array([[0.0, 0.0, 1.0, 3.0]], np.float32)
+    fitted = np.minimum(fit(far[1][0].astype(np.float64), far[0][0].astype(np.float64)), 250)  # the last lies beyond
+    over = Depth(SPACE, most=250).count(Truth(far[0]), far[1]).images[0]
+    assert fitted[-1] == 250 and over.abs_rel == pytest.approx((np.abs(fitted - far[0][0]) / far[0][0]).mean())
+
+
+def test_nothing_within_the_limits_is_an_image_without_depths() -> None:
+    depth = np.full((4, 4), 900, np.uint16)
+    found = Depth(SPACE, most=400).count(Truth(depth), np.zeros((4, 4), np.float32))
+    assert not found.images and found.unknown == 1
