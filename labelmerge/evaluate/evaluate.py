@@ -250,10 +250,10 @@ def _measure(
     if question.predictor is not None:
         jobs.append((own, question.predictor))
         if data.has_segments and "panoptic" in more:
-            panoptic = Panoptic(space, data.things)
+            panoptic = Panoptic(space, data.things, annotated=data.annotated_classes)
             jobs.append((panoptic, question.predictor))
         if data.has_segments and "instances" in more:
-            things = InstanceTask(space, data.things)
+            things = InstanceTask(space, data.things, data.annotated_classes)
             jobs.append((things, question.predictor))
         if ranks.rank == 0:
             _say_twins(question, question.predictor)
@@ -262,7 +262,7 @@ def _measure(
     if common is not None and question.mixed_predictor is not None:
         jobs.append((common, question.mixed_predictor))
         if data.has_segments and "panoptic" in more:
-            mixed_panoptic = Panoptic(space, data.things, question.mixed)
+            mixed_panoptic = Panoptic(space, data.things, question.mixed, data.annotated_classes)
             jobs.append((mixed_panoptic, question.mixed_predictor))
     counted = count_set(
         data,

@@ -71,6 +71,8 @@ class Batch:
         annotated: for each image int64 class indices of its dataset's own label space: those that it was annotated for;
             None where all images of its dataset were annotated alike. Empty where that is so of all datasets.
         shares: float32 ``[B]``, how much of each sample's loss its mask has, where a method mixes images; None: all.
+        closed: bool ``[B, C]``, which of a method's C classes do not compete at the labels of each mask, where a method
+            mixes images that were annotated for different classes; None: all compete.
     """
 
     step: int
@@ -92,6 +94,7 @@ class Batch:
     others: tuple[Batch, ...] = ()
     annotated: list[Tensor | None] = field(default_factory=list)
     shares: Tensor | None = None
+    closed: Tensor | None = None
     depths: Tensor | None = None
 
     def __len__(self) -> int:

@@ -1,4 +1,8 @@
-"""Things one by one: average precision of masks, by COCO's own code (pycocotools)."""
+"""Things one by one: average precision of masks, by COCO's own code (pycocotools).
+
+A detection of a class that its image was not annotated for is no mistake where it matches nothing, as LVIS has it
+(Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
-from labelmerge.tasks.semantic import positions_of
+from labelmerge.tasks.semantic import Booleans, annotated_in, positions_of
 from labelmerge.tasks.task import SegmentedTruth
 
 RunLengths = dict[str, Any]
@@ -41,7 +45,10 @@ class Found(Protocol):
 
 @dataclass(frozen=True)
 class InstanceCounts:
-    """What is in some images, and what was found: COCO's annotations, by the key of their image."""
+    """What is in some images, and what was found: COCO's annotations, by the key of their image.
+
+    What was found is `undecided` where its image was not annotated for its class.
+    """
 
     images: tuple[str, ...]
     truth: tuple[dict[str, Any], ...]
@@ -53,9 +60,9 @@ class InstanceTask:
 
     asks: Literal["classes", "segments", "instances"] = "instances"
 
-    def __init__(self, space: LabelSpace, things: Collection[int] | None) -> None:
-        """`things`: class indices; None: all."""
-        self._space, self._position_of = space, positions_of(space)
+    def __init__(self, space: LabelSpace, things: Collection[int] | None, annotated: Booleans | None = None) -> None:
+        """`things`: class indices; None: all. `annotated`: as `annotated_in`."""
+        self._space, self._position_of, self._annotated = space, positions_of(space), annotated
         self._things = [k for k, index in enumerate(space.indices) if things is None or index in things]
 
     def nothing(self) -> InstanceCounts:
@@ -88,10 +95,12 @@ class InstanceTask:
                         "iscrowd": int(segment["iscrowd"]),
                     }
                 )
+        known = annotated_in(self._space, truth, self._annotated)
         found = [
             {
                 "image_id": truth.key,
                 "category_id": int(label),
+                "undecided": known is not None and not known[label],
                 "segmentation": runs,
                 "score": float(score),
                 "pixel_area": truth.pixel_area,
@@ -165,6 +174,12 @@ def average_precision(counts: InstanceCounts, classes: int, things: Sequence[int
         found.createIndex()
         judge = COCOeval(truth, found, "segm")
         judge.evaluate()
+        undecided = {
+            (each["image_id"], each["category_id"]) for each in found.dataset["annotations"] if each["undecided"]
+        }
+        for each in judge.evalImgs:
+            if each is not None and (each["image_id"], each["category_id"]) in undecided:
+                each["dtIgnore"] |= each["dtMatches"] == 0
         judge.accumulate()
     precision = judge.eval["precision"]  # [IoUs, recalls, classes, areas, most detections]
     ious = np.round(judge.params.iouThrs, 2).tolist()

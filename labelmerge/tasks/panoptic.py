@@ -3,6 +3,7 @@
 A segment of the truth and one of the prediction match where both are of one class and their IoU is above one half;
 then no other pair can. Pixels without a label are nobody's: they are left out of the union, and a segment that lies in
 them for more than half is no mistake; nor is one that lies in a crowd of its own class. Crowds need not be found.
+Nor is a segment of a class that the image was not annotated for a mistake: nobody looked whether it is there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from labelmerge.errors import SampleError
 from labelmerge.labels import LabelSpace
 from labelmerge.tasks.ambiguity import Verdicts
-from labelmerge.tasks.semantic import positions_of
+from labelmerge.tasks.semantic import Booleans, annotated_in, positions_of
 from labelmerge.tasks.task import SegmentedTruth
 
 _ONE = 2**40  # an IoU of 1 in sums: whole numbers add up to the same in any order
@@ -73,7 +74,13 @@ class Panoptic:
 
     asks: Literal["classes", "segments", "instances"] = "segments"
 
-    def __init__(self, space: LabelSpace, things: Collection[int] | None, verdicts: Verdicts | None = None) -> None:
+    def __init__(
+        self,
+        space: LabelSpace,
+        things: Collection[int] | None,
+        verdicts: Verdicts | None = None,
+        annotated: Booleans | None = None,
+    ) -> None:
         """What is measured.
 
         Args:
@@ -82,7 +89,9 @@ class Panoptic:
             verdicts: what predicting each label of a list that is not the set's own is worth here. A segment then
                 matches one that its label is right for; one that lies, for more than half, where its label is open, is
                 no mistake; and a mistake counts against what its label stands for.
+            annotated: as `annotated_in`.
         """
+        self._annotated = annotated
         self._space, self._position_of, self._verdicts = space, positions_of(space), verdicts
         self._thing = None if things is None else np.array([index in things for index in space.indices], dtype=np.bool_)
         self._fused: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
@@ -101,7 +110,11 @@ class Panoptic:
         if self._fused.any():
             ids, labels = _fused(ids, labels, self._fused)
         own = truth_segments(truth, self._position_of, self._thing)
-        return panoptic_counts(own, ids, labels, len(self._space), self._verdicts)
+        known = annotated_in(self._space, truth, self._annotated)
+        undecided = None
+        if known is not None:
+            undecided = ~known if self._verdicts is None else self._verdicts.undecided(known)
+        return panoptic_counts(own, ids, labels, len(self._space), self._verdicts, undecided)
 
     def total(self, counts: list[PanopticCounts]) -> PanopticCounts:
         """All images together."""
@@ -185,6 +198,7 @@ def panoptic_counts(
     labels: npt.NDArray[np.integer],
     classes: int,
     verdicts: Verdicts | None = None,
+    undecided: Booleans | None = None,
 ) -> PanopticCounts:
     """Match the segments of one image.
 
@@ -193,6 +207,7 @@ def panoptic_counts(
         labels: ``[N]``, the class of predicted segments 1 … N.
         classes: K.
         verdicts: of the labels that are predicted, where they are not the K classes (`Panoptic`).
+        undecided: bool, of those labels or else the K classes: whose segments are no mistakes where they match none.
 
     Raises:
         ValueError: the shapes differ, or there is a segment without a label.
@@ -238,6 +253,8 @@ def panoptic_counts(
     used[p[match]] = True
     bad = (area > 0) & ~used & (excused <= 0.5 * area)
     bad[0] = False
+    if undecided is not None:
+        bad[1:] &= ~undecided[labels]
     wrong = np.bincount(of_prediction[bad], minlength=classes if verdicts is None else verdicts.right.shape[1])
     if verdicts is not None:
         wrong = verdicts.stands_for.astype(np.int64) @ wrong

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ class Truth:
     segments: list[dict[str, Any]]
     mask: None = None
     pixel_area: float = 1.0
-    annotated: None = None
+    annotated: frozenset[int] | None = None
 
 
 @dataclass
@@ -77,6 +77,31 @@ def test_by_hand() -> None:
 def test_crowds_neither_need_be_found_nor_are_mistakes() -> None:
     figures = ap((truth(crowd=(2,)), found((1, 0, 0.9), (2, 0, 0.95), (3, 1, 0.9))))
     assert figures.ap == pytest.approx(1)
+
+
+def test_what_an_image_was_not_annotated_for_may_be_there() -> None:
+    """LVIS's rule, against a search without pycocotools' help: unmatched detections of such classes vanish."""
+    rng = np.random.default_rng(0)
+    for lists in ({0}, {1}, set(), {0, 1}):
+        every, without = [], []
+        for n in range(4):
+            one = replace(truth(f"k{n}"), annotated=frozenset(lists) if n % 2 else None)
+            entries = [(int(rng.integers(1, 4)), int(rng.integers(0, 2)), float(rng.random())) for _ in range(5)]
+            best: dict[tuple[int, int], float] = {}
+            for number, label, score in entries:
+                best[number, label] = max(score, best.get((number, label), 0.0))
+            class_of = {1: 0, 2: 0, 3: 1}
+            kept = [
+                (number, label, score) for number, label, score in entries
+                if one.annotated is None or label in lists
+                or (class_of[number] == label and best[number, label] == score)
+            ]  # fmt: skip
+            every.append((one, found(*entries)))
+            without.append((replace(one, annotated=None), found(*kept)))
+        assert ap(*every).ap == pytest.approx(ap(*without).ap)
+    everywhere = InstanceTask(SPACE, (0, 1), np.array([True, False, True]))
+    wrong = everywhere.count(truth(), found((1, 0, 0.9), (2, 0, 0.8), (3, 1, 0.6), (1, 1, 0.95)))
+    assert everywhere.figures(wrong).ap == pytest.approx(1) and ap((truth(), found((3, 1, 0.6), (1, 1, 0.95)))).ap < 1
 
 
 def test_sizes_are_those_of_the_original_images() -> None:

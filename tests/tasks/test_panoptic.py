@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Truth:
     segments: list[dict[str, Any]] = field(default_factory=list)
     key: str = "toy-val-000000000"
     pixel_area: float = 1.0
-    annotated: None = None
+    annotated: frozenset[int] | None = None
 
 
 @dataclass
@@ -103,6 +103,39 @@ def test_counts_are_those_of_the_slow_way(seed: int) -> None:
         assert counts.iou[position] / 2**40 == pytest.approx(iou, abs=1e-11)
         assert (counts.matched[position], counts.missed[position], counts.wrong[position]) == (matched, missed, wrong)
     assert counts.ignored == (truth.ids == 0).sum()
+
+
+@given(st.integers(0, 10_000))
+def test_segments_of_what_was_not_annotated_are_no_mistakes(seed: int) -> None:
+    truth, found = drawn(seed)
+    closed = np.random.default_rng(seed).random(4) < 0.5
+    counts = panoptic_counts(truth, found.ids, found.labels, 4, undecided=closed)
+    plain = panoptic_counts(truth, found.ids, found.labels, 4)
+    assert np.array_equal(counts.wrong, np.where(closed, 0, plain.wrong))
+    for name in ("iou", "matched", "missed"):
+        assert np.array_equal(getattr(counts, name), getattr(plain, name))
+
+
+def test_an_images_own_list_goes_before_its_datasets() -> None:
+    mask, instances = np.array([[0, 0, 2, 2]], dtype=np.uint8), np.array([[1, 1, 2, 2]], dtype=np.uint16)
+    segments = [{"id": 1, "class_index": 0, "iscrowd": False}, {"id": 2, "class_index": 2, "iscrowd": False}]
+    truth = Truth(mask, instances, segments)
+    found = Found(np.array([[1, 1, 2, 2]]), np.array([0, 1]))
+    for annotated, own, wrong in (
+        (None, None, 1), (None, frozenset({0, 2}), 0), ([True, False, True, True], None, 0),
+        ([True, False, True, True], frozenset({0, 1}), 1),
+    ):  # fmt: skip
+        task = Panoptic(SPACE, THINGS, annotated=None if annotated is None else np.array(annotated))
+        counts = task.count(replace(truth, annotated=own), found)
+        assert (counts.matched.tolist(), counts.wrong.tolist()) == ([1, 0, 0, 0], [0, wrong, 0, 0])
+        assert counts.missed.tolist() == [0, 0, 1, 0]
+    riders = Verdicts.of(
+        np.eye(4, dtype=np.bool_), np.eye(4, dtype=np.bool_)[[0, 2, 1]], np.zeros((4, 3), dtype=np.bool_)
+    )
+    mixed = Panoptic(SPACE, THINGS, riders)
+    for own, wrong in ((None, 1), (frozenset({0, 2}), 0)):
+        counts = mixed.count(replace(truth, annotated=own), Found(found.ids, np.array([0, 2])))
+        assert counts.wrong.sum() == wrong
 
 
 def total(pairs: Sequence[tuple[TruthSegments, Found]]) -> PanopticCounts:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from labelmerge.errors import ConfigError
 from labelmerge.labels import LabelKey
 from labelmerge.loading.batch import Batch
+from labelmerge.methods.annotated import Unannotated
 from labelmerge.methods.lmseg.decoder import DecoderLayer, MaskHead, PixelDecoder
 from labelmerge.methods.lmseg.losses import TERMS, Outputs, class_units, image_sums
 from labelmerge.methods.lmseg.predictor import LmsegPredictor
@@ -103,6 +104,7 @@ class LmsegLearner(Learner):
             self.heads = nn.Linear(dim, max(self.outputs.values(), default=-1) + 1 + nothings)
         self.register_buffer("things", torch.zeros(len(self.labels), dtype=torch.bool))
         self._lists: Lists
+        self._unannotated: Unannotated
         self._texts: dict[str, tuple[Tensor, list[str]]] = {}  # of each dataset: its rows, and what they say
         self._unmatched = torch.zeros(())
         self._world = 1
@@ -112,6 +114,7 @@ class LmsegLearner(Learner):
     def prepare(self, data: TrainingData) -> None:
         """The datasets' label lists, and which labels are things."""
         columns = data.columns
+        self._unannotated = Unannotated(data)
         own = [torch.from_numpy((columns.dataset_of == d).nonzero()[0]) for d in range(len(data.sources))]
         rows = nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=-1)
         place = torch.zeros(len(columns.labels), dtype=torch.long)
@@ -170,6 +173,7 @@ class LmsegLearner(Learner):
         features, memory = self.see(batch.images)
         decoded = self.decode(queries, memory, listed, padding)  # T of [B, N, D]
         masks = [self.masks(each, features) for each in decoded]
+        closed = self._closed(batch)
         height, width = (-(-side // self.model.stride) for side in batch.images.shape[2:])
         sums = batch.masks.new_zeros(len(TERMS), len(self.vocabulary.datasets), dtype=torch.float32)
         with torch.autocast("cuda", enabled=False):
@@ -181,7 +185,8 @@ class LmsegLearner(Learner):
                     torch.stack([each[place, :, :height, :width] for each in masks]).float(),
                     self.model.stride,
                 )
-                own = image_sums(outputs, targets, lists.place[targets.labels], self.settings)
+                not_here = None if closed is None else closed[place]
+                own = image_sums(outputs, targets, lists.place[targets.labels], self.settings, not_here)
                 sums = sums.index_add(1, ids[place : place + 1], own[:, None])
             return sums + part_in_step(*masks, *([] if words is None else [words]))
 
@@ -190,6 +195,21 @@ class LmsegLearner(Learner):
         wanted = [self._texts[name] for name in sorted(set(datasets))]
         made = prompt.encode([text for _, texts in wanted for text in texts])
         return self._lists.vectors.index_put((torch.cat([rows for rows, _ in wanted]),), made)
+
+    def _closed(self, batch: Batch) -> Tensor | None:
+        """bool ``[B, K]``, of the words of each image's list those that it was not annotated for; None: there are none.
+
+        With the union, of all outputs: also those of other datasets' labels that mean the same.
+        """
+        if not self._unannotated:
+            return None
+        if self.settings.classifier == "union":
+            return self._unannotated.columns(batch)
+        labels = self._unannotated.labels(batch)
+        if labels is None:
+            return None
+        ids = batch.dataset_ids
+        return labels.gather(1, self._lists.rows[ids]) & ~self._lists.padding[ids]
 
     def _targets(self, batch: Batch, place: int) -> Targets:
         return targets_of(

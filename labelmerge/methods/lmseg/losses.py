@@ -2,6 +2,8 @@
 
 What is not known is neither right nor wrong: pixels without a label take no part in the masks' losses or in the costs
 of matching, and a query whose mask lies in them for more than half loses nothing for its class if it has no target.
+Words that an image was not annotated for (`closed`) do not compete with its targets, and a query without a target may
+be one of them as well as nothing.
 """
 
 from __future__ import annotations
@@ -105,14 +107,42 @@ class Outputs:
     stride: int
 
 
-def matching_costs(outputs: Outputs, targets: Targets, places: Tensor, settings: LmsegSettings) -> Tensor:
+def class_losses(logits: Tensor, wanted: Tensor, closed: Tensor | None = None) -> Tensor:
+    """−log of each query's probability of what it should be: cross-entropy where no word is closed.
+
+    Args:
+        logits: ``[..., K + 1]``, of K words and of "nothing".
+        wanted: int64 ``[...]``, a word, or K for nothing.
+        closed: bool ``[K]``: words that compete with no other. Who wants nothing may be one of them, too.
+
+    Returns:
+        ``[...]``.
+    """
+    if closed is None:
+        return F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="none").view(wanted.shape)
+    own = logits.gather(-1, wanted[..., None])[..., 0]
+    apart = F.pad(closed, (0, 1))
+    others = logits.masked_fill(apart, -torch.inf).logsumexp(-1)  # "nothing" at least
+    lost = torch.where(apart[wanted], F.softplus(others - own), others - own)
+    either = torch.where(apart | (torch.arange(len(apart), device=apart.device) == len(closed)), logits, -torch.inf)
+    return torch.where(wanted == len(closed), logits.logsumexp(-1) - either.logsumexp(-1), lost)
+
+
+def matching_costs(
+    outputs: Outputs, targets: Targets, places: Tensor, settings: LmsegSettings, closed: Tensor | None = None
+) -> Tensor:
     """Eq. 5 for every layer, query and target: ``[T, N, n]``. Masks are compared at the logits' own resolution.
 
     Args:
         places: int64 ``[n]``, the word of each target.
+        closed: as `class_losses` has it.
     """
     with torch.no_grad():
-        costs = -outputs.classes.softmax(-1)[..., places]
+        if closed is None:
+            costs = -outputs.classes.softmax(-1)[..., places]
+        else:
+            every = outputs.classes[..., None, :].expand(-1, -1, len(places), -1)
+            costs = -(-class_losses(every, places.expand(every.shape[:-1]), closed)).exp()
         if targets.boxes is not None:
             spread = outputs.masks[:, :, None].expand(-1, -1, len(targets), -1, -1)
             return costs + settings.box_weight * projection_loss(spread, targets.boxes, outputs.stride)
@@ -144,11 +174,18 @@ def match(costs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.ND
     return rows.astype(np.int64), columns.astype(np.int64)
 
 
-def image_sums(outputs: Outputs, targets: Targets, places: Tensor, settings: LmsegSettings) -> Tensor:
-    """The weighted losses of one image, summed over its layers (eq. 3): ``[4]`` as `TERMS`, over the units of each."""
+def image_sums(
+    outputs: Outputs, targets: Targets, places: Tensor, settings: LmsegSettings, closed: Tensor | None = None
+) -> Tensor:
+    """The weighted losses of one image, summed over its layers (eq. 3): ``[4]`` as `TERMS`, over the units of each.
+
+    Args:
+        places: int64 ``[n]``, the word of each target.
+        closed: bool ``[K]``, the words that the image was not annotated for; None: none.
+    """
     layers, queries, words = outputs.classes.shape
     device = outputs.classes.device
-    costs = matching_costs(outputs, targets, places, settings)
+    costs = matching_costs(outputs, targets, places, settings, closed)
     pairs = [match(each) for each in costs.cpu().double().numpy()]
     layer = torch.tensor([number for number, (own, _) in enumerate(pairs) for _ in own], dtype=torch.long)
     query, target = (torch.from_numpy(np.concatenate([pair[side] for pair in pairs])) for side in (0, 1))
@@ -160,8 +197,7 @@ def image_sums(outputs: Outputs, targets: Targets, places: Tensor, settings: Lms
     if targets.boxes is None:
         weights = weights * (1 - _mostly_unknown(outputs, targets).float())
     weights[layer, query] = float(WEIGHT_UNIT)
-    losses = F.cross_entropy(outputs.classes.flatten(0, 1), wanted.flatten(), reduction="none")
-    classes = (losses * weights.flatten()).sum()
+    classes = (class_losses(outputs.classes, wanted, closed) * weights).flatten().sum()
 
     masks = outputs.masks[layer, query]  # [M, h, w]
     nothing = classes.new_zeros(())

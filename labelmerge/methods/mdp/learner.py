@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 from labelmerge.labels import IGNORE, LabelKey
 from labelmerge.loading.batch import Batch
+from labelmerge.methods.annotated import Unannotated
 from labelmerge.methods.inference import CosinePredictor, LabelVectors
 from labelmerge.methods.mdp.losses import (
     cell_counts,
@@ -61,6 +62,10 @@ class MDPLearner(Learner):
         self.images: Tensor
         self.register_buffer("images", torch.zeros(settings.prototype_memory, self.classes))
         self._class_of: Tensor
+        self._unannotated: Unannotated
+        self._dataset_of: Tensor  # [L]
+        self._classes: Tensor  # float [L, C], 1 for each label's class
+        self._class_columns: Tensor  # float [C, N], above 0 for the columns of each class
         self._ranks: Ranks
         self._step: int | None = None  # that the newest part of the memory is of
         self._found: tuple[Tensor, Tensor] | None = None
@@ -69,6 +74,10 @@ class MDPLearner(Learner):
     def prepare(self, data: TrainingData) -> None:
         """The class of every label; at the first step the key network is the query network, wherever that is from."""
         self._class_of = torch.tensor([self.class_of_key[key] for key in data.columns.labels], device=data.device)
+        self._unannotated = Unannotated(data)
+        self._dataset_of = torch.from_numpy(data.columns.dataset_of).to(data.device)
+        self._classes = one_hot(self._class_of, self.classes).float()
+        self._class_columns = self._classes.T @ torch.from_numpy(data.columns.positive).to(self._classes)
         self._ranks = data.ranks
         if data.step == 0:
             self.key_model.load_state_dict(self.model.state_dict())
@@ -77,7 +86,10 @@ class MDPLearner(Learner):
     def mix(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Class means of the plain views into the memory; then the mixed views, with `others` (second view, and what
         was mixed into the first and second pixel by pixel)."""
-        views = [replace(view, masks=self._targets(view.masks), others=()) for view in (batch, *batch.others)]
+        closed = self._closed(batch)
+        views = [
+            replace(view, masks=self._targets(view.masks), others=(), closed=closed) for view in (batch, *batch.others)
+        ]
         self._remember(views)
         if self.settings.mix == "none":
             return replace(views[0], others=(views[1],))
@@ -86,6 +98,20 @@ class MDPLearner(Learner):
             mixed(view, generator, self.settings, numbers, self._ranks) for view in views
         )
         return replace(first, others=(second, into_first, into_second))
+
+    def _closed(self, batch: Batch) -> Tensor | None:
+        """bool ``[B, C]``, the classes that an image's labels may be besides: what it was not annotated for, under any
+        dataset's name, but no class that it was annotated for. None where all images were annotated for everything."""
+        if not self._unannotated:
+            return None
+        columns, labels = self._unannotated.columns(batch), self._unannotated.labels(batch)
+        own = self._dataset_of[None] == batch.dataset_ids[:, None]  # [B, L]
+        closed = torch.zeros(len(batch), self.classes, dtype=torch.bool, device=own.device)
+        if columns is not None:
+            closed = columns.float() @ self._class_columns.T > 0
+        if labels is not None:
+            closed, own = closed | (labels.float() @ self._classes > 0), own & ~labels
+        return closed & (own.float() @ self._classes == 0)
 
     def _targets(self, masks: Tensor) -> Tensor:
         return self._class_of[masks.clamp(min=0)].where(masks != IGNORE, IGNORE)
@@ -146,22 +172,26 @@ class MDPLearner(Learner):
         prototypes, known = self._found
         near = neighbours(prototypes, known, self.settings.sparse_neighbours) if self.settings.sparse_weight else None
         views = [(batch, into[0] if into else None), (second, into[1] if into else None)]
+        tau = self.settings.prototype_temperature
         sums = embeddings.new_zeros(len(self.terms), len(self.vocabulary.datasets), dtype=torch.float32)
         with torch.autocast("cuda", enabled=False):
             of_views = []
             for number, (view, other) in enumerate(views):
                 each = []
                 for row in range(len(batch)):
-                    counts = self._counts(view, row, height, width)
-                    if other is not None:
-                        counts = counts + self._counts(other, row, height, width)
-                    wanted = counts[None]
-                    if near is not None:
-                        wanted = torch.stack([counts, self.settings.sparse_weight * (near.T @ counts)])
-                    embedding = embeddings[number * len(batch) + row].float()
-                    each.append(
-                        prototype_losses(embedding, wanted, prototypes, known, self.settings.prototype_temperature)
-                    )
+                    counts = [self._counts(one, row, height, width) for one in (view, other) if one is not None]
+                    closed = [one.closed for one in (view, other) if one is not None]
+                    if view.closed is None:
+                        counts, closed = [torch.stack(counts).sum(0)], [None]
+                    of_masks = []
+                    for own, not_competing in zip(counts, closed, strict=True):
+                        wanted = own[None]
+                        if near is not None:
+                            wanted = torch.stack([own, self.settings.sparse_weight * (near.T @ own)])
+                        embedding = embeddings[number * len(batch) + row].float()
+                        not_here = None if not_competing is None else not_competing[row]
+                        of_masks.append(prototype_losses(embedding, wanted, prototypes, known, tau, not_here))
+                    each.append(torch.stack(of_masks).sum(0))
                 of_views.append(torch.stack(each, dim=1))  # [T, B]
             out: Tensor = sums.index_add(1, batch.dataset_ids, torch.stack(of_views).sum(0))
             return out + part_in_step(embeddings)

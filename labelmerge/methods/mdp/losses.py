@@ -74,19 +74,28 @@ def neighbours(prototypes: Tensor, known: Tensor, count: int) -> Tensor:
     return near * known[:, None]
 
 
-def prototype_losses(embeddings: Tensor, counts: Tensor, prototypes: Tensor, known: Tensor, tau: float) -> Tensor:
+def prototype_losses(
+    embeddings: Tensor, counts: Tensor, prototypes: Tensor, known: Tensor, tau: float, closed: Tensor | None = None
+) -> Tensor:
     """Eq. 4 for every class that a pixel could be counted as: −log P(class), weighted by `counts` and summed.
 
     Args:
         embeddings: unit vectors ``[D, h, w]`` of one image.
         counts: ``[..., C, h · w]``, how often each class counts in each cell; 0 for classes that are not known.
         prototypes: ``[C, D]``. known: bool ``[C]``: others are no competitors.
+        closed: bool ``[C]``, classes that compete with no other, either, but are right where they count.
 
     Returns:
         ``[...]``, sums over classes and cells.
     """
     scores = (prototypes @ embeddings.flatten(1)) / tau  # [C, n]
-    log_p = scores.masked_fill(~known[:, None], -torch.inf).log_softmax(0).masked_fill(~known[:, None], 0.0)
+    if closed is None:
+        log_p = scores.masked_fill(~known[:, None], -torch.inf).log_softmax(0).masked_fill(~known[:, None], 0.0)
+        return -(counts * log_p).sum((-2, -1))
+    lowest = torch.finfo(scores.dtype).min  # −∞ would make NaN of a gradient where no class competes
+    others = scores.masked_fill(~(known & ~closed)[:, None], lowest).logsumexp(0)  # [n]
+    whole = torch.where(closed[:, None], torch.logaddexp(others[None], scores), others[None])
+    log_p = (scores - whole).masked_fill(~known[:, None], 0.0)
     return -(counts * log_p).sum((-2, -1))
 
 

@@ -30,7 +30,8 @@ def mixed(
     Returns:
         Two batches of the same images. The masks of the first are of the samples, and where a region was cut in, of
         the region; those of the second are of whatever was mixed in pixel by pixel. `Batch.shares` says how much of the
-        loss each has: λ and 1 − λ (eq. 7).
+        loss each has: λ and 1 − λ (eq. 7). With `Batch.closed`, masks of regions are in the second, too, with all of
+        the loss: what competes at them is another sample's.
     """
     whole = batch.whole
     coins, boxes = torch.rand(whole, 2, generator=generator), torch.rand(whole, 4, generator=generator)
@@ -45,7 +46,9 @@ def mixed(
     if not may.any():
         may = places[:, None] != all_places[None]
     images, masks, others = batch.images.clone(), batch.masks.clone(), torch.full_like(batch.masks, IGNORE)
-    shares = [1.0] * len(batch)
+    closed = None if batch.closed is None else batch.closed.clone()
+    all_closed = None if batch.closed is None else of_all_processes(ranks, batch.closed)[0]
+    shares, rest = [1.0] * len(batch), [0.0] * len(batch)
     height, width = masks.shape[1:]
     for row, partner in enumerate(partners(order, batch.places, all_places.tolist(), may)):
         place = batch.places[row]
@@ -54,14 +57,20 @@ def mixed(
         if settings.mix == "region" or (settings.mix == "both" and coins[place, 1] < 0.5):
             down, across = rectangle(boxes[place].tolist(), height, width, *_AREA)
             images[row, :, down, across] = all_images[partner, :, down, across]
-            masks[row, down, across] = all_masks[partner, down, across]
+            if closed is None:
+                masks[row, down, across] = all_masks[partner, down, across]
+            else:
+                masks[row, down, across], rest[row] = IGNORE, 1.0
+                others[row, down, across] = all_masks[partner, down, across]
         else:
             shares[row] = float(weights[place])
             images[row] = blended(batch.images[row], all_images[partner], shares[row])
             others[row] = all_masks[partner]
-    own = at_once(torch.tensor(shares), batch.images.device)
+        if closed is not None and all_closed is not None:
+            closed[row] = all_closed[partner]
+    own, more = at_once(torch.tensor([shares, rest]), batch.images.device)
     return replace(batch, images=images, masks=masks, shares=own), replace(
-        batch, images=images, masks=others, shares=1 - own
+        batch, images=images, masks=others, shares=torch.where(more > 0, more, 1 - own), closed=closed
     )
 
 

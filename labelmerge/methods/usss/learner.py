@@ -15,6 +15,7 @@ from labelmerge.errors import UsageError
 from labelmerge.labels import IGNORE, LabelKey
 from labelmerge.loading.batch import Batch
 from labelmerge.loading.datasets import DatasetShards
+from labelmerge.methods.annotated import Unannotated
 from labelmerge.methods.linear import LogitPredictor
 from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
 from labelmerge.methods.predictor import LabelList
@@ -53,6 +54,8 @@ class USSSLearner(Learner):
         self._rows: dict[tuple[str, int], int] = {}  # the term of each kind of loss and dataset
         self._space_of: list[int | None]
         self._class_of: Tensor
+        self._own: list[Tensor]  # the label rows of each dataset
+        self._unannotated: Unannotated
         self._data: TrainingData
         self._labelled: list[DatasetShards]
         self._points: list[Tensor]  # the label embeddings of each label space
@@ -75,6 +78,9 @@ class USSSLearner(Learner):
         self.terms = tuple(f"{kind}_{data.sources[number].dataset}" for kind, number in rows)
         place = {key: own.index(key) for own in self.own_keys for key in own}
         self._class_of = torch.tensor([place[key] for key in data.columns.labels], device=data.device)
+        of = torch.from_numpy(data.columns.dataset_of).to(data.device)
+        self._own = [(of == number).nonzero()[:, 0] for number in range(len(data.sources))]
+        self._unannotated = Unannotated(data)
         if not self.settings.with_entropy:
             return
         if data.step == 0 and self.settings.label_embeddings != "random":
@@ -152,6 +158,7 @@ class USSSLearner(Learner):
         """Eq. 1, 3 and 4, the entropies times α and β."""
         features: Tensor = self.model(self.model.normalise(batch.images))
         sums: Tensor = features.new_zeros(len(self.terms), len(self.vocabulary.datasets), dtype=torch.float32)
+        closed = self._unannotated.labels(batch)  # [B, L]
         parts = []
         for number, rows in self._samples(batch).items():
             own = self._space_of[number]
@@ -159,14 +166,21 @@ class USSSLearner(Learner):
                 assert own is not None
                 targets = batch.masks[rows]
                 targets = self._class_of[targets.clamp(min=0)].where(targets != IGNORE, IGNORE)
+                not_here = None if closed is None else self._classes(closed[rows], number, len(self.own_keys[own]))
                 with torch.autocast("cuda", enabled=False):
-                    parts.append((term, number, supervised_sums(self.decoders[own](features[rows].float()), targets)))
+                    logits = self.decoders[own](features[rows].float())
+                    parts.append((term, number, supervised_sums(logits, targets, not_here)))
             else:
                 parts += self._entropies(number, features[rows], (batch.images.shape[2], batch.images.shape[3]))
         for term, number, value in parts:
             sums = sums.index_put((torch.tensor(term), torch.tensor(number)), value, accumulate=True)
         trained = [parameter for name, parameter in self.named_parameters() if not name.startswith("model.")]
         return sums + part_in_step(features.float(), *trained)
+
+    def _classes(self, closed: Tensor, number: int, count: int) -> Tensor:
+        """bool ``[B, K]``, which of a decoder's classes do not compete, from which labels ``[B, L]`` do not."""
+        own = self._own[number]
+        return closed.new_zeros(len(closed), count).index_copy(1, self._class_of[own], closed[:, own])
 
     def _entropies(self, number: int, features: Tensor, size: tuple[int, int]) -> list[tuple[int, int, Tensor]]:
         """The entropies of unlabelled images of one dataset: term, dataset and sum."""

@@ -9,17 +9,21 @@ from torch.nn.functional import cross_entropy, interpolate
 from labelmerge.labels import IGNORE
 
 
-def supervised_sums(logits: Tensor, targets: Tensor) -> Tensor:
+def supervised_sums(logits: Tensor, targets: Tensor, closed: Tensor | None = None) -> Tensor:
     """Cross-entropy of one dataset's decoder at every labelled pixel (eq. 1).
 
     Args:
         logits: ``[B, K, h, w]``, upsampled here (bilinear) to the size of the masks.
         targets: int64 ``[B, H, W]``, the dataset's own classes, `IGNORE` for none.
+        closed: bool ``[B, K]``, the classes that do not compete in an image, but are right where it has them.
 
     Returns:
         A scalar, the sum over the labelled pixels.
     """
     upsampled = interpolate(logits.float(), targets.shape[1:], mode="bilinear", align_corners=False)
+    if closed is not None:
+        classes = torch.arange(closed.shape[1], device=targets.device)[None, :, None, None]
+        upsampled = upsampled.masked_fill(closed[:, :, None, None] & (targets[:, None] != classes), -torch.inf)
     return cross_entropy(upsampled, targets, ignore_index=IGNORE, reduction="sum")
 
 
