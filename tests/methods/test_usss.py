@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from labelmerge.errors import UsageError
+from labelmerge.errors import ConfigError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
 from labelmerge.methods.method import TrainingData, Vocabulary, find_method
@@ -295,3 +295,18 @@ def test_a_trained_checkpoint_comes_back(two: tuple[Path, Path], tmp_path: Path)
     shards, bank = two
     run = train([shards], bank, tmp_path / "run", config=CONFIG.changed(steps=1), device="cpu")
     assert same(load_trained(run.run).learner.state_dict(), weights(run))
+
+
+def test_settings_that_count_for_nothing_are_told(two: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    usss, vague = find_method("usss"), CONFIG.changed(supervised=["run"])
+    inputs = read_inputs([two[0]], two[1], "train", vague, usss, Ranks())
+    usss.check(vague.method_settings, inputs.mixture.sources, inputs.bank)
+    assert caplog.messages.pop() == "supervised is for centroids, and label_embeddings = random has none"
+
+
+def test_unlabelled_images_without_a_loss_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of one dataset there are no other labels."""
+    config = CONFIG.changed(within_weight=0.0, labelled={"streets": 2})
+    with pytest.raises(ConfigError, match="no unlabelled image would teach anything"):
+        train([two[0] / "streets"], two[1], tmp_path / "run", config=config, device="cpu")
+    assert not (tmp_path / "run").exists()

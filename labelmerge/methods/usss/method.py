@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from labelmerge.bank.bank import Bank
@@ -11,6 +12,8 @@ from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.methods.usss.learner import USSSLearner
 from labelmerge.methods.usss.settings import UsssSettings
 from labelmerge.model.build import SegmentationModel
+
+_log = logging.getLogger(__name__)
 
 
 class USSS(Method):
@@ -26,10 +29,15 @@ class USSS(Method):
         )
 
     def check(self, settings: UsssSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
-        """There must be unlabelled images, and runs for centroids, where the loss needs them. Raises ConfigError."""
+        """There must be unlabelled images that some loss is for, and runs where centroids are wanted.
+
+        Raises:
+            ConfigError: it is not so.
+        """
         if not settings.with_entropy:
             return
-        if all(source.annotation_type != "image" for source in sources):
+        unlabelled = [source for source in sources if source.annotation_type == "image"]
+        if not unlabelled:
             raise ConfigError(
                 "nothing is unlabelled here, which usss learns from",
                 fix="Hide labels (--labelled DATASET=N), add images that have none (`labelmerge shard … --split "
@@ -41,6 +49,28 @@ class USSS(Method):
                 "centroids need a supervised run",
                 fix="Train one (--set cross_weight=0 within_weight=0) and give it: --set supervised=RUN; or use "
                 "--set label_embeddings=random",
+            )
+        for name, given in (
+            ("supervised", settings.supervised),
+            ("centroids_per_label", settings.centroids_per_label > 1),
+        ):
+            if given and settings.label_embeddings != "centroids":
+                _log.warning(
+                    "%s is for centroids, and %s has none", name, f"label_embeddings = {settings.label_embeddings}"
+                )
+        labelled = {source.space.name: source.space.names for source in sources if source.annotation_type != "image"}
+        own = [each.space.name in labelled or each.space.names in labelled.values() for each in unlabelled]
+        crossed = settings.cross_weight > 0 and any(len(labelled) > int(has_own) for has_own in own)
+        if not crossed and not (settings.within_weight > 0 and any(own)):
+            fix = (
+                "Set within_weight above 0, or add shards of another dataset"
+                if any(own)
+                else "Set cross_weight above 0"
+            )
+            raise ConfigError(
+                "no unlabelled image would teach anything: cross_weight is about the labels of other datasets, "
+                "within_weight about those of its own",
+                fix=fix,
             )
 
     def build(
