@@ -38,54 +38,98 @@ def _mix(a, b, c, d, share_y, share_x):
 
 
 @triton.jit
+def _loaded(pointers, mask, other):
+    """What lies at [..., LANES], each lane's numbers in registers of its own thread.
+
+    It is read as one line, of which a warp takes 32 at a time. In more dimensions each version of Triton shares out
+    what it reads among a warp's threads as it likes, and they would have to exchange it.
+    """
+    count: tl.constexpr = pointers.numel
+    mask = tl.reshape(tl.broadcast_to(mask, pointers.shape), (count,))
+    return tl.reshape(tl.load(tl.reshape(pointers, (count,)), mask=mask, other=other), pointers.shape)
+
+
+@triton.jit
+def _stored(pointers, values, mask):
+    """The converse of `_loaded`."""
+    count: tl.constexpr = pointers.numel
+    mask = tl.reshape(tl.broadcast_to(mask, pointers.shape), (count,))
+    tl.store(tl.reshape(pointers, (count,)), tl.reshape(values, (count,)), mask=mask)
+
+
+@triton.jit
 def _pixels(starts, shares, gap, first, COUNT: tl.constexpr, inside):
     """Pixels `first`… of gaps [L] along an axis, as [COUNT, L]: their places, shares and which exist."""
     start = tl.load(starts + gap, mask=inside, other=0)
     stop = tl.load(starts + gap + 1, mask=inside, other=0)
     at = start[None, :] + first + tl.arange(0, COUNT)[:, None]
     exist = at < stop[None, :]
-    return at, tl.load(shares + at, mask=exist, other=0.0), exist
+    return at, _loaded(shares + at, exist, 0.0), exist
 
 
 @triton.jit
-def _slots(
-    part, lane, lanes,
-    PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr,
-):  # fmt: skip
-    """Where a map's row of gaps has the pixels of one part of them, as [PIXELS_Y, PIXELS_X, LANES]."""
-    row = part // PARTS_X * PIXELS_Y + tl.arange(0, PIXELS_Y)
-    column = part % PARTS_X * PIXELS_X + tl.arange(0, PIXELS_X)
-    across = lane[None, :] * (PARTS_X * PIXELS_X) + column[:, None]
-    return row[:, None, None] * (lanes * (PARTS_X * PIXELS_X)) + across[None, :, :]
+def _slots(i, part, lane, lanes, PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr):
+    """Where a map has the rows of one part of gaps `lane` of row i, in lengths of such a row, [PIXELS_Y, LANES]."""
+    row = (i * PARTS_Y + part // PARTS_X) * PIXELS_Y + tl.arange(0, PIXELS_Y)
+    return (row[:, None] * lanes + lane[None, :]) * PARTS_X + part % PARTS_X
+
+
+@triton.jit
+def _places(slots, lane, lanes, PIXELS_X: tl.constexpr):
+    """The pixels of `slots` and which of them there are, [PIXELS_Y · LANES, PIXELS_X]: a row is one read of a thread.
+
+    (Multiplied here, so that the compiler sees what they are multiples of.)
+    """
+    rows: tl.constexpr = slots.numel
+    exist = tl.reshape(tl.broadcast_to((lane < lanes)[None, :], slots.shape), (rows,))
+    return tl.reshape(slots, (rows,))[:, None] * PIXELS_X + tl.arange(0, PIXELS_X)[None, :], exist[:, None]
+
+
+@triton.jit
+def _of_map(map, slots, lane, lanes, other, PIXELS_X: tl.constexpr):
+    """A map's numbers at `_slots`, as [PIXELS_Y, PIXELS_X, LANES]."""
+    places, exist = _places(slots, lane, lanes, PIXELS_X)
+    found = tl.load(map + places, mask=exist, other=other)
+    return tl.permute(tl.reshape(found, (slots.shape[0], slots.shape[1], PIXELS_X)), (0, 2, 1))
+
+
+@triton.jit
+def _to_map(map, slots, lane, lanes, values, PIXELS_X: tl.constexpr):
+    """The converse of `_of_map`."""
+    places, exist = _places(slots, lane, lanes, PIXELS_X)
+    tl.store(map + places, tl.reshape(tl.permute(values, (0, 2, 1)), places.shape), mask=exist)
 
 
 @triton.jit
 def _mix_of(cells, w, some, above, below, left, right, share_y, share_x):
     """The mixture at each pixel from `cells`, pointers to its lower right ones; 0 where not `some`."""
     return _mix(
-        tl.load(cells - w - 1, mask=some & above & left[None, None, :], other=0.0),
-        tl.load(cells - w, mask=some & above & right[None, None, :], other=0.0),
-        tl.load(cells - 1, mask=some & below & left[None, None, :], other=0.0),
-        tl.load(cells, mask=some & below & right[None, None, :], other=0.0),
+        _loaded(cells - w - 1, some & above & left[None, None, :], 0.0),
+        _loaded(cells - w, some & above & right[None, None, :], 0.0),
+        _loaded(cells - 1, some & below & left[None, None, :], 0.0),
+        _loaded(cells, some & below & right[None, None, :], 0.0),
         share_y, share_x,
     )  # fmt: skip
 
 
 @triton.jit
-def _entries(table, rows, first, LABELS: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr, LANES: tl.constexpr):
-    """LABELS entries from `first` on of each pixel's row of the table, as [LABELS, PY, PX, LANES].
+def _entries(table, stride, row_of, first, LABELS: tl.constexpr):
+    """LABELS entries from `first` on of the table's rows `row_of` [PY, PX, LANES], as [LABELS, PY, PX, LANES].
 
     They are read by fours, which the rows' padding allows, without a mask. Pixels near each other mostly share a row.
     """
-    fours = first + 4 * tl.arange(0, LABELS // 4)[:, None] + tl.arange(0, 4)[None, :]
-    entries = tl.load(table + (rows[None, None, :, :, :] + fours[:, :, None, None, None]))
-    return tl.reshape(entries, (LABELS, PY, PX, LANES))
+    fours = tl.reshape(row_of, (row_of.numel,))[None, :] * (stride // 4) + tl.arange(0, LABELS // 4)[:, None]
+    fours = tl.reshape(fours, (LABELS // 4 * row_of.numel,))[:, None] * 4
+    entries = tl.load(table + first + (fours + tl.arange(0, 4)[None, :]))
+    entries = tl.reshape(entries, (LABELS // 4, row_of.shape[0], row_of.shape[1], row_of.shape[2], 4))
+    entries = tl.permute(entries, (0, 4, 1, 2, 3))
+    return tl.reshape(entries, (LABELS, row_of.shape[0], row_of.shape[1], row_of.shape[2]))
 
 
 @triton.jit
 def _sums(
-    low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, rows,
-    start, count, w,
+    low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, row_of,
+    stride, start, count, w,
     IS_CALM: tl.constexpr, HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
     PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -101,13 +145,13 @@ def _sums(
         is_label = label < count
         # The last label is read for those beyond it, so that the masks stay the same.
         cells = low + corner[None, :] + tl.minimum(label, count - 1).to(tl.int64) * plane
-        a = tl.load(cells - w - 1, mask=above & left[None, :], other=0.0)
-        b = tl.load(cells - w, mask=above & right[None, :], other=0.0)
-        c = tl.load(cells - 1, mask=below & left[None, :], other=0.0)
-        d = tl.load(cells, mask=below & right[None, :], other=0.0)
+        a = _loaded(cells - w - 1, above & left[None, :], 0.0)
+        b = _loaded(cells - w, above & right[None, :], 0.0)
+        c = _loaded(cells - 1, below & left[None, :], 0.0)
+        d = _loaded(cells, below & right[None, :], 0.0)
         if HAS_ALLOWED:
             ask = is_label & inside[None, :]
-            takes_part = tl.load(allowed + image[None, :] * count + label, mask=ask, other=0) != 0
+            takes_part = _loaded(allowed + (image[None, :] * count + label), ask, 0) != 0
         else:
             takes_part = is_label & inside[None, :]
         if not HAS_TABLE:  # a table's rows end with columns that do not take part
@@ -118,7 +162,7 @@ def _sums(
             share_y[None, :, :, :], share_x[None, :, :, :],
         )  # fmt: skip
         if HAS_TABLE:
-            shift = _entries(bias, rows, first, LABELS, PIXELS_Y, PIXELS_X, LANES)
+            shift = _entries(bias, stride, row_of, first, LABELS)
             if HAS_ALLOWED:
                 shift = tl.where(takes_part[:, None, None, :], shift, NOTHING)
             z = raw * scale2[None, :, :, :] + shift
@@ -169,9 +213,7 @@ def forward(
     exist = exist_y[:, :, None] & exist_x[None, :, :]
     pixel = image * height * width + y[:, :, None] * width + x[None, :, :]
     lanes = batch * (w + 1)
-    before = i * (lanes * PARTS_Y * PARTS_X * PIXELS_Y * PIXELS_X)  # slots of the rows above
-    slot = before + _slots(part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X)
-    has_slot = (lane < lanes)[None, None, :]
+    slots = _slots(i, part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y)
 
     above, below, left, right = row > 0, row < h, inside & (j > 0), inside & (j < w)
     at = image * 4 * h * w + i * w + j  # of the cell below on the right, in the map of products with itself
@@ -194,16 +236,15 @@ def forward(
     certain = square > floor
     square = tl.where(certain, square, floor)
     scale = 1.0 / (tl.sqrt(square) * tl.load(tau))
-    tl.store(scales + slot, scale, mask=has_slot)
-    tl.store(halves + slot, tl.where(certain, 0.5 / square, 0.0), mask=has_slot)
+    _to_map(scales, slots, lane, lanes, scale, PIXELS_X)
+    _to_map(halves, slots, lane, lanes, tl.where(certain, 0.5 / square, 0.0), PIXELS_X)
     scale2 = scale * LOG2E  # logits are kept to base 2, the base of the hardware's exponential
 
     if HAS_TABLE:
-        target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int64)
+        target = _loaded(targets + pixel, exist, 0).to(tl.int64)
         is_class = (target >= 0) & (target < classes)
         found = exist & (target != ignore) & is_class
         row_of = tl.where(is_class, target, 0)
-        rows = row_of * stride
 
     plane = h * w
     corner = image * count * plane + i * w + j
@@ -213,8 +254,8 @@ def forward(
     if HAS_TABLE:
         start = bound + tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
     else:
-        rows = None
-        target = tl.load(targets + pixel, mask=exist, other=0).to(tl.int64)
+        row_of = None
+        target = _loaded(targets + pixel, exist, 0).to(tl.int64)
         labelled = exist & (target != ignore)
         is_class = (target >= 0) & (target < count)
         found = labelled & is_class
@@ -223,16 +264,16 @@ def forward(
         start = own * scale2
     if bound <= CALM:
         most, total, mean = _sums(
-            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, rows,
-            start, count, w, True, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, row_of,
+            stride, start, count, w, True, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
         )  # fmt: skip
     else:
         most, total, mean = _sums(
-            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, rows,
-            start, count, w, False, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, row_of,
+            stride, start, count, w, False, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
         )  # fmt: skip
 
-    tl.store(chosen + slot, tl.where(found, target, -1).to(tl.int32), mask=has_slot)
+    _to_map(chosen, slots, lane, lanes, tl.where(found, target, -1).to(tl.int32), PIXELS_X)
 
     if HAS_TABLE:
         # What competes is done, and makes way for the positives.
@@ -243,17 +284,17 @@ def forward(
         mean = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
         asked = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
         lost = row_of < 0  # none
-        own_count = tl.load(counts + row_of, mask=found, other=0)
+        own_count = _loaded(counts + row_of, found, 0)
         for k in range(0, tl.max(tl.max(tl.max(own_count, 2), 1), 0)):
             one = k < own_count
-            column = tl.load(columns + row_of * most_columns + k, mask=one, other=0)
+            column = _loaded(columns + (row_of * most_columns + k), one, 0)
             owns = low + corner[None, None, :] + column * plane
             raw_own = _mix_of(owns, w, one, above, below, left, right, share_y, share_x)
             if wanted is not None:
-                share = tl.load(wanted + rows + column, mask=one, other=0.0)
+                share = _loaded(wanted + (row_of * stride + column), one, 0.0)
                 asked += share * raw_own
             if HAS_ALLOWED and EVERYWHERE:
-                may = tl.load(allowed + image[None, None, :] * count + column, mask=one, other=0) != 0
+                may = _loaded(allowed + (image[None, None, :] * count + column), one, 0) != 0
                 if wanted is not None:
                     lost = lost | (one & (may == 0) & (share > 0))
                 one = one & may
@@ -277,18 +318,18 @@ def forward(
             surplus = surplus * neg_mean + tl.exp2(pos - lse) * mean / tl.maximum(total, 1.0) - asked
         loss = tl.where(lost, float("inf"), loss)
         loss = tl.where(is_class, loss, float("nan"))
-        tl.store(losses + pixel, tl.where(exist & (target != ignore), loss, 0.0), mask=exist)
-        tl.store(lses + slot, tl.where(found, tl.maximum(lse, FLOOR), NOWHERE), mask=has_slot)
+        _stored(losses + pixel, tl.where(exist & (target != ignore), loss, 0.0), exist)
+        _to_map(lses, slots, lane, lanes, tl.where(found, tl.maximum(lse, FLOOR), NOWHERE), PIXELS_X)
         # So that exp(z - pull) is a positive's share of them, exp(z - pos), times the probability of the others.
-        tl.store(pulls + slot, tl.where(found, pos - neg + lse, NOWHERE), mask=has_slot)
-        tl.store(surpluses + slot, surplus * (scale2 * LN2), mask=has_slot)
+        _to_map(pulls, slots, lane, lanes, tl.where(found, pos - neg + lse, NOWHERE), PIXELS_X)
+        _to_map(surpluses, slots, lane, lanes, surplus * (scale2 * LN2), PIXELS_X)
     else:
         more = tl.log2(total)
         loss = (most - start + more) * LN2
         if HAS_ALLOWED:
-            may = tl.load(allowed + image[None, None, :] * count + target, mask=found, other=1) != 0
+            may = _loaded(allowed + (image[None, None, :] * count + target), found, 1) != 0
             loss = tl.where(may, loss, float("inf"))
         loss = tl.where(is_class, loss, float("nan"))
-        tl.store(losses + pixel, tl.where(labelled, loss, 0.0), mask=exist)
-        tl.store(lses + slot, most + more, mask=has_slot)
-        tl.store(surpluses + slot, (mean / total - own) * (scale2 * LN2), mask=has_slot)
+        _stored(losses + pixel, tl.where(labelled, loss, 0.0), exist)
+        _to_map(lses, slots, lane, lanes, most + more, PIXELS_X)
+        _to_map(surpluses, slots, lane, lanes, (mean / total - own) * (scale2 * LN2), PIXELS_X)

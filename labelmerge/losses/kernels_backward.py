@@ -7,7 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from labelmerge.losses.kernels import LOG2E, NOWHERE, _entries, _mix, _pixels, _slots
+from labelmerge.losses.kernels import LOG2E, NOWHERE, _entries, _loaded, _of_map, _pixels, _slots, _stored, _to_map
 
 
 @triton.jit
@@ -32,55 +32,54 @@ def weigh(
     exist = exist_y[:, :, None] & exist_x[None, :, :]
     pixel = image * height * width + y[:, :, None] * width + x[None, :, :]
     lanes = batch * (w + 1)
-    before = i * (lanes * PARTS_Y * PARTS_X * PIXELS_Y * PIXELS_X)  # slots of the rows above
-    slot = before + _slots(part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X)
-    has_slot = (lane < lanes)[None, None, :]
-    labelled = tl.load(chosen + slot, mask=has_slot, other=-1) >= 0
-    grad = tl.load(grads + pixel, mask=exist & labelled, other=0.0)
-    strength = grad * tl.load(scales + slot, mask=has_slot, other=0.0)
-    other = tl.load(lses + slot, mask=has_slot, other=0.0) - tl.log2(strength)
-    tl.store(strengths + slot, strength, mask=has_slot)
-    tl.store(others + slot, tl.where(strength == 0, NOWHERE, other), mask=has_slot)
-    log_scale = grad * tl.load(surpluses + slot, mask=has_slot, other=0.0)
-    tl.store(grad_square + pixel, -log_scale * tl.load(halves + slot, mask=has_slot, other=0.0), mask=exist)
+    slots = _slots(i, part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y)
+    labelled = _of_map(chosen, slots, lane, lanes, -1, PIXELS_X) >= 0
+    grad = _loaded(grads + pixel, exist & labelled, 0.0)
+    strength = grad * _of_map(scales, slots, lane, lanes, 0.0, PIXELS_X)
+    other = _of_map(lses, slots, lane, lanes, 0.0, PIXELS_X) - tl.log2(strength)
+    _to_map(strengths, slots, lane, lanes, strength, PIXELS_X)
+    _to_map(others, slots, lane, lanes, tl.where(strength == 0, NOWHERE, other), PIXELS_X)
+    log_scale = grad * _of_map(surpluses, slots, lane, lanes, 0.0, PIXELS_X)
+    _stored(grad_square + pixel, -log_scale * _of_map(halves, slots, lane, lanes, 0.0, PIXELS_X), exist)
     program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(leasts + program, tl.min(tl.min(tl.min(strength, 0), 0), 0))
     tl.store(sums + program, tl.sum(tl.sum(tl.sum(log_scale, 0), 0), 0))
 
 
 @triton.jit
-def _summed(grad, share_x):
-    """Pixels' gradients [LABELS, PIXELS_Y, PIXELS_X, LANES], summed for the cells on the right and on the left."""
-    to_right = tl.sum(grad * share_x[None, None, :, :], 2)
-    return to_right, tl.sum(grad, 2) - to_right
-
-
-@triton.jit
 def _gradients(
-    a, b, c, d, share_y, share_x, scale2, target, rows, slot, has_slot, lses, strengths, pulls, bias, wanted,
+    raw, scale2, target, slots, lane, lanes, lses, strengths, others, pulls, bias, wanted, stride,
     label, takes_part, block,
-    HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
-    PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
+    HAS_OWN: tl.constexpr, HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr,
+    LABELS: tl.constexpr, PIXELS_X: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of the inner products of LABELS labels with V, [LABELS, PIXELS_Y, PIXELS_X, LANES]."""
-    lse = tl.load(lses + slot, mask=has_slot, other=0.0)
-    strength = tl.load(strengths + slot, mask=has_slot, other=0.0)
-    raw = _mix(
-        a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
-        share_y[None, :, :, None], share_x[None, None, :, :],
-    )  # fmt: skip
+    """The gradients of the inner products of LABELS labels with a row's V, all [LABELS, 1, PIXELS_X, LANES].
+
+    Not HAS_OWN: no pixel has its label, or a positive of it, among these, and no strength is below 0.
+    """
+    row_of = tl.maximum(target, 0).to(tl.int64)
+    if not HAS_OWN:
+        shift = -_of_map(others, slots, lane, lanes, NOWHERE, PIXELS_X)[None, :, :, :]
+        if HAS_TABLE:
+            shift += _entries(bias, stride, row_of, block * LABELS, LABELS)
+        grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
+        if HAS_ALLOWED:
+            grad = tl.where(takes_part[:, None, None, :], grad, 0.0)
+        return grad
+    lse = _of_map(lses, slots, lane, lanes, 0.0, PIXELS_X)
+    strength = _of_map(strengths, slots, lane, lanes, 0.0, PIXELS_X)
     if HAS_TABLE:
-        shift = _entries(bias, rows, block * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
+        shift = _entries(bias, stride, row_of, block * LABELS, LABELS)
         is_own = shift == float("-inf")
         if wanted is None:
-            pull = tl.load(pulls + slot, mask=has_slot, other=0.0)
+            pull = _of_map(pulls, slots, lane, lanes, 0.0, PIXELS_X)
             shift = tl.where(is_own, -pull[None, :, :, :], shift - lse[None, :, :, :])
             grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
             grad = tl.where(is_own, -grad, grad)
         else:
             shift = tl.where(is_own, 0.0, shift) - lse[None, :, :, :]
             grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
-            grad -= _entries(wanted, rows, block * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
+            grad -= _entries(wanted, stride, row_of, block * LABELS, LABELS)
         if HAS_ALLOWED and EVERYWHERE:
             grad = tl.where(takes_part[:, None, None, :], grad, 0.0)
         elif HAS_ALLOWED:
@@ -94,23 +93,41 @@ def _gradients(
 
 
 @triton.jit
-def _gradients_of_others(
-    a, b, c, d, share_y, share_x, scale2, rows, slot, has_slot, others, bias, takes_part, block,
-    HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
-    PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
+def _summed(
+    a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
+    chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
+    HAS_OWN: tl.constexpr, HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr,
+    LABELS: tl.constexpr, PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr,
 ):  # fmt: skip
-    """The same where no pixel has its label, or a positive of it, among these, and no strength is below 0."""
-    shift = -tl.load(others + slot, mask=has_slot, other=NOWHERE)[None, :, :, :]
-    raw = _mix(
-        a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
-        share_y[None, :, :, None], share_x[None, None, :, :],
-    )  # fmt: skip
-    if HAS_TABLE:
-        shift += _entries(bias, rows, block * LABELS, LABELS, PIXELS_Y, PIXELS_X, LANES)
-    grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
-    if HAS_ALLOWED:
-        grad = tl.where(takes_part[:, None, None, :], grad, 0.0)
-    return grad
+    """The gradients of a part of row i of gaps, summed for its four cells, row by row of pixels.
+
+    For both rows of cells together and for the one below, each for both columns together and for the right one.
+    """
+    shape: tl.constexpr = a.shape
+    both = tl.zeros(shape, tl.float32)
+    right = tl.zeros(shape, tl.float32)
+    below = tl.zeros(shape, tl.float32)
+    below_right = tl.zeros(shape, tl.float32)
+    first = part // PARTS_X * PIXELS_Y
+    start, stop = tl.load(starts_y + i) + first, tl.load(starts_y + i + 1)
+    for row in tl.static_range(PIXELS_Y):
+        slots = ((i * PARTS_Y * PIXELS_Y + first + row) * lanes + lane[None, :]) * PARTS_X + part % PARTS_X
+        share_y = tl.load(shares_y + start + row, mask=start + row < stop, other=0.0)
+        scale2 = _of_map(scales, slots, lane, lanes, 0.0, PIXELS_X) * LOG2E
+        target = _of_map(chosen, slots, lane, lanes, -1, PIXELS_X)
+        at_left, at_right = a + share_y * (c - a), b + share_y * (d - b)
+        raw = at_left[:, None, None, :] + share_x[None, None, :, :] * (at_right - at_left)[:, None, None, :]
+        grad = _gradients(
+            raw, scale2, target, slots, lane, lanes, lses, strengths, others, pulls, bias, wanted, stride,
+            label, takes_part, block, HAS_OWN, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PIXELS_X,
+        )  # fmt: skip
+        grad = tl.reshape(grad, (LABELS, PIXELS_X, shape[1]))
+        to_both, to_right = tl.sum(grad, 1), tl.sum(grad * share_x[None, :, :], 1)
+        both += to_both
+        right += to_right
+        below += share_y * to_both
+        below_right += share_y * to_right
+    return both, right, below, below_right
 
 
 @triton.jit
@@ -138,64 +155,55 @@ def backward(
     left, right = is_label & (inside & (j > 0))[None, :], is_label & (inside & (j < w))[None, :]
     takes_part = is_label
     if HAS_ALLOWED:
-        takes_part = tl.load(allowed + image[None, :] * count + label, mask=is_label & inside[None, :], other=0) != 0
+        ask = is_label & inside[None, :]
+        takes_part = _loaded(allowed + (image[None, :] * count + label), ask, 0) != 0
     plane = (image[None, :] * count + label) * h * w + j[None, :]
     mine = right & (tl.arange(0, LANES) < LANES - 1)[None, :]
     next_lane = tl.minimum(tl.arange(0, LANES) + 1, LANES - 1)[None, :] + tl.zeros([LABELS, LANES], tl.int32)
 
     first = tl.program_id(2) * ROWS
-    row = first + tl.zeros([1], tl.int32)
-    a = tl.load(low + plane + (first - 1) * w - 1, mask=left & (row > 0), other=0.0)
-    b = tl.load(low + plane + (first - 1) * w, mask=right & (row > 0), other=0.0)
-    sum_left = tl.zeros([LABELS, LANES], tl.float32)
+    a = _loaded(low + plane + (first - 1) * w - 1, left & (first > 0), 0.0)
+    b = _loaded(low + plane + (first - 1) * w, right & (first > 0), 0.0)
+    sum_both = tl.zeros([LABELS, LANES], tl.float32)
     sum_right = tl.zeros([LABELS, LANES], tl.float32)
     lanes = batch * (w + 1)
-    has_slot = (lane < lanes)[None, None, :]
     all_own = tl.load(least) < 0
     if PARTS_X == 1:
         x, share_x, exist_x = _pixels(starts_x, shares_x, j, 0, PIXELS_X, inside)
     for i in range(first, tl.minimum(first + ROWS, h) + 1):
-        row = i + tl.zeros([1], tl.int32)
-        c = tl.load(low + plane + i * w - 1, mask=left & (row < h), other=0.0)
-        d = tl.load(low + plane + i * w, mask=right & (row < h), other=0.0)
-        below_left = tl.zeros([LABELS, LANES], tl.float32)
-        below_right = tl.zeros([LABELS, LANES], tl.float32)
+        c = _loaded(low + plane + i * w - 1, left & (i < h), 0.0)
+        d = _loaded(low + plane + i * w, right & (i < h), 0.0)
+        next_both = tl.zeros([LABELS, LANES], tl.float32)
+        next_right = tl.zeros([LABELS, LANES], tl.float32)
         for part in range(PARTS_Y * PARTS_X):
-            y, share_y, exist_y = _pixels(starts_y, shares_y, row, part // PARTS_X * PIXELS_Y, PIXELS_Y, row >= 0)
             if PARTS_X > 1:
                 x, share_x, exist_x = _pixels(starts_x, shares_x, j, part % PARTS_X * PIXELS_X, PIXELS_X, inside)
-            before = i * (lanes * PARTS_Y * PARTS_X * PIXELS_Y * PIXELS_X)  # slots of the rows above
-            slot = before + _slots(part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X)
-            scale2 = tl.load(scales + slot, mask=has_slot, other=0.0) * LOG2E
-            target = tl.load(chosen + slot, mask=has_slot, other=-1)
-            rows = None
+            slots = _slots(i, part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y)
+            target = _of_map(chosen, slots, lane, lanes, -1, PIXELS_X)
             if HAS_TABLE:
                 row_of = tl.maximum(target, 0).to(tl.int64)
-                rows = row_of * stride
-                has_own = tl.load(eights + row_of * (stride // 8) + block).to(tl.int32)  # LABELS is 8
+                has_own = _loaded(eights + (row_of * (stride // 8) + block), row_of >= 0, 0).to(tl.int32)  # LABELS is 8
             else:
                 has_own = (target // LABELS == block).to(tl.int32)
             # Mostly no pixel of the whole warp has its label among these, and no gradient comes in below 0.
             if all_own | (tl.max(tl.max(tl.max(has_own, 0), 0), 0) > 0):
-                grad = _gradients(
-                    a, b, c, d, share_y, share_x, scale2, target, rows, slot, has_slot, lses, strengths, pulls, bias,
-                    wanted, label, takes_part, block,
-                    HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+                both, to_right, below, below_right = _summed(
+                    a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
+                    chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
+                    True, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X,
                 )  # fmt: skip
-                to_right, to_left = _summed(grad, share_x)
             else:
-                grad = _gradients_of_others(
-                    a, b, c, d, share_y, share_x, scale2, rows, slot, has_slot, others, bias,
-                    takes_part, block, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+                both, to_right, below, below_right = _summed(
+                    a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
+                    chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
+                    False, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X,
                 )  # fmt: skip
-                to_right, to_left = _summed(grad, share_x)
-            down_right = tl.sum(to_right * share_y[None, :, :], 1)
-            down_left = tl.sum(to_left * share_y[None, :, :], 1)
-            sum_right += tl.sum(to_right, 1) - down_right
-            sum_left += tl.sum(to_left, 1) - down_left
-            below_right += down_right
-            below_left += down_left
-        cells = sum_right + tl.gather(sum_left, next_lane, 1)
-        tl.store(grad_low + plane + (i - 1) * w, cells, mask=mine & (row > first))
-        sum_left, sum_right = below_left, below_right
+            sum_both += both - below
+            sum_right += to_right - below_right
+            next_both += below
+            next_right += below_right
+        cells = sum_right + tl.gather(sum_both - sum_right, next_lane, 1)
+        at = grad_low + plane + (i - 1) * w
+        _stored(at, cells.to(grad_low.dtype.element_ty), mine & (i > first))
+        sum_both, sum_right = next_both, next_right
         a, b = c, d
