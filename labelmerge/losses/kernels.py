@@ -264,13 +264,13 @@ def forward(
         start = own * scale2
     if bound <= CALM:
         most, total, mean = _sums(
-            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, row_of,
-            stride, start, count, w, True, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2,
+            row_of, stride, start, count, w, True, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
         )  # fmt: skip
     else:
         most, total, mean = _sums(
-            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, row_of,
-            stride, start, count, w, False, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+            low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2,
+            row_of, stride, start, count, w, False, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
         )  # fmt: skip
 
     _to_map(chosen, slots, lane, lanes, tl.where(found, target, -1).to(tl.int32), PIXELS_X)
