@@ -78,7 +78,7 @@ def test_it_learns_what_is_near(labels: str, world: Path) -> None:
 
 @pytest.mark.parametrize("labels", ["none", "masks"])
 def test_a_killed_run_goes_on_to_the_same_bits(labels: str, world: Path) -> None:
-    settings = config(depth_labels=labels, ema=0.9, optimizer="adamw")
+    settings = config(depth_labels=labels, ema=0.9, optimizer="adamw", ranking_weight=1.0, normal_weight=1.0)
     whole = train([world / "shards"], world / "bank", world / "whole", config=settings, device="cpu")
     kill_in_step_five(world / "shards", world / "bank", world / "killed", settings)
     resumed = train([world / "shards"], world / "bank", world / "killed", config=settings, device="cpu")
@@ -102,7 +102,7 @@ train([Path(shards)], Path(bank), Path(out), config=TrainConfig.from_dict(json.l
 
 @pytest.mark.parametrize("labels", ["masks"])
 def test_two_processes_and_pieces_are_one(labels: str, world: Path) -> None:
-    settings = config(depth_labels=labels, steps=3, optimizer="sgd", lr=1e-2)
+    settings = config(depth_labels=labels, steps=3, optimizer="sgd", lr=1e-2, ranking_weight=1.0, normal_weight=1.0)
     one = train([world / "shards"], world / "bank", world / "one", config=settings, device="cpu")
     pieces = dataclasses.replace(settings, accumulate=2)
     parts = train([world / "shards"], world / "bank", world / "parts", config=pieces, device="cpu")

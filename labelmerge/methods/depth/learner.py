@@ -10,6 +10,7 @@ from labelmerge.device import at_once
 from labelmerge.loading.batch import Batch
 from labelmerge.methods.depth.labels import LabelInput
 from labelmerge.methods.depth.losses import Targets, aligned, depth_errors, gradient_errors, normalised
+from labelmerge.methods.depth.pairs import normal_errors, ranking_errors
 from labelmerge.methods.depth.predictor import DepthPredictor
 from labelmerge.methods.depth.settings import DepthSettings
 from labelmerge.methods.method import Learner, TrainingData, Vocabulary, part_in_step
@@ -30,7 +31,12 @@ class DepthLearner(Learner):
     def __init__(self, settings: DepthSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__(vocabulary, model)
         self.settings = settings
-        self.terms = ("depth", "gradient") if settings.gradient_weight else ("depth",)
+        weights = {
+            "gradient": settings.gradient_weight,
+            "ranking": settings.ranking_weight,
+            "normal": settings.normal_weight,
+        }
+        self.terms = ("depth", *(term for term, weight in weights.items() if weight))
         channels = settings.depth_features
         self.head = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(channels, 1, 1)
@@ -50,18 +56,26 @@ class DepthLearner(Learner):
         return own.expand(len(self.terms), -1).clone()
 
     def forward(self, batch: Batch) -> Tensor:
-        """The errors of depths, and of their slopes times `gradient_weight`."""
+        """The errors of depths, and those of slopes, orders and angles times their weights."""
         if self.labels is not None:
             self.labels.show(batch.masks, self._vectors)
         out = self.depths(batch.images).float()
         with torch.autocast("cuda", enabled=False):
             predicted = interpolate(out, batch.images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-            targets = _targets(batch)
+            assert batch.depths is not None  # `Needs.depth`
+            targets = normalised(batch.depths)
             fitted = aligned(predicted, targets, self.settings.depth_alignment)
             losses = [depth_errors(fitted, targets, self.settings.depth_trim)]
             if self.settings.gradient_weight:
                 slopes = gradient_errors(fitted, targets, self.settings.gradient_scales)
                 losses.append(self.settings.gradient_weight * slopes)
+            if self.settings.ranking_weight:
+                orders = ranking_errors(fitted, targets, batch.depths, batch.images)
+                losses.append(self.settings.ranking_weight * orders)
+            if self.settings.normal_weight:
+                view = self.settings.field_of_view
+                angles = normal_errors(predicted, targets, batch.depths, batch.images, view)
+                losses.append(self.settings.normal_weight * angles)
             sums = predicted.new_zeros(len(self.terms), len(self.vocabulary.datasets))
             sums = sums.index_add(1, batch.dataset_ids, torch.stack(losses))
             return sums + part_in_step(out, *(self.labels.parameters() if self.labels is not None else ()))

@@ -24,11 +24,14 @@ class Targets(NamedTuple):
         values: float ``[B, H, W]``, the normalised depths; 0 where they aren't known.
         known: bool ``[B, H, W]``.
         usable: bool ``[B]``: two pixels at least have different depths. Elsewhere any prediction is as good as another.
+        mean, deviation: float ``[B]``, what the depths were normalised by, in their unit.
     """
 
     values: Tensor
     known: Tensor
     usable: Tensor
+    mean: Tensor
+    deviation: Tensor
 
 
 def normalised(depths: Tensor, dtype: torch.dtype = torch.float32) -> Targets:
@@ -55,7 +58,8 @@ def normalised(depths: Tensor, dtype: torch.dtype = torch.float32) -> Targets:
     usable = (ordered.where(place < count, -torch.inf).amax(1) > ordered[:, 0]) & (count[:, 0] > 1)
     values = ((flat - mean) / deviation.where(usable[:, None], 1)).where(known & usable[:, None], 0)
     shape = depths.shape
-    return Targets(values.to(dtype).view(shape), known.view(shape), usable)
+    mean, deviation = (each[:, 0].to(dtype) for each in (mean, deviation))
+    return Targets(values.to(dtype).view(shape), known.view(shape), usable, mean, deviation)
 
 
 def aligned(predicted: Tensor, targets: Targets, how: str) -> Tensor:

@@ -36,6 +36,19 @@ class DepthSettings:
         0.5, "Factor of the gradient matching term, which keeps edges sharp; 0 leaves it out.", minimum=0.0
     )
     gradient_scales: int = setting(4, "At how many scales gradients are compared, each half the one before.", minimum=1)
+    ranking_weight: float = setting(
+        0.0,
+        "Factor of LeReS's ranking term: which of two pixels is farther, half of the pairs across edges of the image.",
+        minimum=0.0,
+    )
+    normal_weight: float = setting(
+        0.0,
+        "Factor of LeReS's normal term: the angles between surfaces on both sides of bends, of edges, and anywhere.",
+        minimum=0.0,
+    )
+    field_of_view: float = setting(
+        60.0, "What the normal term takes for the angle of a view's longer side, in degrees.", minimum=1.0, below=179.0
+    )
     depth_features: int = setting(64, "Channels of the network's output, of which depth is made.", minimum=1)
 
     def __post_init__(self) -> None:
