@@ -17,6 +17,7 @@ from labelmerge.errors import ConfigError
 from labelmerge.labels import IGNORE
 from labelmerge.methods.depth.labels import LabelInput
 from labelmerge.methods.depth.learner import DepthLearner
+from labelmerge.methods.depth.method import METHOD
 from labelmerge.methods.depth.settings import DepthSettings
 from labelmerge.methods.method import Vocabulary
 from labelmerge.methods.predictor import LabelList
@@ -154,6 +155,15 @@ def test_what_can_not_be_learned_is_one_line(
     with pytest.raises(ConfigError, match=message):
         train([world / "other"], world / "bank", world / "run", config=config(**settings), device="cpu")
     assert not (world / "run").exists()
+
+
+def test_settings_that_count_for_nothing_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    METHOD.check(DepthSettings(gradient_weight=0, gradient_scales=2, field_of_view=90), [], toy_bank([STREETS]))
+    METHOD.check(DepthSettings(gradient_scales=2, field_of_view=90, normal_weight=1), [], toy_bank([STREETS]))
+    assert caplog.messages == [
+        "gradient_scales = 2 counts for nothing: gradient_weight is 0",
+        "field_of_view = 90 counts for nothing: normal_weight is 0",
+    ]
 
 
 @pytest.mark.parametrize("model", ["tiny", "timm:resnet10t"])

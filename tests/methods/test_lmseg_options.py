@@ -21,6 +21,7 @@ from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
 from labelmerge.methods.lmseg.decoder import DecoderLayer
 from labelmerge.methods.lmseg.learner import LmsegLearner
+from labelmerge.methods.lmseg.method import METHOD
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.lmseg.targets import targets_of
 from labelmerge.methods.method import Vocabulary
@@ -207,3 +208,30 @@ def test_the_comparisons_of_the_page_can_be_run(tmp_path: Path, monkeypatch: pyt
         assert done.exit_code == 0, done.stderr
         variants = words[words.index("--vary") + 1 :]
         assert len(done.stdout.splitlines()) == len(variants) + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ({}, []),
+        ({"classifier": "heads"}, []),
+        (
+            {"attention_order": "text-visual", "text_attention": False},
+            ["attention_order = text-visual counts for noth"],
+        ),
+        (
+            {"classifier": "union", "text_attention": False, "query_temperature": 0.1},
+            [
+                "text_attention = False counts for nothing: classifier = union knows no words",
+                "query_temperature = 0.1 counts for nothing: classifier = union knows no words",
+            ],
+        ),
+        ({"prompt_vectors": 4}, ["prompt_vectors = 4 counts for nothing: there is no text_tower"]),
+    ],
+)
+def test_settings_that_count_for_nothing_are_told(
+    settings: dict[str, Any], lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    METHOD.check(LmsegSettings(targets="classes", **settings), [], toy_bank([Toy("streets", ("road",))]))
+    assert len(caplog.messages) == len(lines)
+    assert all(said.startswith(line) for said, line in zip(caplog.messages, lines, strict=True))

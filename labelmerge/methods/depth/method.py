@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from labelmerge.bank.bank import Bank
@@ -11,6 +12,8 @@ from labelmerge.methods.depth.learner import DepthLearner
 from labelmerge.methods.depth.settings import DepthSettings
 from labelmerge.methods.method import Method, Needs, Vocabulary
 from labelmerge.model.build import SegmentationModel
+
+_log = logging.getLogger(__name__)
 
 
 class Depth(Method):
@@ -25,6 +28,8 @@ class Depth(Method):
 
     def check(self, settings: DepthSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
         """Labels as an input need labelled pixels. Raises ConfigError."""
+        for line in settings.idle():
+            _log.warning("%s", line)
         if settings.with_labels and not any(
             any(shard_set.class_pixels.values()) for source in sources for shard_set in source.sets
         ):

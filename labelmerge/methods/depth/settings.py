@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labelmerge.settings import problems, refuse, setting
+from labelmerge.settings import idle, problems, refuse, setting
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class DepthSettings:
         if not found and self.depth_trim >= 1:
             found = ["depth_trim must be below 1"]
         refuse(found)
+
+    def idle(self) -> list[str]:
+        """Which of them were set and count for nothing, a line each."""
+        scales = [] if self.gradient_weight else idle(self, ["gradient_scales"], "gradient_weight is 0")
+        view = [] if self.normal_weight else idle(self, ["field_of_view"], "normal_weight is 0")
+        return [*scales, *view]
 
     @property
     def with_labels(self) -> bool:

@@ -33,6 +33,8 @@ class LMSeg(Method):
 
     def check(self, settings: LmsegSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
         """Say which sets teach no segments, and which do not tell things from stuff."""
+        for line in settings.idle():
+            _log.warning("%s", line)
         if settings.text_tower:
             _refuse_another_tower(settings.text_tower, bank)
         if settings.targets == "segments":

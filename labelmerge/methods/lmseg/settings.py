@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labelmerge.settings import problems, refuse, setting
+from labelmerge.settings import idle, problems, refuse, setting
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,11 @@ class LmsegSettings:
         if self.text_tower and self.classifier != "text":
             wrong.append(f"text_tower is for classifier text, and {self.classifier} knows no texts")
         refuse(wrong)
+
+    def idle(self) -> list[str]:
+        """Which of them were set and count for nothing, a line each."""
+        if self.classifier != "text":
+            words = ("text_attention", "attention_order", "query_temperature", "prompt_vectors")
+            return idle(self, words, f"classifier = {self.classifier} knows no words")
+        without = [] if self.text_tower else idle(self, ["prompt_vectors"], "there is no text_tower")
+        return without if self.text_attention else [*without, *idle(self, ["attention_order"], "no text_attention")]
