@@ -92,6 +92,7 @@ class View:
         boxes: float32 ``[P, 4]``, x0, y0, x1, y1 within the view.
         kept: int64 ``[P]``: which of the sample's boxes these are.
         unfinished: what is to be done to the image yet.
+        shown: top, bottom, left and right of the part of the view that shows the image.
         depth: its depths as they are, ``[H, W]``, 0 outside the image; None where there are none, or nobody asked.
     """
 
@@ -100,6 +101,7 @@ class View:
     boxes: npt.NDArray[np.float32]
     kept: npt.NDArray[np.int64]
     unfinished: Photometric
+    shown: tuple[int, int, int, int]
     depth: DepthMap | None = None
 
 
@@ -148,6 +150,12 @@ class Window:
     @property
     def box(self) -> Region:
         return self.left, self.top, self.right, self.bottom
+
+    @property
+    def shown(self) -> tuple[int, int, int, int]:
+        """Top, bottom, left, right of the view's part that shows the image; the rest is padding."""
+        left, right = (self.width - self.x1, self.width - self.x0) if self.mirrored else (self.x0, self.x1)
+        return self.y0, self.y1, left, right
 
 
 def training_view(
@@ -200,7 +208,7 @@ def training_view(
     if not defer or photometric.quality:
         finish(out[None], [photometric])
         photometric = Photometric()
-    return View(seen, segments, inside, kept, photometric, seen_depths)
+    return View(seen, segments, inside, kept, photometric, window.shown, seen_depths)
 
 
 def draw_window(
@@ -250,8 +258,8 @@ def crop_image(picture: Picture, window: Window, out: Tensor) -> None:
     part = interpolate(part.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0]
     if size != (window.height, window.width):
         out[:] = torch.tensor(_PADDING, dtype=torch.uint8)[:, None, None]
-    x0 = window.width - window.x1 if window.mirrored else window.x0
-    out[:, window.y0 : window.y1, x0 : x0 + size[1]] = part.flip(2) if window.mirrored else part
+    top, bottom, left, right = window.shown
+    out[:, top:bottom, left:right] = part.flip(2) if window.mirrored else part
 
 
 def crop_mask(mask: Mask, window: Window, ignore: int, region: Region) -> Mask:

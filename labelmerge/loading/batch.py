@@ -70,6 +70,7 @@ class Batch:
             none.
         annotated: for each image int64 class indices of its dataset's own label space: those that it was annotated for;
             None where all images of its dataset were annotated alike. Empty where that is so of all datasets.
+        shown: for each image top, bottom, left and right of the part of its view that shows it; the rest is padding.
         shares: float32 ``[B]``, how much of each sample's loss its mask has, where a method mixes images; None: all.
         closed: bool ``[B, C]``, which of a method's C classes do not compete at the labels of each mask, where a method
             mixes images that were annotated for different classes; None: all compete.
@@ -93,6 +94,7 @@ class Batch:
     segments: list[Segments | None] = field(default_factory=list)
     others: tuple[Batch, ...] = ()
     annotated: list[Tensor | None] = field(default_factory=list)
+    shown: list[tuple[int, int, int, int]] = field(default_factory=list)
     shares: Tensor | None = None
     closed: Tensor | None = None
     depths: Tensor | None = None
@@ -122,6 +124,22 @@ class Batch:
             depths=None if self.depths is None else at_once(self.depths, device),
             others=tuple(view.to(device) for view in self.others),
         )
+
+    def pixels_shown(self, row: int) -> int:
+        """How many pixels of a view show its image."""
+        top, bottom, left, right = self.shown[row]
+        return (bottom - top) * (right - left)
+
+    def inside(self, rows: Sequence[int]) -> Tensor | None:
+        """bool ``[rows, H, W]``, where these views show their images; None where they do everywhere."""
+        whole = self.images[0, 0].numel()
+        if all(self.pixels_shown(row) == whole for row in rows):
+            return None
+        out = torch.zeros(len(rows), *self.images.shape[2:], dtype=torch.bool)
+        for view, row in zip(out, rows, strict=True):
+            top, bottom, left, right = self.shown[row]
+            view[top:bottom, left:right] = True
+        return at_once(out, self.images.device)
 
     def part(self, start: int, stop: int) -> Batch:
         """The batch of samples `start` to `stop` - 1 alone, in the same memory."""

@@ -241,6 +241,7 @@ class Mixture:
                     instances=instances[v] if self.segments else None,
                     segments=segments,
                     depths=depths[v] if self.depth else None,
+                    shown=[each.views[v].shown for each in made],
                     annotated=[
                         None if each.read.annotated is None else torch.from_numpy(each.read.annotated) for each in made
                     ]

@@ -90,6 +90,8 @@ def test_masks_take_the_nearest_pixel_and_ignore_outside(window: Window) -> None
         for x in range(window.width):
             place = pixel_under(window, y, x)
             assert view[y, x] == (255 if place is None else mask[place])
+            top, bottom, left, right = window.shown
+            assert (top <= y < bottom and left <= x < right) == (place is not None)
     part = mask[window.top : window.bottom, window.left : window.right]
     assert (crop_mask(part, window, 255, window.box) == view).all()
 

@@ -17,8 +17,9 @@ from torch.nn.functional import normalize
 from labelmerge.errors import ConfigError
 from labelmerge.labels import IGNORE
 from labelmerge.loading.mixture import Mixture
-from labelmerge.methods.method import find_method
+from labelmerge.methods.method import TrainingData, find_method
 from labelmerge.methods.mixing import partners, rectangle
+from labelmerge.methods.ssiw import unlabelled
 from labelmerge.methods.ssiw.unlabelled import Choices, consistency_sums, entropy_loss, with_strong_views
 from labelmerge.model.build import build_model
 from labelmerge.processes import Ranks
@@ -57,6 +58,12 @@ def test_the_losses_equal_slow_ones() -> None:
     alone = sum(h(v, own) for v in pixels) / 6
     assert float(entropy_loss(embeddings, vectors, own, others[:0], tau)) == pytest.approx(alone, rel=1e-5)
 
+    inside = torch.zeros(4, 6, dtype=torch.bool)
+    inside[:3, 1:6] = True  # of the six cells, 2 × 2 pixels each: 2, 4, 4 in the upper row, 1, 2, 2 in the lower one
+    weighted = sum(w * h(v, own) for w, v in zip((2, 4, 4, 1, 2, 2), pixels, strict=True)) / 15
+    some = entropy_loss(embeddings, vectors, own, others[:0], tau, inside)
+    assert float(some) == pytest.approx(weighted, rel=1e-5)
+
     found = torch.tensor([[[0, 1, IGNORE], [1, 1, 0]]])
     slow = 0.0
     for v, column in zip(pixels, found.flatten().tolist(), strict=True):
@@ -79,7 +86,8 @@ def test_partners_are_whom_the_draws_prefer_and_rectangles_have_their_size() -> 
 
 
 def test_strong_views_are_labelled_by_the_weak_ones(two: tuple[Path, Path]) -> None:
-    inputs = read_inputs([two[0]], two[1], "train", CONSISTENCY, find_method("ssiw"), Ranks())
+    unpadded = CONSISTENCY.changed(scale_min=1.5)
+    inputs = read_inputs([two[0]], two[1], "train", unpadded, find_method("ssiw"), Ranks())
     (batch,) = [each.to(torch.device("cpu")) for each in inputs.mixture.batch(0)]
     vectors, own = torch.from_numpy(inputs.columns.vectors), torch.from_numpy(inputs.columns.allowed)
     choices = Choices.of(inputs.mixture.sources, own)
@@ -116,6 +124,27 @@ def test_strong_views_are_labelled_by_the_weak_ones(two: tuple[Path, Path]) -> N
         batch, torch.Generator().manual_seed(3), teacher, vectors, choices, torch.tensor(10.0), 0.99, Ranks()
     )
     assert share == 0 and (nothing.masks[1] == IGNORE).all()
+
+
+def test_nothing_is_found_in_padding(two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unlabelled, "_CUT", 0.0)
+    small = CONSISTENCY.changed(scale_min=0.3, scale_max=0.6, confidence=0.0)
+    inputs = read_inputs([two[0]], two[1], "train", small, find_method("ssiw"), Ranks())
+    learner = find_method("ssiw").build(small.method_settings, inputs.vocabulary, lambda dim: build_model("tiny", dim))
+    device = torch.device("cpu")
+    learner.prepare(TrainingData(inputs.bank, inputs.columns, inputs.mixture.sources, Ranks(), device, 0, 0))
+    (batch,) = [each.to(device) for each in inputs.mixture.batch(0)]
+    mixed = learner.mix(batch, torch.Generator())
+    pixels = [0] * 4
+    for i, kind in enumerate(batch.annotation_types):
+        if kind == "image":
+            top, bottom, left, right = batch.shown[i]
+            inside = torch.zeros(32, 32, dtype=torch.bool)
+            inside[top:bottom, left:right] = True
+            assert torch.equal(mixed.masks[i] != IGNORE, inside) and not inside.all()
+            pixels[int(batch.dataset_ids[i])] += int(inside.sum())
+    assert learner.after_step(0)["sure"] == 1
+    assert learner.units(mixed)[-1].tolist() == pixels
 
 
 @pytest.mark.parametrize("config", [ENTROPY, CONSISTENCY], ids=["entropy", "consistency"])

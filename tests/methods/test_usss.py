@@ -99,7 +99,9 @@ def test_losses_equal_slow_ones() -> None:
     points = torch.nn.functional.normalize(torch.randn(4, 6, generator=draw), dim=1)
     wide = interpolate(logits.double(), (12, 16), mode="bilinear", align_corners=False)
     tall = interpolate(projected.double(), (12, 16), mode="bilinear", align_corners=False)  # E(F(x)), upsampled first
-    ce = entropy = 0.0
+    inside = torch.rand(2, 12, 16, generator=draw) < 0.5
+    ce = entropy = entropy_inside = 0.0
+    certain = torch.zeros(2, len(points), dtype=torch.float64)  # sums of probabilities inside
     for b in range(2):
         for y in range(12):
             for x in range(16):
@@ -108,9 +110,18 @@ def test_losses_equal_slow_ones() -> None:
                     ce -= scores[label] - math.log(sum(map(math.exp, scores)))
                 similar = [float(tall[b, :, y, x] @ point.double()) for point in points]
                 whole = sum(map(math.exp, similar))
-                entropy -= sum(math.exp(s) / whole * math.log(math.exp(s) / whole) for s in similar)
+                h = -sum(math.exp(s) / whole * math.log(math.exp(s) / whole) for s in similar)
+                entropy, entropy_inside = entropy + h, entropy_inside + h * bool(inside[b, y, x])
+                if inside[b, y, x]:
+                    certain[b] += torch.tensor(similar, dtype=torch.float64).softmax(0)
     assert float(supervised_sums(logits, targets)) == pytest.approx(ce, rel=1e-5)
     assert float(entropy_sums(projected, points, (12, 16))) == pytest.approx(entropy, rel=1e-5)
+    assert float(entropy_sums(projected, points, (12, 16), inside=inside)) == pytest.approx(entropy_inside, rel=1e-5)
+    balanced = entropy_inside
+    for b in range(2):
+        pixels = int(inside[b].sum())
+        balanced += 0.3 * pixels * sum(p * math.log(p) for p in (certain[b] / pixels).tolist())
+    assert float(entropy_sums(projected, points, (12, 16), 0.3, inside)) == pytest.approx(balanced, rel=1e-5)
 
 
 def test_the_entropy_of_no_preference_is_ln_k_and_of_certainty_zero() -> None:
@@ -211,6 +222,18 @@ def test_entropy_trains_the_encoder_and_no_decoder(two: tuple[Path, Path]) -> No
     other = learner.embeddings[2:, 0]  # streets' labels
     expected = entropy_sums(learner.entropy(features), other, (32, 32))
     assert float(sums[1, 1].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+
+    small = read_inputs(
+        [shards], bank, "train", CONFIG.changed(scale_min=0.3, scale_max=0.6), find_method("usss"), Ranks()
+    )
+    (padded,) = [each.to(device) for each in small.mixture.batch(0)]
+    top, bottom, left, right = padded.shown[1]
+    assert int(learner.units(padded)[1, 1]) == (bottom - top) * (right - left) < 1024
+    features = learner.entropy(learner.model(learner.model.normalise(padded.images[1:2])))
+    inside = torch.zeros(1, 32, 32, dtype=torch.bool)
+    inside[:, top:bottom, left:right] = True
+    expected = entropy_sums(features, other, (32, 32), inside=inside)
+    assert float(learner(padded)[1, 1].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
 def test_a_killed_run_ends_as_a_whole_one_and_two_processes_equal_one(two: tuple[Path, Path], tmp_path: Path) -> None:

@@ -80,11 +80,12 @@ class SSIWLearner(Learner):
         return mixed
 
     def units(self, batch: Batch) -> Tensor:
-        """Pixels for L_HD and L_LD, boxes for L_WD, all pixels of unlabelled images."""
+        """Pixels for L_HD and L_LD, boxes for L_WD, all pixels that show an unlabelled image."""
         units = ssiw_units(batch, len(self.vocabulary.datasets), self.settings)
         if self.settings.unlabelled == "none":
             return units
-        pixels = torch.tensor([batch.masks[0].numel() * (kind == "image") for kind in batch.annotation_types])
+        kinds = enumerate(batch.annotation_types)
+        pixels = torch.tensor([batch.pixels_shown(row) if kind == "image" else 0 for row, kind in kinds])
         more = units.new_zeros(1, units.shape[1])
         return torch.cat([units, more.index_add_(1, batch.dataset_ids, at_once(pixels, units.device)[None])])
 
@@ -108,12 +109,21 @@ class SSIWLearner(Learner):
         vectors, numbers = self._labels.vectors, [self._choices.names.index(batch.datasets[row]) for row in rows]
         own = self._choices.own[numbers]
         if self.settings.unlabelled == "entropy":
-            pairs = zip(rows, own, numbers, strict=True)
-            means = [
-                entropy_loss(embeddings[row].float(), vectors, columns, self._choices.others[number], tau)
-                for row, columns, number in pairs
-            ]
-            losses = torch.stack(means) * batch.masks[0].numel()
+            inside = batch.inside(rows)
+            losses = torch.stack(
+                [
+                    batch.pixels_shown(row)
+                    * entropy_loss(
+                        embeddings[row].float(),
+                        vectors,
+                        own[place],
+                        self._choices.others[numbers[place]],
+                        tau,
+                        None if inside is None else inside[place],
+                    )
+                    for place, row in enumerate(rows)
+                ]
+            )
         else:
             losses = consistency_sums(embeddings[rows].float(), vectors, batch.masks[rows], own, tau)
         warmup = self.settings.unlabelled_warmup

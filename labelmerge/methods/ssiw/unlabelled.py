@@ -58,7 +58,9 @@ def unlabelled_rows(batch: Batch) -> list[int]:
     return [row for row, kind in enumerate(batch.annotation_types) if kind == "image"]
 
 
-def entropy_loss(embeddings: Tensor, vectors: Tensor, own: Tensor, others: Tensor, tau: Tensor) -> Tensor:
+def entropy_loss(
+    embeddings: Tensor, vectors: Tensor, own: Tensor, others: Tensor, tau: Tensor, inside: Tensor | None = None
+) -> Tensor:
     """How undecided an image's pixels are, on the embeddings' own grid: among its dataset's columns, plus the mean
     over the other datasets of the same among theirs.
 
@@ -67,15 +69,18 @@ def entropy_loss(embeddings: Tensor, vectors: Tensor, own: Tensor, others: Tenso
         vectors: ``[N, C]``, unit vectors.
         own: bool ``[N]``. others: bool ``[M, N]``.
         tau: the temperature.
+        inside: bool ``[H, W]``, which pixels of the view count; all where it is None.
 
     Returns:
         A scalar, the mean over the pixels.
     """
     scores = torch.einsum("nc,chw->nhw", vectors, normalize(embeddings, dim=0)) / tau
+    weights = None if inside is None else interpolate(inside[None, None].float(), scores.shape[1:], mode="area")[0, 0]
 
     def entropy(columns: Tensor) -> Tensor:
         log_p = scores[columns].log_softmax(0)
-        return -(log_p.exp() * log_p).sum(0).mean()
+        of_pixels = -(log_p.exp() * log_p).sum(0)
+        return of_pixels.mean() if weights is None else (of_pixels * weights).sum() / weights.sum()
 
     within = entropy(own)
     return within + torch.stack([entropy(columns) for columns in others]).mean() if len(others) else within
@@ -104,7 +109,8 @@ def with_strong_views(
     confidence: float,
     ranks: Ranks,
 ) -> tuple[Batch, Tensor]:
-    """The batch with strong views in place of its unlabelled images, and as masks the columns that the teacher found.
+    """The batch with strong views in place of its unlabelled images, and as masks the columns that the teacher found
+    in them; nothing is found in padding.
 
     Half of the strong views have a rectangle of another unlabelled image of the same dataset, with what was found
     there.
@@ -113,7 +119,7 @@ def with_strong_views(
         confidence: the least probability, among the dataset's own columns, at which a pixel is found.
 
     Returns:
-        The batch, and the share of pixels that were found.
+        The batch, and of what share of the pixels that show an image something was found.
     """
     whole = batch.whole
     colours, coins = torch.rand(whole, 3, generator=generator), torch.rand(whole, 5, generator=generator)
@@ -129,8 +135,11 @@ def with_strong_views(
         scores = torch.einsum("nc,bchw->bnhw", vectors, features) / tau
         probability, column = scores.masked_fill(~own[:, :, None, None], -torch.inf).softmax(1).max(1)
         found = column.where(probability >= confidence, IGNORE)
-        masks[rows] = interpolate(found[:, None].double(), (height, width), mode="nearest")[:, 0].long()
-        sure = (found != IGNORE).float().mean()
+        wide = interpolate(found[:, None].double(), (height, width), mode="nearest")[:, 0].long()
+        if (inside := batch.inside(rows)) is not None:
+            wide = wide.where(inside, IGNORE)
+        masks[rows] = wide
+        sure = (wide != IGNORE).float().sum() / sum(map(batch.pixels_shown, rows))
         views = batch.images[rows]
         own_places = [batch.places[row] for row in rows]
         drawn = coins[own_places].tolist()

@@ -143,7 +143,7 @@ class USSSLearner(Learner):
         return {"centroids_stayed": (whole * self.embeddings).sum(2)[self.known].mean()}
 
     def units(self, batch: Batch) -> Tensor:
-        """Labelled pixels for the decoders' losses, all pixels of unlabelled images for entropies."""
+        """Labelled pixels for the decoders' losses, all pixels that show an unlabelled image for entropies."""
         labelled = (batch.masks != IGNORE).flatten(1).sum(1)
         units = labelled.new_zeros(len(self.terms), len(self.vocabulary.datasets))
         for number, rows in self._samples(batch).items():
@@ -151,7 +151,7 @@ class USSSLearner(Learner):
                 units[term, number] = labelled[rows].sum()
             for kind in ("cross", "within"):
                 if (term := self._rows.get((kind, number))) is not None:
-                    units[term, number] = len(rows) * batch.masks[0].numel()
+                    units[term, number] = sum(map(batch.pixels_shown, rows))
         return units
 
     def forward(self, batch: Batch) -> Tensor:
@@ -171,7 +171,7 @@ class USSSLearner(Learner):
                     logits = self.decoders[own](features[rows].float())
                     parts.append((term, number, supervised_sums(logits, targets, not_here)))
             else:
-                parts += self._entropies(number, features[rows], (batch.images.shape[2], batch.images.shape[3]))
+                parts += self._entropies(number, features[rows], batch, rows)
         for term, number, value in parts:
             sums = sums.index_put((torch.tensor(term), torch.tensor(number)), value, accumulate=True)
         trained = [parameter for name, parameter in self.named_parameters() if not name.startswith("model.")]
@@ -182,13 +182,18 @@ class USSSLearner(Learner):
         own = self._own[number]
         return closed.new_zeros(len(closed), count).index_copy(1, self._class_of[own], closed[:, own])
 
-    def _entropies(self, number: int, features: Tensor, size: tuple[int, int]) -> list[tuple[int, int, Tensor]]:
+    def _entropies(self, number: int, features: Tensor, batch: Batch, rows: list[int]) -> list[tuple[int, int, Tensor]]:
         """The entropies of unlabelled images of one dataset: term, dataset and sum."""
         assert self.entropy is not None
         own, out = self._space_of[number], []
         with torch.autocast("cuda", enabled=False):
-            balance = self.settings.balance_weight
-            sums = partial(entropy_sums, self.entropy(features.float()), size=size, balance=balance)
+            sums = partial(
+                entropy_sums,
+                self.entropy(features.float()),
+                size=(batch.images.shape[2], batch.images.shape[3]),
+                balance=self.settings.balance_weight,
+                inside=batch.inside(rows),
+            )
             if (term := self._rows.get(("within", number))) is not None:
                 assert own is not None
                 if len(self._points[own]):

@@ -27,7 +27,13 @@ def supervised_sums(logits: Tensor, targets: Tensor, closed: Tensor | None = Non
     return cross_entropy(upsampled, targets, ignore_index=IGNORE, reduction="sum")
 
 
-def entropy_sums(projected: Tensor, embeddings: Tensor, size: tuple[int, int], balance: float = 0.0) -> Tensor:
+def entropy_sums(
+    projected: Tensor,
+    embeddings: Tensor,
+    size: tuple[int, int],
+    balance: float = 0.0,
+    inside: Tensor | None = None,
+) -> Tensor:
     """The entropy of a pixel's similarities to one dataset's label embeddings (eq. 2–4), over all pixels.
 
     Args:
@@ -37,14 +43,20 @@ def entropy_sums(projected: Tensor, embeddings: Tensor, size: tuple[int, int], b
         size: height and width of the image.
         balance: how much of the entropy of each image's mean distribution is taken off, which all pixels at one label
             would make 0, too (information maximisation: Krause et al., NeurIPS 2010; not in the paper).
+        inside: bool ``[B, H, W]``, the pixels that count; all where it is None.
 
     Returns:
-        A scalar, the sum over all pixels; the entropy of one is within 0 to ln K.
+        A scalar, the sum over the pixels; the entropy of one is within 0 to ln K.
     """
     similar = torch.einsum("bdhw,kd->bkhw", projected.float(), embeddings)
     log_p = interpolate(similar, size, mode="bilinear", align_corners=False).log_softmax(1)
-    total = -(log_p.exp() * log_p).sum()
+    p = log_p.exp()
+    if inside is not None:
+        p = p * inside[:, None]
+    total = -(p * log_p).sum()
     if balance:
-        mean = log_p.exp().mean((2, 3))  # [B, K]
-        total = total + balance * size[0] * size[1] * torch.xlogy(mean, mean).sum()
+        all_pixels = p.new_full((len(p), 1), size[0] * size[1])
+        pixels = all_pixels if inside is None else inside.flatten(1).sum(1, keepdim=True)  # [B, 1]
+        mean = p.sum((2, 3)) / pixels  # [B, K]
+        total = total + balance * (pixels * torch.xlogy(mean, mean)).sum()
     return total
