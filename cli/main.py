@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from labelmerge import __version__
-from labelmerge.errors import LabelmergeError
+from labelmerge.errors import LabelmergeError, UsageError
 from labelmerge.text import printable_lines
 
 from . import options
@@ -137,6 +137,10 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
 def _take_settings(context: click.Context, name: str) -> None:
     from .config import cache_from, defaults_for, read_settings
 
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the folder that you are in has been removed", fix="Go to another: `cd ~`") from error
     settings = read_settings(tuple(COMMANDS))
     context.with_resource(cache_from(settings))
     command = cli.get_command(context, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,21 @@ def _folder(path: Path) -> Path:
     return local_folder(path)
 
 
-class LocalPath(click.Path):
+class _Path(click.Path):
+    """click's, in plainer words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = os.fspath(value)
+        if not self.file_okay and os.path.isfile(path):
+            self.fail(f"{path!r} is a file, and must be a folder", param, ctx)
+        if not self.dir_okay and os.path.isdir(path):
+            self.fail(f"{path!r} is a folder, and must be a file", param, ctx)
+        if self.exists and not os.path.exists(path):
+            self.fail(f"there is no {'file' if self.file_okay else 'folder'} {path!r}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class LocalPath(_Path):
     """Where something is written: a URL is refused, which would become a folder named ``s3:``.
 
     Args:
@@ -41,7 +56,7 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class InputPath(click.Path):
+class InputPath(_Path):
     """What is read: a path of this machine, or a URL.
 
     Args:

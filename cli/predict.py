@@ -82,6 +82,7 @@ def command(
     from labelmerge.predict.images import refuse_absent
 
     refuse_absent(images)
+    options.refuse_missing(checkpoint=checkpoint)
     labeller = chosen.pop("labeller")
     if labels is None and labels_file is None:
         from labelmerge.predict.depths import gives_depth
@@ -92,11 +93,12 @@ def command(
         raise UsageError("no labels to choose from", fix="Give --labels or --labels-file")
     if labeller is not None:
         raise UsageError("--labeller is for runs that give depths, which take no --labels", fix="Leave one of them out")
-    from labelmerge.predict.predict import predict
     from labelmerge.predict.queries import parse_labels, read_labels
 
     queries = parse_labels(labels) if labels is not None else []
     queries += read_labels(labels_file) if labels_file is not None else []
+    from labelmerge.predict.predict import predict
+
     done = predict(
         images,
         checkpoint,

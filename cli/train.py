@@ -100,6 +100,7 @@ def command(
         ):  # neither --quiet nor another process
             options.echo(line, err=as_json)
 
+    from labelmerge.model.checkpoint import newest_checkpoint
     from labelmerge.train.finished import finished_run
 
     if (done := finished_run(shards, bank, out, config, split)) is not None and "WORLD_SIZE" not in os.environ:
@@ -107,6 +108,8 @@ def command(
         _say(done, bank, out, config.merge, as_json)
         return
 
+    begins = Path(config.init) if config.init and newest_checkpoint(out) is None else None
+    options.refuse_missing(shards, bank, begins)
     from labelmerge.train.loop import train
     from labelmerge.train.processes import OtherProcessFailed
 
@@ -119,8 +122,6 @@ def command(
     except KeyboardInterrupt:
         if not is_first():
             raise click.exceptions.Exit(1) from None
-        from labelmerge.model.checkpoint import newest_checkpoint
-
         none = newest_checkpoint(out) is None
         goes_on = "starts over: no checkpoint was due yet" if none else "resumes from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=f"The same command {goes_on}") from None

@@ -143,6 +143,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             raise UsageError(f"no such {what}", where=path, fix=lies)
         return _of_class_list(path) if is_class_list(text) else _parse(path, path.parent)
     names = dataset_names()
+    if text not in names and path.is_dir():
+        raise UsageError("is a folder", where=path, fix=f"`labelmerge recipe {path}` looks at it and writes its recipe")
+    if text not in names and path.is_file():
+        fix = f"A recipe ends in .toml, a list of class names in {' or '.join(SUFFIXES)}"
+        raise UsageError("is neither a recipe nor a list of class names", where=path, fix=fix)
     if text not in names:
         files = _lying_in(Path())
         here = [file for file in files if Path(file).stem == text]

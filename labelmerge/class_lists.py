@@ -16,7 +16,7 @@ from labelmerge.text import csv_value, some
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _NAMES = ("name", "class", "class_name", "label", "label_name", "category", "category_name")
-_DESCRIPTIONS = ("description", "definition")
+_DESCRIPTIONS = ("description", "definition", "meaning")
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 
 
@@ -42,19 +42,19 @@ def read_class_list(path: Path) -> list[Description]:
     """The classes of a list, numbered from 0 in the file's order.
 
     ``.txt``: one name a line; blank lines don't count. ``.csv`` and ``.tsv``: a header with a column `name` (or
-    `class`, `label`, `category`), maybe one `description`, and any others, which are ignored; with the columns
-    `index` and `name` it is a descriptions file (`labelmerge.descriptions.read_descriptions`).
+    `class`, `label`, `category`), maybe one `description`, and any others, which are ignored (`ignored_columns`); with
+    the columns `index` and `name` it is a descriptions file (`labelmerge.descriptions.read_descriptions`).
 
     Raises:
         DescriptionsError: the file can't be read, has no such column, or has a name twice; all in one message.
     """
     text = read_text(path, DescriptionsError)
+    if not text.strip():
+        raise DescriptionsError("is empty", where=path, fix="Write the names of the classes into it")
     if path.suffix.lower() == ".txt":
         found = [(number, line.strip(), "") for number, line in enumerate(text.splitlines(), 1)]
     else:
-        header = text.partition("\n")[0]
-        delimiter = max(",;\t", key=header.count)
-        columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+        columns, delimiter = _header(text)
         if {"index", "name"} <= set(columns) <= set(HEADER):
             return read_descriptions(path)
         found = list(_table(path, text, columns, delimiter))
@@ -71,15 +71,32 @@ def read_class_list(path: Path) -> list[Description]:
     if twice:
         raise DescriptionsError(some(twice, separator="; "), where=path, fix="Each class once")
     if not rows:
-        raise DescriptionsError("no names", where=path)
+        raise DescriptionsError("no names", where=path, fix="Write the names of the classes into it")
     return rows
+
+
+def ignored_columns(path: Path) -> list[str]:
+    """The columns that are ignored, of a list that has no descriptions: one of them may be meant as that."""
+    if path.suffix.lower() == ".txt":
+        return []
+    columns, _ = _header(read_text(path, DescriptionsError))
+    if {"index", "name"} <= set(columns) <= set(HEADER) or set(columns) & set(_DESCRIPTIONS):
+        return []
+    return [column for column in columns if column and column not in (*_NAMES, "index", "id")]
+
+
+def _header(text: str) -> tuple[list[str], str]:
+    """The columns of a table, and what separates them."""
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    return [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])], delimiter
 
 
 def _table(path: Path, text: str, columns: list[str], delimiter: str) -> Iterable[tuple[int, str, str]]:
     names = next((columns.index(name) for name in _NAMES if name in columns), None)
     if names is None:
         raise DescriptionsError(
-            f"no column is called {', '.join(_NAMES[:-1])} or {_NAMES[-1]} (the first line has {', '.join(columns)})",
+            f"no column is called {', '.join(_NAMES[:-1])} or {_NAMES[-1]} (the first line has {some(columns)})",
             where=path,
             fix="Name the columns in the first line; a list of one name a line ends in .txt",
         )

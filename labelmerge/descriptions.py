@@ -69,7 +69,8 @@ def read_descriptions(path: Path) -> list[Description]:
         if twice := sorted({name for name in header if header.count(name) > 1}):
             problems.append(f"the header has {', '.join(twice)} twice")
         if missing := [name for name in _REQUIRED if name not in header]:
-            problems.append(f"the header lacks {', '.join(missing)}")
+            values = ", the class's value in the masks" if "index" in missing else ""
+            problems.append(f"the header lacks {' and '.join(missing)}{values}" if header else "is empty")
         first_line: dict[int, int] = {}
         for row in reader if not problems else ():
             line = reader.line_num

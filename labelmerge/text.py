@@ -58,6 +58,22 @@ def some(things: Iterable[object], most: int = 5, separator: str = ", ") -> str:
     return separator.join(words[:most]) + (f"{';' if separator == '; ' else ''} and {rest:,} more" if rest > 0 else "")
 
 
+_PARTICULAR = re.compile(r"\S*\d\S*")
+"""What differs between faults of one kind: numbers, and paths with numbers in them."""
+
+
+def kinds(lines: Iterable[str]) -> list[str]:
+    """The first of each kind of line, in their order, with how many more like it there are.
+
+    >>> kinds(["a/0.png: value 7", "a/1.png: value 12", "a/2.png: is not a PNG"])
+    ['a/0.png: value 7 (and 1 more like it)', 'a/2.png: is not a PNG']
+    """
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        found.setdefault(_PARTICULAR.sub("", line), []).append(line)
+    return [first + (f" (and {len(others):,} more like it)" if others else "") for first, *others in found.values()]
+
+
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")
 """Where a spreadsheet takes a cell for a formula; after apostrophes, which `csv_cell` adds one to."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

@@ -10,7 +10,8 @@ import pytest
 from click.testing import Result
 
 from labelmerge.catalog import load_descriptions, load_recipe
-from labelmerge.class_lists import list_name, read_class_list
+from labelmerge.class_lists import ignored_columns, list_name, read_class_list
+from labelmerge.embed.embed import find_datasets
 from labelmerge.errors import DescriptionsError, OutputError, UsageError
 
 Run = Callable[..., Result]
@@ -50,7 +51,9 @@ def test_a_descriptions_file_keeps_its_indices(tmp_path: Path) -> None:
     ("name", "text", "problem"),
     [
         ("a.txt", "road\nsky\nroad\n", "line 3: 'road' is on line 1 already"),
-        ("a.txt", "\n \n", "no names"),
+        ("a.txt", "\n \n", "a.txt: is empty. Write the names"),
+        ("a.csv", "", "a.csv: is empty. Write the names"),
+        ("a.csv", "name,description\n", "no names. Write the names"),
         ("a.csv", "road\nsky\n", "no column is called name"),
         ("a.csv", "id,name\n1,road\n2\n", "line 3"),
         ("a.csv", 'name\n"road\n', "line 2"),
@@ -59,6 +62,27 @@ def test_a_descriptions_file_keeps_its_indices(tmp_path: Path) -> None:
 def test_what_is_no_list_is_said(tmp_path: Path, name: str, text: str, problem: str) -> None:
     with pytest.raises(DescriptionsError, match=problem):
         read_class_list(_file(tmp_path / name, text))
+
+
+def test_columns_that_may_be_meant_as_descriptions_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sense = _file(tmp_path / "a.csv", "class;sense;\nroad;What one drives on.;\n")
+    assert ignored_columns(sense) == ["sense"]
+    without = ("name\nroad\n", "id,name,definition,sense\n1,road,,\n", "index,name,note\n1,road,\n")
+    for number, text in enumerate(without):
+        assert ignored_columns(_file(tmp_path / f"b{number}.csv", text)) == []
+    assert ignored_columns(_file(tmp_path / "c.txt", "road, sense\n")) == []
+    find_datasets([str(sense)])
+    assert "these are not used: sense" in caplog.text
+
+
+def test_what_is_no_dataset_is_told_from_one_that_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    _file(Path("names.json"), "[]")
+    with pytest.raises(UsageError, match="photos: is a folder. `labelmerge recipe photos`"):
+        load_recipe("photos")
+    with pytest.raises(UsageError, match="names.json: is neither a recipe nor a list of class names"):
+        load_recipe("names.json")
 
 
 def test_a_list_is_called_as_its_file(tmp_path: Path) -> None:

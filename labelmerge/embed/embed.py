@@ -21,7 +21,7 @@ from labelmerge.catalog import (
     load_recipe,
     refuse_taken_name,
 )
-from labelmerge.class_lists import is_class_list
+from labelmerge.class_lists import ignored_columns, is_class_list
 from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_own_texts, kept_of
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder
@@ -106,6 +106,8 @@ def find_datasets(names: Sequence[str]) -> list[Recipe]:
         for recipe in map(load_recipe, _expand(name)):
             if refuse_taken_name(recipe):
                 _log.info("%s: is called as the dataset %s that ships, and stands for it", recipe.path, recipe.name)
+            if recipe.path == recipe.descriptions and (columns := ignored_columns(recipe.path)):
+                _log.warning("%s: no column is called description, and these are not used: %s", name, some(columns))
             found.setdefault(str(recipe.path), recipe)
     return list(found.values())
 
@@ -291,7 +293,8 @@ def _rows(datasets: Sequence[Recipe], descriptions: Path | None) -> dict[LabelKe
         files = [recipe.argument for recipe in datasets if recipe.name in twice]
         raise UsageError(f"{' and '.join(files)} are all called {' and '.join(twice)}", fix="Give one another name")
     if descriptions is not None and not any((descriptions / f"{name}.csv").is_file() for name in names):
-        _log.warning("%s: has no descriptions of these datasets", descriptions)
+        expected = some((f"{name}.csv" for name in names), 3)
+        raise UsageError(f"has no descriptions of these datasets (expected {expected})", where=descriptions)
     return {
         (recipe.name, row.index): (row.name, row.description)
         for recipe in datasets

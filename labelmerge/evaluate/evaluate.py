@@ -119,8 +119,10 @@ def evaluate(
     else:
         asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
     for data in sets:
-        if f"{data.dataset}/{data.split}" in trained.checkpoint.meta.get("manifests", ()):
-            _log.warning("%s %s: the model was trained on this split", data.dataset, data.split)
+        if (seen := trained.checkpoint.meta.get("manifests", {}).get(f"{data.dataset}/{data.split}")) is not None:
+            same = seen == data.source.get("manifest_sha256")
+            what = "this split" if same else "other shards of this name: make sure that the images are others, too"
+            _log.warning("%s %s: the model was trained on %s", data.dataset, data.split, what)
     measured = []
     with processes() as ranks:
         for question in asked.sets:

@@ -22,13 +22,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 import tomli_w
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from labelmerge.errors import CheckpointError, OutputError
 from labelmerge.files import output_faults, sha256_file
@@ -36,6 +32,9 @@ from labelmerge.network import is_web
 from labelmerge.parsing import parse_json, parse_toml
 from labelmerge.remote import list_files, local_file, local_folder
 from labelmerge.urls import url_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "labelmerge-checkpoint/1"
 _WEIGHTS, _STATE, _CONFIG, _META, _BANK = "model.safetensors", "state.pt", "config.toml", "meta.json", "bank"
@@ -170,6 +169,9 @@ def _write(
     bank_folder_writer: Callable[[Path], None] | None,
     taxonomy: str | None,
 ) -> None:
+    import safetensors.torch
+    import torch
+
     into.chmod(0o755)  # mkdtemp's folder is its maker's alone
     # Through memory: the two libraries' own writers report a full disk in words of their own, not as an OSError.
     whole_tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -273,6 +275,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     folder = find_checkpoint(path)
     meta = read_meta(folder)
     config = read_config(folder)
@@ -306,6 +311,8 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
+    import torch
+
     folder = find_checkpoint(path)
     file = _checked(folder, _STATE, read_meta(folder))
     try:

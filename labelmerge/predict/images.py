@@ -6,7 +6,7 @@ import glob
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -55,36 +55,20 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
     Raises:
         UsageError: none of them is there.
     """
+    wanted = _wanted(words)
     files: dict[Path, None] = {}
-    failed: list[tuple[str, str]] = []
-    addresses: list[str] = []
+    failed = list(wanted.failed)
     origins: dict[Path, str] = {}
-    for word in words:
-        text, path = str(word), Path(word)
-        if _URL.match(text):
-            addresses.append(text)
-        elif path.is_dir():
-            own = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
-            if not own:
-                failed.append((text, "no images in this folder"))
-            files |= dict.fromkeys(own)
-        elif url := url_of(path):
+    for word, here in wanted.here:
+        url = url_of(Path(word)) if not here else None
+        if url is not None:
             try:
-                found = _at_url(path, url)
+                here = _at_url(Path(word), url)
             except LabelmergeError as error:
-                failed.append((text, error.what))
-                continue
-            files |= dict.fromkeys(found)
-            origins |= {each: path_or_url(each) for each in found}
-        elif path.exists():
-            files[path] = None
-        elif glob.has_magic(text):
-            matched = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
-            if not matched:
-                failed.append((text, "no file matches this pattern"))
-            files |= dict.fromkeys(matched)
-        else:
-            failed.append((text, "no such file"))
+                failed.append((word, error.what))
+            origins |= {each: path_or_url(each) for each in here}
+        files |= dict.fromkeys(here)
+    addresses = wanted.addresses
     for number, address in enumerate(track(addresses, "fetching images", len(addresses)) if addresses else ()):
         try:
             path = _fetch(address, scratch / str(number))
@@ -93,21 +77,75 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
             continue
         files[path] = None
         origins[path] = address
-    if not files:
-        first, reason = failed[0]
-        more = f", and {counted(len(failed) - 1, 'other')} likewise" if len(failed) > 1 else ""
-        raise UsageError(f"{reason}{more}", where=first, fix="Give image files, folders, patterns or addresses")
+    _refuse_nothing(files, failed)
     for what, reason in failed:
         _log.warning("skipped %s: %s", what, reason)
     return Found(tuple(files), tuple(failed), origins)
 
 
 def refuse_absent(words: Sequence[str | Path]) -> None:
-    """As `find_images`, where none of the words is anything that could be there; nothing is fetched or loaded."""
-    if not any(
-        _URL.match(str(word)) or url_of(Path(word)) or Path(word).exists() or glob.glob(str(word)) for word in words
-    ):
-        find_images(words, Path())
+    """As `find_images`, as far as it is known without fetching anything."""
+    wanted = _wanted(words)
+    _refuse_nothing([*wanted.here, *wanted.addresses], wanted.failed)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What words mean, before anything is fetched.
+
+    Attributes:
+        here: each word of files, and the files; none of them for a URL of fsspec's.
+        addresses: on the web.
+        failed: what is not there, and why.
+    """
+
+    here: list[tuple[str, list[Path]]]
+    addresses: list[str]
+    failed: list[tuple[str, str]]
+
+
+def _wanted(words: Sequence[str | Path]) -> _Wanted:
+    wanted = _Wanted([], [], [])
+    for word in words:
+        text, path = str(word), Path(word)
+        own: list[Path] = []
+        wrong = ""
+        if _URL.match(text):
+            wanted.addresses.append(text)
+            continue
+        if path.is_dir():
+            own = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
+            wrong = _no_images(path)
+        elif url_of(path):
+            wanted.here.append((text, []))
+            continue
+        elif path.exists():
+            own = [path]
+        elif glob.has_magic(text):
+            own = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
+            wrong = "no file matches this pattern"
+        else:
+            wrong = "no such file"
+        if own:
+            wanted.here.append((text, own))
+        else:
+            wanted.failed.append((text, wrong))
+    return wanted
+
+
+def _no_images(folder: Path) -> str:
+    """What is said of a folder without images: where they are, if they lie below."""
+    below = next((entry for entry in sorted(folder.rglob("*")) if entry.suffix.lower() in SUFFIXES), None)
+    return (
+        f"no images in this folder, but below: '{folder}/**/*{below.suffix}'" if below else "no images in this folder"
+    )
+
+
+def _refuse_nothing(found: Collection[object], failed: Sequence[tuple[str, str]]) -> None:
+    if not found:
+        first, reason = failed[0]
+        more = f", and {counted(len(failed) - 1, 'other')} likewise" if len(failed) > 1 else ""
+        raise UsageError(f"{reason}{more}", where=first, fix="Give image files, folders, patterns or addresses")
 
 
 def _at_url(path: Path, url: str) -> list[Path]:

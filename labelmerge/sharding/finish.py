@@ -90,6 +90,8 @@ def complete(folder: Path, begun: Request, made: dict[int, ShardRecord]) -> Shar
             fix="Run the missing parts, `labelmerge shard … --part I/N`, or the same command without --part",
         )
     manifest = full_manifest(begun.manifest, list(made.values()))
+    if not manifest["counts"]["written"]:
+        sweep(folder)  # there is nothing to go on from, and a mended recipe must not be refused because of it
     refuse_bad(manifest, begun.max_skip_ratio, folder)
     write_croissant(folder, manifest)
     write_states(folder, {number: made[number].state for number in range(begun.tasks)})

@@ -20,7 +20,7 @@ from labelmerge.sharding.plan import Plan
 from labelmerge.sharding.resume import WHOLE
 from labelmerge.sharding.source.source import FIRST, ClassMap, Source
 from labelmerge.shardset.manifest import FORMAT, things
-from labelmerge.text import counted, some
+from labelmerge.text import counted, kinds, some
 
 _MAX_REASONS_SHOWN = 3
 
@@ -201,7 +201,7 @@ def _merged(counted: Iterable[Mapping[str, int]]) -> Counter[str]:
 
 def refuse_bad(manifest: dict[str, Any], max_skip_ratio: float | None, root: Path) -> None:
     counts = manifest["counts"]
-    skipped = (f"{skip['path']}: {skip['reason']}" for skip in manifest["skipped"])
+    skipped = kinds(f"{skip['path']}: {skip['reason']}" for skip in manifest["skipped"])
     first = some(skipped, _MAX_REASONS_SHOWN, separator="; ")
     if counts["written"] == 0:
         raise LayoutError(f"none of the images can be used ({counts['found']:,} found: {first})", where=root)

@@ -27,7 +27,7 @@ from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import see
 from labelmerge.sharding.source.locate import open_source
 from labelmerge.sharding.source.source import Item, Note, Skip, Source
-from labelmerge.text import some
+from labelmerge.text import kinds, some
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _MAX_REASONS_SHOWN = 3
@@ -268,7 +268,7 @@ def _nothing(source: Source, skips: list[Skip]) -> str:
     what = f"nothing to shard in {source.recipe.name}'s {source.split} split"
     if not skips:
         return f"{what}: no images found"
-    reasons = some((f"{skip.path}: {skip.reason}" for skip in skips), _MAX_REASONS_SHOWN, separator="; ")
+    reasons = some(kinds(f"{skip.path}: {skip.reason}" for skip in skips), _MAX_REASONS_SHOWN, separator="; ")
     found = "the only file found is unusable" if len(skips) == 1 else f"{len(skips)} files found, all unusable"
     return f"{what}: {found} ({reasons})"
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from labelmerge.catalog import SPLITS, Recipe
+from labelmerge.catalog import SPLITS, Recipe, refuse_taken_name
 from labelmerge.errors import LayoutError, UsageError, did_you_mean
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import EXECUTORS, Job, ShardRecord, make_shards
@@ -81,6 +81,7 @@ def shard(
     """
     start = time.monotonic()
     _check_options(workers, executor, max_skip_ratio, part)
+    refuse_taken_name(recipe)
     folder = out / recipe.name / split
     with (
         working_folder(folder, part) as scratch,
@@ -136,6 +137,7 @@ def check(
     """
     start = time.monotonic()
     _check_options(workers, "local", max_skip_ratio, WHOLE)
+    refuse_taken_name(recipe)
     chosen["box_teacher"] = None
     shards: list[ShardRecord] = []
     with (

@@ -125,6 +125,8 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _show(value: Any) -> str:
     if value is None:
         return "absent"
+    if value == "":
+        return "not set"
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else str(value)
 
 

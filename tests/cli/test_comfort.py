@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+
+from labelmerge.bank.bank import Bank
 
 OPTIONS = importlib.import_module("labelmerge.cli.options")
 CLI = importlib.import_module("labelmerge.cli.main").cli
@@ -22,6 +25,61 @@ Run = Callable[..., Result]
 def test_a_wrong_command_is_answered_by_the_near_one(run: Run) -> None:
     assert "Did you mean shard?" in run("shrad").stderr
     assert "Did you mean diff?" in run("bank", "dif").stderr
+
+
+def test_a_folder_that_is_gone_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("os.getcwd", gone)
+    done = run("ls")
+    assert done.exit_code == 2 and "the folder that you are in has been removed" in done.stderr
+
+
+def test_folders_and_files_are_told_apart(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text("name\n")
+    assert "is a file, and must be a folder" in run("embed", "camvid", "--out", tmp_path / "file.csv").stderr
+    assert "is a folder, and must be a file" in run("merge", "--out", tmp_path, "--taxonomy", tmp_path).stderr
+    assert "there is no folder" in run("verify", tmp_path / "nowhere").stderr
+
+
+WHAT_IS_MISSING = """
+import sys
+from labelmerge.cli.main import cli
+for words, said in (
+    ("train --shards data --bank nowhere --out run", "nowhere: no bank here"),
+    ("train --shards data --bank bank --out run", "data: no shards here"),
+    ("train --shards none --bank bank --out run", "none: no such folder"),
+    ("train --shards shards --bank bank --out new --init nowhere", "nowhere: no such run"),
+    ("eval --checkpoint nowhere --shards shards --out r.json", "nowhere: no such run"),
+    ("predict photo.jpg --checkpoint data --labels road --out m", "data: there is no checkpoint here"),
+    ("predict photo.jpg --checkpoint run --labels , --out m", "no labels"),
+    ("predict data --checkpoint run --labels road --out m", "no images in this folder"),
+):
+    from click.testing import CliRunner
+    done = CliRunner().invoke(cli, words.split())
+    assert done.exit_code and said in done.output, (words, done.output)
+assert "torch" not in sys.modules
+"""
+
+
+def test_what_is_missing_is_said_before_torch_is_loaded(tmp_path: Path) -> None:
+    """It takes seconds."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "photo.jpg").touch()
+    vector = np.ones((1, 1), np.float32)
+    Bank("made", {"model": "made"}, "{name}", [("streets", 0)], ["road"], ["road"], vector, [1], [False]).save(
+        tmp_path / "bank"
+    )
+    (tmp_path / "shards/streets/train").mkdir(parents=True)
+    (tmp_path / "shards/streets/train/manifest.json").touch()
+    for name in ("model.safetensors", "state.pt", "config.toml", "meta.json"):
+        path = tmp_path / "run/checkpoints/step-000001" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = subprocess.run([sys.executable, "-P", "-c", WHAT_IS_MISSING], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run/config.toml").exists()
 
 
 def test_it_runs_as_a_module() -> None:

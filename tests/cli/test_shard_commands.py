@@ -64,7 +64,7 @@ def test_shard_then_verify(run: Run, recipe: Path, tmp_path: Path) -> None:
         (("shard", "nowhere.toml", "--root", ".", "--split", "train", "--out", "o"), 2, "no such recipe"),
         (("shard", "voc", "--root", ".", "--split", "train"), 2, "--out is missing"),
         (("shard", "voc", "--root", "nowhere", "--split", "train", "--out", "o"), 1, "nowhere: no such folder"),
-        (("verify", "nowhere"), 2, "does not exist"),
+        (("verify", "nowhere"), 2, "there is no folder 'nowhere'"),
         (("ls", "nothing"), 2, "unknown dataset 'nothing'"),
     ],
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TOY = Toy("streets", ("road", "sky", "car"))
 READERS = {
     "train": ("train", "--shards", "{shards}", "--bank", "{bank}", "--out", "{out}", "--steps", "1", "--device", "cpu"),
-    "eval": ("eval", "--shards", "{shards}", "--bank", "{bank}", "--checkpoint", "{out}", "--out", "{out}.json"),
+    "eval": ("eval", "--shards", "{shards}", "--bank", "{bank}", "--checkpoint", "{run}", "--out", "{out}.json"),
     "stats": ("stats", "{shards}"),
     "export": ("export", "{shards}", "--format", "coco-panoptic", "--out", "{out}"),
     "verify": ("verify", "{shards}"),
@@ -60,7 +60,10 @@ def test_a_manifest_that_makes_no_sense_is_refused(run: Run, tmp_path: Path, rea
     toy_bank([TOY]).save(tmp_path / "bank")
     if reader == "finish":
         (folder / ".unfinished").mkdir()
-    places = {"shards": tmp_path / "a/b/shards", "bank": tmp_path / "bank", "out": tmp_path / "out"}
+    for name in ("model.safetensors", "config.toml", "meta.json"):  # which are not looked into before manifests
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    places = {"shards": tmp_path / "a/b/shards", **{name: tmp_path / name for name in ("bank", "run", "out")}}
     result = run(*(word.format(**places) for word in READERS[reader]))
     assert result.exit_code == 1
     assert WORDS[fault] in result.output

@@ -25,6 +25,7 @@ from labelmerge.errors import (
 )
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.evaluate.sets import choose_splits
+from labelmerge.files import sha256_file
 from labelmerge.labels import LabelSpace
 from labelmerge.methods.inference import CosinePredictor, segment
 from labelmerge.methods.restore import load_trained
@@ -209,11 +210,17 @@ def test_the_report_reads_what_was_written(world: Path) -> None:
 def test_what_was_trained_on_is_said(world: Path, caplog: pytest.LogCaptureFixture) -> None:
     (meta,) = (world / "run").rglob("meta.json")
     content = json.loads(meta.read_text())
-    meta.write_text(json.dumps({**content, "manifests": {"streets/val": "0" * 64, "rooms/train": "1" * 64}}))
-    evaluate(world / "run", [world / "shards"], None, world / "r.json")
-    assert [record.getMessage() for record in caplog.records if "trained on" in record.getMessage()] == [
-        "streets val: the model was trained on this split"
-    ]
+    own = sha256_file(world / "shards/streets/val/manifest.json")
+    for seen, said in (
+        (own, "this split"),
+        ("0" * 64, "other shards of this name: make sure that the images are others, too"),
+    ):
+        caplog.clear()
+        meta.write_text(json.dumps({**content, "manifests": {"streets/val": seen, "rooms/train": "1" * 64}}))
+        evaluate(world / "run", [world / "shards"], None, world / "r.json")
+        assert [record.getMessage() for record in caplog.records if "trained on" in record.getMessage()] == [
+            f"streets val: the model was trained on {said}"
+        ]
 
 
 def test_limit_spreads_over_the_set(world: Path) -> None:

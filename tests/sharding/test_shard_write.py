@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -134,9 +135,27 @@ def test_nothing_usable_is_an_error(own: Own, tmp_path: Path) -> None:
         shard(own.recipe, own.root, "train", tmp_path)
     assert not any(tmp_path.iterdir())
     own.mask("masks/train/a.png", size=(3, 3))
-    with pytest.raises(LayoutError, match="none of the images can be used .1 found"):
+    for _ in range(2):
+        with pytest.raises(LayoutError, match="none of the images can be used .1 found"):
+            shard(own.recipe, own.root, "train", tmp_path)
+        assert not any(tmp_path.iterdir()), "what is mended may then be another recipe"
+
+
+def test_faults_of_one_kind_are_summed_up(own: Own, tmp_path: Path) -> None:
+    own.pairs(4)
+    for number in range(4):
+        own.mask(f"masks/train/{number:03d}.png", size=(3, 3))
+    with pytest.raises(LayoutError, match=r"4 found: images/train/000.jpg: [^;]* \(and 3 more like it\)\)"):
         shard(own.recipe, own.root, "train", tmp_path)
-    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_a_recipe_called_as_a_dataset_that_ships_is_refused(own: Own, tmp_path: Path) -> None:
+    own.pairs(1)
+    recipe = replace(own.recipe, name="camvid")
+    for work in (lambda: shard(recipe, own.root, "train", tmp_path), lambda: check(recipe, own.root, "train")):
+        with pytest.raises(UsageError, match="is called camvid, as a dataset that ships with other classes"):
+            work()
+    assert not any(tmp_path.iterdir())
 
 
 def test_too_many_skips_fail_before_the_manifest(own: Own, tmp_path: Path) -> None:
