@@ -84,7 +84,8 @@ def command(
       labelmerge embed cityscapes camvid --encoder offline --out bank
       labelmerge embed cityscapes --encoder offline --out bank2 --prompt "{name}" --prompt "{name}: {sentence}"
     """
-    from labelmerge.embed.embed import embed_labels, find_datasets
+    from labelmerge.embed.datasets import find_datasets
+    from labelmerge.embed.embed import embed_labels
 
     report = embed_labels(
         find_datasets(datasets),

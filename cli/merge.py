@@ -190,7 +190,8 @@ def command(
 
 def _bank_of(datasets: tuple[str, ...], encoder: str | None, out: Path, device: str | None) -> Path:
     """A bank in the merge's own folder that holds these datasets and no others."""
-    from labelmerge.embed.embed import embed_labels, find_datasets
+    from labelmerge.embed.datasets import find_datasets
+    from labelmerge.embed.embed import embed_labels
 
     if not datasets:
         raise click.UsageError("nothing to merge: name DATASETs or lists of class names, or give --bank")

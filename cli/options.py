@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
@@ -16,7 +15,6 @@ from labelmerge.errors import OutputError, did_you_mean, printable
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 from labelmerge.text import printable_json, printable_lines
-from labelmerge.urls import url_of
 
 from .paths import InputPath as InputPath
 from .paths import existing_file as existing_file
@@ -27,6 +25,7 @@ from .paths import input_folder as input_folder
 from .paths import is_url as is_url
 from .paths import new_file as new_file
 from .paths import own_folder as own_folder
+from .paths import refuse_missing as refuse_missing
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -374,19 +373,6 @@ def close_bars() -> None:
 
         for bar in list(getattr(tqdm, "_instances", ())):
             bar.close()
-
-
-def refuse_missing(shards: Sequence[Path] = (), bank: Path | None = None, checkpoint: Path | None = None) -> None:
-    """Say what is not there before torch is loaded, which takes seconds; what is at URLs is seen when it is read."""
-    from labelmerge.bank.store import read_index
-    from labelmerge.model.checkpoint import find_checkpoint
-    from labelmerge.shardset.splits import find_splits
-
-    if bank is not None and url_of(bank) is None:
-        read_index(bank)
-    if checkpoint is not None and url_of(checkpoint) is None:
-        find_checkpoint(checkpoint)
-    find_splits([folder for folder in shards if url_of(folder) is None], unfinished=True)
 
 
 def made(new: bool, back: bool) -> str:

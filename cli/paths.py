@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,19 @@ class InputPath(_Path):
 def is_url(value: Any) -> bool:
     """Whether an argument is a URL: ``s3://bucket/streets``."""
     return url_of(Path(value)) is not None if "://" in str(value) else False
+
+
+def refuse_missing(shards: Sequence[Path] = (), bank: Path | None = None, checkpoint: Path | None = None) -> None:
+    """Say what is not there before torch is loaded, which takes seconds; what is at URLs is seen when it is read."""
+    from labelmerge.bank.store import read_index
+    from labelmerge.model.checkpoint import find_checkpoint
+    from labelmerge.shardset.splits import find_splits
+
+    if bank is not None and url_of(bank) is None:
+        read_index(bank)
+    if checkpoint is not None and url_of(checkpoint) is None:
+        find_checkpoint(checkpoint)
+    find_splits([folder for folder in shards if url_of(folder) is None], unfinished=True)
 
 
 folder = LocalPath(file_okay=False)

@@ -11,7 +11,7 @@ from click.testing import Result
 
 from labelmerge.catalog import load_descriptions, load_recipe
 from labelmerge.class_lists import ignored_columns, list_name, read_class_list
-from labelmerge.embed.embed import find_datasets
+from labelmerge.embed.datasets import find_datasets
 from labelmerge.errors import DescriptionsError, OutputError, UsageError
 
 Run = Callable[..., Result]

@@ -15,13 +15,8 @@ from labelmerge.bank.prompt import Prompt
 from labelmerge.bank.store import INDEX, PROBE, bank_lock, identity_key, read_index
 from labelmerge.catalog import (
     Recipe,
-    dataset_names,
     load_descriptions,
-    load_mixture,
-    load_recipe,
-    refuse_taken_name,
 )
-from labelmerge.class_lists import ignored_columns, is_class_list
 from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_own_texts, kept_of
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder
@@ -88,39 +83,6 @@ class _Encoded:
     tokens: int
     truncated: bool
     parts: Vectors | None
-
-
-def find_datasets(names: Sequence[str]) -> list[Recipe]:
-    """The recipes that these words mean, each once.
-
-    A word is a dataset's name, the path of a recipe (ending in ``.toml``) or of a class list (``.csv``, ``.txt``), a
-    mixture's name, or ``all``.
-
-    Raises:
-        UsageError: a word is none of these; the message suggests the near ones. Or a file of the user's own is called
-            as a dataset that ships and has other classes.
-        RecipeError: a recipe is malformed.
-    """
-    found: dict[str, Recipe] = {}
-    for name in names:
-        for recipe in map(load_recipe, _expand(name)):
-            if refuse_taken_name(recipe):
-                _log.info("%s: is called as the dataset %s that ships, and stands for it", recipe.path, recipe.name)
-            if recipe.path == recipe.descriptions and (columns := ignored_columns(recipe.path)):
-                _log.warning("%s: no column is called description, and these are not used: %s", name, some(columns))
-            found.setdefault(str(recipe.path), recipe)
-    return list(found.values())
-
-
-def _expand(name: str) -> list[str]:
-    if name == "all":
-        return dataset_names()
-    if name.endswith(".toml") or is_class_list(name) or name in dataset_names():
-        return [name]
-    try:
-        return load_mixture(name)
-    except UsageError:
-        return [name]  # `load_recipe` says what is wrong with it
 
 
 def embed_labels(

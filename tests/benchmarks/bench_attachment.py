@@ -29,7 +29,8 @@ import numpy.typing as npt
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.concepts import concept_encoder
 from labelmerge.catalog import Kept, dataset_names
-from labelmerge.embed.embed import embed_labels, find_datasets
+from labelmerge.embed.datasets import find_datasets
+from labelmerge.embed.embed import embed_labels
 from labelmerge.merge.attachment import Attachment, attach
 from labelmerge.merge.concepts import sets_of
 from labelmerge.merge.lexicon import lexicon

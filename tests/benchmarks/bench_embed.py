@@ -26,7 +26,7 @@ import torch
 
 from labelmerge.catalog import load_descriptions
 from labelmerge.device import choose_device
-from labelmerge.embed.embed import find_datasets
+from labelmerge.embed.datasets import find_datasets
 from labelmerge.encoders import shared
 from labelmerge.encoders.encoders import load_encoder
 from labelmerge.names import sentence

@@ -34,7 +34,8 @@ from bench_attachment import NAMES_ONLY, kinds_of  # type: ignore[import-not-fou
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.concepts import concept_encoder
 from labelmerge.catalog import dataset_names, load_recipe
-from labelmerge.embed.embed import embed_labels, find_datasets
+from labelmerge.embed.datasets import find_datasets
+from labelmerge.embed.embed import embed_labels
 from labelmerge.labels import LabelKey
 from labelmerge.merge.attachment import attach
 from labelmerge.merge.lexicon import lexicon

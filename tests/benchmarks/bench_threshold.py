@@ -22,7 +22,8 @@ import numpy as np
 
 from labelmerge.bank.bank import Bank
 from labelmerge.catalog import load_descriptions
-from labelmerge.embed.embed import embed_labels, find_datasets
+from labelmerge.embed.datasets import find_datasets
+from labelmerge.embed.embed import embed_labels
 from labelmerge.merge.clustering import calibrated_threshold, own_cosines
 from labelmerge.merge.merges import by_similarity
 from labelmerge.merge.report import merge_report

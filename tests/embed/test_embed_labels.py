@@ -13,7 +13,8 @@ import pytest
 
 from labelmerge.bank.bank import Bank
 from labelmerge.catalog import Recipe, load_mixture
-from labelmerge.embed.embed import embed_labels, find_datasets
+from labelmerge.embed.datasets import find_datasets
+from labelmerge.embed.embed import embed_labels
 from labelmerge.encoders import encoders
 from labelmerge.errors import BankError, DescriptionsError, RecipeError, UsageError
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from labelmerge.bank.bank import Bank
 from labelmerge.catalog import load_recipe
-from labelmerge.embed.embed import embed_labels, find_datasets
+from labelmerge.embed.datasets import find_datasets
+from labelmerge.embed.embed import embed_labels
 from labelmerge.errors import ShardError
 from labelmerge.plot.crops import SIDE, label_crops
 from labelmerge.sharding.shard import shard

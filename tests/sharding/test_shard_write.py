@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,7 +25,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from labelmerge.catalog import load_recipe
-from labelmerge.errors import LayoutError, OutputError, SampleError, ShardError, UsageError
+from labelmerge.errors import OutputError, SampleError, ShardError, UsageError
 from labelmerge.inspect.verify import verify
 from labelmerge.sharding.pictures.images import image_member, open_image, read_indices
 from labelmerge.sharding.shard import check, shard
@@ -127,36 +126,6 @@ def test_a_shard_without_samples_does_not_appear(own: Own, tmp_path: Path) -> No
     report = shard(own.recipe, own.root, "train", tmp_path, samples_per_shard=2)
     assert report.shards == 2 and len(report.skipped) == 2
     assert verify([tmp_path]).problems == ()
-
-
-def test_nothing_usable_is_an_error(own: Own, tmp_path: Path) -> None:
-    own.image("images/train/a.jpg")
-    with pytest.raises(LayoutError, match="the only file found is unusable .images/train/a.jpg: no annotation"):
-        shard(own.recipe, own.root, "train", tmp_path)
-    assert not any(tmp_path.iterdir())
-    own.mask("masks/train/a.png", size=(3, 3))
-    for _ in range(2):
-        with pytest.raises(LayoutError, match="none of the images can be used .1 found"):
-            shard(own.recipe, own.root, "train", tmp_path)
-        assert not any(tmp_path.iterdir()), "what is mended may then be another recipe"
-
-
-def test_faults_of_one_kind_are_summed_up(own: Own, tmp_path: Path) -> None:
-    own.pairs(4)
-    for number in range(4):
-        own.mask(f"masks/train/{number:03d}.png", size=(3, 3))
-    with pytest.raises(LayoutError, match=r"4 found: images/train/000.jpg: [^;]* \(and 3 more like it\)\)"):
-        shard(own.recipe, own.root, "train", tmp_path)
-
-
-def test_a_recipe_called_as_a_dataset_that_ships_is_refused(own: Own, tmp_path: Path) -> None:
-    own.pairs(1)
-    recipe = replace(own.recipe, name="camvid")
-    with pytest.raises(UsageError, match="is called camvid, as a dataset that ships with other classes"):
-        shard(recipe, own.root, "train", tmp_path)
-    with pytest.raises(UsageError, match="is called camvid"):
-        check(recipe, own.root, "train")
-    assert not any(tmp_path.iterdir())
 
 
 def test_too_many_skips_fail_before_the_manifest(own: Own, tmp_path: Path) -> None:
