@@ -208,6 +208,28 @@ def test_views_and_windows_average_and_segments_need_one_look() -> None:
         model.predictor(labels, Views(0, flip=True)).segments(image)
 
 
+def test_an_image_is_looked_at_once_for_labels_segments_and_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = learner()
+    labels = LabelList(("a", "b"), ("", ""), (None, None), np.eye(6, dtype=np.float32)[:2])
+    predictor = model.predictor(labels, Views(0))
+    looks: list[torch.Tensor] = []
+
+    def answers(image: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        return [predictor.classes(image), predictor.segments(image).ids, predictor.instances(image).scores]
+
+    def see(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        looks.append(images)
+        return LmsegLearner.see(model, images)
+
+    monkeypatch.setattr(model, "see", see)
+    first, second = (np.random.default_rng(seed).integers(0, 255, (24, 32, 3), dtype=np.uint8) for seed in (1, 2))
+    found = answers(first)
+    assert len(looks) == 1
+    assert np.array_equal(predictor.classes(second), model.predictor(labels, Views(0)).classes(second))
+    second[:] = first  # what counts is what the array holds now
+    assert all(np.array_equal(one, other) for one, other in zip(found, answers(second), strict=True))
+
+
 def test_things_have_numbers_of_their_own_and_stuff_has_one() -> None:
     """Unlike transformers' post-processing, which gives sky, person, sky, person the ids 1, 2, 1, 2."""
     sure = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.9, 0.0], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])

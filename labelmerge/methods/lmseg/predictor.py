@@ -81,6 +81,7 @@ class LmsegPredictor(Predictor):
         one = next((space for space in learner.spaces if {space} == asked), None)
         every = list(range(len(learner.queries)))
         self._sets = every if one is None or len(every) == 1 else [learner.spaces.index(one)]
+        self._last: tuple[View, npt.NDArray[np.uint8], list[_Window]] | None = None
         things = labels.things
         self._things = np.array([things is None or things[k] for k in self.positions], dtype=np.bool_)
 
@@ -194,6 +195,16 @@ class LmsegPredictor(Predictor):
             yield slice(top, min(top + stripe, height))
 
     def _windows(self, image: npt.NDArray[np.uint8], view: View) -> list[_Window]:
+        """What the queries say of an image; of the last one it is kept, as it may be asked for labels and segments."""
+        if self._last is not None and self._last[0] == view and np.array_equal(self._last[1], image):
+            return self._last[2]
+        self._last = None  # before there is another
+        made = self._look(image, view)
+        if not (self.views.several or self.views.window):
+            self._last = view, image.copy(), made
+        return made
+
+    def _look(self, image: npt.NDArray[np.uint8], view: View) -> list[_Window]:
         stride = self._learner.model.stride
         pixels = at_once(torch.from_numpy(image.copy()), self.device).permute(2, 0, 1)[None].float() / 255
         shown = F.interpolate(pixels, (view.height, view.width), mode="bilinear", antialias=True, align_corners=False)
