@@ -37,7 +37,7 @@ class MdpSettings:
     mix: str = setting(
         "both",
         "How samples of different datasets are mixed: `region` (a rectangle of another), `pixel` (a weighted mean), "
-        "`both` in turn, or `none`.",
+        "`both` (one or the other, by chance), or `none`.",
         choices=("none", "region", "pixel", "both"),
     )
     mix_share: float = setting(0.5, "Share of views that are mixed.", maximum=1)
