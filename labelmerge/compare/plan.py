@@ -285,8 +285,8 @@ def _plan_job(
         return Job(variant, folder, tuple(words), (), trained=True, measured=False)
     if "short_edge" not in asked.eval_options:
         views = replace(views, short_edge=config.short_edge)
-    protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in ("split", "limit")}}
-    protocol |= {"crop": asked.eval_options.get("depth_crop"), "max_metres": asked.eval_options.get("depth_max")}
+    limits = ("split", "limit", "depth_crop", "depth_max")
+    protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in limits}}
     if tasks := [task for task in ("panoptic", "instances") if task in asked.eval_options.get("task", ())]:
         protocol["tasks"] = tasks
     if asked.eval_options.get("mixed"):

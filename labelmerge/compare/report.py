@@ -33,7 +33,10 @@ from labelmerge.text import harmless_markdown
 HTML, MARKDOWN = "report.html", "report.md"
 
 # What must be the same for figures to be comparable.
-_PROTOCOL = ("crop", "window", "window_stride", "short_edge", "scales", "flip", "limit")
+_PROTOCOL = (
+    *("crop", "window", "window_stride", "short_edge", "scales", "flip", "limit", "relations"),
+    *("depth_crop", "depth_max"),
+)
 
 
 @dataclass(frozen=True)

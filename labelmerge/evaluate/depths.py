@@ -54,8 +54,8 @@ class DepthLimits:
 
     def to_json(self) -> dict[str, Any]:
         """For the protocol of results.json; empty where there are no limits."""
-        of_crop = {} if self.crop is None else {"crop": self.crop}
-        return of_crop if self.most is None else {**of_crop, "max_metres": self.most}
+        of_crop = {} if self.crop is None else {"depth_crop": self.crop}
+        return of_crop if self.most is None else {**of_crop, "depth_max": self.most}
 
 
 def refuse_other_tasks(trained: Trained, tasks: Collection[str], mixed: bool, limits: DepthLimits) -> None:

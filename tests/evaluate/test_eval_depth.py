@@ -13,6 +13,7 @@ import torch
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import BankError, ShardError, UsageError
+from labelmerge.evaluate.depths import DepthLimits
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.methods.depth.learner import DepthLearner
 from labelmerge.methods.depth.settings import DepthSettings
@@ -128,13 +129,18 @@ def test_what_can_not_be_measured_is_one_line(
     assert not (world / "r.json").exists()
 
 
+def test_limits_are_no_views() -> None:
+    """Both are keys of one protocol, and `compare` looks there for what was measured before."""
+    assert not Views().to_json().keys() & DepthLimits("nyu-eigen", 2).to_json().keys()
+
+
 def test_crop_and_cap_are_those_of_the_command(world: Path, run: Callable[..., Any]) -> None:
     out = world / "results.json"
     words = ["--short-edge", 0, "--device", "cpu", "--depth-crop", "nyu-eigen", "--depth-max", "2"]
     done = run("eval", "--checkpoint", world / "none", "--shards", world / "streets", "--out", out, *words)
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
-    assert (found["protocol"]["crop"], found["protocol"]["max_metres"]) == ("nyu-eigen", 2)
+    assert [found["protocol"][key] for key in ("crop", "depth_crop", "depth_max")] == ["whole image", "nyu-eigen", 2]
     assert "--depth-crop nyu-eigen --depth-max 2" in found["reproduce"]
     height, width = STREETS.size
     rows, columns = (slice(int(low * side / whole), int(high * side / whole))
@@ -177,6 +183,7 @@ def test_runs_of_labels_have_no_depths_and_runs_of_depths_no_labels(
 _EVAL = """
 import sys
 from pathlib import Path
+from labelmerge.evaluate.depths import DepthLimits
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.model.views import Views
 evaluate(Path(sys.argv[1]), [Path(sys.argv[2])], None, Path(sys.argv[3]), views=Views(short_edge=0), device="cpu")
