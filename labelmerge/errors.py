@@ -126,7 +126,8 @@ def quoted(word: str) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The sentence that answers a wrong name: the near ones, or all of them when none is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-    near += [n for n in names if name and (n.startswith(name.lower()) or name.lower() in n) and n not in near]
+    by_lower = {one.lower(): one for one in reversed(names)}
+    near = [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
+    near += [n for n in names if name and name.lower() in n.lower() and n not in near]
     shown = [quoted(one) for one in near[:3] or names]
     return f"Did you mean {' or '.join(shown)}?" if near else f"Known: {', '.join(shown)}."

@@ -58,7 +58,7 @@ def test_values_are_read_in_their_types_and_all_problems_told() -> None:
         "courses must be some of first, last, not []",
         "stock must be a table of whole numbers, not 1",
         "open must be true or false, not 1",
-        "unknown setting 'coks' (Did you mean cooks or courses?)",
+        "unknown setting 'coks' (Did you mean cooks?)",
     ]
 
 

