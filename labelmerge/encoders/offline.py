@@ -92,7 +92,7 @@ class OfflineEncoder:
         for layer in range(self._layers):
             name = f"encoder.layer.{layer}"
             query, key, value = (
-                self._linear(x, f"{name}.attention.self.{part}").unflatten(-1, (self._heads, -1)).transpose(1, 2)
+                self._linear(x, f"{name}.attention.self.{part}").view(*ids.shape, self._heads, -1).transpose(1, 2)
                 for part in ("query", "key", "value")
             )
             mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2).flatten(2)
