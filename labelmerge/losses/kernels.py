@@ -127,60 +127,79 @@ def _entries(table, stride, row_of, first, LABELS: tl.constexpr):
 
 
 @triton.jit
+def _add_labels(
+    most, total, mean, first, low, allowed, bias, corner, plane, image, inside, above, below, left, right,
+    share_y, share_x, scale2, row_of, stride, start, count, w,
+    ARE_ALL: tl.constexpr, IS_CALM: tl.constexpr, HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr,
+    LABELS: tl.constexpr,
+):  # fmt: skip
+    """`_sums` with LABELS labels more, from `first` on; if not ARE_ALL, some of them do not exist."""
+    label = first + tl.arange(0, LABELS)[:, None]
+    if ARE_ALL:
+        cells = low + first.to(tl.int64) * plane + (tl.arange(0, LABELS)[:, None].to(tl.int64) * plane + corner[None, :])
+    else:  # the last label is read for those beyond it, so that the masks stay the same
+        cells = low + corner[None, :] + tl.minimum(label, count - 1).to(tl.int64) * plane
+    a = _loaded(cells - w - 1, above & left[None, :], 0.0)
+    b = _loaded(cells - w, above & right[None, :], 0.0)
+    c = _loaded(cells - 1, below & left[None, :], 0.0)
+    d = _loaded(cells, below & right[None, :], 0.0)
+    takes_part = (label < count) & inside[None, :]
+    if HAS_ALLOWED:
+        takes_part = _loaded(allowed + (image[None, :] * count + label), takes_part, 0) != 0
+    if not HAS_TABLE and (HAS_ALLOWED or not ARE_ALL):  # a table's rows end with columns that do not take part
+        a, b = tl.where(takes_part, a, FAR), tl.where(takes_part, b, FAR)
+        c, d = tl.where(takes_part, c, FAR), tl.where(takes_part, d, FAR)
+    raw = _mix(
+        a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
+        share_y[None, :, :, :], share_x[None, :, :, :],
+    )  # fmt: skip
+    if HAS_TABLE:
+        shift = _entries(bias, stride, row_of, first, LABELS)
+        if HAS_ALLOWED:
+            shift = tl.where(takes_part[:, None, None, :], shift, NOTHING)
+        if IS_CALM:
+            z = raw * scale2[None, :, :, :] + (shift - start[None, :, :, :])
+        else:
+            z = raw * scale2[None, :, :, :] + shift
+    elif IS_CALM:
+        z = raw * scale2[None, :, :, :] - start[None, :, :, :]
+    else:
+        z = raw * scale2[None, :, :, :]
+    if IS_CALM:
+        weight = tl.exp2(z)
+        return start, total + tl.sum(weight, 0), mean + tl.sum(weight * raw, 0)
+    now = tl.maximum(most, tl.max(z, 0))
+    weight = tl.exp2(z - now[None, :, :, :])
+    fade = tl.exp2(most - now)
+    return now, total * fade + tl.sum(weight, 0), mean * fade + tl.sum(weight * raw, 0)
+
+
+@triton.jit
 def _sums(
     low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2, row_of,
     stride, start, count, w,
     IS_CALM: tl.constexpr, HAS_ALLOWED: tl.constexpr, HAS_TABLE: tl.constexpr, LABELS: tl.constexpr,
-    PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Of all labels' logits z to base 2 at each pixel: `most`, Σ 2^(z - most) and Σ 2^(z - most) · (e · V).
 
     `most` is `start` where it is calm, else the largest that was met so far.
     """
-    most = tl.full([PIXELS_Y, PIXELS_X, LANES], NOTHING, tl.float32)
-    total = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
-    mean = tl.zeros([PIXELS_Y, PIXELS_X, LANES], tl.float32)
-    for first in range(0, count, LABELS):
-        label = first + tl.arange(0, LABELS)[:, None]
-        is_label = label < count
-        # The last label is read for those beyond it, so that the masks stay the same.
-        cells = low + corner[None, :] + tl.minimum(label, count - 1).to(tl.int64) * plane
-        a = _loaded(cells - w - 1, above & left[None, :], 0.0)
-        b = _loaded(cells - w, above & right[None, :], 0.0)
-        c = _loaded(cells - 1, below & left[None, :], 0.0)
-        d = _loaded(cells, below & right[None, :], 0.0)
-        if HAS_ALLOWED:
-            ask = is_label & inside[None, :]
-            takes_part = _loaded(allowed + (image[None, :] * count + label), ask, 0) != 0
-        else:
-            takes_part = is_label & inside[None, :]
-        if not HAS_TABLE:  # a table's rows end with columns that do not take part
-            a, b = tl.where(takes_part, a, FAR), tl.where(takes_part, b, FAR)
-            c, d = tl.where(takes_part, c, FAR), tl.where(takes_part, d, FAR)
-        raw = _mix(
-            a[:, None, None, :], b[:, None, None, :], c[:, None, None, :], d[:, None, None, :],
-            share_y[None, :, :, :], share_x[None, :, :, :],
+    most = start
+    if not IS_CALM:
+        most = tl.full(start.shape, NOTHING, tl.float32)
+    total = tl.zeros(start.shape, tl.float32)
+    mean = tl.zeros(start.shape, tl.float32)
+    whole = count // LABELS * LABELS
+    for first in range(0, whole, LABELS):
+        most, total, mean = _add_labels(
+            most, total, mean, first, low, allowed, bias, corner, plane, image, inside, above, below, left, right,
+            share_y, share_x, scale2, row_of, stride, start, count, w, True, IS_CALM, HAS_ALLOWED, HAS_TABLE, LABELS,
         )  # fmt: skip
-        if HAS_TABLE:
-            shift = _entries(bias, stride, row_of, first, LABELS)
-            if HAS_ALLOWED:
-                shift = tl.where(takes_part[:, None, None, :], shift, NOTHING)
-            z = raw * scale2[None, :, :, :] + shift
-        else:
-            z = raw * scale2[None, :, :, :]
-        if IS_CALM:
-            weight = tl.exp2(z - start[None, :, :, :])
-            total += tl.sum(weight, 0)
-            mean += tl.sum(weight * raw, 0)
-        else:
-            now = tl.maximum(most, tl.max(z, 0))
-            weight = tl.exp2(z - now[None, :, :, :])
-            fade = tl.exp2(most - now)
-            total = total * fade + tl.sum(weight, 0)
-            mean = mean * fade + tl.sum(weight * raw, 0)
-            most = now
-    if IS_CALM:
-        most = start
+    for first in range(whole, count, LABELS):  # once, if at all
+        most, total, mean = _add_labels(
+            most, total, mean, first, low, allowed, bias, corner, plane, image, inside, above, below, left, right,
+            share_y, share_x, scale2, row_of, stride, start, count, w, False, IS_CALM, HAS_ALLOWED, HAS_TABLE, LABELS,
+        )  # fmt: skip
     return most, total, mean
 
 
@@ -265,12 +284,12 @@ def forward(
     if bound <= CALM:
         most, total, mean = _sums(
             low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2,
-            row_of, stride, start, count, w, True, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+            row_of, stride, start, count, w, True, HAS_ALLOWED, HAS_TABLE, LABELS,
         )  # fmt: skip
     else:
         most, total, mean = _sums(
             low, allowed, bias, corner, plane, image, inside, above, below, left, right, share_y, share_x, scale2,
-            row_of, stride, start, count, w, False, HAS_ALLOWED, HAS_TABLE, LABELS, PIXELS_Y, PIXELS_X, LANES,
+            row_of, stride, start, count, w, False, HAS_ALLOWED, HAS_TABLE, LABELS,
         )  # fmt: skip
 
     _to_map(chosen, slots, lane, lanes, tl.where(found, target, -1).to(tl.int32), PIXELS_X)

@@ -93,21 +93,16 @@ def _gradients(
 
 
 @triton.jit
-def _summed(
-    a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
+def _add_gaps(
+    above_both, above_right, below_both, below_right, a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
     chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
     HAS_OWN: tl.constexpr, HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr,
     LABELS: tl.constexpr, PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of a part of row i of gaps, summed for its four cells, row by row of pixels.
+    """Adds the gradients of a part of row i of gaps to those of its four cells, row by row of pixels.
 
-    For both rows of cells together and for the one below, each for both columns together and for the right one.
+    The sums are of the row of cells above and of the one below, for both columns together and for the right one.
     """
-    shape: tl.constexpr = a.shape
-    both = tl.zeros(shape, tl.float32)
-    right = tl.zeros(shape, tl.float32)
-    below = tl.zeros(shape, tl.float32)
-    below_right = tl.zeros(shape, tl.float32)
     first = part // PARTS_X * PIXELS_Y
     start, stop = tl.load(starts_y + i) + first, tl.load(starts_y + i + 1)
     for row in tl.static_range(PIXELS_Y):
@@ -121,13 +116,13 @@ def _summed(
             raw, scale2, target, slots, lane, lanes, lses, strengths, others, pulls, bias, wanted, stride,
             label, takes_part, block, HAS_OWN, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PIXELS_X,
         )  # fmt: skip
-        grad = tl.reshape(grad, (LABELS, PIXELS_X, shape[1]))
-        to_both, to_right = tl.sum(grad, 1), tl.sum(grad * share_x[None, :, :], 1)
-        both += to_both
-        right += to_right
-        below += share_y * to_both
-        below_right += share_y * to_right
-    return both, right, below, below_right
+        grad = tl.reshape(grad, (LABELS, PIXELS_X, share_x.shape[1]))
+        both, right = tl.sum(grad, 1), tl.sum(grad * share_x[None, :, :], 1)
+        above_both += (1 - share_y) * both
+        above_right += (1 - share_y) * right
+        below_both += share_y * both
+        below_right += share_y * right
+    return above_both, above_right, below_both, below_right
 
 
 @triton.jit
@@ -184,24 +179,20 @@ def backward(
                 row_of = tl.maximum(target, 0).to(tl.int64)
                 has_own = _loaded(eights + (row_of * (stride // 8) + block), row_of >= 0, 0).to(tl.int32)  # LABELS is 8
             else:
-                has_own = (target // LABELS == block).to(tl.int32)
+                has_own = ((target ^ (block * LABELS)).to(tl.uint32, bitcast=True) < LABELS).to(tl.int32)
             # Mostly no pixel of the whole warp has its label among these, and no gradient comes in below 0.
             if all_own | (tl.max(tl.max(tl.max(has_own, 0), 0), 0) > 0):
-                both, to_right, below, below_right = _summed(
-                    a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
+                sum_both, sum_right, next_both, next_right = _add_gaps(
+                    sum_both, sum_right, next_both, next_right, a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
                     chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
                     True, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X,
                 )  # fmt: skip
             else:
-                both, to_right, below, below_right = _summed(
-                    a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
+                sum_both, sum_right, next_both, next_right = _add_gaps(
+                    sum_both, sum_right, next_both, next_right, a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
                     chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
                     False, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X,
                 )  # fmt: skip
-            sum_both += both - below
-            sum_right += to_right - below_right
-            next_both += below
-            next_right += below_right
         cells = sum_right + tl.gather(sum_both - sum_right, next_lane, 1)
         at = grad_low + plane + (i - 1) * w
         _stored(at, cells.to(grad_low.dtype.element_ty), mine & (i > first))
