@@ -17,11 +17,14 @@ from labelmerge.losses.table import LabelTable
 
 # One warp is one program: its 32 lanes lie along a row of gaps, whose logits are neighbours in memory.
 _LANES = 32
-# What is in registers at once. Compiled for Hopper, twice the pixels spill in the forward kernel.
-_LABELS_FORWARD, _LABELS_BACKWARD = 4, 8
+# What is in registers at once. Compiled for Hopper, more labels backward spill.
+_LABELS_FORWARD, _LABELS_BACKWARD = 4, 4
 _PIXELS_FORWARD, _PIXELS_BACKWARD = (2, 4), (4, 4)  # of a gap: rows and columns, at most
 _MOST_PIXELS = 4
 _ROWS_BACKWARD = 16  # rows of cells per program; one more row of gaps is computed
+# The most registers of a thread, so that more warps run at once; None: as many as the compiler takes.
+_REGISTERS_FORWARD: int | None = None
+_REGISTERS_BACKWARD: int | None = None
 
 
 def is_interpreted() -> bool:
@@ -110,7 +113,7 @@ class _PixelLosses(torch.autograd.Function):
         slots = (h + 1) * rows.slots * batch * (w + 1) * columns.slots
         scale, half, lse, surplus = low.new_empty(4, slots).unbind()
         chosen = torch.empty_like(lse, dtype=torch.int32)
-        bias, wanted, positives, counts, eights, classes, stride, most = _of_table(table)
+        bias, wanted, positives, counts, fours, classes, stride, most = _of_table(table)
         pulls = None if table is None else torch.empty_like(lse)
         grid = ((h + 1) * parts_y * parts_x, _blocks(batch * (w + 1), _LANES))
         kernels.forward[grid](
@@ -121,10 +124,10 @@ class _PixelLosses(torch.autograd.Function):
             batch, count, h, w, height, width, ignore_index, classes, stride, most,
             allowed is not None, not positives_stay, table is not None, _LABELS_FORWARD,
             parts_y, parts_x, pixels_y, pixels_x, _LANES,
-            num_warps=1, enable_fp_fusion=True,
+            num_warps=1, maxnreg=_REGISTERS_FORWARD, enable_fp_fusion=True,
         )  # fmt: skip
         ctx.save_for_backward(
-            v, labels, tau, allowed, low, scale, half, lse, surplus, chosen, bias, wanted, eights, pulls
+            v, labels, tau, allowed, low, scale, half, lse, surplus, chosen, bias, wanted, fours, pulls
         )
         ctx.size, ctx.stride, ctx.everywhere = (height, width), stride, not positives_stay
         return losses
@@ -132,7 +135,7 @@ class _PixelLosses(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        v, labels, tau, allowed, low, scale, half, lse, surplus, chosen, bias, wanted, eights, pulls = ctx.saved_tensors
+        v, labels, tau, allowed, low, scale, half, lse, surplus, chosen, bias, wanted, fours, pulls = ctx.saved_tensors
         (batch, _, h, w), (height, width), count = v.shape, ctx.size, len(labels)
         rows, columns = _gaps(h, height, v.device), _gaps(w, width, v.device)
         (pixels_y, parts_y), (pixels_x, parts_x) = map(_Gaps.pieces, (rows, columns), _PIXELS_BACKWARD)
@@ -142,8 +145,10 @@ class _PixelLosses(torch.autograd.Function):
         grad_square = torch.empty_like(grad)
         strength, other = scale.new_empty(2, len(scale)).unbind()
         least, sums = scale.new_empty(2, *grid).unbind()
+        owns = torch.empty(grid[0] * batch * (w + 1), dtype=torch.int64, device=v.device)
         kernels_backward.weigh[grid](
-            grad.contiguous(), chosen, *along, scale, half, lse, surplus, strength, other, grad_square, least, sums,
+            grad.contiguous(), chosen, *along, scale, half, lse, surplus, fours,
+            strength, other, owns, grad_square, least, sums,
             batch, h, w, height, width, *pieces, num_warps=1, enable_fp_fusion=True,
         )  # fmt: skip
         kind = torch.bfloat16 if v.dtype == torch.bfloat16 else torch.float32
@@ -154,11 +159,11 @@ class _PixelLosses(torch.autograd.Function):
             _blocks(h, _ROWS_BACKWARD),
         )
         kernels_backward.backward[grid](
-            low, chosen, allowed, *along, scale, lse, strength, other, least.amin(), grad_low,
-            bias, wanted, eights, pulls,
+            low, chosen, owns, allowed, *along, scale, lse, strength, other, least.amin(), grad_low,
+            bias, wanted, pulls,
             batch, count, h, w, ctx.stride,
             allowed is not None, ctx.everywhere, bias is not None, _LABELS_BACKWARD, _ROWS_BACKWARD, *pieces,
-            num_warps=1, enable_fp_fusion=True,
+            num_warps=1, maxnreg=_REGISTERS_BACKWARD, enable_fp_fusion=True,
         )  # fmt: skip
         # Of d loss / d log(scale), where scale is 1 / (|V| tau).
         grad_tau = -sums.sum() / tau if ctx.needs_input_grad[3] else None
@@ -173,11 +178,11 @@ class _PixelLosses(torch.autograd.Function):
 def _of_table(
     table: LabelTable | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, int, int, int]:
-    """What the kernels read: bias, wanted, columns, counts, eights; how many labels, how long rows, most positives."""
+    """What the kernels read: bias, wanted, columns, counts, fours; how many labels, how long rows, most positives."""
     if table is None:
         return None, None, None, None, None, 0, 0, 0
     bias, wanted = (each if each is None else each.float() for each in (table.bias, table.wanted))
-    return bias, wanted, table.columns, table.counts, table.eights, *table.bias.shape, table.columns.shape[1]
+    return bias, wanted, table.columns, table.counts, table.fours, *table.bias.shape, table.columns.shape[1]
 
 
 def _gradient_of_v(v: Tensor, labels: Tensor, grad_low: Tensor, grad_square: Tensor) -> Tensor:
@@ -189,8 +194,8 @@ def _gradient_of_v(v: Tensor, labels: Tensor, grad_low: Tensor, grad_square: Ten
     else:
         grad = (kind.transpose(1, 2) @ grad_low).view(batch, channels, h, w)
     (rows_same, rows_cross), (columns_same, columns_cross) = (
-        _square_weights(h, height, v.device),
-        _square_weights(w, width, v.device),
+        _square_wfours(h, height, v.device),
+        _square_wfours(w, width, v.device),
     )
     same, cross = rows_same.T @ grad_square, rows_cross.T @ grad_square
     grad_products = torch.stack(
@@ -231,8 +236,8 @@ def _gaps(cells: int, size: int, device: torch.device) -> _Gaps:
 
 
 @lru_cache(maxsize=64)
-def _square_weights(cells: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[size, cells] each: the weights in |V|² of products within a cell, and of those with the next (the last: 0)."""
+def _square_wfours(cells: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[size, cells] each: the wfours in |V|² of products within a cell, and of those with the next (the last: 0)."""
     matrix = bilinear_matrix(cells, size)
     cross = F.pad(2 * matrix[:, :-1] * matrix[:, 1:], (0, 1))
     return matrix.square().to(device, torch.float32), cross.to(device, torch.float32)

@@ -136,9 +136,10 @@ def _add_labels(
     """`_sums` with LABELS labels more, from `first` on; if not ARE_ALL, some of them do not exist."""
     label = first + tl.arange(0, LABELS)[:, None]
     if ARE_ALL:
-        cells = low + first.to(tl.int64) * plane + (tl.arange(0, LABELS)[:, None].to(tl.int64) * plane + corner[None, :])
+        planes = tl.arange(0, LABELS)[:, None].to(tl.int64) * plane
+        cells = low + first * plane.to(tl.int64) + (planes + corner[None, :])
     else:  # the last label is read for those beyond it, so that the masks stay the same
-        cells = low + corner[None, :] + tl.minimum(label, count - 1).to(tl.int64) * plane
+        cells = low + (tl.minimum(label, count - 1).to(tl.int64) * plane + corner[None, :])
     a = _loaded(cells - w - 1, above & left[None, :], 0.0)
     b = _loaded(cells - w, above & right[None, :], 0.0)
     c = _loaded(cells - 1, below & left[None, :], 0.0)
@@ -203,7 +204,9 @@ def _sums(
     return most, total, mean
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["batch", "count", "h", "w", "height", "width", "ignore", "classes", "stride", "most_columns"]
+)
 def forward(
     low, products, tau, reach, targets, allowed, starts_y, shares_y, starts_x, shares_x,
     losses, scales, halves, lses, surpluses, chosen,

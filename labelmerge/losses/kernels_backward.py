@@ -11,16 +11,23 @@ from labelmerge.losses.kernels import LOG2E, NOWHERE, _entries, _loaded, _of_map
 
 
 @triton.jit
+def _or(a, b):
+    return a | b
+
+
+@triton.jit(do_not_specialize=["batch", "h", "w", "height", "width"])
 def weigh(
     grads, chosen, starts_y, shares_y, starts_x, shares_x,
-    scales, halves, lses, surpluses, strengths, others, grad_square, leasts, sums,
+    scales, halves, lses, surpluses, fours, strengths, others, owns, grad_square, leasts, sums,
     batch, h, w, height, width,
     PARTS_Y: tl.constexpr, PARTS_X: tl.constexpr, PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """From the losses' gradients those of |V|² (`grad_square`) and what `backward` reads.
 
     `strengths` are the factors of the gradients of raw logits; `others` such that 2^(z - it) is a softmax times its
-    strength. Of each program: the least strength, and the sum of d loss / d log scale.
+    strength. Of each part of a gap, `owns` [h + 1, parts, B · (w + 1)]: whether a pixel has its label (with a table, a
+    positive, as its `fours` say) among 4 k to 4 k + 3, or 256, 512, … further, is bit k. Of each program: the least
+    strength, and the sum of d loss / d log scale.
     """
     part = tl.program_id(0) % (PARTS_Y * PARTS_X)
     i = tl.program_id(0) // (PARTS_Y * PARTS_X)
@@ -33,7 +40,14 @@ def weigh(
     pixel = image * height * width + y[:, :, None] * width + x[None, :, :]
     lanes = batch * (w + 1)
     slots = _slots(i, part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y)
-    labelled = _of_map(chosen, slots, lane, lanes, -1, PIXELS_X) >= 0
+    target = _of_map(chosen, slots, lane, lanes, -1, PIXELS_X)
+    labelled = target >= 0
+    if fours is None:
+        own = labelled.to(tl.int64) << (tl.maximum(target, 0) // 4 % 64).to(tl.int64)
+    else:
+        own = _loaded(fours + tl.maximum(target, 0), labelled, 0)
+    own = tl.reduce(tl.reduce(own, 0, _or), 0, _or)
+    tl.store(owns + tl.program_id(0) * lanes + lane, own, mask=lane < lanes)
     grad = _loaded(grads + pixel, exist & labelled, 0.0)
     strength = grad * _of_map(scales, slots, lane, lanes, 0.0, PIXELS_X)
     other = _of_map(lses, slots, lane, lanes, 0.0, PIXELS_X) - tl.log2(strength)
@@ -68,14 +82,15 @@ def _gradients(
         return grad
     lse = _of_map(lses, slots, lane, lanes, 0.0, PIXELS_X)
     strength = _of_map(strengths, slots, lane, lanes, 0.0, PIXELS_X)
+    factor = strength[None, :, :, :]
     if HAS_TABLE:
         shift = _entries(bias, stride, row_of, block * LABELS, LABELS)
         is_own = shift == float("-inf")
         if wanted is None:
-            pull = _of_map(pulls, slots, lane, lanes, 0.0, PIXELS_X)
-            shift = tl.where(is_own, -pull[None, :, :, :], shift - lse[None, :, :, :])
+            pull = -_of_map(pulls, slots, lane, lanes, 0.0, PIXELS_X)
+            shift = tl.where(is_own, pull[None, :, :, :], shift - lse[None, :, :, :])
             grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
-            grad = tl.where(is_own, -grad, grad)
+            factor = tl.where(is_own, -strength[None, :, :, :], strength[None, :, :, :])
         else:
             shift = tl.where(is_own, 0.0, shift) - lse[None, :, :, :]
             grad = tl.exp2(raw * scale2[None, :, :, :] + shift)
@@ -89,7 +104,7 @@ def _gradients(
         if HAS_ALLOWED:
             grad = tl.where(takes_part[:, None, None, :], grad, 0.0)
         grad = tl.where(target[None, :, :, :] == label[:, :, None, None], grad - 1.0, grad)
-    return grad * strength[None, :, :, :]
+    return grad * factor
 
 
 @triton.jit
@@ -125,11 +140,11 @@ def _add_gaps(
     return above_both, above_right, below_both, below_right
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "count", "h", "w", "stride"])
 def backward(
-    low, chosen, allowed, starts_y, shares_y, starts_x, shares_x,
+    low, chosen, owns, allowed, starts_y, shares_y, starts_x, shares_x,
     scales, lses, strengths, others, least, grad_low,
-    bias, wanted, eights, pulls,
+    bias, wanted, pulls,
     batch, count, h, w, stride,
     HAS_ALLOWED: tl.constexpr, EVERYWHERE: tl.constexpr, HAS_TABLE: tl.constexpr,
     LABELS: tl.constexpr, ROWS: tl.constexpr,
@@ -157,44 +172,50 @@ def backward(
     next_lane = tl.minimum(tl.arange(0, LANES) + 1, LANES - 1)[None, :] + tl.zeros([LABELS, LANES], tl.int32)
 
     first = tl.program_id(2) * ROWS
+    last = tl.minimum(first + ROWS, h)
+    # All that the next row needs is read before the computing for one begins.
     a = _loaded(low + plane + (first - 1) * w - 1, left & (first > 0), 0.0)
     b = _loaded(low + plane + (first - 1) * w, right & (first > 0), 0.0)
+    c = _loaded(low + plane + first * w - 1, left & (first < h), 0.0)
+    d = _loaded(low + plane + first * w, right & (first < h), 0.0)
+    lanes = batch * (w + 1)
+    own = tl.load(owns + first * (PARTS_Y * PARTS_X) * lanes + lane, mask=lane < lanes, other=0)
     sum_both = tl.zeros([LABELS, LANES], tl.float32)
     sum_right = tl.zeros([LABELS, LANES], tl.float32)
-    lanes = batch * (w + 1)
     all_own = tl.load(least) < 0
+    bit = (block * (LABELS // 4) % 64).to(tl.int64)
     if PARTS_X == 1:
         x, share_x, exist_x = _pixels(starts_x, shares_x, j, 0, PIXELS_X, inside)
-    for i in range(first, tl.minimum(first + ROWS, h) + 1):
-        c = _loaded(low + plane + i * w - 1, left & (i < h), 0.0)
-        d = _loaded(low + plane + i * w, right & (i < h), 0.0)
+    for i in range(first, last + 1):
+        next_c = _loaded(low + plane + (i + 1) * w - 1, left & (i + 1 < h), 0.0)
+        next_d = _loaded(low + plane + (i + 1) * w, right & (i + 1 < h), 0.0)
         next_both = tl.zeros([LABELS, LANES], tl.float32)
         next_right = tl.zeros([LABELS, LANES], tl.float32)
         for part in range(PARTS_Y * PARTS_X):
+            after = i * (PARTS_Y * PARTS_X) + part + 1
+            next_own = tl.load(
+                owns + after * lanes + lane, mask=(lane < lanes) & (after < (last + 1) * (PARTS_Y * PARTS_X)), other=0
+            )
             if PARTS_X > 1:
                 x, share_x, exist_x = _pixels(starts_x, shares_x, j, part % PARTS_X * PIXELS_X, PIXELS_X, inside)
-            slots = _slots(i, part, lane, lanes, PARTS_Y, PARTS_X, PIXELS_Y)
-            target = _of_map(chosen, slots, lane, lanes, -1, PIXELS_X)
-            if HAS_TABLE:
-                row_of = tl.maximum(target, 0).to(tl.int64)
-                has_own = _loaded(eights + (row_of * (stride // 8) + block), row_of >= 0, 0).to(tl.int32)  # LABELS is 8
-            else:
-                has_own = ((target ^ (block * LABELS)).to(tl.uint32, bitcast=True) < LABELS).to(tl.int32)
             # Mostly no pixel of the whole warp has its label among these, and no gradient comes in below 0.
-            if all_own | (tl.max(tl.max(tl.max(has_own, 0), 0), 0) > 0):
+            if all_own | (tl.max((own >> bit).to(tl.int32) & (2 ** (LABELS // 4) - 1), 0) > 0):
                 sum_both, sum_right, next_both, next_right = _add_gaps(
-                    sum_both, sum_right, next_both, next_right, a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
-                    chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
+                    sum_both, sum_right, next_both, next_right, a, b, c, d, i, part, lane, lanes,
+                    starts_y, shares_y, share_x, chosen, scales, lses, strengths, others, pulls,
+                    bias, wanted, stride, label, takes_part, block,
                     True, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X,
                 )  # fmt: skip
             else:
                 sum_both, sum_right, next_both, next_right = _add_gaps(
-                    sum_both, sum_right, next_both, next_right, a, b, c, d, i, part, lane, lanes, starts_y, shares_y, share_x,
-                    chosen, scales, lses, strengths, others, pulls, bias, wanted, stride, label, takes_part, block,
+                    sum_both, sum_right, next_both, next_right, a, b, c, d, i, part, lane, lanes,
+                    starts_y, shares_y, share_x, chosen, scales, lses, strengths, others, pulls,
+                    bias, wanted, stride, label, takes_part, block,
                     False, HAS_ALLOWED, EVERYWHERE, HAS_TABLE, LABELS, PARTS_Y, PARTS_X, PIXELS_Y, PIXELS_X,
                 )  # fmt: skip
+            own = next_own
         cells = sum_right + tl.gather(sum_both - sum_right, next_lane, 1)
         at = grad_low + plane + (i - 1) * w
         _stored(at, cells.to(grad_low.dtype.element_ty), mine & (i > first))
         sum_both, sum_right = next_both, next_right
-        a, b = c, d
+        a, b, c, d = c, d, next_c, next_d

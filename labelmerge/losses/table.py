@@ -37,7 +37,7 @@ class LabelTable:
         wanted: `target`, padded alike, or None.
         columns: int64 [L, K], the positives of each label; in rows with fewer than K the first one is repeated.
         counts: int32 [L], how many there are.
-        eights: bool [L, padded N / 8], whether there are any among eight columns.
+        fours: int64 [L], whose bit k is whether there are any among the columns 4 k to 4 k + 3, or 256, 512, … further.
 
     Raises:
         ValueError: shapes or dtypes that are not these, a label without any positive, or numbers out of range.
@@ -50,7 +50,7 @@ class LabelTable:
     wanted: Tensor | None = field(init=False, repr=False)
     columns: Tensor = field(init=False, repr=False)
     counts: Tensor = field(init=False, repr=False)
-    eights: Tensor = field(init=False, repr=False)
+    fours: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         positive, negative, target = self.positive, self.negative, self.target
@@ -77,8 +77,7 @@ class LabelTable:
         bias = weights.to(_at_least_float32(weights)).log2().masked_fill(weights == 0, NOTHING)
         bias = _padded(bias.masked_fill(positive, -torch.inf), NOTHING)
         wanted = None if target is None else _padded(target.to(_at_least_float32(target)), 0)
-        eights = (bias == -torch.inf).view(len(bias), -1, 8).any(2)
-        self._set(bias=bias, wanted=wanted, columns=columns.contiguous(), counts=counts.int(), eights=eights)
+        self._set(bias=bias, wanted=wanted, columns=columns.contiguous(), counts=counts.int(), fours=_fours(positive))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> LabelTable:
         """The same on `device`, its numbers in `dtype` (float32 or float64) where given; itself if it is so already."""
@@ -99,6 +98,11 @@ class LabelTable:
 
 def _at_least_float32(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _fours(positive: Tensor) -> Tensor:
+    padded = torch.nn.functional.pad(positive, (0, -positive.shape[1] % 256)).view(len(positive), -1, 64, 4)
+    return (padded.any(3).any(1).long() << torch.arange(64, device=positive.device)).sum(1)
 
 
 def _padded(rows: Tensor, value: float) -> Tensor:

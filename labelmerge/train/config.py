@@ -210,6 +210,13 @@ class TrainConfig:
         flag=True,
     )
     compile: bool = setting(False, "Run the network through `torch.compile`.", incidental=True, flag=True)
+    cuda_graphs: bool = setting(
+        False,
+        "Record the network's forward and backward pass once as CUDA graphs and launch them whole, where launching "
+        "single kernels is what a GPU waits for. For one GPU, whole batches, and views of one size.",
+        incidental=True,
+        flag=True,
+    )
     recompute: bool = setting(
         False,
         "Keep nothing inside the encoder's blocks and compute it again in the backward pass: a third more work, far "

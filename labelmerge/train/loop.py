@@ -33,6 +33,7 @@ from labelmerge.methods.method import TrainingData, find_method
 from labelmerge.model.build import SegmentationModel
 from labelmerge.model.checkpoint import load_checkpoint, load_state, newest_checkpoint, save_checkpoint
 from labelmerge.model.ema import copy_of, update_average
+from labelmerge.model.graphs import GraphedForward
 from labelmerge.processes import Ranks
 from labelmerge.progress import Track, no_track
 from labelmerge.text import counted
@@ -44,7 +45,13 @@ from labelmerge.train.finished import note_finished
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.log import last_loss
 from labelmerge.train.optimizer import make_optimizer, schedule_factor
-from labelmerge.train.processes import distribute, refuse_other_views, refuse_too_many_pieces, training_ranks
+from labelmerge.train.processes import (
+    distribute,
+    refuse_graphs,
+    refuse_other_views,
+    refuse_too_many_pieces,
+    training_ranks,
+)
 from labelmerge.train.run import CURVES, RunLog, claim_run, draw_curves, figures, lock_run, mean_of, taught
 
 T = TypeVar("T")
@@ -119,6 +126,7 @@ def _train(
     if first and checkpoint is not None:
         whole_config = claim_run(out, config, inputs.record, begun=True)
     refuse_too_many_pieces(config.batch_size, config.accumulate, ranks)
+    refuse_graphs(config, ranks, here)
     found()
 
     # ---- the learner: new, fine-tuned, or as the newest checkpoint has it
@@ -162,6 +170,9 @@ def _train(
     if config.compile:
         for network in networks:
             network.compile_network()
+    if config.cuda_graphs:
+        for network in networks:
+            GraphedForward(network)
     shared = distribute(learner, ranks, here)
     meta = {
         "bank_version": inputs.bank.version,

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from labelmerge.device import choose_device
 from labelmerge.errors import ConfigError, LabelmergeError, UsageError
 from labelmerge.processes import Ranks, own_device
+from labelmerge.train.config import TrainConfig
 
 _PATIENCE = timedelta(minutes=30)  # how long a process waits for the others: rank 0 writes checkpoints meanwhile
 _HEAD_START = 1.0  # seconds
@@ -103,6 +104,21 @@ def refuse_too_many_pieces(batch_size: int, pieces: int, ranks: Ranks) -> None:
             f"the {share} samples of each process can't be run in {pieces} pieces",
             fix="Use a larger --batch-size, or a smaller --accumulate",
         )
+
+
+def refuse_graphs(config: TrainConfig, ranks: Ranks, device: torch.device) -> None:
+    """Raises ConfigError where CUDA graphs are asked for that can't be, or would be wrong."""
+    if not config.cuda_graphs:
+        return
+    reasons = {
+        f"there are none on {device}": device.type != "cuda",
+        f"they are for one process, not {ranks.world}": ranks.world > 1,
+        f"each of {config.accumulate} pieces would overwrite the gradients of the one before": config.accumulate > 1,
+        "they can't compute activations again (--recompute)": config.recompute,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ConfigError(f"no CUDA graphs: {reason}", fix="Leave --cuda-graphs out")
 
 
 def refuse_other_views(seen: Sequence[Any], out: Path) -> None:

@@ -51,11 +51,15 @@ Relations = Literal["plain", "graded", "sets", "soft"]
 # Of `labelmerge.losses.fused`.
 CHOICES: dict[str, dict[str, Any]] = {
     "channels-last": {},
-    "half gaps backward": {"_PIXELS_BACKWARD": (2, 4)},
-    "whole gaps forward": {"_PIXELS_FORWARD": (4, 4)},
-    "8 labels forward": {"_LABELS_FORWARD": 8},
+    "8 labels backward": {"_LABELS_BACKWARD": 8},
+    "8 labels, 168 registers backward": {"_LABELS_BACKWARD": 8, "_REGISTERS_BACKWARD": 168},
+    "168 registers backward": {"_REGISTERS_BACKWARD": 168},
+    "128 registers backward": {"_REGISTERS_BACKWARD": 128},
     "32 rows backward": {"_ROWS_BACKWARD": 32},
-    "8 rows backward": {"_ROWS_BACKWARD": 8},
+    "128 registers forward": {"_REGISTERS_FORWARD": 128},
+    "168 registers forward": {"_REGISTERS_FORWARD": 168},
+    "8 labels forward": {"_LABELS_FORWARD": 8},
+    "whole gaps forward": {"_PIXELS_FORWARD": (4, 4)},
 }
 
 LITERAL = Path(__file__).resolve().parents[1] / "losses" / "reference.py"

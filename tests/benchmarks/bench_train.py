@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_train.py                    # tiny, on a CPU: shows that it works
     python tests/benchmarks/bench_train.py --model segformer-b5 --crop 640 --batch 16 --labels 238 --steps 40 \\
-        --device cuda --workers 16 [--shards DIR --bank BANK] [--compile] [--recompute] [--channels-last] [--kernels]
+        --device cuda --workers 16 [--shards DIR --bank BANK] [--channels-last] [--kernels]
 
 Rows, each from a process of its own and printed as it comes, on the same samples:
 
@@ -12,7 +12,8 @@ Rows, each from a process of its own and printed as it comes, on the same sample
 * plain, exact: the same loop with `pixel_cosine_loss`.
 * smp, transformers: the same loop with the SegFormer of these libraries and what one does with it: logits of a fixed
   list of classes, upsampled to the full size, cross-entropy. For SegFormers alone.
-* train, one batch: `labelmerge.train.loop.train` with a loader that costs nothing.
+* train, one batch: `labelmerge.train.loop.train` with a loader that costs nothing; below it with `--cuda-graphs`
+  (on a GPU), `--compile`, both, and `--recompute`.
 * train, shards: the same, reading and augmenting; without --shards, toy shards with masks that are written first.
 
 The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings (--quick leaves
@@ -20,8 +21,8 @@ it out, and with it half the time). FLOPs are counted on each row's model alone,
 (`torch.utils.flop_counter`); their share is of the device's bfloat16 peak (dense, from the data sheets; --peak-tflops
 names another), on a CPU of a large matrix product timed in the same run. Memory is the allocator's peak on a GPU; on a
 CPU the process's, all libraries included. The table is Markdown, as in docs/performance.md; a row that can't be
-measured says why. With --kernels, "train, one batch" tells below the table where three of its first steps' time went
-(gpu_kernels.py).
+measured says why. With --kernels, the rows of one batch that keep their activations tell below the table where three
+of their first steps' time went (gpu_kernels.py).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partialmethod
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +55,7 @@ from labelmerge.loading.mixture import Mixture
 from labelmerge.losses import pixel_cosine_loss
 from labelmerge.methods.method import find_method
 from labelmerge.methods.ssiw.learner import SSIWLearner
-from labelmerge.model.build import SegmentationModel, build_model
+from labelmerge.model.build import build_model
 from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
@@ -68,7 +70,17 @@ _ROWS = {
     "smp": "smp",
     "transformers": "transformers",
     "train, one batch": "one batch",
+    "train, CUDA graphs": "one batch",
+    "train, compiled": "one batch",
+    "train, compiled, CUDA graphs": "one batch",
+    "train, recomputed": "one batch",
     "train, shards": "shards",
+}
+_WITH: dict[str, dict[str, bool]] = {
+    "train, CUDA graphs": {"cuda_graphs": True},
+    "train, compiled": {"compile": True},
+    "train, compiled, CUDA graphs": {"compile": True, "cuda_graphs": True},
+    "train, recomputed": {"recompute": True},
 }
 _OTHERS = ("smp", "transformers")
 
@@ -93,9 +105,7 @@ def configuration(options: argparse.Namespace) -> TrainConfig:
         checkpoint_every=2 * options.steps,
         lr=6e-5,
         workers=options.workers,
-        compile=options.compile,
         channels_last=options.channels_last,
-        recompute=options.recompute,
         short_edge=options.short_edge,
         eval_sets=True,
     )
@@ -128,10 +138,6 @@ def plain_loop(options: argparse.Namespace, kind: str, without_loss: bool, piece
     model = network(options, kind, labels.shape[1], len(labels)).to(device).train()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    if isinstance(model, SegmentationModel) and config.recompute:
-        model.recompute()
-    if isinstance(model, SegmentationModel) and config.compile:
-        model.compile_network()
     log_tau = torch.tensor(-2.66, device=device, requires_grad=True)
     optimizer = torch.optim.AdamW([*model.parameters(), log_tau], lr=config.lr)
     written = runpy.run_path(str(_TESTS / "losses/reference.py"))["pixel_loss"]
@@ -158,16 +164,18 @@ def plain_loop(options: argparse.Namespace, kind: str, without_loss: bool, piece
     return Figures(options.steps * config.batch_size / (time.perf_counter() - began), 0.0, peak(device))
 
 
-def our_loop(options: argparse.Namespace, from_shards: bool, without_loss: bool) -> Figures:
+def our_loop(options: argparse.Namespace, row: str, without_loss: bool) -> Figures:
     """`train` as it is, but for a loader that costs nothing and a loss that does, where asked for."""
     told: list[str] = []
-    if not from_shards:
-        seen = range(options.steps - 4, options.steps - 1) if options.kernels and not without_loss else range(0)
+    config = configuration(options).changed(**_WITH.get(row, {}))
+    if _ROWS[row] != "shards":
+        kernels = options.kernels and not without_loss and not config.recompute
+        seen = range(options.steps - 4, options.steps - 1) if kernels else range(0)
         Mixture.batches = partialmethod(one_batch, seen=seen, told=told)  # type: ignore[assignment, method-assign]
     if without_loss:
         SSIWLearner.forward = no_loss  # type: ignore[assignment, method-assign]
     with tempfile.TemporaryDirectory() as out:
-        train([options.shards], options.bank, Path(out), config=configuration(options), device=options.device)
+        train([options.shards], options.bank, Path(out), config=config, device=options.device)
         line = read_log(Path(out))[-1]
     return Figures(line["images_per_second"], line["wait_share"], peak(torch.device(options.device)), "".join(told))
 
@@ -209,7 +217,7 @@ def measure(options: argparse.Namespace, row: str, pieces: int) -> tuple[Figures
     for without_loss in (False,) if options.quick or kind in _OTHERS else (False, True):
         try:
             if kind in ("one batch", "shards"):
-                found.append(our_loop(options, kind == "shards", without_loss))
+                found.append(our_loop(options, row, without_loss))
             else:
                 found.append(plain_loop(options, kind, without_loss, pieces))
         except (MemoryError, RuntimeError, ImportError, LabelmergeError) as error:
@@ -255,7 +263,11 @@ def flops_per_image(options: argparse.Namespace, kind: str, dim: int, classes: i
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = network(options, kind, dim, classes).to("meta").train()
+    def stays(tensor: Tensor, *_: object, **__: object) -> Tensor:
+        return tensor
+
+    with mock.patch.multiple(Tensor, normal_=stays, uniform_=stays, erfinv_=stays):  # whatever its weights
+        model = network(options, kind, dim, classes).to("meta").train()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         # two, because batch norm wants more than one value per channel
         model(torch.empty(2, 3, options.crop, options.crop, device="meta"))
@@ -322,9 +334,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="default cpu")
     parser.add_argument("--shards", type=Path, help="real shards; with --bank")
     parser.add_argument("--bank", type=Path)
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--kernels", action="store_true", help="also what the steps' kernels take; from 5 --steps on")
     parser.add_argument("--quick", action="store_true", help="without the loss's share")
     parser.add_argument("--rows", nargs="+", choices=list(_ROWS), default=list(_ROWS), help="which rows; default all")
@@ -356,9 +366,9 @@ def main() -> None:
             table[row] = cells = measured(options, row, own, most)
             if not options.json:
                 print(line_of(row, cells), flush=True)
-    for cells in table.values():
+    for row, cells in table.items():
         if cells.get("told") and not options.json:
-            print("", cells["told"], sep="\n", flush=True)
+            print("", f"**{row}**", "", cells["told"], sep="\n", flush=True)
     if options.json:
         print(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "rows": table}, indent=1))
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What only a GPU can tell, within six minutes, as Markdown: the CUDA tests, the loss, the training step, a short training.
+# What only a GPU can tell, within seven minutes, as Markdown: the CUDA tests, the loss, the training step, a short training.
 #
 #     bash tests/benchmarks/gpu.sh [PYTHON] > gpu.md
 #     bash tests/benchmarks/gpu.sh --dry [PYTHON]        # the same commands, tiny, on a CPU: shows that they work
@@ -7,7 +7,7 @@
 # PYTHON has the project and its `test` extra installed. Without a network, carry the wheels there:
 #     pip download -d wheels ".[test]" transformers                     # where there is one
 #     python3 -m venv gpu && gpu/bin/pip install --no-index --find-links wheels -e ".[test]" transformers
-# Each part has a limit of its own (in all 355 s), is printed as it comes, and may fail without ending the others.
+# Each part has a limit of its own (in all 400 s), is printed as it comes, and may fail without ending the others.
 dry=''
 [ "$1" = --dry ] && dry=1 && shift
 python=$(command -v "${1:-$(dirname "$0")/../../.venv/bin/python}") || { echo "no Python at ${1:-.venv/bin/python}" >&2; exit 1; }
@@ -46,15 +46,15 @@ if [ -n "$dry" ]; then
     minutes='--minutes 0.005'
 else
     step="$step --device cuda --model segformer-b5 --crop 640 --batch 16 --labels 238 --workers 12 --steps 10"
-    loss="$loss --device cuda --batch 16 --size 640 --labels 238 --dtype bfloat16 --repeat 10"
+    loss="$loss --device cuda --batch 16 --size 640 --labels 238 --dtype bfloat16 --repeat 5"
     kernels='--device cuda --batch 16 --size 640'
     minutes='--device cuda --minutes 0.2'
 fi
-part 'CUDA tests' 60 -m pytest -q -n 0 -p no:cacheprovider tests/losses/test_fused_loss.py -k gpu
-part 'The loss by kernels' 50 tests/benchmarks/gpu_kernels.py $kernels
-part 'A step of SegFormer-B5' 75 $step --rows 'train, one batch' transformers smp --kernels
-part 'The same, compiled' 60 $step --rows 'train, one batch' --compile --kernels
-part 'The same, activations recomputed' 25 $step --rows 'train, one batch' --recompute
-part 'The loss, and choices within it' 60 $loss --rows fused --choices
-part 'A short training: presets for equal time' 25 tests/benchmarks/bench_lite.py $minutes --out "$out/lite"
+few='gpu and (graphs or bfloat16 and (none-none or none-sets or competing-soft))' # each takes seconds to compile
+part 'CUDA tests' 75 -m pytest -q -n 0 -p no:cacheprovider tests/losses/test_fused_loss.py tests/model/test_graphs.py -k "$few"
+part 'The loss by kernels' 80 tests/benchmarks/gpu_kernels.py $kernels --choices
+part 'A step of SegFormer-B5' 170 $step --kernels --rows 'train, one batch' 'train, CUDA graphs' 'train, compiled, CUDA graphs' \
+    transformers 'train, recomputed'
+part 'The loss' 45 $loss --rows fused
+part 'A short training: presets for equal time' 30 tests/benchmarks/bench_lite.py $minutes --out "$out/lite"
 [ -z "$failed" ]

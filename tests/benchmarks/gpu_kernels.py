@@ -1,19 +1,20 @@
 """Which kernels a GPU's time goes to, by torch's profiler: of the fused loss, or of a step (bench_train.py).
 
-    python tests/benchmarks/gpu_kernels.py --device cuda --batch 16 --size 640
+    python tests/benchmarks/gpu_kernels.py --device cuda --batch 16 --size 640 [--choices]
 
-One table of the loss's kernels, forward and backward, v in bfloat16: a column for each number of labels, layout of v,
-and table of relations (as in bench_loss.py). Each cell is milliseconds in one round; kernels that no column has for
-half a percent of its sum are put together. On a CPU they are torch's operators, which shows that it works.
+A row for each number of labels, layout of v and table of relations (as in bench_loss.py) of the loss with its
+gradients, v in bfloat16, as soon as it is measured: milliseconds of each kernel in one round. With --choices rows
+follow in which a constant is another (bench_loss.py). On a CPU they are torch's operators, which shows that it works.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import importlib
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,56 +88,43 @@ def step_table(recorded: Any, rounds: int, seconds: float, most: int = 24) -> st
     return "\n".join(lines)
 
 
-def loss_kernels(options: argparse.Namespace, count: int, layout: str, relations: str) -> dict[str, float]:
-    """Milliseconds of each kernel in a loss with its gradients."""
-    generator = torch.Generator().manual_seed(0)
-    low, device = -(-options.size // 4), torch.device(options.device)
-    made = runpy.run_path(str(Path(__file__).with_name("bench_loss.py")))
-    v = torch.randn(options.batch, options.channels, low, low, generator=generator).to(device, torch.bfloat16)
-    if layout == "NHWC":
-        v = v.contiguous(memory_format=torch.channels_last)
-    v.requires_grad_()
-    labels = torch.nn.functional.normalize(torch.randn(count, options.channels, generator=generator), dim=1).to(device)
-    side = -(-options.size // 16)
-    targets = torch.randint(count, (options.batch, side, side), generator=generator)
-    targets = targets.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : options.size, : options.size]
-    targets = targets.contiguous().to(device)
-    tau = torch.tensor(0.07, device=device, requires_grad=True)
-    table = made["table_of"](relations, count, generator)
-    table = table if table is None else table.to(device)
+class Loss:
+    """The loss of one random batch, measured again and again."""
 
-    def once() -> None:
-        torch.autograd.grad(pixel_cosine_loss(v, labels, targets, tau, 65535, table=table), (v, tau))
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device, self.repeat = torch.device(options.device), options.repeat
+        torch.manual_seed(0)
+        low, side = -(-options.size // 4), -(-options.size // 16)
+        v = torch.randn(options.batch, options.channels, low, low, device=self.device, dtype=torch.bfloat16)
+        self.layouts = {"NHWC": v.contiguous(memory_format=torch.channels_last), "NCHW": v}
+        self.places = torch.rand(options.batch, side, side, device=self.device)
+        self.places = self.places.repeat_interleave(16, 1).repeat_interleave(16, 2)  # squares, as masks have areas
+        self.places = self.places[:, : options.size, : options.size].contiguous()
+        self.tau = torch.tensor(0.07, device=self.device, requires_grad=True)
+        self.table_of = runpy.run_path(str(Path(__file__).with_name("bench_loss.py")))["table_of"]
 
-    for _ in range(3):
-        once()
-    cuda = device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as recorded:
-        for _ in range(options.repeat):
-            once()
-        if cuda:
-            torch.cuda.synchronize()
-    return {name: spent for name, (spent, _) in kernels(recorded, options.repeat).items()}
+    def kernels(self, count: int, layout: str, relations: str) -> dict[str, float]:
+        """Milliseconds of each kernel in a loss with its gradients."""
+        v = self.layouts[layout].detach().requires_grad_()
+        labels = torch.nn.functional.normalize(torch.randn(count, v.shape[1], device=self.device), dim=1)
+        targets = (self.places * count).long().clamp(max=count - 1)
+        table = self.table_of(relations, count, torch.Generator().manual_seed(0))
+        table = table if table is None else table.to(self.device)
+        cuda = self.device.type == "cuda"
 
+        def rounds() -> None:
+            for _ in range(self.repeat):
+                torch.autograd.grad(pixel_cosine_loss(v, labels, targets, self.tau, 65535, table=table), (v, self.tau))
+            if cuda:
+                torch.cuda.synchronize()
 
-def side_by_side(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown: kernels down, columns across, with their sums."""
-    wholes = {title: sum(column.values()) for title, column in columns.items()}
-    most = {name: max(column.get(name, 0) / wholes[t] for t, column in columns.items()) for name in _all(columns)}
-    shown = sorted((name for name in most if most[name] >= 0.005), key=lambda name: -most[name])
-    lines = ["| kernel, ms | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [_line(f"`{short(name)}`", [column.get(name, 0) for column in columns.values()]) for name in shown]
-    rest = [sum(spent for name, spent in column.items() if name not in shown) for column in columns.values()]
-    return "\n".join([*lines, _line("others", rest), _line("all", list(wholes.values()))])
+        rounds()
+        with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as recorded:
+            rounds()
+        return {name: spent for name, (spent, _) in kernels(recorded, self.repeat).items()}
 
 
-def _all(columns: Mapping[str, Mapping[str, float]]) -> list[str]:
-    return list(dict.fromkeys(name for column in columns.values() for name in column))
-
-
-def _line(title: str, numbers: Sequence[float]) -> str:
+def line(title: str, numbers: Sequence[float]) -> str:
     return f"| {title} | " + " | ".join(f"{number:.3f}" if number else "" for number in numbers) + " |"
 
 
@@ -146,12 +134,36 @@ def main() -> None:
     for name, default in (("batch", 1), ("channels", 512), ("size", 64), ("repeat", 5)):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     parser.add_argument("--labels", type=int, nargs="+", default=[238, 1600], help="default 238 1600")
+    parser.add_argument("--choices", action="store_true", help="also with other constants")
     options = parser.parse_args()
+    loss = Loss(options)
     few, *more = options.labels
-    wanted = [(few, layout, kind) for layout in ("NHWC", "NCHW") for kind in ("plain", "graded", "sets")]
-    wanted += [(count, "NHWC", kind) for count in more for kind in ("plain", "sets")]
-    columns = {f"{count} {layout} {kind}": loss_kernels(options, count, layout, kind) for count, layout, kind in wanted}
-    print(side_by_side(columns))
+    own = ("forward", "backward", "weigh", "products", "products_backward")
+    print("| ms | " + " | ".join(own) + " | matrix products | others | all | its second kernels |")
+    print("|---" * (len(own) + 5) + "|", flush=True)
+
+    def show(title: str, count: int, layout: str, relations: str) -> None:
+        found = loss.kernels(count, layout, relations)
+        mine = [found.pop(name, 0.0) for name in own]
+        matrices = sum(found.pop(name) for name in list(found) if re.search(KINDS["matrix products"], name, re.I))
+        rest = ", ".join(f"`{short(name)[:40]}` {spent:.2f}" for name, spent in list(found.items())[:4])
+        others = sum(found.values())
+        print(line(title, [*mine, matrices, others, sum(mine) + matrices + others]), rest, "|", flush=True)
+
+    for count, layout, relations in (
+        *((few, layout, kind) for layout in ("NHWC", "NCHW") for kind in ("plain", "graded", "sets")),
+        *((count, "NHWC", kind) for count in more for kind in ("plain", "sets")),
+    ):
+        show(f"{count} {layout} {relations}", count, layout, relations)
+    if options.choices:
+        fused = importlib.import_module("labelmerge.losses.fused")
+        choices = runpy.run_path(str(Path(__file__).with_name("bench_loss.py")))["CHOICES"]
+        for name, constants in choices.items():
+            before = {each: getattr(fused, each) for each in constants}
+            vars(fused).update(constants)
+            for relations in ("plain", "sets") if constants else ():
+                show(f"{relations}, {name}", few, "NHWC", relations)
+            vars(fused).update(before)
 
 
 if __name__ == "__main__":

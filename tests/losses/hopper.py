@@ -4,7 +4,7 @@
 
 prints for each kernel and kind of table (docs/losses.md): registers a thread, bytes spilled a thread, and the
 instructions of its innermost loop that has most of them, by kind. A loop of `forward` makes 32 logits of a thread, one
-of `backward` 128.
+of `backward` 64, in one of two ways (docs/losses.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def compiled(name: str, kind: str, **given: Any) -> Any:
     types |= dict.fromkeys(("starts_y", "starts_x", "counts"), "*i32") | {
         "allowed": "*i1",
         "columns": "*i64",
-        "eights": "*i1",
+        "fours": "*i64",
+        "owns": "*i64",
         "chosen": "*i32",
     }
     types |= dict.fromkeys(
@@ -56,12 +57,12 @@ def compiled(name: str, kind: str, **given: Any) -> Any:
     }
     sizes = {
         "forward": {"LABELS": 4, "PARTS_Y": 2, "PIXELS_Y": 2},
-        "backward": {"LABELS": 8, "PARTS_Y": 1, "PIXELS_Y": 4},
+        "backward": {"LABELS": 4, "PARTS_Y": 1, "PIXELS_Y": 4},
         "weigh": {"PARTS_Y": 1, "PIXELS_Y": 4},
     }
     constants |= sizes.get(name, {})
     constants |= {"CHANNELS": 8, "CELLS": 128, "stride_x": 1, "HAS_TABLE": kind != "none"}
-    absent = {"none": ("bias", "wanted", "columns", "counts", "eights", "pulls"), "sets": ("wanted",), "soft": ()}
+    absent = {"none": ("bias", "wanted", "columns", "counts", "fours", "pulls"), "sets": ("wanted",), "soft": ()}
     constants |= dict.fromkeys(absent[kind])
     constants |= given
     names = kernel.arg_names
@@ -71,7 +72,7 @@ def compiled(name: str, kind: str, **given: Any) -> Any:
     used = {(names.index(each),): value for each, value in constants.items()}
     signature = {each: "constexpr" if each in constants else types.get(each, "i32") for each in names}
     # As the just-in-time compiler finds them: memory of torch's allocator, and 512 channels.
-    even = {"stride", "channels", "stride_image", "stride_channel", "stride_y", "stride_x"}
+    even = {"channels", "stride_image", "stride_channel", "stride_y", "stride_x"}
     even |= {"onto_image", "onto_channel", "onto_y", "onto_x"}
     aligned = {
         (names.index(each),): [["tt.divisibility", 16]]
