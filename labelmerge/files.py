@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -131,6 +131,24 @@ def whole_or_nothing(folder: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
         if before is None and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+        raise
+
+
+@contextmanager
+def all_or_none(files: Iterable[Path]) -> Iterator[None]:
+    """Where the block fails, take away those of `files` that it has made, and folders of theirs that are empty then.
+
+    What it replaced stays replaced.
+    """
+    new = [path for path in files if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        for folder in sorted({path.parent for path in new}, reverse=True):  # those within others first
+            with suppress(OSError):  # it isn't empty, or never was there
+                folder.rmdir()
         raise
 
 

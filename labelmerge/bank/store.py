@@ -22,6 +22,8 @@ from labelmerge.remote import local_file
 from labelmerge.urls import url_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from labelmerge.bank.bank import Bank
 
 FORMAT = "labelmerge-bank/1"
@@ -171,13 +173,13 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
         about = parse_json(table.schema.metadata[b"labelmerge"])
         columns = {name: table[name].combine_chunks() for name in _COLUMNS}
         dim = columns["embedding"].type.list_size
-        vectors = columns["embedding"].values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+        vectors = _numbers(columns["embedding"].values).astype(np.float32).reshape(-1, dim)
         rows = {name: columns[name].to_pylist() for name in _COLUMNS if name != "embedding"}
         parts = None
         if PARTS in table.column_names:
             column = table[PARTS].combine_chunks()
-            flat = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
-            parts = np.split(flat, np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))[:-1])
+            flat = _numbers(column.flatten().flatten()).astype(np.float32).reshape(-1, dim)
+            parts = np.split(flat, np.cumsum(_numbers(column.value_lengths()))[:-1])
         probe = np.array(about["probe"]["vector"] if about["probe"] else [], dtype=np.float32)
         _refuse_odd(rows, vectors, parts, probe)
         kept = about.get("kept", {})
@@ -202,6 +204,14 @@ def read_version(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     # Arrow raises an OSError about damaged headers, and what it gives is not yet known to be a bank.
     except (pa.ArrowException, OSError, MemoryError, *_ODD) as error:
         raise BankError(f"is not a bank version ({error})", where=path, fix=_ANEW) from error
+
+
+def _numbers(array: pa.Array) -> npt.NDArray[Any]:
+    """The values of an Arrow array of numbers. Its own `to_numpy` imports pandas, which takes half a second."""
+    if array.null_count:
+        raise ValueError(f"{array.null_count} numbers are missing")
+    values = np.frombuffer(array.buffers()[1] or b"", dtype=array.type.to_pandas_dtype())
+    return values[array.offset : array.offset + len(array)]
 
 
 def version_bytes(bank: Bank, version: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Collection, Sequence
@@ -230,11 +231,13 @@ def _refuse_no_segments(sets: Sequence[EvalSet], tasks: Sequence[str]) -> None:
 
 def _check_out(out: Path) -> None:
     """Say before the work, not after it, that its result has no place."""
+    there = next((folder for folder in out.parents if folder.exists()), Path())
     with output_faults(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    if out.is_dir():
-        raise OutputError("a folder is where a file must go", where=out, fix="Choose another --out")
-    if not os.access(out.parent, os.W_OK):
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+    if not os.access(there, os.W_OK):
         raise OutputError("no permission to write here", where=out, fix="Choose another --out")
 
 

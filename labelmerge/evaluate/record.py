@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from labelmerge import __version__
-from labelmerge.evaluate.examples import Example, write_examples
+from labelmerge.evaluate.examples import Example, picture_paths, write_examples
 from labelmerge.evaluate.sets import EvalSet
-from labelmerge.files import write_bytes, write_json
+from labelmerge.files import all_or_none, write_bytes, write_json
 from labelmerge.methods.predictor import LabelList
 from labelmerge.tasks.ambiguity import AmbiguityAware
 from labelmerge.tasks.depth import DepthFigures
@@ -229,15 +229,17 @@ class Results:
             return
         matrices = io.BytesIO()
         np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})
-        write_bytes(self.confusion_path, matrices.getvalue())
-        for result in self.sets:
-            images = f"{result.images} image{'s' * (result.images != 1)}"
-            title = f"{result.name}: {images}, mIoU {_percent(result.metrics.miou)} %"
-            write_bytes(
-                self.picture_path(result), draw_confusion(result.confusion, result.data.space.names, title=title)
-            )
-        write_examples(self.path, [(result.name, example) for result in self.sets for example in result.examples])
-        write_json(self.path, self.to_json())
+        examples = [(result.name, example) for result in self.sets for example in result.examples]
+        pictures = [path for name, example in examples for path in picture_paths(self.path, name, example.number)]
+        with all_or_none([self.confusion_path, *map(self.picture_path, self.sets), *pictures]):
+            write_bytes(self.confusion_path, matrices.getvalue())
+            for result in self.sets:
+                images = f"{result.images} image{'s' * (result.images != 1)}"
+                title = f"{result.name}: {images}, mIoU {_percent(result.metrics.miou)} %"
+                drawn = draw_confusion(result.confusion, result.data.space.names, title=title)
+                write_bytes(self.picture_path(result), drawn)
+            write_examples(self.path, examples)
+            write_json(self.path, self.to_json())
 
     def table(self, *, per_class: bool = False) -> str:
         """The results as plain text, in percent; with the IoU of every class if asked for.

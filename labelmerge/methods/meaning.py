@@ -201,10 +201,12 @@ def reachable(columns: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]
     Returns:
         float32 ``[n]`` within (0, 1]; 1 for a vector that no column has a positive cosine with.
     """
+    found = np.ones(len(vectors), dtype=np.float32)
+    if not len(vectors):
+        return found  # scipy.optimize, too, takes its time
     from scipy.optimize import nnls
 
     basis = columns.astype(np.float64).T
-    found = np.ones(len(vectors), dtype=np.float32)
     for place, vector in enumerate(vectors.astype(np.float64)):
         weights, _ = nnls(basis, vector)
         if (nearest := float(np.linalg.norm(basis @ weights))) > 0:

@@ -207,6 +207,23 @@ def test_the_report_reads_what_was_written(world: Path) -> None:
     assert measured.sets["streets-val"].data == results.sets[1].data.source["manifest_sha256"]
 
 
+def test_results_that_find_no_place_leave_nothing(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, value: Any) -> None:
+        raise OutputError("no space left on the device", where=path)
+
+    with pytest.raises(OutputError, match="file is where a folder must go"):
+        evaluate(world / "run", [world / "shards"], None, world / "shards/streets/val/manifest.json/r.json")
+    monkeypatch.setattr("labelmerge.evaluate.record.write_json", full)
+    before = sorted(world.rglob("*"))
+    with pytest.raises(OutputError, match="no space left"):
+        evaluate(world / "run", [world / "shards"], None, world / "new/r.json")
+    assert sorted(world.rglob("*")) == before
+    (world / "r.confusion.npz").write_bytes(b"an earlier one's")
+    with pytest.raises(OutputError, match="no space left"):
+        evaluate(world / "run", [world / "shards"], None, world / "r.json")
+    assert sorted(world.rglob("*")) == sorted([*before, world / "r.confusion.npz"])
+
+
 def test_what_was_trained_on_is_said(world: Path, caplog: pytest.LogCaptureFixture) -> None:
     (meta,) = (world / "run").rglob("meta.json")
     content = json.loads(meta.read_text())
