@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labelmerge.errors import ConfigError, did_you_mean
+from labelmerge.labels import IGNORE
 from labelmerge.model.tiny import TinyNet
 from labelmerge.model.weights import Hub, Package, load_encoder_weights
 
@@ -76,9 +77,9 @@ class SegmentationModel(nn.Module):
             images: float [B, 3, H, W], as `normalise` gives them.
 
         Returns:
-            [B, C, ⌈H / stride⌉, ⌈W / stride⌉], not normalised; upsample them to H×W (bilinear,
-            ``align_corners=False``). Where H or W is not a multiple of the stride, the last embedding reaches over the
-            edge by less than a stride.
+            [B, C, ⌈H / stride⌉, ⌈W / stride⌉], not normalised; each stands for stride × stride pixels. Where H or W is
+            not a multiple of the stride, the last embedding reaches over the edge by less than a stride: `upsample`
+            cuts that off, `over_whole_cells` adds it to masks.
         """
         height, width = images.shape[2:]
         # The networks halve and double their maps and need sizes that come out even: zeros (the mean colour) are
@@ -86,6 +87,24 @@ class SegmentationModel(nn.Module):
         padded = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
         out: Tensor = self.net(padded)
         return out[:, :, : -(-height // self.stride), : -(-width // self.stride)]
+
+    def upsample(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps ``[B, C, h, w]`` of its embeddings' grid for images of this height and width: ``[B, C, H, W]``.
+
+        Bilinear. Each cell keeps its stride × stride pixels: stretched to a size that is no multiple of the stride,
+        a view of 713 pixels would lie up to 3 pixels away from where inference sees it.
+        """
+        whole = maps.shape[2] * self.stride, maps.shape[3] * self.stride
+        out = F.interpolate(maps, whole, mode="bilinear", align_corners=False)
+        return out[:, :, : size[0], : size[1]]
+
+    def over_whole_cells(self, masks: Tensor) -> Tensor:
+        """Masks ``[B, H, W]`` with no label where the last embeddings reach over the edge: ``[B, h·stride, w·stride]``.
+
+        What is upsampled to their size is then what `upsample` gives.
+        """
+        height, width = masks.shape[1:]
+        return F.pad(masks, (0, -width % self.stride, 0, -height % self.stride), value=IGNORE)
 
     def is_encoders(self, name: str) -> bool:
         """Whether a tensor of the state belongs to the encoder; in `tiny`, to all but the head."""

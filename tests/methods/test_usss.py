@@ -8,8 +8,9 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,18 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def upsampled_to(side: int) -> Callable[[Tensor], Tensor]:
+    return partial(interpolate, size=(side, side), mode="bilinear", align_corners=False)
+
+
 def test_losses_equal_slow_ones() -> None:
     draw = torch.Generator().manual_seed(0)
     logits, projected = (torch.randn(2, k, 3, 4, generator=draw) for k in (5, 6))
     targets = torch.randint(-1, 5, (2, 12, 16), generator=draw)
     points = torch.nn.functional.normalize(torch.randn(4, 6, generator=draw), dim=1)
     wide = interpolate(logits.double(), (12, 16), mode="bilinear", align_corners=False)
-    tall = interpolate(projected.double(), (12, 16), mode="bilinear", align_corners=False)  # E(F(x)), upsampled first
+    upsampled = partial(interpolate, size=(12, 16), mode="bilinear", align_corners=False)
+    tall = upsampled(projected.double())  # E(F(x)), upsampled first
     inside = torch.rand(2, 12, 16, generator=draw) < 0.5
     ce = entropy = entropy_inside = 0.0
     certain = torch.zeros(2, len(points), dtype=torch.float64)  # sums of probabilities inside
@@ -115,28 +121,28 @@ def test_losses_equal_slow_ones() -> None:
                 if inside[b, y, x]:
                     certain[b] += torch.tensor(similar, dtype=torch.float64).softmax(0)
     assert float(supervised_sums(logits, targets)) == pytest.approx(ce, rel=1e-5)
-    assert float(entropy_sums(projected, points, (12, 16))) == pytest.approx(entropy, rel=1e-5)
-    assert float(entropy_sums(projected, points, (12, 16), inside=inside)) == pytest.approx(entropy_inside, rel=1e-5)
+    assert float(entropy_sums(projected, points, upsampled)) == pytest.approx(entropy, rel=1e-5)
+    assert float(entropy_sums(projected, points, upsampled, inside=inside)) == pytest.approx(entropy_inside, rel=1e-5)
     balanced = entropy_inside
     for b in range(2):
         pixels = int(inside[b].sum())
         balanced += 0.3 * pixels * sum(p * math.log(p) for p in (certain[b] / pixels).tolist())
-    assert float(entropy_sums(projected, points, (12, 16), 0.3, inside)) == pytest.approx(balanced, rel=1e-5)
+    assert float(entropy_sums(projected, points, upsampled, 0.3, inside)) == pytest.approx(balanced, rel=1e-5)
 
 
 def test_the_entropy_of_no_preference_is_ln_k_and_of_certainty_zero() -> None:
     points = torch.eye(3)
-    assert float(entropy_sums(torch.zeros(1, 3, 2, 2), points, (4, 4))) == pytest.approx(16 * math.log(3))
+    assert float(entropy_sums(torch.zeros(1, 3, 2, 2), points, upsampled_to(4))) == pytest.approx(16 * math.log(3))
     sure = torch.tensor([200.0, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    assert float(entropy_sums(sure, points, (4, 4))) == pytest.approx(0, abs=1e-6)
+    assert float(entropy_sums(sure, points, upsampled_to(4))) == pytest.approx(0, abs=1e-6)
 
 
 def test_pixels_at_one_label_are_told_from_pixels_at_many() -> None:
     points, far = torch.eye(4), 100.0
     one = torch.tensor([far, 0, 0, 0]).view(1, 4, 1, 1).expand(1, 4, 8, 8)
     many = (far * torch.eye(4)).view(4, 2, 2)[None].repeat_interleave(4, 2).repeat_interleave(4, 3)
-    assert float(entropy_sums(one, points, (8, 8), 0.5)) == pytest.approx(0, abs=1e-3)
-    assert float(entropy_sums(many, points, (8, 8), 0.5)) == pytest.approx(-0.5 * 64 * math.log(4), rel=1e-3)
+    assert float(entropy_sums(one, points, upsampled_to(8), 0.5)) == pytest.approx(0, abs=1e-3)
+    assert float(entropy_sums(many, points, upsampled_to(8), 0.5)) == pytest.approx(-0.5 * 64 * math.log(4), rel=1e-3)
 
 
 def test_without_entropy_it_is_joint_training(two: tuple[Path, Path], tmp_path: Path) -> None:
@@ -220,7 +226,7 @@ def test_entropy_trains_the_encoder_and_no_decoder(two: tuple[Path, Path]) -> No
     # Cross: the other dataset's labels, of which rooms has 2 and streets 3.
     features = learner.model(learner.model.normalise(batch.images[1:2]))
     other = learner.embeddings[2:, 0]  # streets' labels
-    expected = entropy_sums(learner.entropy(features), other, (32, 32))
+    expected = entropy_sums(learner.entropy(features), other, upsampled_to(32))
     assert float(sums[1, 1].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
     small = read_inputs(
@@ -232,7 +238,7 @@ def test_entropy_trains_the_encoder_and_no_decoder(two: tuple[Path, Path]) -> No
     features = learner.entropy(learner.model(learner.model.normalise(padded.images[1:2])))
     inside = torch.zeros(1, 32, 32, dtype=torch.bool)
     inside[:, top:bottom, left:right] = True
-    expected = entropy_sums(features, other, (32, 32), inside=inside)
+    expected = entropy_sums(features, other, upsampled_to(32), inside=inside)
     assert float(learner(padded)[1, 1].detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 

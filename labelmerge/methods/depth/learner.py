@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from labelmerge.device import at_once
 from labelmerge.loading.batch import Batch
@@ -61,7 +60,7 @@ class DepthLearner(Learner):
             self.labels.show(batch.masks, self._vectors)
         out = self.depths(batch.images).float()
         with torch.autocast("cuda", enabled=False):
-            predicted = interpolate(out, batch.images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+            predicted = self.model.upsample(out, (batch.images.shape[2], batch.images.shape[3]))[:, 0]
             assert batch.depths is not None  # `Needs.depth`
             targets = normalised(batch.depths)
             fitted = aligned(predicted, targets, self.settings.depth_alignment)

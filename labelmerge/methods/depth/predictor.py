@@ -68,8 +68,7 @@ class DepthPredictor(Predictor):
                     own = _nearest(maps, (view.height, view.width))
                     self._labels.show(own.flip(2) if view.mirror else own, self._vectors)
                 out = self._learner.depths(shown.flip(3) if view.mirror else shown).float()
-                # The network's map may reach over the edge by less than a stride: upsampled as in training.
-                whole = interpolate(out, (view.height, view.width), mode="bilinear", align_corners=False)
+                whole = self._learner.model.upsample(out, (view.height, view.width))
                 whole = whole.flip(3) if view.mirror else whole
                 found.append(interpolate(whole, image.shape[:2], mode="bilinear", align_corners=False)[0, 0])
             if self.views.several:

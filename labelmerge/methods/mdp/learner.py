@@ -128,7 +128,7 @@ class MDPLearner(Learner):
             if self.settings.contrast == "pixel":
                 for place, embedding in zip(view.places, embeddings, strict=True):
                     self._keys.setdefault(place, []).append(embedding)
-            counts = cell_counts(view.masks, self.classes, embeddings.shape[2], embeddings.shape[3])
+            counts = cell_counts(self.model.over_whole_cells(view.masks), self.classes, *embeddings.shape[2:])
             for embedding, own in zip(embeddings, counts, strict=True):  # one by one: memory
                 mean, present = image_means(embedding[None], own[None])
                 sums, images = sums + mean[0], images + present[0]
@@ -219,7 +219,8 @@ class MDPLearner(Learner):
             return out + part_in_step(embeddings)
 
     def _counts(self, view: Batch, row: int, height: int, width: int) -> Tensor:
-        counts = cell_counts(view.masks[row : row + 1], self.classes, height, width)[0]
+        masks = self.model.over_whole_cells(view.masks[row : row + 1])
+        counts = cell_counts(masks, self.classes, height, width)[0]
         return counts if view.shares is None else counts * view.shares[row]
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -92,6 +93,7 @@ class SSIWLearner(Learner):
     def forward(self, batch: Batch) -> Tensor:
         """The losses of eq. 1–7, and that of unlabelled images."""
         embeddings = self.model(self.model.normalise(batch.images))  # [B, C, H/4, W/4]
+        batch = replace(batch, masks=self.model.over_whole_cells(batch.masks))
         tau = self.temperature()
         with torch.autocast("cuda", enabled=False):
             sums = ssiw_sums(batch, embeddings, self._labels, tau, self._teacher, self.settings)  # [T, D]

@@ -112,7 +112,8 @@ def ssiw_sums(
     """The weighted losses of a batch, each summed over each dataset's pixels or boxes.
 
     Args:
-        batch: masks and box classes hold what `labels` says, on the device of `embeddings`.
+        batch: masks and box classes hold what `labels` says, on the device of `embeddings`. The masks are as large as
+            what `embeddings` span (`SegmentationModel.over_whole_cells`).
         embeddings: the model's output [B, C, h, w].
         tau: the temperature, a scalar.
         teacher: gives the boxes' vectors.
@@ -144,7 +145,7 @@ def ssiw_sums(
         elif count := sum(len(batch.boxes[i]) for i in some):  # not crowds alone, or views between the boxes
             teachers = teachers or teacher(batch, labels.by_target)
             boxes, wanted = [batch.boxes[i] for i in some], [teachers[i] for i in some]
-            mean = box_embedding_loss(v, boxes, wanted, (batch.images.shape[2], batch.images.shape[3]))
+            mean = box_embedding_loss(v, boxes, wanted, (batch.masks.shape[1], batch.masks.shape[2]))
             sums[name] = sums[name].index_add(0, own_ids[:1], settings.wd_weight * mean[None] * count)
     return torch.stack(list(sums.values()))
 

@@ -135,7 +135,8 @@ def with_strong_views(
         scores = torch.einsum("nc,bchw->bnhw", vectors, features) / tau
         probability, column = scores.masked_fill(~own[:, :, None, None], -torch.inf).softmax(1).max(1)
         found = column.where(probability >= confidence, IGNORE)
-        wide = interpolate(found[:, None].double(), (height, width), mode="nearest")[:, 0].long()
+        cells = [side * teacher.stride for side in found.shape[1:]]
+        wide = interpolate(found[:, None].double(), cells, mode="nearest")[:, 0, :height, :width].long()
         if (inside := batch.inside(rows)) is not None:
             wide = wide.where(inside, IGNORE)
         masks[rows] = wide

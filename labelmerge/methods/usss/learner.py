@@ -164,7 +164,7 @@ class USSSLearner(Learner):
             own = self._space_of[number]
             if (term := self._rows.get(("ce", number))) is not None:
                 assert own is not None
-                targets = batch.masks[rows]
+                targets = self.model.over_whole_cells(batch.masks[rows])
                 targets = self._class_of[targets.clamp(min=0)].where(targets != IGNORE, IGNORE)
                 not_here = None if closed is None else self._classes(closed[rows], number, len(self.own_keys[own]))
                 with torch.autocast("cuda", enabled=False):
@@ -190,7 +190,7 @@ class USSSLearner(Learner):
             sums = partial(
                 entropy_sums,
                 self.entropy(features.float()),
-                size=(batch.images.shape[2], batch.images.shape[3]),
+                upsample=partial(self.model.upsample, size=(batch.images.shape[2], batch.images.shape[3])),
                 balance=self.settings.balance_weight,
                 inside=batch.inside(rows),
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
@@ -30,7 +32,7 @@ def supervised_sums(logits: Tensor, targets: Tensor, closed: Tensor | None = Non
 def entropy_sums(
     projected: Tensor,
     embeddings: Tensor,
-    size: tuple[int, int],
+    upsample: Callable[[Tensor], Tensor],
     balance: float = 0.0,
     inside: Tensor | None = None,
 ) -> Tensor:
@@ -40,7 +42,7 @@ def entropy_sums(
         projected: E(F(x)), ``[B, d, h, w]``, not normalised. Similarities are linear in it, so they are upsampled in
             its place.
         embeddings: ``[K, d]``, of unit length.
-        size: height and width of the image.
+        upsample: maps of that grid → maps of the images' pixels.
         balance: how much of the entropy of each image's mean distribution is taken off, which all pixels at one label
             would make 0, too (information maximisation: Krause et al., NeurIPS 2010; not in the paper).
         inside: bool ``[B, H, W]``, the pixels that count; all where it is None.
@@ -49,13 +51,13 @@ def entropy_sums(
         A scalar, the sum over the pixels; the entropy of one is within 0 to ln K.
     """
     similar = torch.einsum("bdhw,kd->bkhw", projected.float(), embeddings)
-    log_p = interpolate(similar, size, mode="bilinear", align_corners=False).log_softmax(1)
+    log_p = upsample(similar).log_softmax(1)
     p = log_p.exp()
     if inside is not None:
         p = p * inside[:, None]
     total = -(p * log_p).sum()
     if balance:
-        all_pixels = p.new_full((len(p), 1), size[0] * size[1])
+        all_pixels = p.new_full((len(p), 1), p.shape[2] * p.shape[3])
         pixels = all_pixels if inside is None else inside.flatten(1).sum(1, keepdim=True)  # [B, 1]
         mean = p.sum((2, 3)) / pixels  # [B, K]
         total = total + balance * (pixels * torch.xlogy(mean, mean)).sum()
