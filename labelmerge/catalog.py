@@ -260,6 +260,11 @@ def load_mixture(name: str) -> list[str]:
     return [str(dataset) for dataset in datasets]
 
 
+def words_file() -> Path:
+    """Words that no shipped dataset has, and what they mean (`labelmerge.merge.everyday`)."""
+    return _descriptions_folder() / "words.csv"
+
+
 def concepts_file() -> Path:
     """The graph of concepts that ships (`labelmerge.merge.concepts`)."""
     return _descriptions_folder() / "concepts.csv"

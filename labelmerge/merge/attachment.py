@@ -9,28 +9,33 @@ it, to a new concept of its own. Whatever is unsure says so: its confidence is b
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.prompt import Prompt
 from labelmerge.merge.clustering import same_meaning
+from labelmerge.merge.company import Company
 from labelmerge.merge.concepts import Concept, ConceptGraph
 from labelmerge.merge.definitions import definition
+from labelmerge.merge.everyday import everyday_word
 from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrowest
 from labelmerge.merge.nearness import Encode, Nearness
 from labelmerge.merge.phrases import (
     ALL_OTHERS,
-    before_hyphen,
     choices,
+    ends,
     heads,
+    is_shortened,
     joined,
     plain,
+    readings,
     shared_head,
+    singular_key,
     synonyms,
-    turned,
     without_rest,
+    word_key,
 )
 
 CURATED, TEXT = "curated", "text"
@@ -38,7 +43,7 @@ UNSURE = 0.5
 """What is attached with less confidence is to be checked by a person."""
 
 # How sure an attachment is. These are ranks; tests/benchmarks/bench_attachment.py shows how often each is right.
-_BY_DESCRIPTION, _BY_NAME, _BY_MEANING, _BY_SENTENCE, _BY_LIST, _BY_HEAD = 0.95, 0.9, 0.8, 0.7, 0.7, 0.6
+_BY_DESCRIPTION, _BY_NAME, _BY_MEANING, _BY_SENTENCE, _BY_LIST, _BY_WORD, _BY_HEAD = 0.95, 0.9, 0.8, 0.7, 0.7, 0.7, 0.6
 _MISSPELLED, _ALONE, _REST = 0.45, 0.4, 0.3
 _FIRST, _FURTHER = 1.0, 0.3  # how much a name's first word counts, and each synonym after it
 _CATEGORY = 4  # concepts that are within a category, itself included, at least
@@ -93,7 +98,7 @@ def attach(
     words = _Words(bank, known, Nearness(bank, known, encode), strangers)
     unnamed = []
     for row in (row for rows in strangers.values() for row in rows):
-        found[row] = words.by_description(row) or words.by_name(row) or words.by_list(row)
+        found[row] = words.by_description(row) or words.by_name(row) or words.by_word(row) or words.by_list(row)
         if found[row] is None:
             unnamed.append(row)
     # Shorter names first: *tuk-tuk* makes a concept that *blue tuk-tuk* is then a kind of.
@@ -112,25 +117,6 @@ def _meanings(bank: Bank, rows: Sequence[int], near: Nearness) -> list[list[int]
     return [[rows[place] for place in own] for own in same_meaning(some, near.limit)]
 
 
-@dataclass(frozen=True)
-class _Company:
-    """What a dataset's list of names says about each of them.
-
-    Attributes:
-        affinity: how much each shipped dataset counts (`Lexicon.affinity`).
-        first: words that several names have before a hyphen: kinds, as in *wall-brick* and *wall-stone*.
-    """
-
-    affinity: Mapping[str, float]
-    first: frozenset[str]
-
-    @classmethod
-    def of(cls, names: Sequence[str], known: Lexicon) -> _Company:
-        first = Counter(before_hyphen(name) for name in names)
-        first.update(plain(name) for name in names if first[plain(name)])
-        return cls(known.affinity(names), frozenset(word for word, number in first.items() if number > 1 and word))
-
-
 class _Words:
     """Attaches labels by their words.
 
@@ -142,7 +128,7 @@ class _Words:
     def __init__(self, bank: Bank, known: Lexicon, near: Nearness, strangers: Mapping[str, Sequence[int]]) -> None:
         self._bank, self._known, self.near = bank, known, near
         self._company = {
-            dataset: _Company.of([bank.names[row] for row in rows], known) for dataset, rows in strangers.items()
+            dataset: Company.of([bank.names[row] for row in rows], known) for dataset, rows in strangers.items()
         }
         self.new: dict[str, Concept] = {}
         self._said = {
@@ -186,6 +172,8 @@ class _Words:
         confidence = round(_BY_NAME * share, 2)
         others = "; ".join(", ".join(sense.concepts) for sense, _ in against[:3])
         note = f"the name may also mean: {others}" if share < 1 - _DOUBTFUL and others else ""
+        if is_shortened(name):
+            confidence, note = min(confidence, _BY_WORD), note or f"read as {', '.join(best.concepts)}"
         if wider:
             more = ", ".join(concept for concept in wider if concept not in best.concepts)
             note = f"in lists like this one the name takes in: {more}"
@@ -200,8 +188,8 @@ class _Words:
         wide, much = votes[0]
         if len(wide.concepts) == 1 or much >= _DEMANDED * sum(weight for _, weight in votes):
             return None
-        own = (vote for vote in votes[1:] if len(vote[0].concepts) == 1 and vote[0].concepts[0] in wide.concepts)
-        return next((vote for vote in own if vote[0].concepts[0].partition(" (")[0] == plain(name)), None)
+        own = (vote for vote in votes[1:] if len(vote[0].concepts) == 1 and self._agrees(vote[0], wide.concepts))
+        return next((v for v in own if word_key(v[0].concepts[0].partition(" (")[0]) == singular_key(name)), None)
 
     def _against(self, row: int, votes: Sequence[tuple[Sense, float]], kinds: Sequence[str]) -> Attachment | None:
         """The attachment by a name that the text seems to contradict; None where the text says something else."""
@@ -225,6 +213,24 @@ class _Words:
         wholes = {whole for whole in graph[concept].wholes if whole not in _NEARLY_ALL}
         return {concept}.union(*(self._above(whole) for whole in wholes)) - _NEARLY_ALL
 
+    def by_word(self, row: int) -> Attachment | None:
+        """The attachment of a bare name that is an everyday word (`labelmerge.merge.everyday`)."""
+        if row in self._said:
+            return None  # its text says more
+        for phrase in readings(self._bank.names[row]):
+            if word := everyday_word(phrase):
+                concepts = word.concepts(self.new)
+                note = "" if concepts == (word.word,) else f"read as {', '.join(concepts)}"
+                return Attachment(concepts, TEXT, _BY_WORD, note)
+        return None
+
+    def _meaning(self, phrase: str, company: Company) -> tuple[str, ...]:
+        """The likeliest concepts of a whole phrase; none where it is not known."""
+        if votes := self._votes(phrase, company):
+            return votes[0][0].concepts
+        word = next((word for reading in readings(phrase) if (word := everyday_word(reading))), None)
+        return word.concepts(self.new) if word else ()
+
     def by_list(self, row: int) -> Attachment | None:
         """The attachment of a label whose name lists things: all that are known."""
         name, company = self._bank.names[row], self._company[self._bank.keys[row][0]]
@@ -234,21 +240,23 @@ class _Words:
         found: list[tuple[str, ...]] = []
         unknown = []
         for part in parts if len(parts) > 1 else ():
-            votes = self._votes(part, company) or self._votes(shared_head(parts, part), company)
-            if votes:
-                found.append(votes[0][0].concepts)
+            meaning = self._meaning(part, company) or self._meaning(shared_head(parts, part), company)
+            if meaning:
+                found.append(meaning)
             else:
                 unknown.append(part)
         if not found:
             found = self._joined(name, company)
             if not found:
                 return None
-        concepts = narrowest([concept for own in found for concept in own], self._known.graph)
+        concepts = tuple(dict.fromkeys(concept for own in found for concept in own))
+        if not any(concept in self.new for concept in concepts):
+            concepts = narrowest(concepts, self._known.graph)
         if unknown:
             return Attachment(concepts, TEXT, _MISSPELLED, f"not known: {', '.join(unknown)}")
         return Attachment(concepts, TEXT, _BY_LIST, f"read as a list: {', '.join(concepts)}")
 
-    def _joined(self, name: str, company: _Company) -> list[tuple[str, ...]]:
+    def _joined(self, name: str, company: Company) -> list[tuple[str, ...]]:
         """The concepts of words that are run together, where they are of a kind: ``Truck_Bus``, but not *CarDoor*."""
         words = joined(name)
         ways = [(" ".join(words[:start]), " ".join(words[start:])) for start in range(1, len(words))]
@@ -285,7 +293,7 @@ class _Words:
                         return self._make(row, how, wholes, said, _MISSPELLED, note + ", against its name")
                     return self._make(row, how, wholes, said, _BY_SENTENCE, note)
         if not contradicted:
-            if spelled := self._known.spelled(name):
+            if spelled := self._known.shortened(name) or self._known.spelled(name):
                 sense = self._known.senses[spelled][0]
                 return Attachment(sense.concepts, TEXT, _MISSPELLED, f"read as {', '.join(sense.concepts)}")
             for how, phrase in heads(name, company.first):
@@ -313,14 +321,11 @@ class _Words:
         self.new[free] = Concept(free, kinds, parts, said)
         return Attachment((free,), TEXT, confidence, note)
 
-    def _votes(self, name: str, company: _Company) -> list[tuple[Sense, float]]:
+    def _votes(self, name: str, company: Company) -> list[tuple[Sense, float]]:
         """What a whole name may mean, likeliest first."""
         words = synonyms(name)
         tries = [[(word, _FIRST if place == 0 else _FURTHER) for place, word in enumerate(words)]]
-        rest = without_rest(words[0])
-        if rest in ALL_OTHERS:
-            rest = ""
-        tries += [[(word, _FIRST)] for word in (turned(name), rest if rest != words[0] else None) if word]
+        tries += [[(word, _FIRST)] for word in readings(name)[1:]]
         return next((votes for phrases in tries if (votes := self._known.lookup(phrases, company.affinity))), [])
 
     def _categories(self, row: int) -> tuple[str, ...]:
@@ -331,7 +336,7 @@ class _Words:
         company = self._company[self._bank.keys[row][0]]
         found: list[str] = []
         for phrase in (*defined.kinds, *defined.wholes):
-            for end in _ends(phrase):
+            for end in ends(phrase):
                 if votes := self._known.lookup([(end, 1.0)], company.affinity):
                     found += [concept for sense, _ in votes for concept in sense.concepts]
                     break
@@ -353,9 +358,9 @@ class _Words:
         company = self._company[self._bank.keys[row][0]]
         return next((own for p in self._defined[row].wholes if (own := self._parents(p, company))), ())
 
-    def _parents(self, phrase: str, company: _Company, but: str = "", exact: bool = False) -> tuple[str, ...]:
+    def _parents(self, phrase: str, company: Company, but: str = "", exact: bool = False) -> tuple[str, ...]:
         """The one concept that a phrase, or else the longest known end of it, means; none where none is known."""
-        for end in (phrase,) if exact else _ends(phrase):
+        for end in (phrase,) if exact else ends(phrase):
             if end == but:
                 continue
             if end in self.new:
@@ -363,6 +368,9 @@ class _Words:
             for sense, _ in self._known.lookup([(end, 1.0)], company.affinity):
                 if len(sense.concepts) == 1 and sense.concepts != (_WHOLE,):
                     return sense.concepts
+            word = everyday_word(end)
+            if word is not None and len(concepts := word.concepts(self.new)) == 1:
+                return concepts
         return ()
 
     def _with_more(self, row: int, concepts: tuple[str, ...]) -> tuple[str, ...]:
@@ -381,8 +389,3 @@ def _description(bank: Bank, row: int) -> str:
     first = bank.texts[row].split("\n")[0]
     before, _, after = empty.text(bank.names[row], probe).split("\n")[0].partition(probe)
     return first.removeprefix(before).removesuffix(after).strip() if after else first.removeprefix(before).strip()
-
-
-def _ends(phrase: str) -> list[str]:
-    words = phrase.split()
-    return [" ".join(words[start:]) for start in range(len(words))]

@@ -11,9 +11,10 @@ from functools import cache, cached_property
 
 from labelmerge.bank.bank import Bank
 from labelmerge.catalog import Kept, concepts_file, dataset_names, load_descriptions, load_recipe
+from labelmerge.clip_tokens import count_clip_tokens
 from labelmerge.labels import LabelKey
 from labelmerge.merge.concepts import ConceptGraph, read_concepts, split_concepts
-from labelmerge.merge.phrases import near_misses, singular_key, stem_key, synonyms, word_key
+from labelmerge.merge.phrases import near_misses, plain, singular_key, stem_key, synonyms, word_key
 
 GRAPH = ""
 """Stands for the graph of concepts among the datasets that give a word a meaning."""
@@ -108,8 +109,33 @@ class Lexicon:
     def spelled(self, phrase: str) -> str | None:
         """The one known word that differs from a long unknown one by a letter; None where there is none, or several."""
         key = word_key(phrase)
+        if all(count_clip_tokens(word) == _ONE_WORD for word in phrase.split()):
+            return None  # words that are written often are no misspellings: *swimmer* is no skimmer
         keys = {known for form in near_misses(key) for known in self._misspelled.get(form, ()) if _close(key, known)}
         return keys.pop() if len(keys) == 1 else None
+
+    def shortened(self, phrase: str) -> str | None:
+        """The one known name whose words begin as these do: *fire ext.* is a fire extinguisher; None where there is
+        none, or several meanings."""
+        words = plain(phrase).split()
+        if len(words) < 2 or any(len(word) < _BEGINNING for word in words):
+            return None
+        fits = [
+            key
+            for name, key in self._long_names.get(words[0][:_BEGINNING], ())
+            if len(own := name.split()) == len(words) and all(a.startswith(b) for a, b in zip(own, words, strict=True))
+        ]
+        meanings = {sense.concepts for key in fits for sense in self.senses[key]}
+        return fits[0] if len(meanings) == 1 else None
+
+    @cached_property
+    def _long_names(self) -> Mapping[str, list[tuple[str, str]]]:
+        """Known names of several words and their keys, by how they begin."""
+        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for name in dict.fromkeys(plain(name) for sense in self.distinct_senses for name, _ in sense.texts):
+            if " " in name and (key := word_key(name)) in self.senses:
+                found[name[:_BEGINNING]].append((name, key))
+        return found
 
     def affinity(self, names: Iterable[str]) -> dict[str, float]:
         """How much each dataset counts for somebody with this list of names: more, the more of them it has.
@@ -160,6 +186,8 @@ class Lexicon:
 
 # A dataset counts by its likeness to the fourth power, of the likest one's; to be as little like all says nothing.
 _UNLIKE, _LIKE, _SHARPNESS = 0.005, 0.1, 4
+_ONE_WORD = 3  # tokens of a text that is one word of CLIP's vocabulary: it, a start and an end
+_BEGINNING = 3  # letters of a word at least that stand for it
 _ALSO = re.compile(r"also (?:called|known as) (?:an? |the )?(\w+(?: \w+)?),")
 
 

@@ -34,6 +34,16 @@ _WORDS = dict(
         "tram=streetcar lamppost=streetlight spectacles=glasses"
     ).split()
 )
+# What people shorten in class lists; only whole words of a name.
+_SHORT = dict(
+    pair.split("=")
+    for pair in (
+        "ped=pedestrian peds=pedestrians veh=vehicle vehs=vehicles veg=vegetation bldg=building bldgs=buildings "
+        "bg=background bgd=background backgnd=background backgrnd=background bckg=background bckgrd=background "
+        "kb=keyboard xing=crossing moto=motorcycle mbike=motorcycle rd=road ppl=people obst=obstacle obj=object "
+        "objs=objects unk=unknown"
+    ).split()
+)
 _IRREGULAR = dict(
     pair.split("=")
     for pair in (
@@ -50,11 +60,22 @@ REST = frozenset({"other", "others", "misc", "miscellaneous", "fallback", "remai
 ALL_OTHERS = frozenset(
     {"background", "void", "unlabeled", "unlabelled", "unknown", "ignore", "ignored", "nothing", "none", "unannotated"}
     | {"undefined", "unclassified", "everything", "anything", "clutter", "stuff", "things", "objects"}
+    | {"dont care", "dontcare", "no label", "nolabel", "not labeled", "unassigned", "null", "empty", "outlier"}
 )
 """Names of a label for all that is none of a dataset's other labels."""
 _GROUPS = frozenset({"group", "groups", "bunch", "crowd", "pair", "row", "pile", "stack", "herd", "flock", "set"})
 _KINDS = frozenset({"kind", "kinds", "type", "types", "sort", "piece", "pieces", "lot"})
 _PARTS = frozenset({"part", "parts", "side", "back", "front", "top", "bottom", "edge", "end", "inside", "corner"})
+_OF_PLANTS = frozenset("trunk foliage crown canopy leaf leaves stem branch branches root roots".split())
+_MARKS = frozenset({"marking", "markings", "line", "lines", "stripe", "stripes"})
+_AFTER = frozenset(
+    "red green yellow white black blue gray grey brown big small large little tiny tall short low high left right near "
+    "far upper lower inner outer open opened closed parked moving stopped static dynamic standing sitting walking "
+    "lying broken damaged intact full dry wet dead ripe unripe young old adult male female horizontal vertical "
+    "occluded visible smooth rough normal area region surface instance".split()
+)
+"""Words that stand behind what they describe, as in a form: ``traffic_light_red``, ``sidewalk_area``."""
+_PLURAL_IN_BRACKETS = re.compile(r"\((?:e?s)\)")
 _PREPOSITIONS = re.compile(r" (?:with|without|in|on|at|for|from|by|near|under|above|behind|beside|used|that|which) ")
 _ENDING = re.compile(r"(?<=[a-z]{3})(?:ed|en|e)$")
 _NOT = re.compile(r"(?:non|not|no|un)[ -]", re.IGNORECASE)
@@ -71,7 +92,8 @@ def word_key(phrase: str) -> str:
     words = _plain(phrase)
     for pattern, american in _SPELLINGS:
         words = pattern.sub(american, words)
-    return "".join(_WORDS.get(word, word) for word in words.split())
+    key = "".join(_WORDS.get(word, word) for word in words.split())
+    return _WORDS.get(key, key)  # lamp post, car park
 
 
 def stem_key(phrase: str) -> str:
@@ -92,11 +114,21 @@ def singular_key(phrase: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def _plain(phrase: str) -> str:
     """A phrase in lower case, of words that are separated by one blank."""
-    text = prompt_name(phrase.replace("/", " ")).replace("'s ", " ").replace("'", "").replace("’", "")
+    text = (
+        prompt_name(_PLURAL_IN_BRACKETS.sub("s", phrase).replace("/", " "))
+        .replace("'s ", " ")
+        .replace("'", "")
+        .replace("’", "")
+    )
     words = text.split()
     while len(words) > 1 and words[0] in _ARTICLES:
         words = words[1:]
-    return " ".join(words)
+    return " ".join(_SHORT.get(word, word) for word in words)
+
+
+def is_shortened(name: str) -> bool:
+    """Whether a name has an abbreviation that is read as a whole word: ``ped``, ``other_veh``."""
+    return not _SHORT.keys().isdisjoint(prompt_name(name).split())
 
 
 def plain(phrase: str) -> str:
@@ -213,14 +245,21 @@ def heads(name: str, first: Collection[str] = ()) -> Iterator[tuple[str, str]]:
         elif last in _PARTS:
             yield "part", after
         else:
-            yield from (("kind", end) for end in _ends(before, whole=True))
+            yield from (("kind", end) for end in ends(before))
             yield "part", after
         return
     short = _PREPOSITIONS.split(phrase)[0]
     if short != phrase:
-        yield from (("kind", end) for end in _ends(short, whole=True))
+        yield from (("kind", end) for end in ends(short))
+        return
+    bare = without_state(phrase)
+    if bare != phrase:
+        yield "kind", bare
+        yield from (("kind", end) for end in ends(bare)[1:])
         return
     rest, _, last = phrase.rpartition(" ")
+    if rest and last in _OF_PLANTS | _MARKS:
+        yield "part", rest
     if rest and last in _GROUPS:
         yield "kind", rest
         return
@@ -232,27 +271,52 @@ def heads(name: str, first: Collection[str] = ()) -> Iterator[tuple[str, str]]:
         yield "kind", kind
     if (base := without_brackets(name)) and base != name.strip() and _plain(base) != phrase:
         yield "kind", _plain(base)
-    yield from (("kind", end) for end in _ends(phrase))
+    yield from (("kind", end) for end in ends(phrase)[1:])
     if kind and kind not in first:
         yield "kind", kind
 
 
+def readings(name: str) -> list[str]:
+    """How a whole name may be read: as it is, turned round, without what says that it is what is left over.
+
+    >>> readings("other_vehicle"), readings("sign_stop"), readings("road")
+    (['other vehicle', 'vehicle other', 'vehicle'], ['sign stop', 'stop sign'], ['road'])
+    """
+    word = synonyms(name)[0]
+    rest = without_rest(word)
+    return [word, *(each for each in (turned(name), "" if rest in {word, *ALL_OTHERS} else rest) if each)]
+
+
+def ends(phrase: str) -> list[str]:
+    """A phrase, and what is left of it without its first words, one after the other."""
+    words = phrase.split()
+    return [" ".join(words[start:]) for start in range(len(words))]
+
+
 def turned(name: str) -> str | None:
-    """A name whose hyphen says that the kind comes first, in the usual order: ``wall-brick`` → *brick wall*."""
-    kind = before_hyphen(name)
-    return f"{_plain(name)[len(kind) :].strip()} {kind}" if kind else None
+    """A name of which the kind comes first, in the usual order: ``wall-brick`` → *brick wall*, ``sign_stop``."""
+    if kind := before_hyphen(name):
+        return f"{_plain(name)[len(kind) :].strip()} {kind}"
+    words = _plain(name).split()
+    return f"{words[-1]} {' '.join(words[:-1])}" if len(words) > 1 and "_" in name else None
+
+
+def without_state(phrase: str) -> str:
+    """A plain phrase without what is said behind it: colours, sizes, states.
+
+    >>> without_state("traffic light red"), without_state("red"), without_state("car parked left")
+    ('traffic light', 'red', 'car')
+    """
+    words = phrase.split()
+    while len(words) > 1 and words[-1] in _AFTER:
+        words = words[:-1]
+    return " ".join(words)
 
 
 def before_hyphen(name: str) -> str:
     """The plain words before a name's only hyphen; "" where it has none."""
     first, hyphen, rest = _COCO_SUFFIX.sub("", name.strip()).partition(" - " if " - " in name else "-")
     return _plain(first) if hyphen and "-" not in rest and rest.strip() and first.strip() else ""
-
-
-def _ends(phrase: str, whole: bool = False) -> Iterator[str]:
-    words = phrase.split()
-    for start in range(0 if whole else 1, len(words)):
-        yield " ".join(words[start:])
 
 
 def near_misses(key: str) -> Iterator[str]:

@@ -1,0 +1,29 @@
+"""What a dataset's list of names says about each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from labelmerge.merge.lexicon import Lexicon
+from labelmerge.merge.phrases import before_hyphen, plain
+
+
+@dataclass(frozen=True)
+class Company:
+    """What a dataset's list of names says about each of them.
+
+    Attributes:
+        affinity: how much each shipped dataset counts (`Lexicon.affinity`).
+        first: words that several names have before a hyphen: kinds, as in *wall-brick* and *wall-stone*.
+    """
+
+    affinity: Mapping[str, float]
+    first: frozenset[str]
+
+    @classmethod
+    def of(cls, names: Sequence[str], known: Lexicon) -> Company:
+        first = Counter(before_hyphen(name) for name in names)
+        first.update(plain(name) for name in names if first[plain(name)])
+        return cls(known.affinity(names), frozenset(word for word, number in first.items() if number > 1 and word))
