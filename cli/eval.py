@@ -102,6 +102,7 @@ def command(
     if len(names) != len(roots):
         raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")
     options.refuse_missing(shards, bank, checkpoint)
+    options.load_torch()
     from labelmerge.evaluate.evaluate import evaluate
     from labelmerge.evaluate.examples import examples_folder
     from labelmerge.processes import is_first

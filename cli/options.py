@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from labelmerge.errors import OutputError, did_you_mean, printable
+from labelmerge.progress import once
 from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 from labelmerge.text import printable_json, printable_lines
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-
 
 _MOST_SCALES = 100
 _SMALLEST_EDGE = 16  # pixels; in less no network sees anything
@@ -285,13 +285,18 @@ def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterab
     """Progress on standard error (labelmerge.progress.Track): a bar on a terminal, else a short line a minute."""
     if _quiet:
         return things
-    what = printable(what)
     if not sys.stderr.isatty():
-        return _Lines(things, what, total)
+        return _Lines(things, printable(what), total)
     from tqdm import tqdm
 
-    bar: Iterable[T] = tqdm(things, desc=what, total=total, dynamic_ncols=True, mininterval=0.2)
+    bar: Iterable[T] = tqdm(things, desc=printable(what), total=total, dynamic_ncols=True, mininterval=0.2)
     return bar
+
+
+def load_torch() -> None:
+    """Import it, which takes seconds: a terminal shows what one waits for."""
+    if "torch" not in sys.modules:
+        once(lambda: __import__("torch"), "loading torch", track)
 
 
 class _Lines(Generic[T]):

@@ -97,6 +97,7 @@ def command(
 
     queries = parse_labels(labels) if labels is not None else []
     queries += read_labels(labels_file) if labels_file is not None else []
+    options.load_torch()
     from labelmerge.predict.predict import predict
 
     done = predict(

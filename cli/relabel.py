@@ -64,6 +64,8 @@ def command(folders: tuple[Path, ...], taxonomy: Path | None, out: Path, as_json
       labelmerge relabel shards-out --checkpoint run --taxonomy merge/taxonomy.csv --out one
       labelmerge relabel shards-out/objects365 --checkpoint run --instances --out pseudo
     """
+    options.refuse_missing(folders, None, chosen["checkpoint"])
+    options.load_torch()
     from labelmerge.predict.relabel import relabel
 
     views = options.chosen_views(chosen)

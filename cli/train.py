@@ -110,6 +110,7 @@ def command(
 
     begins = Path(config.init) if config.init and newest_checkpoint(out) is None else None
     options.refuse_missing(shards, bank, begins)
+    options.load_torch()
     from labelmerge.train.loop import train
     from labelmerge.train.processes import OtherProcessFailed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -17,3 +17,9 @@ class Track(Protocol):
 def no_track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:
     """The silent default."""
     return things
+
+
+def once(work: Callable[[], T], what: str, track: Track) -> T:
+    """The result of one piece of work, which takes its time and is shown meanwhile."""
+    (found,) = [work() for _ in track((None,), what, 1)]
+    return found

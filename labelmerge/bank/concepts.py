@@ -13,7 +13,7 @@ import numpy.typing as npt
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.versions import prune
 from labelmerge.errors import LabelmergeError
-from labelmerge.progress import Track, no_track
+from labelmerge.progress import Track, no_track, once
 from labelmerge.remote import place_here
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def concept_encoder(
         wanted = [text for text in dict.fromkeys(texts) if text not in known]
         if wanted:
             if not loaded:
-                loaded.append(_load(bank, device))
+                loaded.append(once(lambda: _load(bank, device), "loading the encoder", track))
             known.update(zip(wanted, _vectors(loaded[0], wanted, track), strict=True))
             if folder is not None:
                 _store(folder, bank, known)

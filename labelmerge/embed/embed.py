@@ -23,7 +23,7 @@ from labelmerge.encoders.encoders import TextEncoder
 from labelmerge.errors import BankError, UsageError
 from labelmerge.labels import LabelKey
 from labelmerge.names import prompt_name
-from labelmerge.progress import Track, no_track
+from labelmerge.progress import Track, no_track, once
 from labelmerge.text import some
 
 SEVERAL = ("average", "keep")
@@ -162,7 +162,7 @@ def embed_labels(
         stored, probe = _stored(out, versions, identity, distinct, keep)
         missing = [text for text in distinct if text not in stored]
         if missing:
-            live = encoders.load_encoder(spec, device)
+            live = once(lambda: encoders.load_encoder(spec, device), "loading the encoder", track)
             if identity is None or identity_key(identity) != identity_key(live.identity):
                 if current is not None and spec == current.encoder:
                     current.check_encoder(live)  # raises: this spec has come to mean something else

@@ -17,7 +17,7 @@ from labelmerge.merge.report import UNSURE, MergeReport
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.pages import joined_script, joined_styles, render_page
 from labelmerge.plot.merge_page.content import page_data
-from labelmerge.progress import Track, no_track
+from labelmerge.progress import Track, no_track, once
 
 _PACKAGE = "labelmerge.plot.merge_page"
 STYLES = ("base.css", "layout.css", "tables.css", "print.css")
@@ -65,8 +65,10 @@ def write_merge_page(
     Raises:
         OutputError: the file can't be written.
     """
-    for _ in track([None], "placing labels on the map", 1):
-        page = merge_page(report, taxonomy, bank, label_lines(report, bank), crops=crops, seed=seed)
+    lines = label_lines(report, bank)
+    page = once(
+        lambda: merge_page(report, taxonomy, bank, lines, crops=crops, seed=seed), "placing labels on the map", track
+    )
     write_text(out, page)
 
 
