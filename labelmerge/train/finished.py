@@ -18,6 +18,7 @@ from labelmerge.remote import local_file
 from labelmerge.shardset.manifest import MANIFEST
 from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import INCIDENTAL, TrainConfig
+from labelmerge.urls import url_of
 
 FINISHED = "finished.json"
 
@@ -83,6 +84,26 @@ def finished_run(
         return None
 
 
+def weights_it_begins_with(config: TrainConfig) -> dict[str, str]:
+    """The hashes of the weights of other runs that a run is made of, by their paths; of those that are here.
+
+    These are the newest of `init`, `pretrained`, and a method's `supervised`.
+    """
+    paths = [config.init, config.pretrained, *getattr(config.method_settings, "supervised", ())]
+    found = {path: _weights_of(Path(path)) for path in paths if path and url_of(Path(path)) is None}
+    return {path: digest for path, digest in found.items() if digest is not None}
+
+
+def _weights_of(run: Path) -> str | None:
+    steps = sorted(run.glob("checkpoints/step-*"), key=lambda step: (len(step.name), step.name), reverse=True)
+    for folder in (run, *steps):
+        try:
+            return str(json.loads((folder / "meta.json").read_bytes())["sha256"]["model.safetensors"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
 def _made_of(shards: Sequence[Path], bank: Path, config: TrainConfig, split: str | None) -> str:
     """A hash of all that decides what a run computes. Raises LabelmergeError or OSError where inputs are missing."""
     settings = {name: value for name, value in config.to_dict().items() if name not in INCIDENTAL}
@@ -92,5 +113,6 @@ def _made_of(shards: Sequence[Path], bank: Path, config: TrainConfig, split: str
         "bank": read_index(bank)[-1]["file_sha256"],
         "manifests": sorted(sha256_file(folder / MANIFEST) for folder in find_splits(shards, split, also=UNLABELED)),
         "taxonomy": sha256_file(local_file(Path(config.taxonomy))) if config.taxonomy else None,
+        **({"weights": weights} if (weights := weights_it_begins_with(config)) else {}),
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()

@@ -29,6 +29,7 @@ from labelmerge.remote import local_file
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import TrainConfig
+from labelmerge.train.finished import weights_it_begins_with
 from labelmerge.train.views import augmentations
 from labelmerge.urls import path_or_url
 
@@ -126,6 +127,7 @@ def read_inputs(
         "columns": columns.hash,
         "shards": list(dict.fromkeys(shard_set.where for shard_set in sets)),
         "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
+        **({"weights": weights} if (weights := weights_it_begins_with(config)) else {}),
     }
     return Inputs(mixture, vectors, columns, told, record)
 

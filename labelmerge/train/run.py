@@ -60,7 +60,8 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
 
     Args:
         inputs: what the run is trained on: ``bank`` and ``shards`` (paths, which may change when a run goes on),
-            ``bank_version``, ``columns`` (a hash) and ``manifests`` {dataset/split: sha256}, which may not.
+            ``bank_version``, ``columns`` (a hash), ``manifests`` {dataset/split: sha256} and ``weights`` {path of
+            another run: sha256}, which may not; though weights that it began with may be gone.
         begun: whether there is a checkpoint. Without one nothing is lost, and the folder may become another run's.
 
     Returns:
@@ -79,8 +80,9 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         return ours
     try:
         theirs = parse_toml(path.read_bytes())
-        if not isinstance(theirs.get("inputs", {}).get("manifests", {}), dict):
-            raise ValueError("inputs.manifests is not a table")
+        for table in ("manifests", "weights"):
+            if not isinstance(theirs.get("inputs", {}).get(table, {}), dict):
+                raise ValueError(f"inputs.{table} is not a table")
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"can't be read as TOML ({error})", where=path, fix="The newest checkpoint holds a copy of it"
@@ -90,6 +92,10 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
     theirs = {**known, **renamed(theirs)}
     # Runs from before there were taxonomies have a column for each text, which the bank's version tells.
     theirs["inputs"] = {"columns": ours["inputs"].get("columns"), **theirs.get("inputs", {})}
+    known_weights, found_weights = (each["inputs"].get("weights", {}) for each in (theirs, ours))
+    theirs["inputs"]["weights"] = {**found_weights, **known_weights}
+    if known_weights or found_weights:
+        ours["inputs"]["weights"] = {**known_weights, **found_weights}
     changes = _changes(theirs, ours)
     if changes:
         shown = "; ".join(changes[:_MAX_CHANGES_SHOWN])
@@ -119,6 +125,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
         "the bank": inputs.get("bank_version"),
         "the columns": inputs.get("columns"),
         **{f"the manifest of {name}": digest for name, digest in inputs.get("manifests", {}).items()},
+        **{f"the weights of {path}": digest for path, digest in inputs.get("weights", {}).items()},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,23 @@ def test_anything_else_is_looked_at(shards: Path, bank: Path, tmp_path: Path) ->
     assert finished_run([shards], bank, tmp_path / "run", workers, "train") is not None
     (made.checkpoint / "meta.json").write_text("{}")
     assert finished_run([shards], bank, tmp_path / "run", config, "train") is None
+
+
+def test_a_run_is_not_finished_where_what_it_began_with_is_another_now(
+    shards: Path, bank: Path, tmp_path: Path
+) -> None:
+    first = {"steps": 1, "batch_size": 2}
+    one = load_config("tiny", overrides=first)
+    train([shards], bank, tmp_path / "one", config=one, device="cpu")
+    tuned = load_config("tiny", overrides={**first, "init": str(tmp_path / "one")})
+    made = train([shards], bank, tmp_path / "two", config=tuned, device="cpu")
+    assert finished_run([shards], bank, tmp_path / "two", tuned, "train") is not None
+    shutil.rmtree(tmp_path / "one")
+    assert train([shards], bank, tmp_path / "two", config=tuned, device="cpu").checkpoint == made.checkpoint
+    train([shards], bank, tmp_path / "one", config=load_config("tiny", overrides={**first, "seed": 1}), device="cpu")
+    assert finished_run([shards], bank, tmp_path / "two", tuned, "train") is None
+    with pytest.raises(ConfigError, match=r"other settings or data: the weights of .*/one was .*… and is now"):
+        train([shards], bank, tmp_path / "two", config=tuned, device="cpu")
 
 
 def test_weights_that_cannot_be_had_leave_nothing(shards: Path, bank: Path, tmp_path: Path) -> None:
