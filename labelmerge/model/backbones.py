@@ -8,12 +8,13 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from segmentation_models_pytorch.encoders.mix_transformer import Attention, Block
+from segmentation_models_pytorch.encoders.mix_transformer import Attention, Block, Mlp
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from labelmerge.model.decoders import resized, without_autocast
+from labelmerge.model.depthwise import depthwise_gelu, suits
 
 
 class FusedAttention(Attention):  # type: ignore[misc]  # smp has no types
@@ -23,7 +24,7 @@ class FusedAttention(Attention):  # type: ignore[misc]  # smp has no types
         batch, count, channels = x.shape
         heads, each = self.num_heads, channels // self.num_heads
         kind = x.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        if kind != "meta" and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))  # once, and not for queries, keys and values each
         q = self.q(x).view(batch, count, heads, each).transpose(1, 2)
         if self.sr_ratio > 1:
@@ -33,6 +34,20 @@ class FusedAttention(Attention):  # type: ignore[misc]  # smp has no types
         dropped = self.attn_drop.p if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropped, scale=self.scale)
         out: Tensor = self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, count, channels)))
+        return out
+
+
+class FusedMlp(Mlp):  # type: ignore[misc]  # smp has no types
+    """The same Mix-FFN, its convolution and GELU in one kernel where there is one."""
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        x = self.fc1(x)
+        if suits(x):
+            conv = self.dwconv.dwconv
+            x = depthwise_gelu(x.view(len(x), height, width, -1), conv.weight, conv.bias).flatten(1, 2)
+        else:
+            x = self.act(self.dwconv(x, height, width))
+        out: Tensor = self.drop(self.fc2(self.drop(x)))
         return out
 
 
@@ -100,6 +115,8 @@ class SegFormer(nn.Module):
         for part in self.encoder.modules():  # the same parameters by the same names
             if type(part) is Attention:
                 part.__class__ = FusedAttention
+            elif type(part) is Mlp:
+                part.__class__ = FusedMlp
             elif type(part) is Block:
                 part.__class__ = FastBlock
 

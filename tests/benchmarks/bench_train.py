@@ -13,7 +13,8 @@ Rows, each from a process of its own and printed as it comes, on the same sample
 * smp, transformers: the same loop with the SegFormer of these libraries and what one does with it: logits of a fixed
   list of classes, upsampled to the full size, cross-entropy. For SegFormers alone.
 * train, one batch: `labelmerge.train.loop.train` with a loader that costs nothing; below it with `--cuda-graphs`
-  (on a GPU), `--compile`, both, and `--recompute`.
+  (on a GPU), with that but without the kernel of Mix-FFN (labelmerge.model.depthwise), with `--compile`, with both, and
+  with `--recompute`.
 * train, shards: the same, reading and augmenting; without --shards, toy shards with masks that are written first.
 
 The loss's share of a step is what a step takes less where the loss is a mere mean of the embeddings (--quick leaves
@@ -55,6 +56,7 @@ from labelmerge.loading.mixture import Mixture
 from labelmerge.losses import pixel_cosine_loss
 from labelmerge.methods.method import find_method
 from labelmerge.methods.ssiw.learner import SSIWLearner
+from labelmerge.model import backbones
 from labelmerge.model.build import build_model
 from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
@@ -71,6 +73,7 @@ _ROWS = {
     "transformers": "transformers",
     "train, one batch": "one batch",
     "train, CUDA graphs": "one batch",
+    "train, CUDA graphs, torch's Mix-FFN": "one batch",
     "train, compiled": "one batch",
     "train, compiled, CUDA graphs": "one batch",
     "train, recomputed": "one batch",
@@ -78,6 +81,7 @@ _ROWS = {
 }
 _WITH: dict[str, dict[str, bool]] = {
     "train, CUDA graphs": {"cuda_graphs": True},
+    "train, CUDA graphs, torch's Mix-FFN": {"cuda_graphs": True},
     "train, compiled": {"compile": True},
     "train, compiled, CUDA graphs": {"compile": True, "cuda_graphs": True},
     "train, recomputed": {"recompute": True},
@@ -172,6 +176,8 @@ def our_loop(options: argparse.Namespace, row: str, without_loss: bool) -> Figur
         kernels = options.kernels and not without_loss and not config.recompute
         seen = range(options.steps - 4, options.steps - 1) if kernels else range(0)
         Mixture.batches = partialmethod(one_batch, seen=seen, told=told)  # type: ignore[assignment, method-assign]
+    if row.endswith("torch's Mix-FFN"):
+        backbones.suits = lambda x: False  # type: ignore[attr-defined]
     if without_loss:
         SSIWLearner.forward = no_loss  # type: ignore[assignment, method-assign]
     with tempfile.TemporaryDirectory() as out:

@@ -7,7 +7,7 @@
 # PYTHON has the project and its `test` extra installed. Without a network, carry the wheels there:
 #     pip download -d wheels ".[test]" transformers                     # where there is one
 #     python3 -m venv gpu && gpu/bin/pip install --no-index --find-links wheels -e ".[test]" transformers
-# Each part has a limit of its own (in all 400 s), is printed as it comes, and may fail without ending the others.
+# Each part has a limit of its own (in all 430 s), is printed as it comes, and may fail without ending the others.
 dry=''
 [ "$1" = --dry ] && dry=1 && shift
 python=$(command -v "${1:-$(dirname "$0")/../../.venv/bin/python}") || { echo "no Python at ${1:-.venv/bin/python}" >&2; exit 1; }
@@ -50,11 +50,12 @@ else
     kernels='--device cuda --batch 16 --size 640'
     minutes='--device cuda --minutes 0.2'
 fi
-few='gpu and (graphs or bfloat16 and (none-none or none-sets or competing-soft))' # each takes seconds to compile
-part 'CUDA tests' 75 -m pytest -q -n 0 -p no:cacheprovider tests/losses/test_fused_loss.py tests/model/test_graphs.py -k "$few"
+few='gpu and (graphs or depthwise or bfloat16 and (none-none or none-sets or competing-soft))' # each takes seconds to compile
+part 'CUDA tests' 75 -m pytest -q -n 0 -p no:cacheprovider tests/losses/test_fused_loss.py tests/model/test_graphs.py \
+    tests/model/test_depthwise.py -k "$few"
 part 'The loss by kernels' 80 tests/benchmarks/gpu_kernels.py $kernels --choices
-part 'A step of SegFormer-B5' 170 $step --kernels --rows 'train, one batch' 'train, CUDA graphs' 'train, compiled, CUDA graphs' \
-    transformers 'train, recomputed'
+part 'A step of SegFormer-B5' 200 $step --kernels --rows 'train, one batch' 'train, CUDA graphs' 'train, compiled, CUDA graphs' \
+    "train, CUDA graphs, torch's Mix-FFN" transformers 'train, recomputed'
 part 'The loss' 45 $loss --rows fused
 part 'A short training: presets for equal time' 30 tests/benchmarks/bench_lite.py $minutes --out "$out/lite"
 [ -z "$failed" ]
