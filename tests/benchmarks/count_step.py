@@ -3,8 +3,8 @@
     python tests/benchmarks/count_step.py [--size 5] [--crop 640] [--batch 16]
 
 SegFormer as `labelmerge` (without its kernel of Mix-FFN), `smp` and `transformers` have it, in training under bfloat16
-autocast. The tensors are torch's fake ones of a CUDA device: every operator is called and none computes. (The backward pass wants a driver. What
-is cast or copied forward is so again backward.)
+autocast. The tensors are torch's fake ones of a CUDA device: every operator is called and none computes. (The backward
+pass wants a driver. What is cast or copied forward is so again backward.)
 An operator that makes a tensor counts as one kernel (views are none, and a library may launch several); a *cast* copies
 to another dtype, a *copy* to another layout. Bytes are those that casts and copies read and write. FLOPs are torch's
 count of the forward pass.
