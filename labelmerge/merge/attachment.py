@@ -24,6 +24,7 @@ from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrow
 from labelmerge.merge.nearness import Encode, Nearness
 from labelmerge.merge.phrases import (
     ALL_OTHERS,
+    NO_LABEL,
     choices,
     ends,
     heads,
@@ -63,12 +64,14 @@ class Attachment:
         evidence: ``curated`` or ``text``.
         confidence: 0 to 1.
         note: what a person should look at, or "".
+        but: concepts that it does not stand for, though they lie within its own.
     """
 
     concepts: tuple[str, ...]
     evidence: str
     confidence: float
     note: str = ""
+    but: tuple[str, ...] = ()
 
 
 def attach(
@@ -147,7 +150,10 @@ class _Words:
         votes = self._votes(name, company)
         if not votes:
             if plain(name) in ALL_OTHERS or without_rest(plain(name)) in (ALL_OTHERS | {""}) - {"background"}:
-                return Attachment((_WHOLE,), TEXT, _REST, "taken for all that has no label of its own here")
+                note = "taken for all that has no label of its own here"
+                if plain(name) in NO_LABEL:
+                    note += "; if its pixels have no label, let the recipe ignore them ([ids] ignore)"
+                return Attachment((_WHOLE,), TEXT, _REST, note)
             return None
         every = votes
         kinds = self._categories(row)
@@ -177,7 +183,8 @@ class _Words:
         if wider:
             more = ", ".join(concept for concept in wider if concept not in best.concepts)
             note = f"in lists like this one the name takes in: {more}"
-        return Attachment(self._with_more(row, best.concepts), TEXT, confidence, note)
+        word = None if row in self._said else everyday_word(name)
+        return Attachment(self._with_more(row, best.concepts), TEXT, confidence, note, word.but if word else ())
 
     def _namesake(self, name: str, votes: Sequence[tuple[Sense, float]]) -> tuple[Sense, float] | None:
         """The concept that is called as a label, where only lists like this one say that the label takes in more.
@@ -218,18 +225,18 @@ class _Words:
         if row in self._said:
             return None  # its text says more
         for phrase in readings(self._bank.names[row]):
-            if word := everyday_word(phrase):
+            if (word := everyday_word(phrase)) and not word.only_but:
                 concepts = word.concepts(self.new)
                 note = "" if concepts == (word.word,) else f"read as {', '.join(concepts)}"
-                return Attachment(concepts, TEXT, _BY_WORD, note)
+                return Attachment(concepts, TEXT, _BY_WORD, note, word.but)
         return None
 
     def _meaning(self, phrase: str, company: Company) -> tuple[str, ...]:
         """The likeliest concepts of a whole phrase; none where it is not known."""
         if votes := self._votes(phrase, company):
             return votes[0][0].concepts
-        word = next((word for reading in readings(phrase) if (word := everyday_word(reading))), None)
-        return word.concepts(self.new) if word else ()
+        found = (word for reading in readings(phrase) if (word := everyday_word(reading)) and not word.only_but)
+        return next((word.concepts(self.new) for word in found), ())
 
     def by_list(self, row: int) -> Attachment | None:
         """The attachment of a label whose name lists things: all that are known."""
@@ -369,7 +376,7 @@ class _Words:
                 if len(sense.concepts) == 1 and sense.concepts != (_WHOLE,):
                     return sense.concepts
             word = everyday_word(end)
-            if word is not None and len(concepts := word.concepts(self.new)) == 1:
+            if word is not None and not word.only_but and len(concepts := word.concepts(self.new)) == 1:
                 return concepts
         return ()
 

@@ -165,6 +165,7 @@ def sets_of(
     datasets: Sequence[str],
     graph: ConceptGraph,
     kept: Mapping[str, Kept] = MappingProxyType({}),
+    but: Sequence[Sequence[str]] | None = None,
 ) -> Booleans:
     """For each label the concepts that it may stand for: what lies below those it is attached to, less what its own
     dataset names more closely.
@@ -182,6 +183,7 @@ def sets_of(
         datasets: each label's dataset.
         graph: K concepts.
         kept: what wider labels keep of narrower ones, by dataset; nothing where it isn't said.
+        but: concepts that each label does not stand for, whether its dataset names them or not.
 
     Returns:
         bool ``[N, K]``.
@@ -200,6 +202,8 @@ def sets_of(
         place = {node: number for number, node in enumerate(nodes)}
         for label in own:
             found[label] = mine[[place[node] for node in graph.rows(attached[label])]].any(axis=0)
+            if but is not None and but[label]:
+                found[label] &= ~graph.within[graph.rows(but[label])].any(axis=0)
     return found
 
 

@@ -1,7 +1,8 @@
 """Words of users' class lists that no shipped dataset has: *worker*, *drivable area*, *two-wheeler*, *seagull*.
 
 ``label_descriptions/words.csv`` says of each what it means: concepts of the graph, or one of its own within others.
-They are asked only for what names neither shipped labels nor concepts: what ships means the same with or without them.
+They are asked only for what names neither shipped labels nor concepts, and for what a word does *not* mean (a bare
+*pedestrian* rides nothing); what ships means the same with or without them.
 """
 
 from __future__ import annotations
@@ -17,17 +18,26 @@ from labelmerge.files import read_text
 from labelmerge.merge.concepts import Concept, split_concepts
 from labelmerge.merge.phrases import singular_key, word_key
 
-HEADER = ["word", "means", "kind_of", "part_of"]
+HEADER = ["word", "means", "kind_of", "part_of", "but"]
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, and either the concepts that it `means`, or what it is a kind and a part of."""
+    """A word, and either the concepts that it `means`, or what it is a kind and a part of; and which it does not mean.
+
+    A word that only has what it does not mean is known otherwise.
+    """
 
     word: str
     means: tuple[str, ...]
     kind_of: tuple[str, ...]
     part_of: tuple[str, ...]
+    but: tuple[str, ...]
+
+    @property
+    def only_but(self) -> bool:
+        """Whether it is known otherwise."""
+        return not (self.means or self.kind_of or self.part_of)
 
     def concepts(self, new: dict[str, Concept]) -> tuple[str, ...]:
         """What it stands for; concepts that the graph lacks are added to `new`."""

@@ -156,7 +156,8 @@ def _kinds(bank: Bank, graph: ConceptGraph, attachments: Sequence[Attachment]) -
     """How every two labels are related by their attachments, ``[N][N]``; `UNRELATED` within a dataset."""
     datasets = [dataset for dataset, _ in bank.keys]
     concepts = [attachment.concepts for attachment in attachments]
-    sets = sets_of(concepts, datasets, graph, kept_in(bank)).astype(np.float32)
+    but = [attachment.but for attachment in attachments]
+    sets = sets_of(concepts, datasets, graph, kept_in(bank), but).astype(np.float32)
     shared, sizes = sets @ sets.T, sets.sum(axis=1)
     owner = np.unique(datasets, return_inverse=True)[1]
     code: npt.NDArray[np.int8] = np.zeros(shared.shape, dtype=np.int8)

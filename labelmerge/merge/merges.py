@@ -71,7 +71,8 @@ def by_concepts(bank: Bank, encode: Encode | None = None, seen: Sequence[Confusi
     if seen:
         graph, attachments, _ = with_pixels(bank, graph, attachments, seen)
     datasets = [dataset for dataset, _ in bank.keys]
-    sets = sets_of([attachment.concepts for attachment in attachments], datasets, graph, kept_in(bank))
+    but = [attachment.but for attachment in attachments]
+    sets = sets_of([attachment.concepts for attachment in attachments], datasets, graph, kept_in(bank), but)
     concepts, membership = distinct_concepts(sets, graph)
     return Taxonomy(
         (

@@ -55,12 +55,20 @@ _IRREGULAR = dict(
 _PLURAL = re.compile(rf"(?:{'|'.join(sorted(_IRREGULAR, key=len, reverse=True))})$")
 _NO_PLURAL = ("ss", "us", "is", "news", "lens", "gas", "glasses", "scissors", "stairs", "clothes", "species", "series")
 _ARTICLES = frozenset({"a", "an", "the", "any", "all", "some", "generic", "general", "various", "assorted", "class"})
-REST = frozenset({"other", "others", "misc", "miscellaneous", "fallback", "remaining", "rest", "etc", "unspecified"})
+REST = frozenset(
+    {"other", "others", "misc", "miscellaneous", "fallback", "remaining", "rest", "etc", "unspecified"}
+    | {"sonstige", "sonstiges", "andere", "anderes"}
+)
 """Words of a label that stands for what a dataset does not name more closely; with nothing else, for all of it."""
-ALL_OTHERS = frozenset(
-    {"background", "void", "unlabeled", "unlabelled", "unknown", "ignore", "ignored", "nothing", "none", "unannotated"}
-    | {"undefined", "unclassified", "everything", "anything", "clutter", "stuff", "things", "objects"}
-    | {"dont care", "dontcare", "no label", "nolabel", "not labeled", "unassigned", "null", "empty", "outlier"}
+NO_LABEL = frozenset(
+    {"void", "unlabeled", "unlabelled", "unknown", "ignore", "ignored", "nothing", "none", "unannotated", "undefined"}
+    | {"dont care", "dontcare", "no label", "nolabel", "not labeled", "unclassified", "unassigned", "null", "empty"}
+)
+"""Names of a label whose pixels mostly have none: whoever drew them did not say what is there."""
+ALL_OTHERS = (
+    NO_LABEL
+    | {"background", "everything", "anything", "clutter", "stuff", "things", "objects", "outlier"}
+    | {"hintergrund"}
 )
 """Names of a label for all that is none of a dataset's other labels."""
 _GROUPS = frozenset({"group", "groups", "bunch", "crowd", "pair", "row", "pile", "stack", "herd", "flock", "set"})

@@ -56,7 +56,8 @@ def make_bank(rows: Rows, folder: Path) -> Bank:
 def answers(rows: Rows, bank: Bank) -> tuple[list[int], list[Attachment]]:
     """What the merge says of each judged pair, as places in RELATIONS, and what the user's label is attached to."""
     graph, found = attach(bank, concept_encoder(bank))
-    sets = sets_of([own.concepts for own in found], [dataset for dataset, _ in bank.keys], graph, kept_in(bank))
+    concepts, but = [own.concepts for own in found], [own.but for own in found]
+    sets = sets_of(concepts, [dataset for dataset, _ in bank.keys], graph, kept_in(bank), but)
     place = {(key[0], name): row for row, (key, name) in enumerate(zip(bank.keys, bank.names, strict=True))}
     said, attached = [], []
     for row in rows:

@@ -16,9 +16,8 @@ from labelmerge.bank.concepts import CONCEPTS, concept_encoder
 from labelmerge.catalog import load_descriptions, load_recipe
 from labelmerge.labels import LabelKey
 from labelmerge.merge.attachment import CURATED, TEXT, UNSURE, Attachment, attach
-from labelmerge.merge.concepts import Concept, ConceptGraph
+from labelmerge.merge.concepts import ConceptGraph
 from labelmerge.merge.definitions import definition
-from labelmerge.merge.everyday import everyday
 from labelmerge.merge.lexicon import lexicon
 from labelmerge.merge.phrases import (
     choices,
@@ -283,38 +282,6 @@ def test_misspelled_names_are_read_and_say_so() -> None:
     _, found = attached(named("refrigerater", "sky"))
     own = found["mine refrigerater"]
     assert own.concepts == ("refrigerator",) and own.confidence < UNSURE and "refrigerator" in own.note
-
-
-def test_words_that_are_no_misspellings_are_not_read_as_such() -> None:
-    _, found = attached(named("skinner", "sky"))
-    assert found["mine skinner"].concepts == ("skinner",)
-
-
-def test_names_cut_short_are_read_and_say_so() -> None:
-    _, found = attached(named("fire ext.", "ped", "sky"))
-    own = found["mine fire ext."]
-    assert own.concepts == ("fire extinguisher",) and own.confidence < UNSURE and "fire extinguisher" in own.note
-    assert 0.5 <= found["mine ped"].confidence < 0.9 and found["mine ped"].note.startswith("read as")
-
-
-def test_everyday_words_mean_what_there_is_and_nothing_that_ships() -> None:
-    known = lexicon()
-    for key, word in everyday().items():
-        assert bool(word.means) != bool(word.kind_of or word.part_of), word
-        assert key == word_key(word.word) and key not in known.senses, f"{word.word} ships"
-        new: dict[str, Concept] = {}
-        graph_and_new = word.concepts(new)
-        assert all(concept in known.graph or concept in new for concept in graph_and_new), word
-        assert not any(concept in known.graph for concept in new), word
-        known.graph.extended(new.values())  # no circle, no parent that is none
-
-
-def test_a_cyclist_beside_motorcyclists_is_no_motorcyclist() -> None:
-    names = ("sky", "building", "pole", "road", "pavement", "tree", "fence", "car", "pedestrian", "cyclist")
-    _, found = attached(named(*names))
-    assert set(found["mine cyclist"].concepts) == {"rider", "motorcycle", "bicycle"}, "CamVid's list"
-    _, found = attached(named("road", "kerb", "bin", "tree", "fence", "car", "pedestrian", "cyclist", "motorcyclist"))
-    assert found["mine cyclist"].concepts == ("bicyclist",)
 
 
 def test_thousands_of_unknown_labels() -> None:
