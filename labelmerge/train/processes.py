@@ -143,7 +143,7 @@ def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modu
     if ranks.world == 1:
         return module
     if device.type == "cuda":
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        module = synchronised(module)
         # Synchronised statistics are equal already, so they need not be sent around before every step.
         return DistributedDataParallel(
             module, device_ids=[device], broadcast_buffers=False, gradient_as_bucket_view=True
@@ -151,6 +151,17 @@ def distribute(module: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modu
     if any(part.training for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)):
         _log.warning("batch norm is not synchronised among CPU processes: each has its own statistics")
     return DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+
+def synchronised(module: nn.Module) -> nn.Module:
+    """The module, whose batch norms average over all processes; with the same parameters.
+
+    timm's batch norms hold the activation after them (EfficientNet, RegNet), which torch's own conversion drops.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    found: nn.Module = convert_sync_batchnorm(module)
+    return found
 
 
 def left_alone(error: Exception) -> LabelmergeError | None:

@@ -17,10 +17,17 @@ import safetensors.torch
 import torch
 
 from labelmerge.errors import ConfigError, UsageError
+from labelmerge.model.build import build_model
 from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import train
-from labelmerge.train.processes import distribute, left_alone, refuse_one_gpu_for_all, training_ranks
+from labelmerge.train.processes import (
+    distribute,
+    left_alone,
+    refuse_one_gpu_for_all,
+    synchronised,
+    training_ranks,
+)
 
 # SGD, whose steps are proportional to gradients: Adam's blow differences of rounding in tiny gradients up.
 CONFIG = TrainConfig(
@@ -181,3 +188,15 @@ def test_gpus_that_lose_each_other_are_not_called_a_dead_process() -> None:
 def test_one_process_needs_no_wrapping() -> None:
     module = torch.nn.Linear(1, 1)
     assert distribute(module, Ranks(), torch.device("cpu")) is module
+
+
+@pytest.mark.parametrize("name", ["lite", "timm:resnet18"])
+def test_norms_of_all_processes_keep_their_activations(name: str) -> None:
+    network = build_model(name, 4).eval()
+    images, weights = torch.rand(1, 3, 64, 64), dict(network.named_parameters())
+    with torch.no_grad():
+        alone = network(images)
+        together = synchronised(network)
+        assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in together.modules())
+        assert torch.equal(together(images), alone)
+    assert all(weights[key] is parameter for key, parameter in together.named_parameters())
