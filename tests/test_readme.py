@@ -75,7 +75,7 @@ def _on_toys(command: str, roots: dict[str, Path]) -> list[str]:
     return words + ["--encoder", "offline"] * (words[1] == "embed" and "--encoder" not in words)
 
 
-def test_the_three_roads_and_the_same_road_on_real_data(
+def test_the_three_ways_and_the_steps_on_real_data(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from labelmerge.demo.datasets import write_worlds
@@ -83,7 +83,7 @@ def test_the_three_roads_and_the_same_road_on_real_data(
     roots = write_worlds(tmp_path / "data", 2, seed=0)
     for kind in ("leftImg8bit", "gtFine"):
         shutil.copytree(roots["cityscapes"] / kind / "train", roots["cityscapes"] / kind / "val")
-    for title in ("Three roads", "The same road on real data"):
+    for title in ("Three ways to use it", "On real data, step by step"):
         folder = tmp_path / title.replace(" ", "-")
         folder.mkdir()
         monkeypatch.chdir(folder)
