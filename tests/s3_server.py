@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .loopback import served
 
 BUCKET = "bucket"
 
@@ -96,12 +97,5 @@ def serving_s3() -> Iterator[S3]:
     s3 = S3()
     application = _with_faults(s3, DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
-    s3.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with served(server) as s3.endpoint:
         yield s3
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

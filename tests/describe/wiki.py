@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +18,8 @@ from labelmerge.catalog import Recipe, load_recipe
 from labelmerge.describe import wikipedia
 from labelmerge.describe.wikipedia import refresh_from_wikipedia
 from labelmerge.descriptions import Description, write_descriptions
+
+from ..loopback import QuietServer, served
 
 CAR = (
     "A car, or an automobile ( AW-tə-moh-BEEL (listen)), is a motor vehicle with wheels. "
@@ -142,16 +143,9 @@ def handler(wiki: Wiki) -> type[BaseHTTPRequestHandler]:
 def wiki(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wiki]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     wiki = Wiki()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(wiki))
-    server.daemon_threads = True
-    server.handle_error = lambda *args: None  # type: ignore[method-assign]  # a client that hung up is no news
-    wiki.url = f"http://127.0.0.1:{server.server_address[1]}/{{language}}/api.php"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield wiki
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(QuietServer(("127.0.0.1", 0), handler(wiki))) as url:
+        wiki.url = f"{url}/{{language}}/api.php"
+        yield wiki
 
 
 def words(text: str) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import fsspec
@@ -19,6 +18,8 @@ from pycocotools.coco import COCO
 from labelmerge.errors import UsageError
 from labelmerge.predict.coco import CocoFile
 from labelmerge.predict.images import find_images
+
+from ..loopback import QuietServer, served
 
 
 @pytest.fixture
@@ -36,10 +37,8 @@ def server(shots: Path) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(shots))) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
+    with served(QuietServer(("127.0.0.1", 0), partial(Quiet, directory=str(shots)))) as url:
+        yield url
 
 
 def test_folders_patterns_and_files_are_found_each_once(shots: Path, tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from ..loopback import QuietServer, served
 
 TOKEN = "hf_right"
 _OID = "0" * 40
@@ -200,13 +201,5 @@ _ROUTES = [
 def serving_hub() -> Iterator[Hub]:
     """A hub while the block runs."""
     hub = Hub()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, hub)) as server:
-        server.daemon_threads = True
-        hub.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            yield hub
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(QuietServer(("127.0.0.1", 0), partial(_Handler, hub))) as hub.url:
+        yield hub

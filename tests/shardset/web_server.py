@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from ..loopback import QuietServer, served
 
 
 @dataclass
@@ -67,12 +68,5 @@ class _Handler(SimpleHTTPRequestHandler):
 def serving(folder: Path) -> Iterator[Web]:
     """Serve `folder` while the block runs."""
     web = Web()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, web, directory=str(folder))) as server:
-        web.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            yield web
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(QuietServer(("127.0.0.1", 0), partial(_Handler, web, directory=str(folder)))) as web.url:
+        yield web
