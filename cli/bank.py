@@ -32,7 +32,7 @@ class _OfBank(click.Command):
 
 
 _bank = click.argument("bank", type=options.input_folder)
-_version = click.option("--version", metavar="VERSION", help="In full, as v0002 or as 2; default: the newest.")
+_version = click.option("--version", metavar="VERSION", help="In full, v0002 or 2; default: the newest.")
 
 
 @click.group("bank", cls=options.Group)
@@ -241,15 +241,17 @@ def export_command(bank: Path, out: Path, version: str | None, datasets: tuple[s
     help="What the rows are: a CSV with the columns name and, if there are any, dataset, index and text; or one name a "
     "line.",
 )
-@options.out_folder("The bank: a folder, made where there is none.")
-@click.option("--made-by", required=True, metavar="WORDS", help="What made the vectors; only such are compared.")
-@click.option("--dataset", metavar="NAME", help="The dataset of all rows, where the names file doesn't say.")
-@click.option("--normalise", is_flag=True, help="Bring vectors to unit length; without it other lengths are refused.")
+@options.out_folder("The bank: a folder, created if needed.")
+@click.option(
+    "--made-by", required=True, metavar="WORDS", help="What made the vectors; a bank holds vectors of one origin only."
+)
+@click.option("--dataset", metavar="NAME", help="The dataset of all rows, if the names file doesn't give one.")
+@click.option("--normalise", is_flag=True, help="Scale vectors to unit length; otherwise other lengths are refused.")
 @options.as_json
 def import_command(
     vectors: Path, names: Path, out: Path, made_by: str, dataset: str | None, normalise: bool, as_json: bool
 ) -> None:
-    """Put foreign label vectors, a .npy file, into a bank.
+    """Put label vectors from elsewhere, a .npy file, into a bank.
 
     \b
     Example:
@@ -274,7 +276,7 @@ def import_command(
 @click.option("--check", is_flag=True, help="Only say what would be removed.")
 @options.as_json
 def prune_command(bank: Path, versions: tuple[str, ...], keep: int | None, check: bool, as_json: bool) -> None:
-    """Remove old versions, and what interrupted runs left.
+    """Remove old versions, and what interrupted runs left behind.
 
     The newest version always stays. Runs lose nothing: each checkpoint carries the version that it was trained with.
     """

@@ -36,7 +36,7 @@ _EVAL = "eval_"
     metavar="DIR…",
     help="What all variants are measured on.",
 )
-@options.out_folder("Gets a run for each variant, and the report. The same command again does what is left.")
+@options.out_folder("Where the runs of the variants and the report go. The same command again does what is left.")
 @click.option(
     "--vary",
     multiple=True,
@@ -49,20 +49,20 @@ _EVAL = "eval_"
     "given",
     multiple=True,
     metavar="WHAT=VALUE",
-    help="What the comparison of that NAME needs, such as the run to begin with.",
+    help="What the comparison NAME needs, such as the run to start from.",
 )
 @settings
 @options.eval_option(
     "--eval-split",
     type=click.Choice(["train", "val", "test"]),
-    help="Which split of each dataset to measure on; default: val, or test where there is none, or else train.",
+    help="Which split of each dataset to measure on; default: val, or test if there is none, or else train.",
 )
 @options.eval_views
 @options.eval_option(
     "--eval-task",
     multiple=True,
     type=click.Choice(["panoptic", "instances"]),
-    help="Besides mIoU: PQ, or AP, of sets and methods with segments.",
+    help="Also measure PQ or AP, for sets and methods with segments.",
 )
 @options.eval_option(
     "--eval-mixed",
@@ -75,7 +75,7 @@ _EVAL = "eval_"
     "--launcher",
     default="",
     metavar="COMMAND",
-    help='What to put before `labelmerge`, such as "torchrun --nproc-per-node 8 --no-python".',
+    help='Command to start `labelmerge` with, such as "torchrun --nproc-per-node 8 --no-python".',
 )
 @click.option("--print", "print_only", is_flag=True, help="Print the commands, one line per variant, and run nothing.")
 @options.device
@@ -105,8 +105,8 @@ def command(
     Everything is checked before the first variant begins. If one fails, the others still run; the same command again
     does what is left.
 
-    NAME is a comparison that ships (table8: fine-tuning; usss: few labels; mdp: pretraining), or a TOML file that says
-    one; --vary adds to it.
+    NAME is a shipped comparison (table8: fine-tuning; table9: depth; usss: few labels; mdp: pretraining), or a TOML
+    file of your own; --vary adds to it.
 
     \b
     Example:
@@ -145,7 +145,7 @@ def command(
 
         asked = comparison_of(load_named(name), asked, dict(map(_given, given)))
     elif given:
-        raise UsageError("--with means nothing without the name of a comparison", fix="Leave it out")
+        raise UsageError("--with needs the name of a comparison", fix="Leave it out")
     before = _words(launcher)
     if before and not print_only and shutil.which(before[0]) is None:
         raise UsageError(f"--launcher: there is no program {before[0]!r} here", fix="Is it installed, and in PATH?")

@@ -15,7 +15,7 @@ _HOW = {
 @click.argument("shell", type=click.Choice(list(_HOW)))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print a script that lets the shell complete commands, options, datasets and presets.
+    """Print a shell script that completes commands, options, datasets and presets.
 
     \b
     Example (one line for ~/.bashrc; zsh is the same, fish: labelmerge completion fish | source):

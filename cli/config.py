@@ -183,13 +183,13 @@ def _own(name: str, command: click.Command, table: dict[str, Any], settings: Set
 @options.as_json
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """Show which options labelmerge.toml and the environment give to all commands.
+    """Show the options that labelmerge.toml and the environment set.
 
-    labelmerge.toml lies in this folder or one above it; its paths are relative to it. At its top, it may say bank,
-    shards, checkpoint, descriptions, encoder, device and workers; cache and cache_gb, the folder and the size of the
-    cache of what is fetched from URLs; a table with a command's name has options of that
-    command. LABELMERGE_BANK, LABELMERGE_SHARDS (folders separated as in PATH) and so on win over the file, and what a
-    command is given wins over both.
+    labelmerge.toml lies in this folder or one above it; its paths are relative to it. Its top-level keys are bank,
+    shards, checkpoint, descriptions, encoder, device and workers, and cache and cache_gb, the folder and size of the
+    cache of downloads from URLs. A table with a command's name has options of that command. LABELMERGE_BANK,
+    LABELMERGE_SHARDS (folders separated as in PATH) and so on override the file, and options on the command line
+    override both.
 
     \b
     Example:

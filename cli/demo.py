@@ -21,26 +21,24 @@ from . import options
     metavar="N",
     default=1,
     show_default=True,
-    help="How many worlds; gives mean and spread.",
+    help="How many toy worlds to average over; shows mean and standard deviation.",
 )
 @options.seed
 @click.option(
     "--steps", type=click.IntRange(min=1), metavar="N", help="Training steps of every model; fewer is faster and worse."
 )
 @click.option(
-    "--quick", is_flag=True, help="Train nothing: the datasets, their labels and what these mean, in half a minute."
+    "--quick", is_flag=True, help="Train nothing: show the datasets and what their labels mean, in half a minute."
 )
-@click.option(
-    "--depth", is_flag=True, help="Draw one toy dataset with depths, its shards and its bank, and nothing else."
-)
+@click.option("--depth", is_flag=True, help="Only draw one toy dataset with depths, and make its shards and bank.")
 @options.as_json
 def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, depth: bool, as_json: bool) -> None:
     """Run the whole pipeline on nine toy datasets.
 
-    Draws nine datasets in the official layouts of the nine real ones and two to test on; describes, embeds and shards
-    them; trains the same small model once for every way to merge label spaces; evaluates zero-shot; and writes one
-    HTML page. What the labels mean can be looked at after half a minute, while the models train. docs/demo.md says how
-    the worlds are drawn and what the comparison shows.
+    Draws toy versions of the nine training datasets, in their official layouts, and two to test on; describes, embeds
+    and shards them; trains the same small model once for every way to merge label spaces; evaluates zero-shot; and
+    writes one HTML page. The page on what the labels mean is ready after half a minute, while the models train.
+    docs/demo.md says how the worlds are drawn and what the comparison shows.
 
     \b
     Example:
@@ -60,7 +58,7 @@ def command(out: Path, seeds: int, seed: int, steps: int | None, quick: bool, de
     from labelmerge.demo.results import table
 
     if quick and steps is not None:
-        raise click.UsageError("--steps is of training, which --quick leaves out")
+        raise click.UsageError("--steps needs training, which --quick skips")
     size = FULL if steps is None else replace(FULL, steps=steps)
     with _only_warnings("labelmerge.train"):  # six runs would say six times what one says
         result = run_demo(out, seed=seed, seeds=seeds, size=size, training=not quick, track=options.track)

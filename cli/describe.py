@@ -23,29 +23,31 @@ from . import options
     type=click.Choice(["curated", "wikipedia"]),
     default="curated",
     show_default=True,
-    help="Our own words, which ship with labelmerge, or the opening sentences of Wikipedia articles.",
+    help="The descriptions that ship with labelmerge, or the opening sentences of Wikipedia articles.",
 )
 @click.option("--out", type=options.folder, metavar="DIR", help="Where to write <dataset>.csv; needed unless --lint.")
-@click.option("--force", is_flag=True, help="Replace descriptions in DIR that somebody wrote or changed.")
+@click.option("--force", is_flag=True, help="Replace descriptions in DIR even if they were edited.")
 @click.option(
     "--contact",
     metavar="TEXT",
-    help="Your e-mail or URL, sent to Wikipedia, whose rules ask for it; or set LABELMERGE_CONTACT.",
+    help="Your e-mail address or URL, which Wikipedia's rules ask for; or set LABELMERGE_CONTACT.",
     envvar="LABELMERGE_CONTACT",
 )
 @click.option(
-    "--language", metavar="CODE", help="Whose Wikipedia: en (default), de, pt, zh-yue …; titles stay English."
+    "--language", metavar="CODE", help="Language of Wikipedia: en (default), de, pt, zh-yue …; titles stay English."
 )
-@click.option("--follow-redirects", is_flag=True, help="Take the article that a title redirects to, instead of asking.")
-@click.option("--again", is_flag=True, help="Fetch again what an earlier run into DIR has fetched.")
+@click.option(
+    "--follow-redirects", is_flag=True, help="Use the article that a title redirects to, instead of reporting it."
+)
+@click.option("--again", is_flag=True, help="Fetch everything again, even what an earlier run into DIR has fetched.")
 @click.option("--lint", "check", is_flag=True, help="Write nothing; list what is wrong with the descriptions.")
 @click.option(
     "--max-tokens",
     type=click.IntRange(min=10),
     metavar="N",
-    help="How long a sentence may be, its prompt included; default: 60. CLIP reads 77.",
+    help="Longest sentence, with its prompt; default: 60 (CLIP reads 77).",
 )
-@click.option("--encoder", metavar="SPEC", help="With --lint: count as this encoder does, instead of as CLIP does.")
+@click.option("--encoder", metavar="SPEC", help="With --lint: count tokens as this encoder does, not as CLIP does.")
 @options.as_json
 @click.pass_context
 def command(
@@ -67,9 +69,9 @@ def command(
 
     DATASET is a name (`labelmerge ls` shows them), the path of a recipe of your own, or `all`. Edit the files as you
     like and give their folder to `labelmerge embed --descriptions`; a file needs only the rows that differ from ours.
-    With --lint, the descriptions in --out count before the shipped ones, and the exit status is 1 if any is at fault.
+    --lint checks the shipped descriptions, or those in --out; the exit status is 1 if any is at fault.
 
-    What Wikipedia has answered is kept in DIR/.wikipedia, so a run that was broken off goes on where it was.
+    Wikipedia's answers are kept in DIR/.wikipedia, so an interrupted run resumes where it stopped.
 
     \b
     Example:

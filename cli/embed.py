@@ -27,7 +27,7 @@ _MAX_CHANGES_SHOWN = 10
     "--descriptions",
     type=options.folder_of_files,
     metavar="DIR",
-    help="<dataset>.csv in here replace the shipped descriptions, row by row.",
+    help="Folder of <dataset>.csv files whose rows replace the shipped descriptions.",
 )
 @click.option(
     "--encoder",
@@ -48,15 +48,15 @@ _MAX_CHANGES_SHOWN = 10
 @click.option(
     "--several",
     type=click.Choice(["average", "keep"]),
-    help="A label of several sentences has the mean of their vectors, or that and each of them; default: the bank's "
-    "own, or average.",
+    help="Labels of several sentences: store the mean of their vectors, or keep each of them, too; default: as in the "
+    "bank, or average.",
 )
 @click.option(
     "--shipped",
     is_flag=True,
-    help="Let the texts that ship replace your own, which the bank has from --descriptions or a recipe.",
+    help="Let the shipped texts replace your own that are in the bank (from --descriptions or a recipe).",
 )
-@click.option("--only", is_flag=True, help="Leave out the datasets that the bank holds and that are not named.")
+@click.option("--only", is_flag=True, help="Leave out datasets that are in the bank but not named here.")
 @options.device
 @options.as_json
 def command(
@@ -75,9 +75,9 @@ def command(
     """Turn labels and descriptions into a versioned embedding bank.
 
     A DATASET is a known one (`labelmerge ls`), a recipe of your own (a path ending in .toml), a list of class names (a
-    path ending in .csv or .txt), a mixture such as mseg7, or `all`. Datasets that the bank holds already stay in it.
-    Only texts that are new are encoded: running the same again changes nothing. Texts that differ from the bank's
-    replace them, and are named.
+    path ending in .csv or .txt), a mixture such as mseg7, or `all`. Datasets that are already in the bank stay there.
+    Only new texts are encoded, so running the same command again changes nothing. Texts that differ from the bank's
+    replace them, and are listed.
 
     \b
     Example:

@@ -30,7 +30,7 @@ from . import options
     type=options.input_folder,
     multiple=True,
     metavar="DIR",
-    help="Where it was unpacked: one for each --dataset, in their order.",
+    help="Where it was unpacked: one for each --dataset, in the same order.",
 )
 @click.option(
     "--bank",
@@ -43,25 +43,27 @@ from . import options
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test"]),
-    help="Which split of each dataset; default: val; without one, test; without that, train.",
+    help="Which split of each dataset; default: val, or test if there is none, or else train.",
 )
 @click.option(
     "--task",
     "tasks",
     multiple=True,
     type=click.Choice(["semantic", "panoptic", "instances", "depth"]),
-    help="What to measure: semantic always is; panoptic (PQ) and instances (AP) of sets and methods with segments; of "
-    "a run that gives depths it is depth (AbsRel, δ).",
+    help="What to measure besides mIoU (semantic): panoptic (PQ) or instances (AP), where there are segments. "
+    "Runs that predict depth are measured by depth (AbsRel, δ).",
 )
 @options.by
 @click.option(
-    "--mixed", is_flag=True, help="Also segment every set with one list of all sets' labels, and judge by relations."
+    "--mixed",
+    is_flag=True,
+    help="Also segment each set with one list of all sets' labels, judged by the relations between labels.",
 )
 @click.option(
     "--taxonomy",
     type=options.existing_file,
     metavar="FILE",
-    help="What the sets' labels mean, where relations count; default: by the concepts that ship.",
+    help="What the sets' labels mean, for the figures that use relations; default: the shipped concepts.",
 )
 @options.depth_limits
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
@@ -69,9 +71,9 @@ from . import options
     "--examples",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Keep pictures of N images of each set, which `labelmerge report` shows; default: 4.",
+    help="Keep pictures of N images of each set for `labelmerge report`; default: 4.",
 )
-@click.option("--per-class", is_flag=True, help="Show the IoU of every class (it always is in the JSON).")
+@click.option("--per-class", is_flag=True, help="Show the IoU of every class (always in the JSON file).")
 @options.device
 @options.as_json
 def command(

@@ -31,16 +31,20 @@ _MAX_THINGS_SHOWN = 8
     help="The table that `merge` wrote: its concepts are the classes. Shards of one label space need none.",
 )
 @options.out_folder("Where the files go: a folder that is new or empty.")
-@click.option("--no-images", is_flag=True, help="Only the annotations.")
+@click.option("--no-images", is_flag=True, help="Write the annotations only.")
 @click.option(
     "--things",
     type=options.existing_file,
     metavar="FILE",
-    help="Names of the classes that are things, one a line; by default the recipe's, or those of which an image has "
-    "two segments.",
+    help="Names of the classes that are things, one per line; default: those of the recipe, or those of which some "
+    "image has two segments.",
 )
-@click.option("--task", type=click.Choice(["detect", "segment"]), help="YOLO: boxes or outlines; by default outlines.")
-@click.option("--push", metavar="OWNER/NAME", help="hf: upload the folder to this (private) dataset on the hub, too.")
+@click.option(
+    "--task",
+    type=click.Choice(["detect", "segment"]),
+    help="YOLO: boxes (detect) or outlines (segment); default: segment.",
+)
+@click.option("--push", metavar="OWNER/NAME", help="hf: also upload the folder to this private dataset on the hub.")
 @options.as_json
 def command(
     folders: tuple[Path, ...],

@@ -20,11 +20,11 @@ _COLUMNS = ("name", "type", "role", "classes", "reader", "layout")
 @click.command()
 @click.argument("datasets", metavar="[DATASET|RECIPE.toml|PATTERN]…", nargs=-1, shell_complete=options.complete_dataset)
 @click.option("--type", "kind", type=click.Choice(ANNOTATION_TYPES), help="Only datasets of this annotation type.")
-@click.option("--role", type=click.Choice(ROLES), help="Only those to train on, or to evaluate on.")
-@click.option("--label", metavar="NAME", help="Only those that have such a class, as it reads in a sentence.")
+@click.option("--role", type=click.Choice(ROLES), help="Only datasets to train on, or to evaluate on.")
+@click.option("--label", metavar="NAME", help="Only datasets that have a class of this name.")
 @options.as_json
 def command(datasets: tuple[str, ...], kind: str | None, role: str | None, label: str | None, as_json: bool) -> None:
-    """Show the known datasets, or some in full: where to get one, how it lies on disk, its classes.
+    """List the known datasets, or show some in full: where to get one, its files on disk, its classes.
 
     A PATTERN such as "coco*" stands for the datasets whose names it matches, and shows them as a table.
 

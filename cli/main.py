@@ -19,27 +19,27 @@ from . import options
 
 # In the order of the pipeline. The help line stands here so that `labelmerge --help` imports no command.
 COMMANDS = {
-    "ls": "Show the known datasets: type, classes, layout expected on disk.",
+    "ls": "List the known datasets; show where to get one, and its files and classes.",
     "describe": "Write what the labels of a dataset mean.",
     "embed": "Turn labels and descriptions into a versioned embedding bank.",
     "bank": "Show what a bank holds and what changed; export, import, prune.",
-    "recipe": "Look at a folder of yours, say what it is, and write its recipe.",
+    "recipe": "Find out what a folder holds, and write its recipe.",
     "shard": "Turn a dataset on disk into WebDataset shards.",
     "verify": "Check every shard against its manifest and every sample against the schema.",
-    "stats": "Tell how much is in shards, and of which classes.",
+    "stats": "Count what is in shards: samples, pixels, boxes, classes.",
     "export": "Write shards as one dataset for other trainers: index PNGs, COCO, YOLO, Hugging Face.",
-    "merge": "Report which labels mean the same, and which clash.",
+    "merge": "Find out which labels mean the same, which contain others, and which clash.",
     "train": "Train one model on all the shards.",
     "eval": "Measure a trained model on shards or datasets, by their own labels.",
     "compare": "Train and measure variants of a run, and put them side by side.",
     "report": "Put runs side by side: settings, losses, results.",
     "predict": "Segment images with any list of labels.",
-    "relabel": "Write shards of several datasets as shards in one taxonomy.",
+    "relabel": "Rewrite the shards of several datasets in one taxonomy.",
     "push": "Upload shards, exports, banks and runs to the hub or another URL, with a card.",
-    "plot": "Draw similarity matrices and other pictures.",
-    "demo": "Run all of it on nine toy datasets.",
-    "config": "Show what labelmerge.toml and the environment give to all commands.",
-    "completion": "Print what a shell needs to complete commands, options and datasets.",
+    "plot": "Draw figures: similarity matrices, maps, nearest labels.",
+    "demo": "Run the whole pipeline on nine toy datasets.",
+    "config": "Show the options that labelmerge.toml and the environment set.",
+    "completion": "Print a shell script that completes commands, options and datasets.",
 }
 _ANYWHERE = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
 
@@ -103,8 +103,8 @@ class _Pipeline(options.Group):
 
 @click.group(cls=_Pipeline, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="labelmerge")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes: results and errors alone.")
-@click.option("-v", "--verbose", is_flag=True, help="Also log what goes on inside.")
+@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more details.")
 @click.pass_context
 def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Merge segmentation datasets by what their labels mean.
@@ -113,7 +113,7 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     `labelmerge merge mine.txt theirs.csv --out merge`.
     """
     if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose exclude each other")
+        raise click.UsageError("--quiet and --verbose can't be combined")
     options.be_quiet(quiet)
     # No hub is asked for anything but weights that the user names, and tokenizers must not warn about forking.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -121,7 +121,7 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not verbose:
         warnings.filterwarnings("ignore")
-        # What it tries again, and how it fails in the end, is told by us, in a line.
+        # Our own one line says what is retried, and how it fails in the end.
         logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(message)s"))

@@ -22,13 +22,13 @@ _log = logging.getLogger(__name__)
     "--bank",
     type=options.input_folder,
     metavar="BANK",
-    help="The embedding bank that `embed` wrote; default: one in --out, with the DATASETs that you name.",
+    help="The embedding bank that `embed` wrote; default: one made in --out from the given DATASETs.",
 )
 @click.option(
     "--encoder",
     shell_complete=options.complete_encoder,
     metavar="SPEC",
-    help="For a bank in --out: as in `embed`; default: the one that is there, or offline.",
+    help="Without --bank: the text encoder, as in `embed`; default: that of the bank in --out, or offline.",
 )
 @options.out_folder("Where merge.html, taxonomy.csv, relations.csv, merge.csv and merge.json go.")
 @click.option(
@@ -36,13 +36,13 @@ _log = logging.getLogger(__name__)
     type=options.input_folder,
     multiple=True,
     metavar="DIR…",
-    help="Folders that `shard` wrote: the report then says how many pixels and boxes each label has, and shows images.",
+    help="Folders that `shard` wrote: adds images, and the numbers of pixels and boxes of each label, to the report.",
 )
 @click.option(
     "--crops",
     type=click.IntRange(min=0),
     metavar="N",
-    help="How many crops of the images in --shards the page shows of each label; default: 3.",
+    help="With --shards: how many image crops the page shows for each label; default: 3.",
 )
 @click.option(
     "--merge",
@@ -53,7 +53,12 @@ _log = logging.getLogger(__name__)
     help="What is one class: labels of one set of concepts, of one text, of similar texts, of one name, none, or what "
     "--taxonomy says.",
 )
-@click.option("--taxonomy", type=options.existing_file, metavar="FILE", help="A table that a person has edited.")
+@click.option(
+    "--taxonomy",
+    type=options.existing_file,
+    metavar="FILE",
+    help="A taxonomy that you have edited, instead of the one that would be found.",
+)
 @click.option(
     "--checkpoint",
     type=options.input_folder,
@@ -65,15 +70,15 @@ _log = logging.getLogger(__name__)
     "--images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many images of each dataset --checkpoint looks at; default: 50.",
+    help="With --checkpoint: how many images of each dataset to look at; default: 50.",
 )
 @options.device
 @click.option(
     "--threshold",
     type=click.FloatRange(-1, 1),
     metavar="T",
-    help="The cosine from which on two texts are similar; default: one that hardly any two labels of one and the same "
-    "dataset reach.",
+    help="Cosine above which two texts count as similar; default: one that hardly any two labels of the same dataset "
+    "reach.",
 )
 @options.seed
 @options.as_json
@@ -95,15 +100,15 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Find which labels are the same, which contain others, and which clash.
+    """Find out which labels mean the same, which contain others, and which clash.
 
     A DATASET is a known one (`labelmerge ls`), the path of a recipe, or a list of class names: a .txt file with one
-    name a line, or a .csv file with a column `name` and maybe one `description`. With --bank, they are those of the
-    bank's datasets that count; all do by default.
+    name a line, or a .csv file with a column `name` and maybe one `description`. With --bank, they
+    choose among the bank's datasets; default: all.
 
     merge.html is the report to read. taxonomy.csv says which concepts each label may stand for: edit it, and
-    `labelmerge train --taxonomy taxonomy.csv` trains with your word instead of the machine's. relations.csv lists every
-    pair of labels that are related, with the evidence.
+    `labelmerge train --taxonomy taxonomy.csv` trains with your decisions. relations.csv lists every pair of related
+    labels, with the evidence.
 
     \b
     Example:

@@ -162,8 +162,8 @@ def by(function: F) -> F:
     return click.option(
         "--by",
         type=click.Choice(["concepts", "text"]),
-        help="Ask for labels by the run's columns that they stand for, or by their own texts; default: by columns "
-        "where they are concepts.",
+        help="Look for labels by the columns of the run that they stand for, or by their own texts; default: concepts, "
+        "if the run's columns are concepts.",
     )(function)
 
 
@@ -197,12 +197,12 @@ def depth_limits(function: F, option: Callable[..., Callable[[F], F]] = click.op
         f"--{prefix}depth-max",
         type=float,
         metavar="METRES",
-        help="Of runs that give depths: what is farther doesn't count, as 10 (NYUv2) or 80 (KITTI).",
+        help="For depth: ignore what is farther away, such as 10 (NYUv2) or 80 (KITTI).",
     )(function)
     return option(
         f"--{prefix}depth-crop",
         type=click.Choice(["nyu-eigen", "kitti-eigen", "kitti-garg"]),
-        help="Of runs that give depths: the part of the image that counts; default: all of it.",
+        help="For depth: the part of the image that counts; default: all of it.",
     )(function)
 
 
@@ -219,14 +219,14 @@ def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "
         metavar="N",
         help="Slide a window of N x N pixels over the image, and average where windows overlap.",
     )(function)
-    function = option(f"--{prefix}flip", is_flag=True, help="Average with the mirror images too.")(function)
+    function = option(f"--{prefix}flip", is_flag=True, help="Also average over mirror images.")(function)
     function = option(
         f"--{prefix}scales",
         default="1",
         show_default=True,
         metavar="S,S…",
         callback=_scales,
-        help="Factors on that size, or FIRST:LAST:STEP; results at several scales are averaged.",
+        help="Factors of that size, or FIRST:LAST:STEP; results at several scales are averaged.",
     )(function)
     return option(
         f"--{prefix}short-edge",

@@ -23,7 +23,7 @@ def _datasets(function: F) -> F:
 
 @click.group("plot", cls=options.Group)
 def command() -> None:
-    """Draw similarity matrices and other pictures.
+    """Draw figures: similarity matrices, maps, nearest labels.
 
     \b
     Example:

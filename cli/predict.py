@@ -31,23 +31,25 @@ _MAX_LABELS_SHOWN = 10
 @options.out_folder("Where masks, their labels and overlays go.")
 @options.views
 @click.option(
-    "--encoder", metavar="SPEC", help="The text encoder for new labels, if the bank's own path is not on this machine."
+    "--encoder",
+    metavar="SPEC",
+    help="The text encoder for new labels, if the bank's own is not at its path on this machine.",
 )
 @click.option(
     "--segments",
     is_flag=True,
-    help="Tell things apart, with a method that knows segments: ids as a 16-bit PNG, and outlines in the overlay.",
+    help="Tell things apart, for methods with segments: ids as a 16-bit PNG, and outlines in the overlay.",
 )
 @click.option(
     "--coco",
     is_flag=True,
-    help="Also write coco.json: each label's region in each image, as run lengths; of segments panoptic.json, too.",
+    help="Also write coco.json: each label's region in each image, as run lengths; with --segments, panoptic.json.",
 )
 @click.option(
     "--labeller",
     type=options.input_folder,
     metavar="RUN",
-    help="For a run that gives depths and sees labels: the run that labels the pixels.",
+    help="For depth runs that take labels as input: the run that labels the pixels.",
 )
 @options.by
 @options.device
@@ -67,11 +69,12 @@ def command(
     datasets differ about it, DATASET:NAME chooses one's meaning, and DATASET:* takes all its labels. Any other label
     is best described: NAME = DESCRIPTION, up to the next semicolon.
 
-    A FOLDER stands for the images in it, a PATTERN ("shots/**/*.jpg") for those it matches. Writes for each image an
-    index PNG, a JSON file that says what its values mean, and an overlay, and says which share of it each label has.
+    A FOLDER stands for the images in it, a PATTERN ("shots/**/*.jpg") for those it matches. For each image,
+    the command writes an index PNG, a JSON file that says what its values mean, and an overlay, and prints the share of
+    each label.
 
-    A run of the method depth takes no labels. It gives each pixel's depth, up to a scale and a shift of the image's
-    own: as a 16-bit PNG, and as a picture.
+    A run of the method `depth` takes no labels. It gives each pixel's depth, up to an unknown scale and shift per
+    image: as a 16-bit PNG, and as a picture.
 
     \b
     Example:

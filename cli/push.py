@@ -16,13 +16,18 @@ from . import options
 @click.argument("folder", metavar="DIR", type=options.own_folder)
 @click.argument("url", metavar="URL")
 @click.option(
-    "--license", "licence", metavar="NAME", help="For the card, as the hub names it: cc-by-4.0; else unknown."
+    "--license",
+    "licence",
+    metavar="NAME",
+    help="Licence on the card, by its name on the hub, such as cc-by-4.0; default: unknown.",
 )
 @click.option(
-    "--replace", is_flag=True, help="Overwrite files that are there and differ; remove those that are gone here."
+    "--replace", is_flag=True, help="Overwrite files that differ there; remove those that no longer exist here."
 )
-@click.option("--public", is_flag=True, help="Of the hub: everybody may see a repository that is made.")
-@click.option("--state", is_flag=True, help="Of a run: also what resuming needs, twice as large as the weights.")
+@click.option("--public", is_flag=True, help="On the hub: make a new repository public.")
+@click.option(
+    "--state", is_flag=True, help="Of a run: also upload what resuming needs (twice the size of the weights)."
+)
 @options.as_json
 def command(folder: Path, url: str, licence: str | None, as_json: bool, **chosen: bool) -> None:
     """Upload shards, an export, a bank or a run, with a card.
@@ -37,7 +42,7 @@ def command(folder: Path, url: str, licence: str | None, as_json: bool, **chosen
       labelmerge push run s3://my-bucket/run
     """
     if not options.is_url(url):
-        raise UsageError(f"{url} is no URL", fix="Write hf://datasets/OWNER/NAME, s3://BUCKET/FOLDER, …")
+        raise UsageError(f"{url} is not a URL", fix="Write hf://datasets/OWNER/NAME, s3://BUCKET/FOLDER, …")
     from labelmerge.push.push import push
 
     report = push(folder, url, licence=licence, track=options.track, **chosen)

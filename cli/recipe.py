@@ -17,12 +17,12 @@ from . import options
 @click.option(
     "--out", type=options.folder, default=".", metavar="DIR", help="Where the TOML and the CSV go.  [default: here]"
 )
-@click.option("--name", metavar="NAME", help="Of the dataset; by default after the folder.")
-@click.option("--reader", metavar="READER", help="Which one, where a folder may be read in several ways.")
-@click.option("--overwrite", is_flag=True, help="Replace a recipe and a CSV that are there.")
+@click.option("--name", metavar="NAME", help="Name of the dataset; default: the folder's name.")
+@click.option("--reader", metavar="READER", help="The reader to use, if a folder can be read in several ways.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing recipe and CSV.")
 @options.as_json
 def command(folder: Path, out: Path, name: str | None, reader: str | None, overwrite: bool, as_json: bool) -> None:
-    """Look at a folder, say what it is, and write its recipe and the CSV of its classes.
+    """Find out what a folder holds, and write its recipe and the CSV of its classes.
 
     \b
     Example:

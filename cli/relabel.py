@@ -27,10 +27,10 @@ _MAX_SKIPS_SHOWN = 3
     "--checkpoint",
     type=options.input_folder,
     metavar="RUN",
-    help="The model that splits labels of several concepts; without one they become `no label`.",
+    help='The model that divides labels of several concepts; without it they become "no label".',
 )
 @options.out_folder("Folder for all shards, which go into DIR/<dataset>/<split>/.")
-@click.option("--name", metavar="NAME", help="Of the label space.  [default: the file's name]")
+@click.option("--name", metavar="NAME", help="Name of the label space.  [default: the file's name]")
 @click.option(
     "--confidence",
     type=click.FloatRange(0, 1),
@@ -39,20 +39,20 @@ _MAX_SKIPS_SHOWN = 3
     metavar="P",
     help="Ignore pixels and segments whose likeliest concept has less than this probability among its label's.",
 )
-@click.option("--instances", is_flag=True, help="Boxes become masks one by one (instances.png), not classes alone.")
+@click.option("--instances", is_flag=True, help="Also make a mask of each box by itself (instances.png).")
 @click.option(
     "--least-cover",
     type=click.FloatRange(0, 1),
     default=0.2,
     show_default=True,
     metavar="SHARE",
-    help="Drop such a mask where it covers less than this share of its box.",
+    help="With --instances: drop masks that cover less than this share of their box.",
 )
 @options.views
 @options.device
 @options.as_json
 def command(folders: tuple[Path, ...], taxonomy: Path | None, out: Path, as_json: bool, **chosen: Any) -> None:
-    """Write the shards of several datasets as shards in one taxonomy.
+    """Rewrite the shards of several datasets in one taxonomy.
 
     DIR is a split, a dataset, or a folder of datasets. A label of one concept becomes it; among several the model
     chooses, pixel by pixel or segment by segment. Boxes become masks inside the boxes, and images alone whatever the

@@ -40,7 +40,7 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.option(
     "--split",
     type=click.Choice((*SPLITS, UNLABELED)),
-    help=f"Which split, by this name. --check alone looks at all that have labels. {UNLABELED}: images alone.",
+    help=f"Which split; with --check, default: all that have labels. {UNLABELED}: images only.",
 )
 @click.option(
     "--out",
@@ -51,39 +51,44 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 @click.option(
     "--short-edge", type=click.IntRange(min=1), metavar="N", help="Shrink larger images to this short edge, in pixels."
 )
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes; the shards are the same. [1]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Number of processes; the shards are the same. [1]"
+)
 @click.option(
     "--executor",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Processes here, or the Ray cluster that RAY_ADDRESS names.",
+    help="Local processes, or the Ray cluster at RAY_ADDRESS.",
 )
 @click.option(
-    "--part", metavar="I/N", callback=_part, help="Only part I of N, as jobs of a cluster do; then `verify --finish`."
+    "--part",
+    metavar="I/N",
+    callback=_part,
+    help="Make only part I of N, one per cluster job; `verify --finish` completes the split.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")
 @click.option(
     "--image-format",
     type=click.Choice(["jpg", "png"]),
-    help="By default JPEG where all images are JPEG and keep their size, else PNG, which loses nothing. JPEGs that "
-    "keep their size pass through as they are, byte for byte.",
+    help="Default: JPEG if all images are JPEGs and keep their size, otherwise PNG (lossless). JPEGs that keep their "
+    "size are copied byte for byte.",
 )
 @click.option(
     "--quality",
     type=click.IntRange(1, 100),
     metavar="N",
-    help="Of JPEGs that must be encoded again; others pass through unchanged. [95]",
+    help="Quality of JPEGs that must be encoded again; others are copied unchanged. [95]",
 )
 @click.option(
     "--taxonomy",
     type=options.existing_file,
     metavar="FILE",
-    help="Write concepts of this table, which `merge` made, for classes; every label must have one alone.",
+    help="Use the concepts of this table, written by `merge`, as classes; each label must have exactly one.",
 )
 @click.option("--mapping", "older", type=options.existing_file, hidden=True)  # what older versions called it
 @click.option(
-    "--instances/--no-instances", default=True, help="With masks of single objects, where there are any. [yes]"
+    "--instances/--no-instances", default=True, help="Whether to keep masks of single objects, if there are any. [yes]"
 )
 @click.option(
     "--samples-per-shard",
@@ -92,15 +97,22 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     help="Images in one shard, made by one process. [250]",
 )
 @click.option(
-    "--max-skip-ratio", type=click.FloatRange(0, 1), metavar="R", help="Fail where a larger share is unusable."
+    "--max-skip-ratio",
+    type=click.FloatRange(0, 1),
+    metavar="R",
+    help="Fail if a larger share of the samples is unusable.",
 )
 @click.option(
     "--box-teacher",
     metavar="SPEC",
-    help="Embed every box's image now, by this encoder (open_clip:MODEL/TAG_OR_PATH), so that training need not.",
+    help="Embed each box's image now, with this encoder (open_clip:MODEL/TAG_OR_PATH), to save the work in training.",
 )
 @options.device
-@click.option("--check", is_flag=True, help="Write nothing: say what is there, what would be skipped, and how large.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing: report what is there, what would be skipped, and the size of the shards.",
+)
 @options.as_json
 def command(
     dataset: str,

@@ -11,10 +11,10 @@ from . import options
 
 @click.command()
 @click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
-@click.option("--classes", is_flag=True, help="Also every class: its pixels and boxes in every split.")
+@click.option("--classes", is_flag=True, help="Also show the pixels and boxes of each class in each split.")
 @options.as_json
 def command(folders: tuple[Path, ...], classes: bool, as_json: bool) -> None:
-    """Tell how much is in shards, and of which classes; no shard is opened.
+    """Count what is in shards: samples, pixels, boxes, classes. Reads the manifests only.
 
     DIR is what `shard` wrote: a split, a dataset, or a folder of datasets. Sizes are width x height, from the smallest
     to the largest of each. "ignored" is the share of mask pixels without a label.

@@ -15,22 +15,22 @@ from . import options
 
 @click.command()
 @click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
-@click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Processes. [1]")
-@click.option("--no-leaks", is_flag=True, help="Images that are trained and evaluated on are a fault: exit status 1.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Number of processes. [1]")
+@click.option("--no-leaks", is_flag=True, help="Exit with status 1 if an image is both trained and evaluated on.")
 @click.option(
     "--twins",
     is_flag=True,
     help="Also find images that look the same though their bytes differ: encoded again, resized.",
 )
-@click.option("--finish", is_flag=True, help="Instead, make the manifest of splits that were sharded in parts.")
+@click.option("--finish", is_flag=True, help="Instead, write the manifests of splits that were sharded in parts.")
 @options.as_json
 def command(folders: tuple[Path, ...], workers: int, no_leaks: bool, twins: bool, finish: bool, as_json: bool) -> None:
-    """Check every shard against its manifest and every sample against the schema, and find images that are there twice.
+    """Check every shard against its manifest and every sample against the schema, and find duplicate images.
 
     DIR is what `shard` wrote: a split, a dataset, or a folder of datasets. All faults are listed; the exit status is 1
-    if there are any. Give training and evaluation sets together to see whether they share images; that is said, but no
-    fault unless --no-leaks is given. Images are the same where the bytes of their source files are; with --twins, also
-    where they look the same (by a perceptual hash, so frames of one video may do, too).
+    if there are any. Give training and evaluation sets together to see whether they share images; shared images are
+    reported, and count as a fault with --no-leaks. Images are the same if the bytes of their source files are; with
+    --twins, also if they look the same (by a perceptual hash, which may also match frames of one video).
 
     \b
     Example:

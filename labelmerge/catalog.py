@@ -218,8 +218,8 @@ def refuse_taken_name(recipe: Recipe) -> bool:
     if space.hash != shipped.hash:
         is_list = recipe.path == recipe.descriptions
         raise UsageError(
-            f"is called {recipe.name}, as a dataset that ships with other classes ({len(space)} here, {len(shipped)} "
-            "there)",
+            f"is called {recipe.name}, like a shipped dataset, but has other classes ({len(space)} here, "
+            f"{len(shipped)} there)",
             where=recipe.path,
             fix="Give the file another name" if is_list else "Give it another `name`",
         )

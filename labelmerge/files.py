@@ -189,7 +189,7 @@ def _lock(path: Path, what: str, shared: bool, wait: bool) -> int | None:
     try:
         import fcntl
     except ImportError:  # not a POSIX system
-        _log.warning("%s: no locks on this platform: see that no second process writes here", path.parent)
+        _log.warning("%s: no locks on this platform: make sure that nothing else writes here", path.parent)
         return None
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
@@ -199,7 +199,7 @@ def _lock(path: Path, what: str, shared: bool, wait: bool) -> int | None:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 os.close(descriptor)
-                _log.warning("%s: no locks on this file system: see that no second process writes here", path.parent)
+                _log.warning("%s: no locks on this file system: make sure that nothing else writes here", path.parent)
                 return None
             if not wait:
                 os.close(descriptor)

@@ -56,7 +56,7 @@ def open_system(url: str) -> tuple[Any, str]:
         missing = f"the Python package {error.name}" if error.name else str(error).rstrip(".")
         raise RemoteError(f"{scheme}:// needs a package: {missing}", where=url, fix=_INSTALL) from error
     except ValueError as error:
-        raise RemoteError(f"{scheme}:// is no kind of address that fsspec knows ({error})", where=url) from error
+        raise RemoteError(f"{scheme}:// is no URL scheme that fsspec knows ({error})", where=url) from error
     return system, path
 
 

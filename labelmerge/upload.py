@@ -96,7 +96,7 @@ def check_url(url: str) -> None:
         RemoteError: nobody is logged in to the hub.
     """
     if is_web(url):
-        raise UsageError(f"{url}: a web server takes no files", fix="Give s3://, gs:// or hf://, …")
+        raise UsageError(f"{url}: a web server accepts no uploads", fix="Give s3://, gs:// or hf://, …")
     if is_hub(url):
         from huggingface_hub import get_token
 

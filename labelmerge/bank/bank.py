@@ -171,7 +171,7 @@ class Bank:
             return "`labelmerge bank import` adds labels to a bank of foreign vectors"
         if self.encoder.startswith(ONE_HOT):
             return (
-                "Its classes are those of a merge: embed the labels into the bank that it was made of, and train anew"
+                "Its classes are those of a merge: embed the labels into the bank that it was made of, and train again"
             )
         bank = "BANK" if self.folder is None or url_of(self.folder) else self.folder
         own = "; a dataset of your own is named by the path of its recipe"
@@ -196,7 +196,7 @@ class Bank:
             raise BankError(
                 f"the bank ({self.version}) and the data name {differ} differently: {some(other, separator='; ')}",
                 where=self.folder,
-                fix="They were made from different class lists: make the shards anew, or embed again",
+                fix="They were made from different class lists: make the shards again, or embed again",
             )
 
     def rows(self, keys: Iterable[LabelKey]) -> Vectors:

@@ -43,7 +43,7 @@ PARTS = "parts"  # a column that only banks with several vectors for a label hav
 _VERSION = re.compile(r"v(\d{4,})-([0-9a-f]{8})")
 _IDENTITY = ("model", "weights_sha256", "activation", "tokenizer")
 _ODD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-_ANEW = "Restore the file, or remove the folder and make the bank anew with `labelmerge embed`"
+_ANEW = "Restore the file, or remove the folder and make the bank again with `labelmerge embed`"
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def run_demo(
         if number == seed:
             embed(banks, place.worlds, track)
             show_labels(banks, out / LABELS, track)
-            _log.info("the first pictures are there: %s and %s", out / LABELS / MERGE_PAGE, out / LABELS / SIMILARITY)
+            _log.info("the first pictures are ready: %s and %s", out / LABELS / MERGE_PAGE, out / LABELS / SIMILARITY)
         shard_worlds(place, track)
         scores: list[Scores] = []
         if training:

@@ -188,11 +188,11 @@ def _read_cache(path: Path) -> dict[str, dict[str, Any]]:
             ):
                 raise ValueError("entries are malformed")
             return articles
-        _log.warning("%s is of another version: everything is asked for again", path)
+        _log.warning("%s is of another version: everything is fetched again", path)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        _log.warning("%s can't be read: everything is asked for again", path)
+        _log.warning("%s can't be read: everything is fetched again", path)
     return {}
 
 

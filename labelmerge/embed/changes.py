@@ -56,7 +56,7 @@ def keep_own_texts(
             f"the bank has your own texts for {counted(len(replaced), 'label')} of {some(names)} ({shown}), and those "
             "that ship would replace them",
             where=out,
-            fix="Name your own again, with --descriptions DIR or the recipe's path, or take the others with --shipped",
+            fix="Give your own again (--descriptions DIR or the recipe's path), or accept the shipped ones (--shipped)",
         )
 
 

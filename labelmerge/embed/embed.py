@@ -129,7 +129,7 @@ def embed_labels(
         OutputError: the bank can't be written.
     """
     if words and prompts:
-        raise UsageError("--words and --prompt exclude each other", fix=f"Words are the prompt {WORD_TEMPLATE!r}")
+        raise UsageError("--words and --prompt can't be combined", fix=f"Words are the prompt {WORD_TEMPLATE!r}")
     if several not in (None, *SEVERAL):
         raise UsageError(f"several sentences can't be {several!r}", fix=f"Known: {', '.join(SEVERAL)}")
     asked = Prompt.of([WORD_TEMPLATE] if words else prompts) if words or prompts else None

@@ -62,7 +62,7 @@ def refuse_other_tasks(trained: Trained, tasks: Collection[str], mixed: bool, li
     """Make sure that what is to be measured is what the run gives. Raises UsageError."""
     where = trained.checkpoint.folder
     if limits.most is not None and not 0 < limits.most < math.inf:
-        raise UsageError(f"--depth-max {limits.most:g} is no distance", fix="Give metres, such as 10")
+        raise UsageError(f"--depth-max {limits.most:g} is not a distance", fix="Give metres, such as 10")
     if trained.learner.answers != "depth":
         if limits != DepthLimits():
             raise UsageError(

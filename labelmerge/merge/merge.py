@@ -71,7 +71,7 @@ def keep_edits(out: Path, table: bytes) -> None:
         written = None
     if there != table and hashlib.sha256(there).hexdigest() != written:
         raise OutputError(
-            "a taxonomy that was edited is here, and is not written over",
+            "holds an edited taxonomy, which is never overwritten",
             where=out / TAXONOMY,
             fix=f"See what it means with --taxonomy {out / TAXONOMY}, give it another name, or choose another --out",
         )

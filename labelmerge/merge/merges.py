@@ -36,7 +36,7 @@ def taxonomy_of(merge: str, bank: Bank, file: Path | None = None, *, encode: Enc
         TaxonomyError: the table is wrong or doesn't fit.
     """
     if merge not in MERGES:
-        raise UsageError(f"no way to merge is called {merge!r}", fix=did_you_mean(merge, MERGES))
+        raise UsageError(f"unknown merge {merge!r}", fix=did_you_mean(merge, MERGES))
     if merge == "table" and file is None:
         raise UsageError(
             "the merge by table needs a table", fix="`labelmerge merge` writes one to begin with: --taxonomy FILE"

@@ -367,7 +367,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _checked(folder: Path, name: str, meta: Mapping[str, Any]) -> Path:
     path = folder / name
     if not path.is_file():
-        raise CheckpointError("is missing, and nothing can go on without it", where=path, fix="Begin anew with --init")
+        raise CheckpointError(
+            "is missing, and no run can resume without it", where=path, fix="Start a new run with --init"
+        )
     if sha256_file(path) != meta["sha256"].get(name):
         raise CheckpointError("the file is damaged: its SHA-256 is not the one in meta.json", where=path, fix=_MEND)
     return path

@@ -292,11 +292,11 @@ def _warn(labels: Sequence[ResolvedLabel], predictor: Predictor) -> None:
     for number, meant in enumerate(predictor.predicted_as.tolist()):
         label = labels[number]
         if meant < 0 and label.vector.any():
-            _log.warning("%r is all in narrower labels of the list: those are predicted in its place", label.name)
+            _log.warning("%r is covered by narrower labels of the list, which are predicted instead", label.name)
         elif meant < 0:
             _log.warning("%r has no vector and is never predicted", label.name)
         elif meant != number:
-            _log.warning("%r means the same as %r: all of it is called that", label.name, labels[meant].name)
+            _log.warning("%r means the same as %r, and is predicted as that", label.name, labels[meant].name)
 
 
 def _write(

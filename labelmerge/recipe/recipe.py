@@ -87,7 +87,7 @@ def find(folder: Path, reader: str | None = None) -> Proposal:
         have = some((path for path in tree.paths), 4) or "nothing"
         wanted = f"nothing for the reader {reader!r} was found" if reader else f"looked for {_LOOKED_FOR}"
         raise LayoutError(
-            f"is not a dataset that can be told by looking: {wanted}; it holds {have}",
+            f"is not a dataset in a format that can be recognised: {wanted}; it holds {have}",
             where=folder,
             fix=_shipped(folder) or "For images alone: --reader images. docs/recipes.md tells how a recipe is written",
         )

@@ -64,7 +64,7 @@ def _read(source: Source) -> dict[str, tuple[int, ...]]:
     if unknown:
         shown = some(f"{name!r} in row {row}" for name, row in unknown.items())
         raise LayoutError(
-            f"names {counted(len(unknown), 'class', 'classes')} that {every.name} has not: {shown}",
+            f"names {counted(len(unknown), 'class', 'classes')} that {every.name} doesn't have: {shown}",
             where=path,
             fix=did_you_mean(next(iter(unknown)), every.names),
         )

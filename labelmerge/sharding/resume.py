@@ -144,7 +144,7 @@ def begin(folder: Path, wanted: Request, ours: range, alone: bool) -> dict[int, 
         for leftover in [path for path in folder.glob(".*.tar.*.tmp") if _task_of(path) in ours]:
             leftover.unlink(missing_ok=True)
     if there:
-        _log.info("going on: %d of %d shards are there", len(there), len(ours))
+        _log.info("resuming: %d of %d shards are done", len(there), len(ours))
     return there
 
 

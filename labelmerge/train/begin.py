@@ -51,10 +51,10 @@ def begin(
     _refuse_what_does_not_fit(given, config, vocabulary)
     if given.meta.get("encoder") != encoder and not config.encoder_only:
         _log.warning(
-            "%s was trained with vectors of %s, and goes on with those of %s: equal labels lie elsewhere",
+            "%s was trained with vectors of %s, and continues with those of %s: the same labels have other vectors",
             path_or_url(given.folder), given.meta.get("encoder"), encoder,
         )  # fmt: skip
-    _log.info("beginning with the weights of %s", path_or_url(given.folder))
+    _log.info("starting from the weights of %s", path_or_url(given.folder))
     _take_over(learner, given, encoder_only=config.encoder_only)
     return learner, {"checkpoint": path_or_url(given.folder), "hash": given.hash, "step": given.step}
 

@@ -102,8 +102,8 @@ class TrainConfig:
     # What a taxonomy says is part of the bank's version and of the columns; where it lies doesn't matter.
     taxonomy: str = setting(
         "",
-        "A taxonomy that `labelmerge merge` wrote and a person may have edited: what `merge = table` goes by, and what "
-        "`merge = concepts` takes in place of the machine's.",
+        "A taxonomy that `labelmerge merge` wrote, edited or not: required by `merge = table`; `merge = concepts` uses "
+        "it instead of the one that it finds by itself.",
         path=True,
         metavar="FILE",
         incidental=True,
@@ -111,71 +111,74 @@ class TrainConfig:
     )
     labels: str = setting(
         "seen",
-        "Which labels are columns of the softmax: those that occur in the shards (`seen`) or `all` of the datasets'.",
+        "Which labels become columns of the softmax: those that occur in the shards (`seen`), or `all` of them.",
         choices=("seen", "all"),
     )
 
     steps: int = setting(1000, "How many batches to train on.", group="batches", minimum=1, flag=True)
     epochs: float = setting(
         0.0,
-        "Where above 0, in place of `steps`: how often as many samples are seen as the datasets have together.",
+        "If above 0, replaces `steps`: train on this many times the number of samples in all datasets.",
         metavar="E",
         flag=True,
     )
     batch_size: int = setting(
-        18, "Samples in a batch, over all processes, shared equally among the datasets.", minimum=1, flag=True
+        18,
+        "Samples in a batch, counted over all processes and shared equally among the datasets.",
+        minimum=1,
+        flag=True,
     )
     eval_sets: bool = setting(
         False, "Also train on evaluation sets (recipes with `role = eval`), which are left out otherwise."
     )
     labelled: Mapping[str, int] = setting(
         {},
-        "How many samples of single datasets may be learned from with their labels: the first of a permutation by "
-        "`labelled_seed`. Methods that learn from unlabelled images have all images of the dataset as such, in "
-        "`DATASET/unlabelled`.",
+        "For single datasets, how many samples keep their labels (chosen at random by `labelled_seed`); the others' "
+        "are hidden. Methods that learn from unlabelled images get all images of it as `DATASET/unlabelled`.",
         metavar="DATASET=N,…",
         flag=True,
     )
     labelled_seed: int = setting(0, "Seed of the choice of `labelled`.")
     weights: Mapping[str, int] = setting(
-        {}, "Shares of datasets by name where they should not be equal; 1 for those not listed."
+        {}, "Shares of datasets by name, if they should not be equal; 1 for those not listed."
     )
     seed: int = setting(
         0, "Seed of the weights, the order of samples, their views and dropout.", metavar="N", flag=True
     )
     workers: int = setting(
         0,
-        "Processes that make batches; with 0 the training process makes them. The batches are the same.",
+        "Processes that load batches; 0: the training process loads them itself. The batches are the same.",
         maximum=_MOST_WORKERS,
         incidental=True,
         flag=True,
     )
     cache_mb: int = setting(
         256,
-        "Megabytes of memory for decoded samples: datasets that fit (8 times their shards) are decoded once.",
+        "Megabytes of memory for decoded samples: datasets that fit (about 8 times the size of their shards) are "
+        "decoded only once.",
         incidental=True,
     )
 
     crop: int = setting(64, "Side of a training view, in pixels.", group="views", minimum=1, flag=True)
     short_edge: int = setting(0, "Short edge of an image at scale 1, in pixels; 0 keeps the image's size.", flag=True)
-    scale_min: float = setting(0.5, "Smallest random factor on that size.", above=0)
-    scale_max: float = setting(2.0, "Largest random factor on that size.", above=0)
+    scale_min: float = setting(0.5, "Smallest random factor of that size.", above=0)
+    scale_max: float = setting(2.0, "Largest random factor of that size.", above=0)
     flip: float = setting(0.5, "Probability of the mirror image.", maximum=1)
     colour: float = setting(0.3, "Brightness, contrast and saturation change by factors within 1 ± this.", maximum=1)
     blur: float = setting(0.1, "Probability of a Gaussian blur.", maximum=1)
     jpeg: float = setting(0.1, "Probability of JPEG artefacts.", maximum=1)
     views: Mapping[str, Mapping[str, Any]] = setting(
         {},
-        "Single datasets' views, where they are drawn otherwise: tables `[views.NAME]` of the settings above; `crop` "
-        "may be `[height, width]` there.",
+        "Views of single datasets that differ from the rest: tables `[views.NAME]` of the settings above, where `crop` "
+        "may also be `[height, width]`.",
     )
 
-    optimizer: str = setting("adamw", "The optimizer.", group="optimizer", choices=("adamw", "sgd"))
+    optimizer: str = setting("adamw", "The optimiser.", group="optimiser", choices=("adamw", "sgd"))
     lr: float = setting(1e-3, "Learning rate of the encoder after the warm-up.", metavar="RATE", flag=True)
     head_lr_factor: float = setting(1.0, "Learning rate of everything but the encoder, as a multiple of `lr`.")
     layer_decay: float = setting(
         1.0,
-        "Each layer of the encoder learns at this times the rate of the layer after it; 1: all alike.",
+        "Learning rate of each layer of the encoder, as a multiple of the next layer's; 1: all alike.",
         above=0,
         maximum=1,
     )
@@ -183,11 +186,10 @@ class TrainConfig:
     momentum: float = setting(0.9, "Momentum of SGD.")
     warmup: int = setting(0, "Steps in which the rate rises linearly from 0 to `lr`.")
     power: float = setting(0.9, "Exponent of the polynomial decay to 0 that follows.")
-    clip: float = setting(0.0, "The gradient's norm is cut to this; 0 leaves it alone.")
+    clip: float = setting(0.0, "Largest norm of the gradient, which is clipped to it; 0: no clipping.")
     ema: float = setting(
         0.0,
-        "Decay of a moving average of the weights, such as 0.999, which checkpoints then hold for evaluation; 0 for "
-        "none.",
+        "Decay of a moving average of the weights, such as 0.999, which is then used for evaluation; 0: no average.",
         minimum=0,
         below=1,
         metavar="DECAY",
@@ -196,7 +198,7 @@ class TrainConfig:
 
     accumulate: int = setting(
         1,
-        "Pieces in which each process runs its part of a batch: the same step in less memory.",
+        "Number of pieces in which each process runs its part of a batch: the same step in less memory.",
         group="machine",
         minimum=1,
         incidental=True,
@@ -219,8 +221,8 @@ class TrainConfig:
     )
     recompute: bool = setting(
         False,
-        "Keep nothing inside the encoder's blocks and compute it again in the backward pass: a third more work, far "
-        "less memory (SegFormer, `timm:`).",
+        "Recompute the inside of the encoder's blocks in the backward pass instead of keeping it: a third more work, "
+        "far less memory (SegFormer, `timm:`).",
         incidental=True,
         flag=True,
     )

@@ -206,7 +206,7 @@ def _taxonomy(merge: str, bank: Bank, table: Path | None) -> Taxonomy:
         return taxonomy_of(merge, bank, table, encode=encode if ask else None)
     except _NoEncoder as error:
         _log.warning(
-            "labels whose names are not known are compared with the bank's own alone, for its encoder can't be had "
+            "unknown names are compared only with the bank's own labels, because its encoder can't be loaded "
             "(%s): `labelmerge merge` shows what comes of it, and --taxonomy takes its table", error,
         )  # fmt: skip
         return taxonomy_of(merge, bank, table)

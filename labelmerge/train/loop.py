@@ -166,7 +166,7 @@ def _train(
         logged += logged_in(state, 2 + len(learner.terms) + len(datasets), checkpoint)
         if average is not None:  # the checkpoint's learner is the average
             restore_weights(learner, state, checkpoint)
-        _log.info("going on from step %d (%s)", start, checkpoint)
+        _log.info("resuming from step %d (%s)", start, checkpoint)
     if config.compile:
         for network in networks:
             network.compile_network()

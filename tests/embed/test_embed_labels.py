@@ -150,7 +150,7 @@ def test_words_have_a_bank_of_their_own(make_dataset: MakeDataset, clip_spec: st
     assert embed_labels([make_dataset("rooms", ROOMS)], out).prompt == ("{name}",)  # a bank goes on as it began
     with pytest.raises(BankError, match="is a bank of words, not of '{name}: {description}'. Choose another --out"):
         embed_labels([streets], out, prompts=["{name}: {description}"])
-    with pytest.raises(UsageError, match="--words and --prompt exclude each other"):
+    with pytest.raises(UsageError, match="--words and --prompt can't be combined"):
         embed_labels([streets], out, words=True, prompts=["{name}"])
 
 

@@ -160,7 +160,7 @@ def test_limits_that_have_no_meaning_are_refused(world: Path, tools: Any) -> Non
     labels = tools.run(world / "labels", tools.bank([("streets", 0, "road", "")]))
     for checkpoint, limits, message in (
         (world / "none", {"depth_max": 10.0}, "depths of streets-train are right up to a factor"),
-        (world / "none", {"depth_max": -1.0}, "--depth-max -1 is no distance"),
+        (world / "none", {"depth_max": -1.0}, "--depth-max -1 is not a distance"),
         (labels, {"depth_crop": "nyu-eigen"}, "Leave out --depth-crop and --depth-max"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -163,7 +163,7 @@ def test_merges_go_by_name(embeddings: Bank, tmp_path: Path) -> None:
     assert merged_bank(embeddings, "text", ["a"]) is embeddings
     assert merged_bank(embeddings, "naive", ["a"]).encoder == "one-hot"
     assert merged_bank(embeddings, "name", ["a"]).encoder == "one-hot by name"
-    with pytest.raises(UsageError, match=r"no way to merge is called 'nane'. Did you mean name"):
+    with pytest.raises(UsageError, match=r"unknown merge 'nane'. Did you mean name"):
         taxonomy_of("nane", embeddings)
     with pytest.raises(UsageError, match="by table needs a table. `labelmerge merge` writes one"):
         taxonomy_of("table", embeddings)

@@ -191,7 +191,7 @@ def test_without_images_it_is_refused_and_without_the_option_nothing_changes(
     two: tuple[Path, Path], tmp_path: Path
 ) -> None:
     shards, bank = two
-    with pytest.raises(ConfigError, match="nothing is unlabelled here, and unlabelled = 'entropy'"):
+    with pytest.raises(ConfigError, match="there are no unlabelled images, which unlabelled = 'entropy'"):
         train([shards], bank, tmp_path / "none", config=ENTROPY.changed(labelled={}), device="cpu")
     plain = train([shards], bank, tmp_path / "plain", config=PLAIN, device="cpu")
     photos = Toy("photos", ("road", "sky", "car"), "image").write(shards)

@@ -188,7 +188,7 @@ def test_labels_of_datasets_have_the_runs_columns(
     about = json.loads((tmp_path / "out/a.json").read_text())
     assert about["by"] == "concepts" and [row["columns"] for row in about["labels"]] == [["sky"], ["walker", "rider"]]
     predict([tmp_path / "a.png"], trained, [*queries, LabelQuery("walker"), LabelQuery("rider")], tmp_path / "out")
-    assert "'people' is all in narrower labels of the list" in caplog.text
+    assert "'people' is covered by narrower labels of the list" in caplog.text
     done = run("predict", tmp_path / "a.png", "--checkpoint", trained, "--labels", "sky, people", "--by", "text",
                "--out", tmp_path / "text")  # fmt: skip
     assert done.exit_code == 0, done.output

@@ -282,7 +282,7 @@ def test_what_broke_off_elsewhere_goes_on_and_has_no_manifest_before(
         ("shards", "hf://me/x", "this is a dataset.* hf://datasets/OWNER/NAME"),
         ("run", "hf://datasets/me/x", "this is a model.* hf://OWNER/NAME"),
         ("shards", "hf://datasets/x", "is not the address of a repository"),
-        ("shards", "https://example.org/x", "a web server takes no files"),
+        ("shards", "https://example.org/x", "a web server accepts no uploads"),
         ("empty", "memory://x", "empty is neither shards nor an export"),
         ("nothing", "memory://x", "nothing: no such folder"),
     ],
@@ -329,5 +329,5 @@ def test_the_command_and_exports(
     card = fsspec.filesystem("memory").cat("/place/png/README.md").decode()
     assert "images with 3 classes, as images and index PNGs" in card and "| 2 | person |" in card
     result = run("push", out, "nowhere")
-    assert result.exit_code == 2 and "nowhere is no URL. Write hf://datasets/OWNER/NAME" in result.stderr
+    assert result.exit_code == 2 and "nowhere is not a URL. Write hf://datasets/OWNER/NAME" in result.stderr
     assert json.loads(run("push", out, f"{memory}/png", "--json").stdout)["sent"] == 0

@@ -86,7 +86,7 @@ def test_without_a_table_shards_are_what_they_were(own: Own, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("image,annotated\n0,road;raod\n", r"names 1 class that my_streets has not: 'raod' in row 1"),
+        ("image,annotated\n0,road;raod\n", r"names 1 class that my_streets doesn't have: 'raod' in row 1"),
         ("image,classes\n0,road\n", "the header lacks annotated"),
         ("image,annotated\n0\n", "row 1 has too few fields"),
         (None, "no table of the classes that images were annotated for: expected lists/train.csv"),

@@ -38,7 +38,7 @@ def test_faults_of_one_kind_are_summed_up(own: Own, tmp_path: Path) -> None:
 def test_a_recipe_called_as_a_dataset_that_ships_is_refused(own: Own, tmp_path: Path) -> None:
     own.pairs(1)
     recipe = replace(own.recipe, name="camvid")
-    with pytest.raises(UsageError, match="is called camvid, as a dataset that ships with other classes"):
+    with pytest.raises(UsageError, match="is called camvid, like a shipped dataset, but has other classes"):
         shard(recipe, own.root, "train", tmp_path)
     with pytest.raises(UsageError, match="is called camvid"):
         check(recipe, own.root, "train")

@@ -107,7 +107,7 @@ def test_what_is_not_there_has_a_message_each(memory: str) -> None:
         find_splits([Path(memory)])
     with pytest.raises(RemoteError, match="has .. in it"):
         find_splits([Path("memory://data/../../../elsewhere")])
-    with pytest.raises(RemoteError, match="nosuch:// is no kind of address"):
+    with pytest.raises(RemoteError, match="nosuch:// is no URL scheme"):
         find_splits([Path("nosuch://data")])
 
 

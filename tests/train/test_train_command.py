@@ -111,7 +111,7 @@ def test_losses_and_what_a_run_begins_with_are_options(run: Any, shards: Path, b
     meta = json.loads((tmp_path / "a" / "checkpoints" / "step-000002" / "meta.json").read_text())
     assert set(meta["manifests"]) == {"streets/train", "things/train"} and meta["ema"] == 0.9
     tuned = run(*args, "--shards", shards / "streets", "--out", tmp_path / "b", "--init", tmp_path / "a")
-    assert tuned.exit_code == 0 and "beginning with the weights of" in tuned.stderr
+    assert tuned.exit_code == 0 and "starting from the weights of" in tuned.stderr
 
     wrong = run(*args, "--shards", shards, "--out", tmp_path / "c", "--losses", "hd,xd")
     assert wrong.exit_code == 1 and "losses must be some of hd, ld, wd, not ['hd', 'xd']" in wrong.stderr

@@ -144,7 +144,7 @@ def test_a_killed_process_ends_the_run_with_one_message(run: Any, shards: Path, 
 
     resumed = run(*args, *settings)  # with another number of processes
     assert resumed.exit_code == 0, resumed.output
-    assert "going on from step 2" in resumed.stderr and resumed.stdout.strip().splitlines()[-1].startswith("4 steps")
+    assert "resuming from step 2" in resumed.stderr and resumed.stdout.strip().splitlines()[-1].startswith("4 steps")
 
 
 def test_a_fault_of_all_processes_is_told_once(shards: Path, bank: Path, tmp_path: Path) -> None:

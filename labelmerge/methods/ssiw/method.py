@@ -34,7 +34,7 @@ class SSIW(Method):
         """
         if settings.unlabelled != "none" and all(source.annotation_type != "image" for source in sources):
             raise ConfigError(
-                f"nothing is unlabelled here, and unlabelled = {settings.unlabelled!r} learns from such images",
+                f"there are no unlabelled images, which unlabelled = {settings.unlabelled!r} learns from",
                 fix="Hide labels (--labelled DATASET=N), or add images that have none (`labelmerge shard … --split "
                 "unlabeled`, or the reader `images`)",
             )

@@ -39,7 +39,7 @@ class USSS(Method):
         unlabelled = [source for source in sources if source.annotation_type == "image"]
         if not unlabelled:
             raise ConfigError(
-                "nothing is unlabelled here, which usss learns from",
+                "there are no unlabelled images, which usss learns from",
                 fix="Hide labels (--labelled DATASET=N), add images that have none (`labelmerge shard … --split "
                 "unlabeled`, or the reader `images`), or train "
                 "jointly: --set cross_weight=0 within_weight=0",
