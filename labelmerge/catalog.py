@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from labelmerge.class_lists import SUFFIXES, is_class_list, list_name, read_class_list
 from labelmerge.descriptions import Description, label_space, read_descriptions
 from labelmerge.errors import DescriptionsError, LabelmergeError, RecipeError, UsageError, did_you_mean
+from labelmerge.files import read_text
 from labelmerge.labels import LabelSpace
 from labelmerge.parsing import parse_toml
 
@@ -294,11 +295,9 @@ _VARIANT_KEYS = ("name", "detect", "unless", "reader", *_TABLES)
 
 
 def _parse(path: Path, descriptions_folder: Path) -> Recipe:
+    text = read_text(path, RecipeError).replace("\r\n", "\n").replace("\r", "\n")
     try:
-        text = path.read_text(encoding="utf-8-sig")
         data = parse_toml(text)
-    except OSError as error:
-        raise RecipeError(f"can't be read ({error.strerror})", where=path) from error
     except ValueError as error:
         raise RecipeError(f"can't be read as TOML ({error})", where=path) from error
     problems = _problems(data)

@@ -17,6 +17,8 @@ from labelmerge.text import csv_value, some
 SUFFIXES = (".csv", ".tsv", ".txt")
 _NAMES = ("name", "class", "class_name", "label", "label_name", "category", "category_name")
 _DESCRIPTIONS = ("description", "definition", "meaning")
+_NUMBERED = re.compile(r"(\d{1,6})(?:\s*[:;.,=)]\s*|\s+)(\S.*)")
+_QUOTED = re.compile(r"([\"'])(.*)\1")
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 
 
@@ -41,9 +43,12 @@ def list_name(path: Path) -> str:
 def read_class_list(path: Path) -> list[Description]:
     """The classes of a list, numbered from 0 in the file's order.
 
-    ``.txt``: one name a line; blank lines don't count. ``.csv`` and ``.tsv``: a header with a column `name` (or
-    `class`, `label`, `category`), maybe one `description`, and any others, which are ignored (`ignored_columns`); with
-    the columns `index` and `name` it is a descriptions file (`labelmerge.descriptions.read_descriptions`).
+    ``.txt``: one name a line. Blank lines and those that begin with ``#`` don't count, nor a heading *name* or *class*,
+    nor quotes around a name, nor a number before it, where every line has one.
+
+    ``.csv`` and ``.tsv``: a header with a column `name` (or `class`, `label`, `category`), maybe one `description`, and
+    any others, which are ignored (`ignored_columns`); with the columns `index` and `name` it is a descriptions file
+    (`labelmerge.descriptions.read_descriptions`).
 
     Raises:
         DescriptionsError: the file can't be read, has no such column, or has a name twice; all in one message.
@@ -52,7 +57,7 @@ def read_class_list(path: Path) -> list[Description]:
     if not text.strip():
         raise DescriptionsError("is empty", where=path, fix="Write the names of the classes into it")
     if path.suffix.lower() == ".txt":
-        found = [(number, line.strip(), "") for number, line in enumerate(text.splitlines(), 1)]
+        found = [(number, name, "") for number, name in _plain(path, text)]
     else:
         columns, delimiter = _header(text)
         if {"index", "name"} <= set(columns) <= set(HEADER):
@@ -73,6 +78,22 @@ def read_class_list(path: Path) -> list[Description]:
     if not rows:
         raise DescriptionsError("no names", where=path, fix="Write the names of the classes into it")
     return rows
+
+
+def _plain(path: Path, text: str) -> list[tuple[int, str]]:
+    """The names of a ``.txt`` file with the numbers of their lines."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if len(lines) > 1 and lines[0][1].lower() in _NAMES:
+        lines = lines[1:]
+    if len(lines) == 1 and "," in lines[0][1] and not _QUOTED.fullmatch(lines[0][1]):
+        fault = "is one line of names with commas between them"
+        raise DescriptionsError(fault, where=path, fix="Write one name a line, and quotes around one that has commas")
+    numbered = [_NUMBERED.fullmatch(line) for _, line in lines]
+    numbers = [int(match[1]) for match in numbered if match]
+    if len(lines) > 1 and len(numbers) == len(lines) and numbers == sorted(set(numbers)):
+        lines = [(number, match[2]) for (number, _), match in zip(lines, numbered, strict=True) if match]
+    return [(number, match[2] if (match := _QUOTED.fullmatch(line)) else line) for number, line in lines]
 
 
 def ignored_columns(path: Path) -> list[str]:

@@ -42,7 +42,10 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
 
 
 def _text(text: str | bytes) -> str:
-    return text.decode("utf-8-sig") if isinstance(text, bytes) else text
+    try:
+        return text.decode("utf-8-sig") if isinstance(text, bytes) else text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8, from byte {error.start} on") from error
 
 
 def _too_deep() -> ValueError:

@@ -12,7 +12,7 @@ from click.testing import Result
 from labelmerge.catalog import load_descriptions, load_recipe
 from labelmerge.class_lists import ignored_columns, list_name, read_class_list
 from labelmerge.embed.datasets import find_datasets
-from labelmerge.errors import DescriptionsError, OutputError, UsageError
+from labelmerge.errors import DescriptionsError, OutputError, RecipeError, UsageError
 
 Run = Callable[..., Result]
 
@@ -28,6 +28,13 @@ def _file(path: Path, text: str) -> Path:
         ("a.txt", "road\n\n  sofa, couch \r\nsky", [("road", ""), ("sofa, couch", ""), ("sky", "")]),
         ("a.txt", "\ufeffroad", [("road", "")]),
         ("a.csv", 'colour,Name\nred,road\nblue,"sofa, couch"\n\n', [("road", ""), ("sofa, couch", "")]),
+        ("a.txt", "0: road\n1: sky\n", [("road", ""), ("sky", "")]),
+        ("a.txt", '1 road\n3) "sky, heaven"\n', [("road", ""), ("sky, heaven", "")]),
+        ("a.txt", "2 road\n2 sky\n", [("2 road", ""), ("2 sky", "")]),  # not numbered
+        ("a.txt", "3D printer\nroad\n", [("3D printer", ""), ("road", "")]),
+        ("a.txt", "# mine\nName\nroad\n'sky'\n", [("road", ""), ("sky", "")]),
+        ("a.txt", "name\n", [("name", "")]),
+        ("a.txt", '"sky, heaven"\n', [("sky, heaven", "")]),
         ("a.csv", "class;definition\nroad;What one drives on.\nsky;", [("road", "What one drives on."), ("sky", "")]),
         ("a.tsv", "id\tcategory\n7\troad\n8\tsky\n", [("road", ""), ("sky", "")]),
         ("a.csv", "name\nroad\nsky\n", [("road", ""), ("sky", "")]),
@@ -54,6 +61,8 @@ def test_a_descriptions_file_keeps_its_indices(tmp_path: Path) -> None:
         ("a.txt", "\n \n", "a.txt: is empty. Write the names"),
         ("a.csv", "", "a.csv: is empty. Write the names"),
         ("a.csv", "name,description\n", "no names. Write the names"),
+        ("a.txt", "road, sky\n", "is one line of names with commas between them. Write one name a line"),
+        ("a.txt", "# none\n", "no names"),
         ("a.csv", "road\nsky\n", "no column is called name"),
         ("a.csv", "id,name\n1,road\n2\n", "line 3"),
         ("a.csv", 'name\n"road\n', "line 2"),
@@ -83,6 +92,9 @@ def test_what_is_no_dataset_is_told_from_one_that_is_unknown(tmp_path: Path, mon
         load_recipe("photos")
     with pytest.raises(UsageError, match="names.json: is neither a recipe nor a list of class names"):
         load_recipe("names.json")
+    Path("mine.toml").write_bytes(b"name = 'stra\xdfe'")
+    with pytest.raises(RecipeError, match="mine.toml: is not UTF-8 .byte 12.. Save the file as UTF-8"):
+        load_recipe("mine.toml")
 
 
 def test_a_list_is_called_as_its_file(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ HEADER = ("dataset", "index", "name", "concepts", "evidence", "confidence", "not
 
 _NEEDED = HEADER[:3]
 _GROUP = "group"
+_MOST_NAMED = 3  # labels of a dataset that are missing
 _MAX_PROBLEMS = 8
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_"
 PERSON = "person"
@@ -182,9 +183,12 @@ def read_taxonomy(path: Path, names: Mapping[LabelKey, str], *, others: bool = F
     except csv.Error as error:
         raise TaxonomyError(f"can't be read as CSV ({error})", where=f"{path}:{reader.line_num}") from error
     mapped = {dataset for dataset, _ in lines}
-    problems += [
-        f"{key[0]} {key[1]} ({name}) is missing" for key, name in names.items() if key[0] in mapped and key not in lines
-    ]
+    for dataset in sorted(mapped & datasets):
+        absent = [f"{key[1]} ({name})" for key, name in names.items() if key[0] == dataset and key not in lines]
+        if len(absent) > _MOST_NAMED:
+            problems.append(f"{len(absent):,} labels of {dataset} are missing: {some(absent, _MOST_NAMED)}")
+        else:
+            problems += [f"{dataset} {label} is missing" for label in absent]
     if not lines and not problems:
         problems.append("it has no rows")
     if problems:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.bank.prompt import Prompt
+from labelmerge.class_lists import read_class_list
 from labelmerge.errors import BankError, DescriptionsError, UsageError, did_you_mean
 from labelmerge.files import read_text
 from labelmerge.labels import LabelKey
@@ -100,12 +101,17 @@ def parse_labels(text: str) -> list[LabelQuery]:
 def read_labels(path: Path) -> list[LabelQuery]:
     """Read a CSV with the columns `name` and, if there are any, `description` (UTF-8); other columns don't matter.
 
+    Separated by commas or, as some spreadsheets save it, semicolons or tabs. Or a ``.txt`` file of one name a line.
+
     Raises:
         DescriptionsError: it can't be read, has no column `name`, or holds no labels.
     """
+    if path.suffix.lower() == ".txt":
+        return [LabelQuery(row.name) for row in read_class_list(path)]
     text = read_text(path, DescriptionsError)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise DescriptionsError(f"can't be read as CSV ({error})", where=path) from error
     if rows and "name" not in rows[0]:

@@ -113,6 +113,14 @@ def test_mistakes_are_told_with_their_lines(bank: Bank, tmp_path: Path, edited: 
     assert "\n" not in str(error.value)
 
 
+def test_many_missing_labels_are_summed_up(tmp_path: Path) -> None:
+    path = tmp_path / "taxonomy.csv"
+    path.write_text("dataset,index,name,concepts\na,0,thing 0,thing\n")
+    known = {("a", number): f"thing {number}" for number in range(20)}
+    with pytest.raises(TaxonomyError, match=r"19 labels of a are missing: 1 \(thing 1\), .* and 16 more$"):
+        read_taxonomy(path, known)
+
+
 def test_all_mistakes_are_told_at_once_and_files_that_are_none(bank: Bank, tmp_path: Path) -> None:
     path = tmp_path / "mapping.csv"
     path.write_text("dataset,index,name,group\n" + "x,0,y,z\n" * 20)

@@ -103,6 +103,11 @@ def test_read_csv(tmp_path: Path) -> None:
     assert read_labels(path) == [LabelQuery("deer", "Shy, with antlers"), LabelQuery("sky")]
     path.write_text("name\ndeer\nsky\n")
     assert read_labels(path) == [LabelQuery("deer"), LabelQuery("sky")]
+    path.write_text("name;description\ndeer;Shy, with antlers\nsky;\n")  # as spreadsheets save it in some countries
+    assert read_labels(path) == [LabelQuery("deer", "Shy, with antlers"), LabelQuery("sky")]
+    path = path.with_suffix(".txt")
+    path.write_text("deer\nsky\n")
+    assert read_labels(path) == [LabelQuery("deer"), LabelQuery("sky")]
 
 
 @pytest.mark.parametrize(
