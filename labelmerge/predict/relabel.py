@@ -292,7 +292,8 @@ def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track
     wanted = about(job, each, rule, source)
     if (folder / MANIFEST).is_file():
         before, _ = read_manifest(folder)
-        if {**before.get("relabel", {}), "counts": None} != {**wanted, "counts": None}:
+        same = before["label_space"] == rule.space.to_json()
+        if not same or {**before.get("relabel", {}), "counts": None} != {**wanted, "counts": None}:
             raise ShardError("holds other shards already", where=folder, fix="Remove them, or choose another --out")
         return _report(before, folder, kept=True)
     with output_faults(folder):

@@ -248,11 +248,14 @@ def test_hugging_face_opens_the_folder(world: Path, export: Callable[..., Any], 
                 np.testing.assert_array_equal(np.asarray(row["mask"]), expected)
             if row["dataset"] != "depot":
                 sample = ShardSet.open(world / f"shards/{row['dataset']}/train").read(int(row["key"][-9:]))
-                assert len(row["objects"]["bbox"]) == 2
+                assert {name: len(each) for name, each in row["objects"].items()} == dict.fromkeys(row["objects"], 2)
                 if expected is None:
                     boxes = [[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in sample.boxes.tolist()]
                     assert row["objects"]["bbox"] == boxes
                     assert row["objects"]["category"] == [CLASS_OF["yard"][int(i)] for i in sample.box_classes]
+                    assert row["objects"]["iscrowd"] == (sample.iscrowd | sample.group_of).tolist()
+                else:
+                    assert row["objects"]["iscrowd"] == [bool(each["iscrowd"]) for each in sample.segments]
 
 
 def test_many_classes_need_sixteen_bits(world: Path, tmp_path: Path) -> None:

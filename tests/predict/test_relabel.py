@@ -253,6 +253,8 @@ def test_another_request_is_not_mixed_in(world: Path) -> None:
     go(world)
     with pytest.raises(ShardError, match="holds other shards already"):
         go(world, confidence=0.9)
+    with pytest.raises(ShardError, match="holds other shards already"):
+        go(world, name="other")
 
 
 def test_what_other_datasets_name_and_this_one_does_not_is_around_its_things(world: Path) -> None:

@@ -1,7 +1,7 @@
 """Parquet files that Hugging Face's `datasets` opens: `data/<split>-00000.parquet`, … and the card, `README.md`.
 
 A row has `image`, `mask` (an index PNG; null where there are no masks), `objects` (boxes as x, y, width, height in
-pixels, and their classes) and `dataset`, `key`, `source`.
+pixels, their classes, and as in COCO's export whether they are crowds or depictions) and `dataset`, `key`, `source`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ def write(request: Request) -> Iterator[None]:
         {
             "image": Image(),
             "mask": Image(),
-            "objects": {"bbox": [[Value("float32")]], "category": [ClassLabel(names=list(request.sets.space.names))]},
+            "objects": {
+                "bbox": [[Value("float32")]],
+                "category": [ClassLabel(names=list(request.sets.space.names))],
+                "iscrowd": [Value("bool")],
+                "isfake": [Value("bool")],
+            },
             "dataset": Value("string"),
             "key": Value("string"),
             "source": Value("string"),
@@ -97,14 +102,20 @@ def _row(request: Request, each: MergedSplit, sample: MergedSample) -> dict[str,
     mask = None if sample.mask is None else {"bytes": png_bytes(sample.mask), "path": f"{sample.key}.png"}
     ids = {index: index for index in request.sets.space.indices}
     if sample.instances is None:
-        found = [(box["bbox"], box["category_id"]) for box in boxes(sample.boxes, ids)]
+        found = [(b["bbox"], b["category_id"], b["iscrowd"], b["isfake"]) for b in boxes(sample.boxes, ids)]
     else:
         place = {number: bbox for number, _, bbox in regions(sample.instances)}
-        found = [(place[s["id"]], s["class_index"]) for s in sample.segments if s["id"] in place]
+        listed = [s for s in sample.segments if s["id"] in place]
+        found = [(place[s["id"]], s["class_index"], s["iscrowd"], False) for s in listed]
     return {
         "image": {"bytes": sample.image, "path": name},
         "mask": mask,
-        "objects": {"bbox": [list(map(float, bbox)) for bbox, _ in found], "category": [c for _, c in found]},
+        "objects": {
+            "bbox": [list(map(float, bbox)) for bbox, *_ in found],
+            "category": [category for _, category, *_ in found],
+            "iscrowd": [bool(crowd) for *_, crowd, _ in found],
+            "isfake": [bool(fake) for *_, fake in found],
+        },
         "dataset": each.split.dataset,
         "key": sample.key,
         "source": sample.path,
