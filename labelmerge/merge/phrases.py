@@ -57,7 +57,7 @@ _NO_PLURAL = ("ss", "us", "is", "news", "lens", "gas", "glasses", "scissors", "s
 _ARTICLES = frozenset({"a", "an", "the", "any", "all", "some", "generic", "general", "various", "assorted", "class"})
 REST = frozenset(
     {"other", "others", "misc", "miscellaneous", "fallback", "remaining", "rest", "etc", "unspecified"}
-    | {"sonstige", "sonstiges", "andere", "anderes"}
+    | {"sonstige", "sonstiges", "andere", "anderes", "unidentified", "unknown", "undefined"}
 )
 """Words of a label that stands for what a dataset does not name more closely; with nothing else, for all of it."""
 NO_LABEL = frozenset(
@@ -83,6 +83,7 @@ _AFTER = frozenset(
     "occluded visible smooth rough normal area region surface instance".split()
 )
 """Words that stand behind what they describe, as in a form: ``traffic_light_red``, ``sidewalk_area``."""
+_STATE = re.compile(r"^(?!\w*(?:bed|(?<!i)shed|weed|seed|feed|reed|sled|table|cable)$)\w{3,}(?:ed|able|ible|less)$")
 _PLURAL_IN_BRACKETS = re.compile(r"\((?:e?s)\)")
 _PREPOSITIONS = re.compile(r" (?:with|without|in|on|at|for|from|by|near|under|above|behind|beside|used|that|which) ")
 _ENDING = re.compile(r"(?<=[a-z]{3})(?:ed|en|e)$")
@@ -312,11 +313,11 @@ def turned(name: str) -> str | None:
 def without_state(phrase: str) -> str:
     """A plain phrase without what is said behind it: colours, sizes, states.
 
-    >>> without_state("traffic light red"), without_state("red"), without_state("car parked left")
-    ('traffic light', 'red', 'car')
+    >>> without_state("traffic light red"), without_state("red"), without_state("building unfinished left")
+    ('traffic light', 'red', 'building')
     """
     words = phrase.split()
-    while len(words) > 1 and words[-1] in _AFTER:
+    while len(words) > 1 and (words[-1] in _AFTER or _STATE.search(words[-1])):
         words = words[:-1]
     return " ".join(words)
 
