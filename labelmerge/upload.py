@@ -165,6 +165,27 @@ def _sha256(content: Content) -> str:
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_file(content)
 
 
+def read_record(url: str) -> dict[str, str]:
+    """What earlier uploads to a URL have put there: SHA-256 by name; nothing where that can't be read."""
+
+    def read() -> bytes:
+        system, path = open_system(f"{url.rstrip('/')}/{RECORD}")
+        system.invalidate_cache()
+        data: bytes = system.cat_file(path)
+        return data
+
+    with suppress(FileNotFoundError, ValueError):
+        found = json.loads(patiently(url, read, first_pauses()))
+        if isinstance(found, dict):
+            return {str(name): str(sha256) for name, sha256 in found.items()}
+    return {}
+
+
+def record_bytes(done: Mapping[str, str]) -> bytes:
+    """What `read_record` reads."""
+    return json.dumps(done, sort_keys=True, indent=0).encode()
+
+
 # --- any file system --------------------------------------------------------------------------------------------------
 
 
@@ -175,22 +196,10 @@ class _Folder:
         self.page = self._url = url.rstrip("/")
         self._sizes = {name: entry.size for name, entry in list_files(self._url).items()}
         self.names = self._sizes.keys() - {RECORD}
-        self._done: dict[str, str] = self._read_record() if RECORD in self._sizes else {}
+        self._done = read_record(self._url) if RECORD in self._sizes else {}
         self.ours = self._done.keys() & self.names
         self._written = time.monotonic()
         self._lock = threading.Lock()
-
-    def _read_record(self) -> dict[str, str]:
-        def read() -> bytes:
-            system, path = open_system(f"{self._url}/{RECORD}")
-            data: bytes = system.cat_file(path)
-            return data
-
-        with suppress(FileNotFoundError, ValueError):
-            found = json.loads(patiently(self._url, read, first_pauses()))
-            if isinstance(found, dict):
-                return {str(name): str(sha256) for name, sha256 in found.items()}
-        return {}
 
     def has(self, name: str, content: Content) -> bool:
         return self._sizes.get(name) == _size(content) and self._done.get(name) == _sha256(content)
@@ -234,7 +243,7 @@ class _Folder:
         return name
 
     def _write_record(self) -> None:
-        data = json.dumps(self._done, sort_keys=True, indent=0).encode()
+        data = record_bytes(self._done)
 
         def write() -> None:
             system, path = open_system(f"{self._url}/{RECORD}")
@@ -273,8 +282,10 @@ class _Repository:
         made = self._ask(lambda: self._api.create_repo(self._repo, repo_type=kind, exist_ok=True, private=not public))
         self.page = f"{made}/tree/{self._revision}/{self._below}" if self._below else str(made)
         self._files = {file.path: file for file in self._ask(self._list)}
-        self.names = set(self._files)
-        self.ours = self.names - {".gitattributes"}
+        self.names = self._files.keys() - {RECORD}
+        # A repository may hold what its owner put there by other means: only what we know to have sent is ours.
+        self._done = read_record(self._url) if RECORD in self._files else {}
+        self.ours = self._done.keys() & self.names
 
     def _ask(self, action: Any, pauses: Sequence[float] | None = None) -> Any:
         return patiently(self._url, action, first_pauses() if pauses is None else pauses, _LOG_IN)
@@ -300,9 +311,13 @@ class _Repository:
         if file.size != _size(content):
             return False
         if file.lfs is not None:
-            return bool(file.lfs.sha256 == _sha256(content))
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        return bool(file.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest())
+            same = bool(file.lfs.sha256 == _sha256(content))
+        else:
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            same = bool(file.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest())
+        if same:
+            self._done[name] = ""  # the hub knows the hashes
+        return same
 
     def send(self, files: Sequence[tuple[str, Content]]) -> Iterator[str]:
         from huggingface_hub import CommitOperationAdd
@@ -312,20 +327,29 @@ class _Repository:
             def commit(batch: Sequence[tuple[str, Content]] = batch) -> None:
                 operations = [
                     CommitOperationAdd(self._path(name), content if isinstance(content, bytes) else str(content))
-                    for name, content in batch
+                    for name, content in (*batch, self._record())
                 ]
                 self._commit(operations, f"labelmerge push: {counted(len(batch), 'file')}")
 
+            self._done |= dict.fromkeys((name for name, _ in batch), "")
             self._ask(commit, network.PAUSES)
             yield from (name for name, _ in batch)
 
     def remove(self, names: Sequence[str]) -> None:
-        from huggingface_hub import CommitOperationDelete
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        operations = [CommitOperationDelete(self._path(name)) for name in names]
+        self._done = {name: digest for name, digest in self._done.items() if name not in names}
+        record, content = self._record()
+        operations = [
+            *(CommitOperationDelete(self._path(name)) for name in names),
+            CommitOperationAdd(self._path(record), content),
+        ]
         self._ask(lambda: self._commit(operations, f"labelmerge push: {counted(len(names), 'file')} removed"))
 
     def close(self) -> None: ...
+
+    def _record(self) -> tuple[str, bytes]:
+        return RECORD, record_bytes(self._done)
 
     def _commit(self, operations: Sequence[Any], message: str) -> None:
         self._api.create_commit(

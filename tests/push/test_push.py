@@ -104,7 +104,7 @@ def test_shards_on_the_hub_can_be_read_there(hub: Hub, shards: Path) -> None:
     repo = hub.repos["datasets/me/streets"]
     assert repo.private and "notes.txt" not in repo.files
     for name, data in repo.files.items():
-        if name not in ("README.md", ".gitattributes"):
+        if name not in ("README.md", ".gitattributes", ".pushed.json"):
             assert data == (shards / name).read_bytes()
     assert repo.large == {path.relative_to(shards).as_posix() for path in shards.rglob("*.tar")}
     for there, here in zip(find_splits([Path(url)]), find_splits([shards]), strict=True):
@@ -161,7 +161,10 @@ def test_nothing_is_overwritten_unasked(hub: Hub, shards: Path) -> None:
         push(shards, url)
     assert hub.repos[repo].files == before
     shutil.rmtree(shards / "rooms")
+    own = {"LICENSE": b"terms", "notes/figure.png": b"\x89PNG"}  # what the owner put there by other means
+    hub.repos[repo].files |= own
     report = push(shards, url, replace=True, licence="mit")
+    assert own.items() <= hub.repos[repo].files.items()
     left = set(hub.repos[repo].files)
     assert report.uploaded.removed == 3 and not any(name.startswith("rooms") for name in left)
     assert front(hub.repos[repo].files["README.md"])["license"] == "mit"
