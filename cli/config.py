@@ -78,6 +78,10 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
     for key, value in (_read(file) if file is not None else {}).items():
         assert file is not None
         if key in SHARED and key not in commands or key in SHARED and not isinstance(value, dict):
+            texts = value if key == "shards" and isinstance(value, list) else [value]
+            if not all(isinstance(text, str) for text in texts):
+                what = "a text or a list of texts" if key == "shards" else "a text"
+                raise ConfigError(f"{key!r} must be {what}, not {value!r}", where=file)
             shared[key] = Given(_in_folder(value, file.parent) if key in _PATHS else value, str(file))
         elif key in CACHE:
             cache[key] = Given(_cache_value(key, value, file), str(file))
@@ -175,8 +179,30 @@ def _own(name: str, command: click.Command, table: dict[str, Any], settings: Set
             )
         if isinstance(param.type, click.Path) and settings.file is not None:
             value = _in_folder(value, settings.file.parent)
-        found[param.name] = [value] if param.multiple and not isinstance(value, list) else value
+        found[param.name] = _fitting(param, value, f"[{name}] {key!r}", settings.file)
     return found
+
+
+def _fitting(param: click.Parameter, value: Any, key: str, where: Path | None) -> Any:
+    """The value as if it had been typed. Raises ConfigError where it could not have been."""
+    several, is_flag = getattr(param, "multiple", False), getattr(param, "is_flag", False)
+    for one in value if several and isinstance(value, list) else [value]:
+        if is_flag and not isinstance(one, bool):
+            raise ConfigError(f"{key} must be true or false, not {one!r}", where=where)
+        if is_flag:
+            continue
+        numeric = type(one) in (int, float) and not isinstance(param.type, click.Path)
+        if not (isinstance(one, str) or numeric):
+            what = "a text or a list of texts" if several else "a text"
+            raise ConfigError(f"{key} must be {what}, not {one!r}", where=where)
+        if not isinstance(param.type, click.Path):  # whether there is such a path is asked when it is needed
+            try:
+                param.type.convert(str(one), param, None)
+            except click.BadParameter as error:
+                raise ConfigError(f"{key}: {error.message.rstrip('.')}", where=where) from error
+    if several:
+        return value if isinstance(value, list) else [value]
+    return value if is_flag else str(value)
 
 
 @click.command("config")

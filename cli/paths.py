@@ -29,6 +29,8 @@ class _Path(click.Path):
     """click's, in plainer words."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, (str, os.PathLike)):  # from labelmerge.toml
+            self.fail(f"{value!r} is not a path", param, ctx)
         path = os.fspath(value)
         if not self.file_okay and os.path.isfile(path):
             self.fail(f"{path!r} is a file, and must be a folder", param, ctx)

@@ -139,6 +139,11 @@ def test_a_file_and_the_environment_give_options(run: Run, here: Path, monkeypat
         ("[train]\nprest = 'tiny'\n", "[train] has 'prest', which is not an option of it. Did you mean preset"),
         ("train = 3\n", "'train' must be a table"),
         ("bank = ", "can't be read as TOML"),
+        ("bank = 3\n", "'bank' must be a text, not 3"),
+        ("shards = [3]\n", "'shards' must be a text or a list of texts, not [3]"),
+        ("[train]\nsteps = [1]\n", "[train] 'steps' must be a text, not [1]"),
+        ("[train]\nsteps = 2.5\n", "[train] 'steps': '2.5' is not a valid integer range"),
+        ("[predict]\nflip = 'no'\n", "[predict] 'flip' must be true or false, not 'no'"),
     ],
 )
 def test_a_wrong_file_is_said(run: Run, here: Path, text: str, answer: str) -> None:
