@@ -22,8 +22,8 @@ it out, and with it half the time). FLOPs are counted on each row's model alone,
 (`torch.utils.flop_counter`); their share is of the device's bfloat16 peak (dense, from the data sheets; --peak-tflops
 names another), on a CPU of a large matrix product timed in the same run. Memory is the allocator's peak on a GPU; on a
 CPU the process's, all libraries included. The table is Markdown, as in docs/performance.md; a row that can't be
-measured says why. With --kernels, the rows of one batch that keep their activations tell below the table where three
-of their first steps' time went (gpu_kernels.py).
+measured says why. With --kernels, the rows of one batch that keep their activations tell below them where three of
+their first steps' time went (gpu_kernels.py).
 """
 
 from __future__ import annotations
@@ -361,8 +361,9 @@ def main() -> None:
             f"{columns.vectors.shape[1]} dimensions, {options.device}; {flops / 1e9:.1f} GFLOP an image, peak "
             f"{most / 1e12:.2f} TFLOP/s ({source})"
         )
+        head = "| | images/s | in the loss | data wait | peak MiB | FLOP use |\n" + "|---" * 6 + "|"
         if not options.json:
-            print(title, "| | images/s | in the loss | data wait | peak MiB | FLOP use |", "|---" * 6 + "|", sep="\n")
+            print(title, head, sep="\n")
         table = {}
         for row in options.rows:
             try:
@@ -372,9 +373,8 @@ def main() -> None:
             table[row] = cells = measured(options, row, own, most)
             if not options.json:
                 print(line_of(row, cells), flush=True)
-    for row, cells in table.items():
-        if cells.get("told") and not options.json:
-            print("", f"**{row}**", "", cells["told"], sep="\n", flush=True)
+            if cells.get("told") and not options.json:
+                print("", cells["told"], *([head] if row != options.rows[-1] else []), sep="\n", flush=True)
     if options.json:
         print(json.dumps({"options": {k: str(v) for k, v in vars(options).items()}, "rows": table}, indent=1))
 
