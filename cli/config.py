@@ -79,8 +79,8 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
         assert file is not None
         if key in SHARED and key not in commands or key in SHARED and not isinstance(value, dict):
             texts = value if key == "shards" and isinstance(value, list) else [value]
-            if not all(isinstance(text, str) for text in texts):
-                what = "a text or a list of texts" if key == "shards" else "a text"
+            if not all(isinstance(text, str) or type(text) is int and key == "workers" for text in texts):
+                what = {"shards": "a text or a list of texts", "workers": "a whole number"}.get(key, "a text")
                 raise ConfigError(f"{key!r} must be {what}, not {value!r}", where=file)
             shared[key] = Given(_in_folder(value, file.parent) if key in _PATHS else value, str(file))
         elif key in CACHE:

@@ -141,6 +141,7 @@ def test_a_file_and_the_environment_give_options(run: Run, here: Path, monkeypat
         ("bank = ", "can't be read as TOML"),
         ("bank = 3\n", "'bank' must be a text, not 3"),
         ("shards = [3]\n", "'shards' must be a text or a list of texts, not [3]"),
+        ("workers = 2.5\n", "'workers' must be a whole number, not 2.5"),
         ("[train]\nsteps = [1]\n", "[train] 'steps' must be a text, not [1]"),
         ("[train]\nsteps = 2.5\n", "[train] 'steps': '2.5' is not a valid integer range"),
         ("[predict]\nflip = 'no'\n", "[predict] 'flip' must be true or false, not 'no'"),
