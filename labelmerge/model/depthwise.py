@@ -87,7 +87,7 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
     weight, bias = (torch.randn(*shape, generator=generator).to(device) for shape in ((96, 1, 3, 3), (96,)))
     found = []
     try:
-        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
             for ours in (False, True):
                 given = [each.detach().clone().requires_grad_() for each in (x, weight, bias)]
                 if ours:
