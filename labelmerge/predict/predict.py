@@ -254,17 +254,17 @@ def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
 def places_of(images: Sequence[Path], out: Path, outputs: Callable[[Path, str], Sequence[Path]]) -> dict[Path, str]:
     """The stem of each image's outputs, unlike all others. Raises UsageError where an output would replace an image."""
     places: dict[Path, str] = {}
-    used: set[str] = set()
+    used: set[str] = set()  # paths of outputs
     seen: set[Path] = set()
     for path in images:
         if path.resolve() in seen:
             continue
         seen.add(path.resolve())
         stem, number = path.stem, 1
-        while stem.casefold() in used:
+        while used & (own := {str(output).casefold() for output in outputs(out, stem)}):
             number += 1
             stem = f"{path.stem}-{number}"
-        used.add(stem.casefold())
+        used |= own
         places[path] = stem
     for stem in places.values():
         for output in outputs(out, stem):

@@ -19,7 +19,7 @@ from labelmerge.methods.inference import segment
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.model.views import Views
-from labelmerge.predict.predict import predict, read_photo
+from labelmerge.predict.predict import _outputs, places_of, predict, read_photo
 from labelmerge.predict.queries import LabelQuery
 
 NAMES = ["road", "sky", "deer"]
@@ -195,3 +195,11 @@ def test_labels_of_datasets_have_the_runs_columns(
     with Image.open(tmp_path / "text/a.png") as mask:
         own = segment(model, pixels, bank.rows([("b", 1), ("b", 0)]), tau=1)
         np.testing.assert_array_equal(np.asarray(mask), own)
+
+
+def test_no_output_of_one_image_replaces_that_of_another() -> None:
+    images = [Path(f"shots/{name}") for name in ("a.jpg", "a_instances.jpg", "b_instances.jpg", "b.jpg", "A.png")]
+    places = places_of(images, Path("out"), _outputs)
+    assert list(places.values()) == ["a", "a_instances-2", "b_instances", "b-2", "A-2"]
+    outputs = [str(path).lower() for stem in places.values() for path in _outputs(Path("out"), stem)]
+    assert len(set(outputs)) == len(outputs)

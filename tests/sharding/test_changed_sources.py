@@ -74,6 +74,22 @@ def test_a_table_of_classes_counts_as_a_source_of_every_shard(own: Own, tmp_path
         shard(own.recipe, own.root, "train", tmp_path)
 
 
+def test_the_names_of_a_data_yaml_count_as_a_source_of_every_shard(own: Own, tmp_path: Path) -> None:
+    own.write_recipe(
+        'name = "my_streets"\nannotation_type = "box"\nreader = "yolo"\ndescriptions = "my_streets.csv"\n'
+        '[layout]\ndata = "data.yaml"\n'
+    )
+    own.image("images/train/0.jpg")
+    names, lines = own.root / "data.yaml", own.root / "labels/train/0.txt"
+    names.write_text("train: images/train\nnames: [road, car, sky]\n")
+    lines.parent.mkdir(parents=True)
+    lines.write_text("1 0.5 0.5 0.5 0.5\n")
+    shard(own.recipe, own.root, "train", tmp_path)
+    names.write_text("train: images/train\nnames: [road, sky, car]\n")
+    with pytest.raises(ShardError, match="have changed since"):
+        shard(own.recipe, own.root, "train", tmp_path)
+
+
 def test_damaged_and_missing_states(own: Own, tmp_path: Path) -> None:
     own.pairs(2)
     folder = tmp_path / "my_streets/train"

@@ -15,7 +15,7 @@ from labelmerge.sharding.source.layout import optional_place
 from labelmerge.sharding.source.source import Item, Source
 
 # Files of classes, which decide what the values of every mask mean. What annotation files say is in the items.
-_TABLES = ("class_names", "classes", "table")
+_TABLES = ("class_names", "classes", "table", "data")
 _LARGEST_READ = 1 << 28  # bytes; larger files hold the images of many shards, and their content is not hashed
 
 State = tuple[str, str]
