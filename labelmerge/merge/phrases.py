@@ -65,10 +65,9 @@ NO_LABEL = frozenset(
     | {"dont care", "dontcare", "no label", "nolabel", "not labeled", "unclassified", "unassigned", "null", "empty"}
 )
 """Names of a label whose pixels mostly have none: whoever drew them did not say what is there."""
-ALL_OTHERS = (
-    NO_LABEL
-    | {"background", "everything", "anything", "clutter", "stuff", "things", "objects", "outlier"}
-    | {"hintergrund"}
+ALL_OTHERS = NO_LABEL | frozenset(
+    {"background", "everything", "anything", "clutter", "stuff", "thing", "things", "object", "objects", "outlier"}
+    | {"static", "dynamic", "static object", "dynamic object", "hintergrund"}
 )
 """Names of a label for all that is none of a dataset's other labels."""
 _GROUPS = frozenset({"group", "groups", "bunch", "crowd", "pair", "row", "pile", "stack", "herd", "flock", "set"})

@@ -26,6 +26,16 @@ def test_names_cut_short_are_read_and_say_so() -> None:
     assert 0.5 <= found["mine ped"].confidence < 0.9 and found["mine ped"].note.startswith("read as")
 
 
+def test_what_is_left_over_says_so_and_what_is_no_label_is_told() -> None:
+    names = ("static_obj", "object", "OTHER", "bg", "dont_care", "unlabelled")
+    _, found = attached(named(*names, "car"))
+    for name in names:
+        own = found[f"mine {name}"]
+        assert own.concepts == ("anything",), name
+        assert ("[ids] ignore" in own.note) == (name in ("dont_care", "unlabelled")), name
+    assert all(found[f"mine {name}"].confidence < UNSURE for name in ("static_obj", "object", "OTHER", "dont_care"))
+
+
 def test_everyday_words_mean_what_there_is_and_nothing_that_ships() -> None:
     known = lexicon()
     for key, word in everyday().items():
