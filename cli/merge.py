@@ -13,6 +13,8 @@ from labelmerge.merge.choices import MERGES
 
 from . import options
 
+_PAGE, _BANK = "merge.html", "bank"  # in --out, beside the tables
+
 _log = logging.getLogger(__name__)
 
 
@@ -123,7 +125,7 @@ def command(
     from labelmerge.bank.concepts import concept_encoder
     from labelmerge.merge.attachment import TEXT
     from labelmerge.merge.counts import read_counts
-    from labelmerge.merge.merge import write_merge
+    from labelmerge.merge.merge import JSON, RELATIONS, TABLE, TAXONOMY, write_merge
     from labelmerge.merge.merges import by_concepts, by_similarity, taxonomy_of
     from labelmerge.merge.report import merge_report
     from labelmerge.plot.crops import CROPS, label_crops
@@ -132,7 +134,7 @@ def command(
 
     for name in (name for name, count in Counter(datasets).items() if count > 1):
         _log.warning("%s is named more than once, and counts once: nothing is compared with itself", name)
-    with whole_or_nothing(out):
+    with whole_or_nothing(out, (TAXONOMY, RELATIONS, TABLE, JSON, _PAGE, _BANK)):
         if bank is not None and datasets and not options.was_typed(context, "bank"):
             bank = None  # labelmerge.toml's is for what names no datasets
         if bank is None:
@@ -168,7 +170,7 @@ def command(
         content = write_merge(report, found, labels, out)
         each = CROPS if crops is None else crops
         pictures = label_crops(shards, labels, each=each, track=options.track) if shards and each else {}
-        write_merge_page(report, found, labels, out / "merge.html", crops=pictures, seed=seed, track=options.track)
+        write_merge_page(report, found, labels, out / _PAGE, crops=pictures, seed=seed, track=options.track)
     wide = [
         f"{entry.key[0]}'s {entry.name} ({' or '.join(entry.concepts)})"
         for entry in found.entries
@@ -200,7 +202,7 @@ def _bank_of(datasets: tuple[str, ...], encoder: str | None, out: Path, device: 
 
     if not datasets:
         raise click.UsageError("nothing to merge: name DATASETs or lists of class names, or give --bank")
-    bank = out / "bank"
+    bank = out / _BANK
     default = None if (bank / "bank.json").exists() else "offline"
     recipes = find_datasets(datasets)
     embed_labels(recipes, bank, encoder=encoder or default, only=True, shipped=True, device=device, track=options.track)

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -115,16 +115,19 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def whole_or_nothing(folder: Path) -> Iterator[None]:
+def whole_or_nothing(folder: Path, names: Collection[str]) -> Iterator[None]:
     """Where the block fails, take away the files and folders that it has put into `folder`, and `folder` if it is new.
 
     What it replaced stays replaced.
+
+    Args:
+        names: what it may put there; whatever else appears meanwhile is another's.
     """
     before = set(folder.iterdir()) if folder.is_dir() else None
     try:
         yield
     except BaseException:
-        for path in set(folder.iterdir()) - (before or set()) if folder.is_dir() else ():
+        for path in {folder / name for name in names} - (before or set()):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from labelmerge.bank.bank import Bank
+from labelmerge.files import whole_or_nothing
 from labelmerge.sharding.finish import finish_all
 from labelmerge.sharding.resume import WHOLE, working_folder
 from labelmerge.train.run import lock_run
@@ -53,3 +56,19 @@ def test_of_parts_and_of_finishing_them(tmp_path: Path, run: Callable[..., Any])
     with working_folder(split, WHOLE):
         assert not list(work.glob("part-*"))
     assert not work.exists()
+
+
+def test_what_fails_takes_away_what_it_made_and_not_what_others_made_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "merge.json").write_text("before")
+    with pytest.raises(KeyboardInterrupt), whole_or_nothing(tmp_path, ("merge.html", "merge.json", "bank")):
+        for name in ("merge.html", "merge.json", "another.html"):
+            (tmp_path / name).write_text("now")
+        for name in ("bank", "another-run/checkpoints"):
+            (tmp_path / name).mkdir(parents=True)
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another-run", "another.html", "merge.json"]
+    with pytest.raises(KeyboardInterrupt), whole_or_nothing(tmp_path / "new", ("merge.html",)):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new/merge.html").write_text("now")
+        raise KeyboardInterrupt
+    assert not (tmp_path / "new").exists()
