@@ -99,7 +99,7 @@ def test_an_edited_taxonomy_is_never_written_over(
     other = by_similarity(bank, 1.0)
     write_merge(merge_report(bank, other), other, bank, written)  # nobody edited it: another threshold, another table
     table.write_text(table.read_text().replace("curb", "kerb"))
-    with pytest.raises(OutputError, match="a taxonomy that was edited is here"):
+    with pytest.raises(OutputError, match="holds an edited taxonomy"):
         write_merge(report, taxonomy, bank, written)
     assert "kerb" in table.read_text()
 
