@@ -125,7 +125,7 @@ def test_a_file_called_as_another_dataset_is_refused(run: Run, tmp_path: Path) -
     mine = _file(tmp_path / "camvid.txt", "car\nroad\n")
     result = run("embed", mine, "--encoder", "offline", "--out", tmp_path / "bank")
     assert result.exit_code == 2
-    assert "ships with other classes (2 here, 11 there)" in result.stderr
+    assert "has other classes (2 here, 11 there)" in result.stderr
     assert not (tmp_path / "bank").exists()
 
 
