@@ -1,4 +1,4 @@
-"""The house: which room may import which, no circles, no long files. docs/architecture.md shows the same table."""
+"""Which package may import which, no circles, no long files. docs/architecture.md shows the same table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "labelmerge"
 LONGEST = 400
 
-# room: what it may import besides itself and the ground floor (the single files of the library)
+# package: what it may import besides itself and the ground floor (the single files of the library)
 ARROWS: dict[str, tuple[str, ...]] = {
     "shardset": (),
     "encoders": (),
@@ -96,7 +96,11 @@ def test_the_page_shows_the_same_table() -> None:
     rows = [
         line.split("|")[1:3] for line in (ROOT / "docs/architecture.md").read_text("utf-8").splitlines() if "|" in line
     ]
-    shown = {room.strip(" `"): arrows.replace("`", "").split() for room, arrows in rows if room.strip(" `") in ARROWS}
-    assert {room: sorted(" ".join(arrows).replace(",", " ").split()) for room, arrows in shown.items()} == {
-        room: sorted(arrows or ("–",)) for room, arrows in ARROWS.items()
+    shown = {
+        package.strip(" `"): arrows.replace("`", "").split()
+        for package, arrows in rows
+        if package.strip(" `") in ARROWS
+    }
+    assert {package: sorted(" ".join(arrows).replace(",", " ").split()) for package, arrows in shown.items()} == {
+        package: sorted(arrows or ("–",)) for package, arrows in ARROWS.items()
     }
