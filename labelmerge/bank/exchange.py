@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from labelmerge.bank.bank import IMPORTED, WORD_TEMPLATE, Bank, Vectors
 from labelmerge.bank.store import INDEX, bank_lock, read_index
-from labelmerge.errors import BankError, UsageError
+from labelmerge.errors import BankError, RecipeError, UsageError
 from labelmerge.files import read_text, write_bytes, write_text
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.names import prompt_name
@@ -279,10 +279,13 @@ def _read_names(path: Path, dataset: str | None, count: int, vectors: Path) -> d
 
 
 def _check_spaces(labels: dict[LabelKey, tuple[str, str]], path: Path) -> None:
-    """Raise RecipeError where a dataset's indices don't fit a mask."""
+    """Raise RecipeError, with the file, where a dataset's indices don't fit a mask."""
     for dataset in sorted({owner for owner, _ in labels}):
         own = sorted((index, name) for (owner, index), (name, _) in labels.items() if owner == dataset)
-        LabelSpace(dataset, tuple(index for index, _ in own), tuple(name for _, name in own))
+        try:
+            LabelSpace(dataset, tuple(index for index, _ in own), tuple(name for _, name in own))
+        except RecipeError as error:
+            raise RecipeError(f"{dataset}: {error.what}", where=path, fix=error.fix) from None
 
 
 def _texts(labels: dict[LabelKey, tuple[str, str]], vectors: Vectors, path: Path) -> dict[LabelKey, str]:

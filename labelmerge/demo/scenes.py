@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from labelmerge.demo.concepts import SHAPE_TRAITS, Floats, Look, concepts, leaves
+from labelmerge.demo.concepts import SHAPE_TRAITS, Floats, Look, concepts
 from labelmerge.demo.shapes import DARK, FIRST, LIGHT, SECOND, SHAPES, Part
 
 NOTHING = -1
@@ -59,12 +59,6 @@ class Scene:
             for part in thing.parts:
                 draw.polygon([tuple(point) for point in part.points.tolist()], fill=number)
         return np.asarray(canvas, dtype=np.int32)
-
-    def concept_map(self) -> npt.NDArray[np.int16]:
-        """[height, width]: the concept's place in `leaves()` at each pixel, `NOTHING` where none."""
-        ids = {name: place for place, name in enumerate(leaves())}
-        table = np.array([ids[thing.concept] for thing in self.things] + [NOTHING], dtype=np.int16)
-        return table[self.thing_map()]
 
 
 class Painter:

@@ -29,10 +29,6 @@ _PART = re.compile(
 )
 _OPENING = re.compile(r"^(?:(?:an?|the|any|all|some|every|each|other|another) )+", re.I)
 _TOGETHER = re.compile(r"\btogether with (?:the|its|their|an?|his or her) ")
-_VAGUE = frozenset(
-    "thing things object objects area areas place places surface surfaces something anything everything item items "
-    "device part parts material equipment structure body".split()
-)
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,6 @@ class Definition:
     kinds: tuple[str, ...] = ()
     wholes: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
-
-    @property
-    def vague(self) -> bool:
-        """Whether the kinds are so wide that hardly anything is told by them."""
-        return all(kind.split()[-1] in _VAGUE for kind in self.kinds)
 
 
 def definition(description: str) -> Definition:

@@ -60,16 +60,14 @@ class Coco:
                 empty = True
                 for first, each in parts:
                     for made in each.read(first, image=request.images):
-                        empty = write_list(stream, self._records(request, each, made, ids, name), empty)
+                        empty = write_list(stream, self._records(request, made, ids, name), empty)
                         if request.images:
                             (request.into / name / f"{made.key}.{each.split.image}").write_bytes(made.image)
                         request.counts["images"] += 1
                         yield
                 stream.write("]}\n")
 
-    def _records(
-        self, request: Request, each: MergedSplit, sample: MergedSample, ids: dict[int, int], name: str
-    ) -> list[Record]:
+    def _records(self, request: Request, sample: MergedSample, ids: dict[int, int], name: str) -> list[Record]:
         counts = request.counts
         if self._panoptic:
             assert sample.mask is not None
