@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from labelmerge import __version__
 from labelmerge.compare.records import read_results
 from labelmerge.compare.variants import INPUTS, Variant, find_variants
 from labelmerge.device import choose_device
@@ -326,14 +327,15 @@ def _options(options: Mapping[str, Any]) -> list[str]:
 def _is_measured(
     results: Path, checkpoint: Path, bank_hash: str, sets: Sequence[EvalSet], protocol: Mapping[str, Any]
 ) -> bool:
-    """Whether a results.json is about this checkpoint with its own bank and these sets, measured this way."""
+    """Whether a results.json is about this checkpoint with its own bank and these sets, measured this way, by us."""
     try:
         found = read_results(results)
     except LabelmergeError:  # missing or damaged: measured again
         return False
     weights = str(read_meta(checkpoint)["sha256"][_WEIGHTS])
     return (
-        weights.startswith(str(found.checkpoint["hash"]))
+        found.version == __version__
+        and weights.startswith(str(found.checkpoint["hash"]))
         and found.protocol.get("bank", {}).get("content_sha256") == bank_hash
         and {name: figures.data for name, figures in found.sets.items()}
         == {data.name: str(data.source["manifest_sha256"]) for data in sets}

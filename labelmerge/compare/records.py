@@ -43,11 +43,12 @@ class SetFigures:
 
 @dataclass(frozen=True)
 class Measured:
-    """One results.json: by set name, and the protocol as it stands there."""
+    """One results.json: by set name, the protocol as it stands there, and the version of labelmerge that measured."""
 
     path: Path
     sets: Mapping[str, SetFigures]
     protocol: Mapping[str, Any]
+    version: str = ""
 
     @property
     def checkpoint(self) -> Mapping[str, Any]:
@@ -201,6 +202,7 @@ def read_results(path: Path) -> Measured:
             path=path,
             sets={f"{entry['dataset']}-{entry['split']}": _figures(entry, path) for entry in content["sets"]},
             protocol=dict(content["protocol"]),
+            version=str(content.get("labelmerge", "")),
         )
         if not isinstance(measured.checkpoint["hash"], str) or type(measured.checkpoint["step"]) is not int:
             raise TypeError("checkpoint")

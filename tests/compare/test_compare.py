@@ -160,6 +160,9 @@ def test_the_same_command_does_what_is_left(run: Any, place: Path, ran: list[str
     foreign["protocol"]["bank"]["content_sha256"] = "0" * 64  # `eval --bank OTHER` wrote it
     (place / "out/name/results.json").write_text(json.dumps(foreign))
     assert left() == ["eval name"]
+    older = json.loads((place / "out/name/results.json").read_text()) | {"labelmerge": "0.0.1"}
+    (place / "out/name/results.json").write_text(json.dumps(older))
+    assert left() == ["eval name"]
     shutil.rmtree(find_checkpoint(place / "out/text"))
     assert left() == ["train text", "eval text"]
 
