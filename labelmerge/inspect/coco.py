@@ -6,7 +6,7 @@ The formats: cocodataset.org/#format-data and cocodataset/panopticapi.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 import numpy as np
@@ -17,9 +17,16 @@ from labelmerge.shardset.pixels import png_bytes
 
 
 def panoptic(
-    mask: Array, instances: Array | None, segments: Sequence[Record], ids: Mapping[int, int], ignore_index: int
+    mask: Array,
+    instances: Array | None,
+    segments: Sequence[Record],
+    ids: Mapping[int, int],
+    ignore_index: int,
+    things: Container[int] = (),
 ) -> tuple[list[Record], bytes]:
     """The segments of one image and their PNG: what the mask has besides the segments is one more for each class.
+
+    Of things it is a crowd: how many they are isn't known. `eval --task panoptic` counts them so, too.
 
     Args:
         mask: ``[H, W]`` class indices.
@@ -27,6 +34,7 @@ def panoptic(
         segments: as in a sample's JSON.
         ids: category id by class index.
         ignore_index: no label, in `mask`.
+        things: classes that are things.
     """
     listed = {segment["id"]: segment for segment in segments}
     numbers = np.zeros_like(mask, dtype=np.uint32)
@@ -40,7 +48,7 @@ def panoptic(
     pixels[ignore_index] = 0
     for number, index in enumerate(np.flatnonzero(pixels).tolist(), start=max(listed, default=0) + 1):
         number_of[index] = number
-        listed[number] = {"class_index": index, "iscrowd": False}
+        listed[number] = {"class_index": index, "iscrowd": index in things}
     numbers = np.where(free, number_of[mask], numbers)
     records = [
         {

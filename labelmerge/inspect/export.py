@@ -67,8 +67,9 @@ def export(
     ``<out>/annotations/panoptic_<split>.json`` with ``panoptic_<split>/<key>.png``, or
     ``<out>/annotations/instances_<split>.json``. An image's id is the number in its key.
 
-    Panoptic: the segments of `instances.png`, and what the mask has besides them as one segment for each class. Pixels
-    without a label are 0. Instances: the things among the segments, as RLE; or else the boxes.
+    Panoptic: the segments of `instances.png`, and what the mask has besides them as one segment for each class, of
+    things as a crowd. Pixels without a label are 0. Instances: the things among the segments, as RLE; or else the
+    boxes.
 
     Category ids are the dataset's own where the segments carry one for each class that occurs; then other classes,
     whose ids are not known, are not categories. Else they are class index + 1.
@@ -198,6 +199,7 @@ def _written(
 ) -> Iterator[None]:
     """Write all splits; yields after every image."""
     kind = "panoptic" if format == PANOPTIC else "instances"
+    things = {category["class_index"] for category in categories if category["isthing"]}
     for split in splits:
         pictures = into / "annotations" / f"{kind}_{split.name}"
         members = ["mask.png"] if format == PANOPTIC else []
@@ -223,6 +225,7 @@ def _written(
                             sample.meta["segments"],
                             ids,
                             split.space.ignore_index,
+                            things,
                         )
                         (pictures / f"{sample.key}.png").write_bytes(picture)
                         records = [

@@ -16,6 +16,7 @@ from PIL import Image
 
 from labelmerge.catalog import load_recipe
 from labelmerge.errors import OutputError, ShardError, UsageError
+from labelmerge.inspect.coco import panoptic as panoptic_of
 from labelmerge.inspect.coco import regions
 from labelmerge.inspect.export import export
 from labelmerge.sharding.shard import shard
@@ -313,3 +314,12 @@ def test_tar_members_are_never_paths(own: Own, tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("../../outside.jpg"))
     with pytest.raises(ShardError, match="are named KEY.MEMBER, without folders"):
         export(folder, "coco-panoptic", tmp_path / "coco")
+
+
+def test_things_outside_all_segments_are_a_crowd() -> None:
+    mask = np.array([[0, 0, 1, 1], [0, 0, 1, 255]], dtype=np.uint8)
+    ids = np.array([[5, 0, 0, 0], [5, 0, 0, 0]], dtype=np.uint16)  # one car, and pixels of cars that no segment holds
+    segments = [{"id": 5, "class_index": 0, "iscrowd": False}]
+    found, _ = panoptic_of(mask, ids, segments, {0: 3, 1: 21}, 255, {0})
+    told = [(each["category_id"], each["area"], each["iscrowd"]) for each in found]
+    assert told == [(3, 2, 0), (3, 2, 1), (21, 3, 0)]

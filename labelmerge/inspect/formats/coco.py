@@ -72,7 +72,7 @@ class Coco:
         if self._panoptic:
             assert sample.mask is not None
             ignore = request.sets.space.ignore_index
-            segments, picture = panoptic(sample.mask, sample.instances, sample.segments, ids, ignore)
+            segments, picture = panoptic(sample.mask, sample.instances, sample.segments, ids, ignore, request.things)
             (request.into / "annotations" / f"panoptic_{name}" / f"{sample.key}.png").write_bytes(picture)
             counts["annotations"] += len(segments)
             return [{"image_id": sample.number, "file_name": f"{sample.key}.png", "segments_info": segments}]
