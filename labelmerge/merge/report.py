@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -200,7 +200,7 @@ def merge_report(
             continue
         own = tuple(members[row] for row in rows)
         lowest = float(cosines_of(bank.vectors[rows]).min())
-        pixels, boxes = _sum(member.pixels for member in own), _sum(member.boxes for member in own)
+        pixels, boxes = sum_of_known(member.pixels for member in own), sum_of_known(member.boxes for member in own)
         groups.append(Group(_name(own), own, lowest, pixels, boxes))
     groups.sort(key=lambda group: (-len(group.members), group.name))
     found = Counter(relation.kind for relation in relations(taxonomy))
@@ -334,7 +334,8 @@ def _commonest(words: Iterable[str]) -> str:
     return Counter(words).most_common(1)[0][0]
 
 
-def _sum(numbers: Iterator[int | None]) -> int | None:
+def sum_of_known(numbers: Iterable[int | None]) -> int | None:
+    """The sum of the numbers that are known; None where none is."""
     known = [number for number in numbers if number is not None]
     return sum(known) if known else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from labelmerge.colours import Style, dataset_styles
 from labelmerge.files import write_text
 from labelmerge.labels import LabelKey
 from labelmerge.merge.label_lines import LabelLine, label_lines
-from labelmerge.merge.report import UNSURE, MergeReport
+from labelmerge.merge.report import UNSURE, MergeReport, sum_of_known
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.pages import joined_script, joined_styles, render_page
 from labelmerge.plot.merge_page.content import page_data
@@ -121,8 +121,8 @@ def dataset_rows(report: MergeReport, lines: Sequence[LabelLine]) -> list[Datase
                 labels=labels,
                 merged=sum(line.group > 0 for line in own),
                 shared=Counter(other for line in own if line.group for other in owners[line.group - 1] - {name}),
-                pixels=_sum(line.member.pixels for line in own),
-                boxes=_sum(line.member.boxes for line in own),
+                pixels=sum_of_known(line.member.pixels for line in own),
+                boxes=sum_of_known(line.member.boxes for line in own),
             )
         )
     return rows
@@ -138,8 +138,3 @@ def short_number(value: int) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}" if value < 1000 * size else f"{value // size:,} {unit}"
     return str(value)
-
-
-def _sum(numbers: Iterable[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
