@@ -31,9 +31,7 @@ class MdpSettings:
         64, "Batches whose class means the prototypes are of; the paper's memory holds a whole epoch's.", minimum=1
     )
     prototype_temperature: float = setting(0.07, "τ of pixels' similarities to prototypes.", above=0)
-    key_momentum: float = setting(
-        0.999, "How slowly the key network follows; short runs want less.", minimum=0, maximum=1
-    )
+    key_momentum: float = setting(0.999, "How slowly the key network follows the trained one.", minimum=0, maximum=1)
     mix: str = setting(
         "both",
         "How samples of different datasets are mixed: `region` (a rectangle of another), `pixel` (a weighted mean), "
