@@ -17,8 +17,9 @@ from labelmerge.losses.table import LabelTable
 
 # One warp is one program: its 32 lanes lie along a row of gaps, whose logits are neighbours in memory.
 _LANES = 32
-# What is in registers at once. Compiled for Hopper, more labels backward spill.
-_LABELS_FORWARD, _LABELS_BACKWARD = 4, 4
+# What is in registers at once. Backward, eight labels are faster than four on an H200, though a few numbers spill; with
+# a table, which needs more registers, no difference showed.
+_LABELS_FORWARD, _LABELS_BACKWARD, _LABELS_BACKWARD_TABLE = 4, 8, 4
 _PIXELS_FORWARD, _PIXELS_BACKWARD = (2, 4), (4, 4)  # of a gap: rows and columns, at most
 _MOST_PIXELS = 4
 _ROWS_BACKWARD = 16  # rows of cells per program; one more row of gaps is computed
@@ -153,8 +154,9 @@ class _PixelLosses(torch.autograd.Function):
         )  # fmt: skip
         kind = torch.bfloat16 if v.dtype == torch.bfloat16 else torch.float32
         grad_low = v.new_empty(batch, count, h * w, dtype=kind)
+        labels_at_once = _LABELS_BACKWARD if bias is None else _LABELS_BACKWARD_TABLE
         grid = (
-            _blocks(count, _LABELS_BACKWARD),
+            _blocks(count, labels_at_once),
             _blocks(batch * (w + 1), _LANES - 1),
             _blocks(h, _ROWS_BACKWARD),
         )
@@ -162,7 +164,7 @@ class _PixelLosses(torch.autograd.Function):
             low, chosen, owns, allowed, *along, scale, lse, strength, other, least.amin(), grad_low,
             bias, wanted, pulls,
             batch, count, h, w, ctx.stride,
-            allowed is not None, ctx.everywhere, bias is not None, _LABELS_BACKWARD, _ROWS_BACKWARD, *pieces,
+            allowed is not None, ctx.everywhere, bias is not None, labels_at_once, _ROWS_BACKWARD, *pieces,
             num_warps=1, maxnreg=_REGISTERS_BACKWARD, enable_fp_fusion=True,
         )  # fmt: skip
         # Of d loss / d log(scale), where scale is 1 / (|V| tau).

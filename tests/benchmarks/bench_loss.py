@@ -51,13 +51,12 @@ Relations = Literal["plain", "graded", "sets", "soft"]
 # Of `labelmerge.losses.fused`.
 CHOICES: dict[str, dict[str, Any]] = {
     "channels-last": {},
-    "8 labels backward": {"_LABELS_BACKWARD": 8},
-    "8 labels, 168 registers backward": {"_LABELS_BACKWARD": 8, "_REGISTERS_BACKWARD": 168},
-    "168 registers backward": {"_REGISTERS_BACKWARD": 168},
-    "128 registers backward": {"_REGISTERS_BACKWARD": 128},
-    "32 rows backward": {"_ROWS_BACKWARD": 32},
     "128 registers forward": {"_REGISTERS_FORWARD": 128},
     "168 registers forward": {"_REGISTERS_FORWARD": 168},
+    "4 labels backward": {"_LABELS_BACKWARD": 4},
+    "8 labels backward": {"_LABELS_BACKWARD_TABLE": 8},
+    "168 registers backward": {"_REGISTERS_BACKWARD": 168},
+    "32 rows backward": {"_ROWS_BACKWARD": 32},
     "8 labels forward": {"_LABELS_FORWARD": 8},
     "whole gaps forward": {"_PIXELS_FORWARD": (4, 4)},
 }

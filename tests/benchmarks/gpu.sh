@@ -33,6 +33,7 @@ part() { # TITLE SECONDS COMMAND…: its output under a title, with its exit sta
 }
 
 echo "# $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2> /dev/null || echo 'no GPU')"
+echo "before anything is run: $(nvidia-smi --query-gpu=utilization.gpu,memory.used,clocks.sm --format=csv,noheader 2> /dev/null)"
 "$python" -P -c 'import torch; print("\ntorch", torch.__version__, "CUDA", torch.version.cuda)'
 
 failed=''

@@ -4,7 +4,7 @@
 
 prints for each kernel and kind of table (docs/losses.md): registers a thread, bytes spilled a thread, and the
 instructions of its innermost loop that has most of them, by kind. A loop of `forward` makes 32 logits of a thread, one
-of `backward` 64, in one of two ways (docs/losses.md).
+of `backward` 128, with a table 64, in one of two ways (docs/losses.md).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def compiled(name: str, kind: str, **given: Any) -> Any:
     }
     sizes = {
         "forward": {"LABELS": 4, "PARTS_Y": 2, "PIXELS_Y": 2},
-        "backward": {"LABELS": 4, "PARTS_Y": 1, "PIXELS_Y": 4},
+        "backward": {"LABELS": 8 if kind == "none" else 4, "PARTS_Y": 1, "PIXELS_Y": 4},
         "weigh": {"PARTS_Y": 1, "PIXELS_Y": 4},
     }
     constants |= sizes.get(name, {})
