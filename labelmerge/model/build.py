@@ -143,7 +143,8 @@ class SegmentationModel(nn.Module):
     def recompute(self) -> None:
         """Keep no activations inside the encoder's blocks: the backward pass computes them again.
 
-        Losses and gradients stay what they are. Raises ConfigError where the network has no such blocks.
+        Losses and gradients stay what they are, and so do the statistics of batch norms, which see every batch once.
+        To be called after norms were made synchronous. Raises ConfigError where the network has no such blocks.
         """
         if not hasattr(self.net, "recompute"):
             raise ConfigError(
@@ -151,6 +152,9 @@ class SegmentationModel(nn.Module):
                 fix="Leave --recompute out; --accumulate saves memory too",
             )
         cast(Any, self.net).recompute()
+        for part in self.net.get_submodule("encoder").modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.momentum is not None:
+                part.register_forward_pre_hook(partial(_count_once, momentum=part.momentum))
 
     def compile_network(self) -> None:
         """Run it through `torch.compile`: what recurs in it, where it says so (a SegFormer's blocks), else all of it.
@@ -181,6 +185,17 @@ class SegmentationModel(nn.Module):
         return [
             {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
         ]
+
+
+def _count_once(norm: nn.Module, _: object, *, momentum: float) -> None:
+    """Leave a batch norm's statistics as they are while the backward pass computes activations again."""
+    if torch.compiler.is_compiling():
+        return
+    again = torch._C._current_graph_task_id() != -1  # in a backward pass
+    own = cast(Any, norm)
+    own.momentum = 0.0 if again else momentum
+    if again and norm.training:
+        own.num_batches_tracked.sub_(1)  # to which the norm adds 1
 
 
 class Pyramid(SegmentationModel):

@@ -148,8 +148,6 @@ def _train(
     for network in networks:
         network.layer_decay = config.layer_decay
         network.freeze(config.freeze)
-        if config.recompute:
-            network.recompute()
     learner.to(here).train()
     if config.channels_last:
         learner.to(memory_format=torch.channels_last)
@@ -174,6 +172,8 @@ def _train(
         for network in networks:
             GraphedForward(network)
     shared = distribute(learner, ranks, here)
+    for network in networks if config.recompute else ():
+        network.recompute()
     meta = {
         "bank_version": inputs.bank.version,
         "encoder": inputs.bank.encoder,

@@ -131,3 +131,15 @@ def test_compiled_regions_change_nothing_and_are_few(monkeypatch: pytest.MonkeyP
     torch.compiler.reset()
     same(lambda: build_model("segformer-b0", 8), SegmentationModel.compile_network, torch.randn(2, 3, 64, 32))
     assert len(graphs) == 8  # both halves of a block, for each stage; a B5's 52 blocks have no more
+
+
+def test_recomputed_norms_see_every_batch_once() -> None:
+    plain, changed = (build_model("timm:resnet18", 8).train() for _ in range(2))
+    changed.load_state_dict(plain.state_dict())
+    changed.recompute()
+    for seed in range(2):
+        images = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(seed))
+        for model in (plain, changed):
+            model(images).square().mean().backward()
+    for ours, theirs in zip(changed.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
