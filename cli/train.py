@@ -109,7 +109,8 @@ def command(
         return
 
     begins = Path(config.init) if config.init and newest_checkpoint(out) is None else None
-    options.refuse_missing(shards, bank, begins)
+    if os.environ.get("WORLD_SIZE", "1") in ("", "1"):  # of several processes, one alone is to say it
+        options.refuse_missing(shards, bank, begins)
     options.load_torch()
     from labelmerge.train.loop import train
     from labelmerge.train.processes import OtherProcessFailed
