@@ -178,7 +178,7 @@ class _Words:
         confidence = round(_BY_NAME * share, 2)
         others = "; ".join(", ".join(sense.concepts) for sense, _ in against[:3])
         note = f"the name may also mean: {others}" if share < 1 - _DOUBTFUL and others else ""
-        if is_shortened(name):
+        if is_shortened(name) or best.is_aside:
             confidence, note = min(confidence, _BY_WORD), note or f"read as {', '.join(best.concepts)}"
         if wider:
             more = ", ".join(concept for concept in wider if concept not in best.concepts)

@@ -14,7 +14,7 @@ from labelmerge.catalog import Kept, concepts_file, dataset_names, load_descript
 from labelmerge.clip_tokens import count_clip_tokens
 from labelmerge.labels import LabelKey
 from labelmerge.merge.concepts import ConceptGraph, read_concepts, split_concepts
-from labelmerge.merge.phrases import near_misses, plain, singular_key, stem_key, synonyms, word_key
+from labelmerge.merge.phrases import describes, near_misses, plain, singular_key, stem_key, synonyms, word_key
 
 GRAPH = ""
 """Stands for the graph of concepts among the datasets that give a word a meaning."""
@@ -37,6 +37,11 @@ class Sense:
     concepts: tuple[str, ...]
     weights: Mapping[str, float]
     texts: tuple[tuple[str, str], ...]
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether nobody calls it so in the first place: only further synonyms and titles of pages say it."""
+        return GRAPH not in self.weights and max(self.weights.values(), default=0.0) <= max(_AS_SYNONYM, _AS_TITLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +228,9 @@ def _lexicon(without: frozenset[str]) -> Lexicon:
             made.add(first, concepts, dataset, _AS_NAME, text)
             for word in others:
                 made.add(word, concepts, dataset, _AS_SYNONYM, text)
-            if row.wikipedia:
-                made.add(row.wikipedia.partition(" (")[0], concepts, dataset, _AS_TITLE, text)
+            title, words = row.wikipedia.partition(" (")[0], [concept.partition(" (")[0] for concept in concepts]
+            if title and not describes(title, words):
+                made.add(title, concepts, dataset, _AS_TITLE, text)
             if row.description:
                 said[row.description].add(concepts)
     for concept in graph.names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
 from labelmerge.names import prompt_name
@@ -112,6 +112,16 @@ def stem_key(phrase: str) -> str:
     """
     *modifiers, last = singular(_plain(phrase)).split()
     return word_key(" ".join([*(_ENDING.sub("", word) for word in modifiers), last])) if modifiers else ""
+
+
+def describes(title: str, phrases: Iterable[str]) -> bool:
+    """Whether a word only says of what sort one of these phrases' last words is: the page *Tile* of a tiled wall.
+
+    >>> describes("Tile", ["tiled wall"]), describes("Face", ["human face"])
+    (True, False)
+    """
+    word = _ENDING.sub("", singular(_plain(title)))
+    return any(word in {_ENDING.sub("", each) for each in _plain(phrase).split()[:-1]} for phrase in phrases)
 
 
 def singular_key(phrase: str) -> str:

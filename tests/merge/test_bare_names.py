@@ -73,3 +73,17 @@ def test_a_bare_pedestrian_rides_nothing() -> None:
     text = "A person near the road, walking or riding a bicycle."
     _, found = attach(bank_of({("mine", 0): ("pedestrians", text)}))
     assert not found[0].but
+
+
+def test_a_page_about_what_a_thing_is_made_of_does_not_name_the_thing() -> None:
+    """COCO's *wall-tile* has the page *Tile*: a bare tile may as well be on a floor."""
+    _, found = attached(named("tile", "sky"))
+    assert found["mine tile"].concepts == ("tile",) and found["mine tile"].confidence < UNSURE
+
+
+def test_what_only_a_page_or_a_further_synonym_says_is_less_sure() -> None:
+    _, found = attached(named("brickwork", "railing", "rail", "sky"))
+    assert found["mine railing"].confidence > 0.8
+    for name, concept in (("brickwork", "brick wall"), ("rail", "railing")):
+        own = found[f"mine {name}"]
+        assert own.concepts == (concept,) and own.confidence <= 0.7 and own.note == f"read as {concept}"
