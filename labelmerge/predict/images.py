@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -81,6 +82,25 @@ def find_images(words: Sequence[str | Path], scratch: Path, track: Track = no_tr
     for what, reason in failed:
         _log.warning("skipped %s: %s", what, reason)
     return Found(tuple(files), tuple(failed), origins)
+
+
+def told_apart(files: Sequence[Path], origins: Mapping[Path, str]) -> dict[Path, str]:
+    """What lists of images call each: its name, and where two have the same, its path below the folder of all of these.
+
+    Args:
+        origins: of files that were fetched, their addresses, which stand for them where names are not enough.
+    """
+    named: dict[str, list[Path]] = {}
+    for path in files:
+        named.setdefault(path.name, []).append(path)
+    alike = [path for paths in named.values() if len(paths) > 1 for path in paths]
+    here = [os.path.dirname(os.path.abspath(path)) for path in alike if path not in origins]
+    above = os.path.commonpath(here) if here else ""
+
+    def long(path: Path) -> str:
+        return origins[path] if path in origins else Path(os.path.relpath(path, above)).as_posix()
+
+    return {path: long(path) if len(named[path.name]) > 1 else path.name for path in files}
 
 
 def refuse_absent(words: Sequence[str | Path]) -> None:

@@ -25,10 +25,10 @@ from labelmerge.methods.predictor import LabelList, Predictor, SegmentMap
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.views import Views
 from labelmerge.predict.coco import CocoFile
-from labelmerge.predict.images import Found, find_images
+from labelmerge.predict.images import Found, find_images, told_apart
 from labelmerge.predict.overlays import with_legend
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
-from labelmerge.predict.segments import PanopticFile, ids_png, labels_with, segment_rows, which_are_things
+from labelmerge.predict.segments import PANOPTIC, PanopticFile, ids_png, labels_with, segment_rows, which_are_things
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.depth import eight_bit, is_deep, note_significant_bits
 from labelmerge.shardset.pixels import refuse_huge
@@ -125,7 +125,7 @@ def predict(
         by: what labels of datasets are asked for by: ``concepts``, the run's columns that they stand for, or their own
             ``text``; by default concepts where the run has them.
         coco: also write ``coco.json``, every label's region in every image (`labelmerge.predict.coco`), and of
-            segments ``panoptic.json``.
+            segments ``panoptic.json``; images by `labelmerge.predict.images.told_apart`.
         segments: tell things apart: ``<stem>_instances.png``, 16-bit ids, 0 for none, and what each is in the JSON.
 
     Raises:
@@ -138,7 +138,8 @@ def predict(
         raise UsageError("no labels to choose from")
     with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
         found = find_images(images, Path(scratch), track)
-        places = places_of(found.files, out, _outputs)
+        whole = [name for name, asked in ((COCO, coco), (PANOPTIC, coco and segments)) if asked]
+        places = places_of(found.files, out, _outputs, [out / name for name in whole])
         return _predict(found, places, checkpoint, labels, out, views, encoder, device, by, coco, segments, track)
 
 
@@ -179,6 +180,7 @@ def _predict(
     names = [label.name for label in resolved]
     coco = CocoFile(names) if with_coco else None
     panoptic = PanopticFile(out, names, asked.things) if with_coco and with_segments else None
+    called = told_apart(list(places), found.origins)
     for path, stem in track(places.items(), "predicting", len(places)):
         try:
             pixels, orientation = read_photo(path)
@@ -191,9 +193,9 @@ def _predict(
         if segments is not None:
             classes = labels_with(classes, segments)
         if coco is not None:
-            coco.add(path.name, classes)
+            coco.add(called[path], classes)
         if panoptic is not None and segments is not None:
-            panoptic.add(path.name, stem, segments)
+            panoptic.add(called[path], stem, segments)
         image = found.origins.get(path, path)
         about = {
             "format": FORMAT,
@@ -251,10 +253,15 @@ def read_photo(path: Path) -> tuple[npt.NDArray[np.uint8], int]:
         raise SampleError(f"can't be read ({type(error).__name__}: {error})", where=path) from error
 
 
-def places_of(images: Sequence[Path], out: Path, outputs: Callable[[Path, str], Sequence[Path]]) -> dict[Path, str]:
-    """The stem of each image's outputs, unlike all others. Raises UsageError where an output would replace an image."""
+def places_of(
+    images: Sequence[Path], out: Path, outputs: Callable[[Path, str], Sequence[Path]], taken: Sequence[Path] = ()
+) -> dict[Path, str]:
+    """The stem of each image's outputs, unlike all others and what is `taken` by files of all images.
+
+    Raises UsageError where an output would replace an image.
+    """
     places: dict[Path, str] = {}
-    used: set[str] = set()  # paths of outputs
+    used = {str(path).casefold() for path in taken}  # paths of outputs
     seen: set[Path] = set()
     for path in images:
         if path.resolve() in seen:

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from labelmerge.errors import UsageError
 from labelmerge.predict.coco import CocoFile
-from labelmerge.predict.images import find_images
+from labelmerge.predict.images import told_apart, find_images
 
 from ..loopback import QuietServer, served
 
@@ -101,6 +101,19 @@ def test_the_coco_file_holds_the_same_masks(tmp_path: Path) -> None:
     assert (found == classes).all()
     categories = json.loads((tmp_path / "coco.json").read_text())["categories"]
     assert [category["name"] for category in categories] == ["road", "sky", "car"]
+
+
+def test_lists_tell_images_of_one_name_apart() -> None:
+    files = [Path(name) for name in ("in/one/a.jpg", "in/two/a.jpg", "in/b.jpg", "/far/c.jpg", "tmp/a.jpg", "tmp/c.jpg")]
+    origins = {files[-2]: "https://photos.example/7/a.jpg", files[-1]: "https://photos.example/7/c.jpg"}
+    assert list(told_apart(files[:4], {}).values()) == ["one/a.jpg", "two/a.jpg", "b.jpg", "c.jpg"]
+    called = told_apart([files[0], files[1], files[2], *files[4:]], origins)
+    assert list(called.values()) == ["one/a.jpg", "two/a.jpg", "b.jpg", origins[files[-2]], "c.jpg"]
+    assert list(told_apart([Path("a.jpg"), Path("in/a.jpg"), Path("../a.jpg")], {}).values()) == [
+        f"{Path.cwd().name}/a.jpg",
+        f"{Path.cwd().name}/in/a.jpg",
+        "a.jpg",
+    ]
 
 
 def test_images_at_other_urls(shots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

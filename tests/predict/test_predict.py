@@ -103,6 +103,20 @@ def test_an_input_is_never_replaced(trained: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == before
 
 
+def test_the_coco_file_is_no_images_output(trained: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("one/coco.png", "two/coco.png", "two/b.png")):
+        photo(tmp_path / name, number)
+    images = [tmp_path / "one", tmp_path / "two"]
+    done = predict(images, trained, QUERIES, tmp_path / "out", coco=True)
+    assert [entry.labels.name for entry in done.written] == ["coco-2.json", "b.json", "coco-3.json"]
+    listed = json.loads((tmp_path / "out/coco.json").read_text())["images"]
+    assert [image["file_name"] for image in listed] == ["one/coco.png", "b.png", "two/coco.png"]
+    for entry in done.written:
+        assert json.loads(entry.labels.read_text())["image"] == str(entry.image)
+    plain = predict(images, trained, QUERIES, tmp_path / "plain")
+    assert plain.written[0].labels.name == "coco.json"
+
+
 def test_many_labels_make_a_16_bit_mask(tmp_path: Path, tools: Any) -> None:
     bank = tools.bank([("set", i, f"label {i}", "") for i in range(300)])
     photo(tmp_path / "a.png")
