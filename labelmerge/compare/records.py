@@ -143,6 +143,7 @@ def _read_run(folder: Path) -> RunRecord:
         raise CheckpointError(f"can't be read as TOML ({error})", where=folder / "config.toml") from error
     metas = [_json(path) for path in sorted((folder / "checkpoints").glob("step-*/meta.json"), key=_step)]
     found = [_found(path) for path in sorted(folder.glob("*.json"))]
+    hashes = {meta["step"]: _hash(meta) for meta in metas if type(meta.get("step")) is int}
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
@@ -151,8 +152,20 @@ def _read_run(folder: Path) -> RunRecord:
         meta=metas[-1] if metas else {},
         log=read_log(folder),
         checkpoints=[_hash(meta) for meta in metas],
-        results=[measured for measured in found if measured is not None],
+        results=[measured for measured in found if measured is not None and not _is_stale(measured, hashes)],
     )
+
+
+def _is_stale(measured: Measured, hashes: Mapping[int, str]) -> bool:
+    """Whether results in a run's folder are of another run, such as the one that was there before; a warning says so.
+
+    Those of a checkpoint of this run that is no longer kept are not.
+    """
+    step, weights = measured.checkpoint["step"], measured.checkpoint["hash"]
+    if not hashes or weights in hashes.values() or (step not in hashes and step < max(hashes)):
+        return False
+    _log.warning("left out: %s (is of other weights than the run has at step %d: evaluate again)", measured.path, step)
+    return True
 
 
 def _step(path: Path) -> tuple[int, str]:

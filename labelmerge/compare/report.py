@@ -117,6 +117,9 @@ def incomparable(rows: Sequence[Row]) -> list[str]:
     known = [(name, m) for name, (_, m) in zip(row_names(rows), rows, strict=True) if m is not None]
     notes = []
     differ = [key for key in _PROTOCOL if len({show(measured.protocol.get(key)) for _, measured in known}) > 1]
+    # Which of the two is the default depends on the merge, so runs of several merges differ in it as they should.
+    asked = {(run.merge, show(m.protocol.get("by"))) for run, m in rows if m is not None}
+    differ += ["by"] * (len(asked) > len({merge for merge, _ in asked}))
     if differ:
         ways: dict[str, list[str]] = {}
         for name, measured in known:

@@ -146,6 +146,30 @@ def test_results_from_elsewhere_find_their_run(runs: Sequence[Path], tmp_path: P
     assert report.notes == ["Not measured in the same way. naive, results / stray: flip -; naive, flipped: flip true."]
 
 
+def test_labels_asked_for_in_two_ways_are_said(runs: Sequence[Path], tmp_path: Path) -> None:
+    for run, by in zip(runs, ("text", "concepts"), strict=False):
+        path = next(run.glob("r*.json"))
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "protocol": {**content["protocol"], "by": by}}))
+    assert not any("same way" in note for note in report_runs(runs, tmp_path / "out").notes), "their merges differ"
+    make_results(runs[1] / "text.json", {"rooms-val": 0.6}, weights="b", by="text")
+    assert report_runs(runs, tmp_path / "out").notes[0] == (
+        "Not measured in the same way. naive / ours, text: by text; ours, r: by concepts."
+    )
+
+
+def test_results_of_the_run_that_was_there_before_are_left_out(tmp_path: Path, caplog: Any) -> None:
+    run = make_run(tmp_path / "run", weights="b")
+    make_results(run / "before.json", {"rooms-val": 0.9}, weights="a")
+    (record,) = read_records([run])
+    assert not record.results and "before.json (is of other weights than the run has at step 20" in caplog.text
+    content = json.loads((run / "before.json").read_text())
+    for step, kept in ((10, True), (30, False)):  # of a checkpoint that is no longer kept; of one that never was
+        content["protocol"]["checkpoint"]["step"] = step
+        (run / "before.json").write_text(json.dumps(content))
+        assert bool(read_records([run])[0].results) == kept
+
+
 def test_other_data_are_said(tmp_path: Path) -> None:
     paths = [make_results(tmp_path / f"{name}.json", {"rooms-val": 0.5}, weights=name) for name in "ab"]
     paths[1].write_text(paths[1].read_text().replace("data of rooms", "other data of rooms"))

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from labelmerge.errors import UsageError
 from labelmerge.predict.coco import CocoFile
-from labelmerge.predict.images import told_apart, find_images
+from labelmerge.predict.images import find_images, told_apart
 
 from ..loopback import QuietServer, served
 
@@ -104,7 +104,9 @@ def test_the_coco_file_holds_the_same_masks(tmp_path: Path) -> None:
 
 
 def test_lists_tell_images_of_one_name_apart() -> None:
-    files = [Path(name) for name in ("in/one/a.jpg", "in/two/a.jpg", "in/b.jpg", "/far/c.jpg", "tmp/a.jpg", "tmp/c.jpg")]
+    files = [
+        Path(name) for name in ("in/one/a.jpg", "in/two/a.jpg", "in/b.jpg", "/far/c.jpg", "tmp/a.jpg", "tmp/c.jpg")
+    ]
     origins = {files[-2]: "https://photos.example/7/a.jpg", files[-1]: "https://photos.example/7/c.jpg"}
     assert list(told_apart(files[:4], {}).values()) == ["one/a.jpg", "two/a.jpg", "b.jpg", "c.jpg"]
     called = told_apart([files[0], files[1], files[2], *files[4:]], origins)
