@@ -31,10 +31,9 @@ _EVAL = "eval_"
 @click.option(
     "--eval-shards",
     type=options.input_folder,
-    required=True,
     multiple=True,
     metavar="DIR…",
-    help="What all variants are measured on.",
+    help="What all variants are measured on.  [required]",
 )
 @options.out_folder("Where the runs of the variants and the report go. The same command again does what is left.")
 @click.option(
@@ -120,9 +119,10 @@ def command(
       labelmerge compare table8 --with run=merged --shards shards-out/nyuv2 --bank bank \\
         --eval-shards shards-out/nyuv2 --out table8 --epochs 100
     """
-    from labelmerge.compare.compare import run_plan
-    from labelmerge.compare.plan import Comparison, make_plan
+    from labelmerge.compare.asked import Comparison, asked_variants
+    from labelmerge.compare.named import comparison_of, load_named
 
+    named = None if name is None else load_named(name)
     asked = Comparison(
         out=out,
         vary=vary,
@@ -140,15 +140,18 @@ def command(
             if name.startswith(_EVAL) and value not in (None, False, (1.0,), ())
         },
     )
-    if name is not None:
-        from labelmerge.compare.named import comparison_of, load_named
-
-        asked = comparison_of(load_named(name), asked, dict(map(_given, given)))
+    if named is not None:
+        asked = comparison_of(named, asked, dict(map(_given, given)))
     elif given:
         raise UsageError("--with needs the name of a comparison", fix="Leave it out")
     before = _words(launcher)
     if before and not print_only and shutil.which(before[0]) is None:
         raise UsageError(f"--launcher: there is no program {before[0]!r} here", fix="Is it installed, and in PATH?")
+    asked_variants(asked)
+    options.load_torch()
+    from labelmerge.compare.compare import run_plan
+    from labelmerge.compare.plan import make_plan
+
     plan = make_plan(asked, here=not print_only)
     if print_only:
         options.say(plan.to_json(), as_json, "\n".join(plan.lines(before)))

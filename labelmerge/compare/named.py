@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.catalog import UNLABELED
-from labelmerge.compare.plan import Comparison, First
+from labelmerge.compare.asked import Comparison, First
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.evaluate.sets import open_sets
 from labelmerge.parsing import parse_toml

@@ -7,13 +7,14 @@ import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labelmerge import __version__
+from labelmerge.compare.asked import Comparison, Faults, asked_variants, config_of
 from labelmerge.compare.records import read_results
-from labelmerge.compare.variants import INPUTS, Variant, find_variants
+from labelmerge.compare.variants import INPUTS, Variant
 from labelmerge.device import choose_device
 from labelmerge.errors import ConfigError, LabelmergeError, UsageError
 from labelmerge.evaluate.sets import EvalSet, open_sets
@@ -21,9 +22,8 @@ from labelmerge.methods.method import find_method
 from labelmerge.model.checkpoint import newest_checkpoint, read_meta
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks
-from labelmerge.settings import parse_setting
 from labelmerge.train.begin import begin
-from labelmerge.train.config import TrainConfig, load_config
+from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.run import claim_run
 from labelmerge.urls import path_or_url
@@ -31,51 +31,6 @@ from labelmerge.urls import path_or_url
 RESULTS = "results.json"
 _NO_VIEWS = ("split", "limit", "task", "mixed", "depth_crop", "depth_max")  # of the options of `eval`
 _WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class First:
-    """A run that is trained before the variants, which begin with it or look at its features.
-
-    Attributes:
-        name: of its folder, in that of the comparison; not that of a variant.
-        shards, settings: all of them; the rest is as for the variants.
-        eval_shards: what it is measured on; (): it is not measured.
-    """
-
-    name: str
-    shards: Sequence[Path]
-    settings: Mapping[str, str]
-    eval_shards: Sequence[Path] = ()
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared.
-
-    Attributes:
-        out: gets a folder for each variant's run, and the report.
-        vary: what differs, as ``KEY=VALUE`` (`find_variants`).
-        shards, bank, preset, config, split, device: what all variants share, as `train` takes it.
-        settings: those that all variants share; values are texts, as ``train --set KEY=VALUE`` takes them.
-        eval_shards: what every variant is measured on.
-        eval_options: keywords of `labelmerge.evaluate.evaluate.evaluate`: short_edge, scales, flip, window,
-            window_stride, split, limit, task, mixed, depth_crop, depth_max. Defaults are left out.
-        first: the runs that are trained before the variants.
-    """
-
-    out: Path
-    vary: Sequence[str]
-    eval_shards: Sequence[Path]
-    shards: Sequence[Path] = ()
-    bank: Path | None = None
-    preset: str | None = None
-    config: Path | None = None
-    split: str = "train"
-    device: str | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
-    eval_options: Mapping[str, Any] = field(default_factory=dict)
-    first: Sequence[First] = ()
 
 
 @dataclass(frozen=True)
@@ -146,8 +101,7 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
         UsageError, ConfigError: the request makes no sense, or variants are wrong; one message names them all.
         ShardError, BankError, CheckpointError …: an input can't be used or doesn't fit.
     """
-    variants = find_variants(asked.vary)
-    _refuse_both(asked, variants)
+    variants = asked_variants(asked)
     views = Views(**{key: value for key, value in asked.eval_options.items() if key not in _NO_VIEWS})
     depth = _gives_depth(asked, variants)
     sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"), depth=depth)
@@ -156,36 +110,19 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     jobs: list[Job] = []
     same: dict[str, str] = {}
     begun: set[tuple[object, ...]] = set()
-    faults: dict[str, list[str]] = {}  # message: the variants that it is about
+    faults = Faults(asked.out)
     planned = [
         (replace(asked, shards=run.shards, settings=run.settings, eval_shards=run.eval_shards), Variant(run.name, {}))
         for run in asked.first
     ]
     for own, variant in [*planned, *((asked, variant) for variant in variants)]:
         first = own is not asked
-        try:
+        with faults.of(variant):
             here_measured = [data for data in sets if not first or Path(data.where) in own.eval_shards]
             jobs.append(_plan_job(own, variant, here_measured, views, {} if first else same, begun, jobs))
-        except LabelmergeError as error:
-            folder = asked.out / variant.name
-            where = None if error.where == folder else error.where
-            faults.setdefault(str(LabelmergeError(error.what, where=where, fix=error.fix)), []).append(variant.name)
-    if faults:
-        said = [f"{', '.join(names)}: {what}" for what, names in faults.items()]
-        raise ConfigError("; ".join(text.rstrip(".") for text in said), where=asked.out)
+    faults.refuse()
     report = ("report", *(str(job.folder) for job in jobs if job.evaluate), "--out", str(asked.out))
     return Plan(asked.out, tuple(jobs), report)
-
-
-def _refuse_both(asked: Comparison, variants: Sequence[Variant]) -> None:
-    """Refuse what is both shared and varied, and inputs that a variant lacks. Raises UsageError."""
-    common = {key for key in INPUTS if getattr(asked, key)} | asked.settings.keys()
-    varied = {key for variant in variants for key in variant.own}
-    if both := sorted(common & varied):
-        raise UsageError(f"{both[0]} is varied, and also given for all variants", fix="Leave one of them out")
-    for key in ("shards", "bank"):
-        if key not in common and not all(key in variant.own for variant in variants):
-            raise UsageError(f"no {key} to train with", fix=f"Give --{key}, or --vary {key}=PATH")
 
 
 def _gives_depth(asked: Comparison, variants: Sequence[Variant]) -> bool:
@@ -193,18 +130,10 @@ def _gives_depth(asked: Comparison, variants: Sequence[Variant]) -> bool:
     found = set()
     for variant in variants:
         with suppress(LabelmergeError):  # said when the variant is planned
-            found.add(find_method(_config(asked, variant.own).method).answers)
+            found.add(find_method(config_of(asked, variant.own).method).answers)
     if len(found) > 1:
         raise UsageError("some variants give depths and others labels", fix="Compare them one after the other")
     return found == {"depth"}
-
-
-def _config(asked: Comparison, own: Mapping[str, str]) -> TrainConfig:
-    """A variant's settings. Raises ConfigError."""
-    file = Path(own["config"]) if "config" in own else asked.config
-    settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
-    assignments = [f"{key}={text}" for key, text in settings.items()]
-    return load_config(own.get("preset", asked.preset), file, dict(map(parse_setting, assignments)))
 
 
 def _plan_job(
@@ -226,7 +155,7 @@ def _plan_job(
     folder, own = asked.out / variant.name, variant.own
     shards = [Path(own["shards"])] if "shards" in own else list(asked.shards)
     bank = Path(own["bank"]) if "bank" in own else asked.bank
-    assert bank is not None  # `_refuse_both`
+    assert bank is not None  # `asked_variants`
     preset = own.get("preset", asked.preset)
     config_file = Path(own["config"]) if "config" in own else asked.config
     settings = {**asked.settings, **{key: value for key, value in own.items() if key not in INPUTS}}
@@ -245,7 +174,7 @@ def _plan_job(
     if not sets:
         measure = []
 
-    config = _config(asked, own)
+    config = config_of(asked, own)
     _refuse_taxonomy(config, "taxonomy" in asked.settings)
     checkpoint = newest_checkpoint(folder)
     with _quietly():

@@ -46,6 +46,7 @@ def test_folders_and_files_are_told_apart(run: Run, tmp_path: Path) -> None:
 WHAT_IS_MISSING = """
 import sys
 from labelmerge.cli.main import cli
+COMPARE = "compare --shards shards --bank bank --eval-shards shards --out c"
 for words, said in (
     ("train --shards data --bank nowhere --out run", "nowhere: no bank here"),
     ("train --shards data --bank bank --out run", "data: no shards here"),
@@ -55,6 +56,14 @@ for words, said in (
     ("predict photo.jpg --checkpoint data --labels road --out m", "data: there is no checkpoint here"),
     ("predict photo.jpg --checkpoint run --labels , --out m", "no labels"),
     ("predict data --checkpoint run --labels road --out m", "no images in this folder"),
+    ("compare table99 --out c", "no comparison is called 'table99'"),
+    (f"{COMPARE} --vary merge=name merge=nam", "nam: merge must be one of"),
+    (f"{COMPARE} --vary merg=name", "unknown setting 'merg'"),
+    (f"{COMPARE} --vary merge=name --set stepps=3", "unknown setting 'stepps'"),
+    (f"{COMPARE} --vary bank=bank bank=nowhere", "given for all variants"),
+    (f"{COMPARE} --vary init=nowhere", "nowhere: no such run"),
+    (f"{COMPARE} --vary merge=name --eval-shards none", "none: no such folder"),
+    (f"{COMPARE.partition(' --eval-shards')[0]} --out c --vary merge=name", "nothing to measure on"),
 ):
     from click.testing import CliRunner
     done = CliRunner().invoke(cli, words.split())

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from labelmerge.compare.asked import Comparison
 from labelmerge.compare.named import comparison_of, load_named
-from labelmerge.compare.plan import Comparison, make_plan
+from labelmerge.compare.plan import make_plan
 from labelmerge.compare.report import report_runs
 from labelmerge.errors import ShardError, UsageError
 
