@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, normalize
 from labelmerge.labels import IGNORE
 from labelmerge.loading.batch import Batch
 from labelmerge.methods.lmseg.learner import LmsegLearner
-from labelmerge.methods.lmseg.losses import WEIGHT_UNIT, class_losses, image_sums, match, matching_costs
+from labelmerge.methods.lmseg.losses import WEIGHT_UNIT, class_losses, match, matching_costs
 from labelmerge.methods.mdp.learner import MDPLearner
 from labelmerge.methods.mdp.losses import cell_counts, prototype_losses
 from labelmerge.methods.mdp.mixing import mixed
@@ -31,7 +31,7 @@ from labelmerge.train.inputs import read_inputs
 
 from ..loading.toy_shards import Toy, toy_bank
 from ..train.test_annotated import recipe
-from .test_lmseg_losses import SETTINGS, drawn
+from .test_lmseg_losses import SETTINGS, drawn, image_sums
 
 # `streets` says it image by image, `yards` of the whole set, though its masks have what it was not annotated for, too.
 LISTS = {0: (0, 1), 1: (0, 1, 2), 2: (), 3: (3,), 4: (1, 3), 5: (0, 1, 2, 3)}

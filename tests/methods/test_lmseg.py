@@ -278,13 +278,62 @@ def test_targets() -> None:
         torch.tensor([False, False, False, True, False, False]),
     )
     things = torch.tensor([True, True, False])
-    found = targets_of(batch_of(mask, ids, segments), 0, things)
+    (found,) = targets_of(batch_of(mask, ids, segments), things)
     assert found.labels.tolist() == [0, 0, 1, 2]
     assert [torch.nonzero(each[0]).flatten().tolist() for each in found.masks] == [[0], [1], [2], [5, 6]]
     assert torch.nonzero(found.known[0]).flatten().tolist() == [0, 1, 2, 5, 6]
     for segments_, whole in ((None, False), (segments, True)):
-        regions = targets_of(batch_of(mask, ids, segments_), 0, things, whole_classes=whole)
+        (regions,) = targets_of(batch_of(mask, ids, segments_), things, whole_classes=whole)
         assert regions.labels.tolist() == [0, 1, 2] and regions.known.sum() == 8
+
+
+def slow_targets(batch: Batch, place: int, things: Tensor) -> tuple[list[int], list[Tensor], Tensor]:
+    """Labels and masks of one view, segment by segment, then label by label; and what is known."""
+    mask, segments = batch.masks[place], batch.segments[place]
+    known, apart = mask != IGNORE, torch.zeros_like(mask, dtype=torch.bool)
+    labels, masks = [], []
+    if segments is not None and batch.instances is not None:
+        each = list(zip(segments.ids.tolist(), segments.classes.tolist(), segments.crowd.tolist(), strict=True))
+        for id_, label, crowd in each:
+            inside = batch.instances[place] == id_
+            if label == IGNORE or crowd:
+                known = known & ~inside
+            elif things[label]:
+                apart = apart | inside
+        for id_, label, crowd in each:
+            if label != IGNORE and not crowd and things[label]:
+                labels.append(label)
+                masks.append((batch.instances[place] == id_) & known)
+        known = known & ~(~apart & things[mask.clamp(min=0)])
+    for label in range(len(things)):
+        labels.append(label)
+        masks.append((mask == label) & known & ~apart)
+    kept = [number for number, each in enumerate(masks) if each.any()]
+    return [labels[number] for number in kept], [masks[number] for number in kept], known
+
+
+def test_targets_of_many_views_are_those_of_the_slow_way() -> None:
+    rng = torch.Generator().manual_seed(0)
+    views = []
+    for number in range(24):
+        mask = torch.randint(IGNORE, 6, (8, 9), generator=rng)
+        ids = torch.randint(0, 9, (8, 9), generator=rng, dtype=torch.int32) * (torch.rand(8, 9, generator=rng) < 0.7)
+        segments = Segments(
+            torch.randperm(8, generator=rng) + 1, torch.randint(IGNORE, 6, (8,), generator=rng),
+            torch.rand(8, generator=rng) < 0.2,
+        )  # fmt: skip
+        views.append(batch_of(mask, ids, segments if number % 3 else None))
+    several = replace(
+        views[0], masks=torch.cat([each.masks for each in views]), segments=[each.segments[0] for each in views],
+        instances=torch.cat([each.instances for each in views if each.instances is not None]),
+        annotation_types=["mask"] * 24,
+    )  # fmt: skip
+    several = replace(several, keys=["k"] * 24)
+    things = torch.tensor([True, False, True, False, False, True])
+    for place, found in enumerate(targets_of(several, things)):
+        labels, masks, known = slow_targets(several, place, things)
+        assert found.labels.tolist() == labels and torch.equal(found.known, known)
+        assert torch.equal(found.masks, torch.stack(masks))
 
 
 @pytest.mark.parametrize("changes", [{"classifier": "heads"}, {"space_queries": True, "targets": "classes"}])

@@ -18,10 +18,10 @@ from labelmerge.methods.lmseg.losses import (
     class_units,
     dice_loss,
     focal_loss,
-    image_sums,
     match,
     matching_costs,
     projection_loss,
+    sums_of_images,
 )
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.lmseg.targets import Targets
@@ -45,6 +45,12 @@ def test_projection_by_hand() -> None:
     assert projection_loss(logits, wide, 4).item() == pytest.approx((2 / 9) / 2, abs=1e-6)
     tiny = torch.tensor([9.0, 5.0, 9.5, 5.5])  # between centres: the nearest logit
     assert 0 < projection_loss(logits, tiny, 4).item() < 1
+
+
+def image_sums(outputs: Outputs, targets: Targets, places: Tensor, settings_: LmsegSettings,
+               closed: Tensor | None = None) -> Tensor:  # fmt: skip
+    """The sums of one image alone."""
+    return sums_of_images([outputs], [targets], [places], settings_, [closed])[0]
 
 
 def drawn(seed: int, *, queries: int = 5, targets: int = 3, layers: int = 2, words: int = 4) -> tuple[Outputs, Targets]:
@@ -135,6 +141,14 @@ def test_sums_are_those_of_the_slow_way(seed: int, count: int) -> None:
     assert got.tolist() == pytest.approx(slow_sums(outputs, targets), rel=1e-6)
     matched = min(count, 5)
     assert class_units(count, SETTINGS) == WEIGHT_UNIT * matched + WEIGHT_UNIT // 10 * (5 - matched)
+
+
+def test_images_together_are_images_alone() -> None:
+    drawings = [drawn(seed, targets=count) for seed, count in ((1, 3), (2, 0), (3, 7))]
+    outputs, targets = [each for each, _ in drawings], [each for _, each in drawings]
+    together = sums_of_images(outputs, targets, [each.labels for each in targets], SETTINGS, [None] * 3)
+    alone = [image_sums(own, goal, goal.labels, SETTINGS) for own, goal in drawings]
+    assert torch.equal(torch.stack(together), torch.stack(alone))
 
 
 def test_what_is_unknown_changes_nothing() -> None:

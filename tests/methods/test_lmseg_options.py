@@ -150,7 +150,7 @@ def test_void_may_be_in_no_segment() -> None:
     mask = torch.tensor([[0, 1, IGNORE, 0]])
     batch = batch_of(mask, torch.zeros_like(mask, dtype=torch.int32), None)
     things = torch.tensor([True, True])
-    plain, negative = (targets_of(batch, 0, things, void_is_negative=each) for each in (False, True))
+    plain, negative = (targets_of(batch, things, void_is_negative=each)[0] for each in (False, True))
     assert plain.known.tolist() == [[True, True, False, True]] and negative.known.all()
     assert torch.equal(plain.masks, negative.masks) and plain.labels.tolist() == negative.labels.tolist()
 

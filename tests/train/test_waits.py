@@ -14,10 +14,15 @@ from torch import Tensor
 from labelmerge.loading import augment
 from labelmerge.loading import batch as batches
 from labelmerge.loading.augment import Photometric
-from labelmerge.loading.batch import Batch
+from labelmerge.loading.batch import Batch, Segments
 from labelmerge.losses import LabelTable, box
 from labelmerge.losses.bilinear import bilinear_matrix_on
 from labelmerge.merge.columns import ClassColumns
+from labelmerge.methods.lmseg import losses as lmseg
+from labelmerge.methods.lmseg import targets as lmseg_targets
+from labelmerge.methods.lmseg.losses import Outputs, sums_of_images
+from labelmerge.methods.lmseg.settings import LmsegSettings
+from labelmerge.methods.lmseg.targets import targets_of
 from labelmerge.methods.ssiw import losses as ssiw
 from labelmerge.methods.ssiw.losses import Labels, ssiw_sums, ssiw_units
 from labelmerge.methods.ssiw.settings import SsiwSettings
@@ -32,7 +37,7 @@ SIZE, DIM, LABELS = 32, 6, 5
 
 @pytest.fixture(autouse=True)
 def on_a_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    prepare(monkeypatch, augment, batches, box, ssiw)
+    prepare(monkeypatch, augment, batches, box, ssiw, lmseg, lmseg_targets)
     yield
     bilinear_matrix_on.cache_clear()
 
@@ -87,6 +92,43 @@ def test_a_steps_losses_wait_for_nothing(datasets: list[int], own_labels: bool, 
     with Watch() as watch:
         assert step().shape == (count, DIM, SIZE // 4, SIZE // 4)
     assert watch.found == []
+
+
+@pytest.mark.parametrize("datasets", [[0], [0, 1, 2, 0, 1, 2, 0, 0]])
+def test_queries_are_matched_in_one_look_whatever_the_images_and_layers(
+    datasets: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_of(datasets)
+    count, (layers, queries) = len(datasets), (3, 4)
+    segments = Segments(*(there(torch.zeros(2, dtype=kind)) for kind in (torch.int64, torch.int64, torch.bool)))
+    batch = replace(
+        batch,
+        instances=there(torch.zeros(count, SIZE, SIZE, dtype=torch.int32)),
+        segments=[segments if dataset == 0 else None for dataset in datasets],
+    )
+    looks: list[torch.Size] = []
+
+    def read(tensor: Tensor) -> Tensor:
+        looks.append(tensor.shape)
+        seen = torch.ones(tensor.shape, dtype=tensor.dtype)
+        if len(looks) == 1:  # the regions of each view: none, its segments, the labels
+            seen[torch.tensor(datasets) != 0, 1:3] = False
+        return seen
+
+    monkeypatch.setattr(Tensor, "cpu", read)
+    logits = torch.empty(count, layers, queries, LABELS + 1, device="meta", requires_grad=True)
+    masks = torch.empty(count, layers, queries, SIZE // 4, SIZE // 4, device="meta", requires_grad=True)
+    with Watch() as watch:
+        targets = targets_of(batch, torch.empty(LABELS, dtype=torch.bool, device="meta"))
+        outputs = [Outputs(own, each, 4) for own, each in zip(logits, masks, strict=True)]
+        closed = [torch.empty(LABELS, dtype=torch.bool, device="meta"), *[None] * (count - 1)]
+        sums = sums_of_images(outputs, targets, [each.labels for each in targets], LmsegSettings(queries=4), closed)
+        torch.autograd.grad(torch.stack(sums).sum(), (logits, masks))
+    assert watch.found == []
+    assert len(looks) == 2  # what is in the views, and what every pair costs
+    assert [len(each) for each in targets] == [
+        LABELS + 2 if kind == 0 else LABELS if kind == 1 else 2 for kind in datasets
+    ]
 
 
 def test_a_batch_goes_to_the_device_is_finished_there_and_taken_apart_without_waiting() -> None:

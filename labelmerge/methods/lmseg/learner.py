@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labelmerge.device import at_once
 from labelmerge.errors import ConfigError
 from labelmerge.labels import LabelKey
 from labelmerge.loading.batch import Batch
 from labelmerge.methods.annotated import Unannotated
 from labelmerge.methods.lmseg.decoder import DecoderLayer, MaskHead, PixelDecoder
-from labelmerge.methods.lmseg.losses import TERMS, Outputs, class_units, image_sums
+from labelmerge.methods.lmseg.losses import TERMS, Outputs, class_units, sums_of_images
 from labelmerge.methods.lmseg.predictor import LmsegPredictor
 from labelmerge.methods.lmseg.prompts import LearnedPrompt
 from labelmerge.methods.lmseg.settings import LmsegSettings
@@ -155,13 +156,13 @@ class LmsegLearner(Learner):
     def units(self, batch: Batch) -> Tensor:
         """Weights of queries for the classes, segments for masks and dice, boxes for boxes."""
         units = torch.zeros(len(TERMS), len(self.vocabulary.datasets), dtype=torch.long, device=batch.masks.device)
-        for place, dataset in enumerate(batch.dataset_ids.tolist()):
-            targets = self._targets(batch, place)
+        counted = []
+        for targets in self._targets(batch):
             matched = min(len(targets), self.settings.queries)
             self._unmatched += len(targets) - matched
-            units[0, dataset] += class_units(len(targets), self.settings)
-            units[[1, 2] if targets.boxes is None else [3], dataset] += matched
-        return units
+            masks, boxes = (matched, 0) if targets.boxes is None else (0, matched)
+            counted.append([class_units(len(targets), self.settings), masks, masks, boxes])
+        return units.index_add_(1, batch.dataset_ids, at_once(torch.tensor(counted).T, units.device))
 
     def forward(self, batch: Batch) -> Tensor:
         """Eq. 3, matched anew in every layer."""
@@ -173,20 +174,24 @@ class LmsegLearner(Learner):
         features, memory = self.see(batch.images)
         decoded = self.decode(queries, memory, listed, padding)  # T of [B, N, D]
         masks = [self.masks(each, features) for each in decoded]
-        closed = self._closed(batch)
+        shut = self._closed(batch)
+        closed = [None] * len(batch) if shut is None else list(shut)
         height, width = (-(-side // self.model.stride) for side in batch.images.shape[2:])
         sums = batch.masks.new_zeros(len(TERMS), len(self.vocabulary.datasets), dtype=torch.float32)
         with torch.autocast("cuda", enabled=False):
             classes = [self._logits(each.float(), listed, padding, ids) for each in decoded]
-            for place in range(len(batch)):
-                targets = self._targets(batch, place)
-                outputs = Outputs(
+            outputs = [
+                Outputs(
                     torch.stack([each[place] for each in classes]),
                     torch.stack([each[place, :, :height, :width] for each in masks]).float(),
                     self.model.stride,
                 )
-                not_here = None if closed is None else closed[place]
-                own = image_sums(outputs, targets, lists.place[targets.labels], self.settings, not_here)
+                for place in range(len(batch))
+            ]
+            targets = self._targets(batch)
+            places = [lists.place[each.labels] for each in targets]
+            every = sums_of_images(outputs, targets, places, self.settings, closed)
+            for place, own in enumerate(every):
                 sums = sums.index_add(1, ids[place : place + 1], own[:, None])
             return sums + part_in_step(*masks, *([] if words is None else [words]))
 
@@ -211,10 +216,9 @@ class LmsegLearner(Learner):
         ids = batch.dataset_ids
         return labels.gather(1, self._lists.rows[ids]) & ~self._lists.padding[ids]
 
-    def _targets(self, batch: Batch, place: int) -> Targets:
+    def _targets(self, batch: Batch) -> list[Targets]:
         return targets_of(
             batch,
-            place,
             self._lists.things,
             whole_classes=self.settings.targets == "classes",
             void_is_negative=self.settings.void == "negative",

@@ -1,4 +1,4 @@
-"""LMSeg's losses (Zhou et al., ICLR 2023, eq. 2–5) of one image, every decoder layer matched anew.
+"""LMSeg's losses (Zhou et al., ICLR 2023, eq. 2–5), image by image, every decoder layer matched anew.
 
 What is not known is neither right nor wrong: pixels without a label take no part in the masks' losses or in the costs
 of matching, and a query whose mask lies in them for more than half loses nothing for its class if it has no target.
@@ -8,6 +8,7 @@ be one of them as well as nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labelmerge.device import at_once
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.lmseg.targets import Targets
 
@@ -174,23 +176,52 @@ def match(costs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.ND
     return rows.astype(np.int64), columns.astype(np.int64)
 
 
-def image_sums(
-    outputs: Outputs, targets: Targets, places: Tensor, settings: LmsegSettings, closed: Tensor | None = None
-) -> Tensor:
-    """The weighted losses of one image, summed over its layers (eq. 3): ``[4]`` as `TERMS`, over the units of each.
+def match_all(costs: Sequence[Tensor]) -> list[Tensor]:
+    """`match` for every layer of every image; a GPU is waited for once, whatever their number.
 
     Args:
-        places: int64 ``[n]``, the word of each target.
-        closed: bool ``[K]``, the words that the image was not annotated for; None: none.
+        costs: of each image ``[T, N, n]``.
+
+    Returns:
+        For each image int64 ``[3, M]``, on the device of the costs: the layers, queries and targets of its M pairs.
     """
+    read = torch.cat([each.flatten() for each in costs]).cpu()
+    pairs = []
+    for flat, each in zip(torch.split(read, [each.numel() for each in costs]), costs, strict=True):
+        found = [match(layer) for layer in flat.view(each.shape).double().numpy()]
+        layers = np.repeat(np.arange(len(found)), [len(queries) for queries, _ in found])
+        pairs.append(np.stack([layers, *(np.concatenate([pair[side] for pair in found]) for side in (0, 1))]))
+    to_device = at_once(torch.from_numpy(np.concatenate(pairs, axis=1)), costs[0].device)
+    return list(torch.split(to_device, [each.shape[1] for each in pairs], dim=1))
+
+
+def sums_of_images(
+    outputs: Sequence[Outputs],
+    targets: Sequence[Targets],
+    places: Sequence[Tensor],
+    settings: LmsegSettings,
+    closed: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """The weighted losses of each image, summed over its layers (eq. 3): ``[4]`` as `TERMS`, over the units of each.
+
+    Args:
+        places: of each image int64 ``[n]``, the word of each target.
+        closed: of each image bool ``[K]``, the words that it was not annotated for; None: none.
+    """
+    images = list(zip(outputs, targets, places, closed, strict=True))
+    pairs = match_all([matching_costs(said, goal, words, settings, shut) for said, goal, words, shut in images])
+    return [
+        _image_sums(said, goal, words, settings, shut, own)
+        for (said, goal, words, shut), own in zip(images, pairs, strict=True)
+    ]
+
+
+def _image_sums(
+    outputs: Outputs, targets: Targets, places: Tensor, settings: LmsegSettings, closed: Tensor | None, pairs: Tensor
+) -> Tensor:
     layers, queries, words = outputs.classes.shape
     device = outputs.classes.device
-    costs = matching_costs(outputs, targets, places, settings, closed)
-    pairs = [match(each) for each in costs.cpu().double().numpy()]
-    layer = torch.tensor([number for number, (own, _) in enumerate(pairs) for _ in own], dtype=torch.long)
-    query, target = (torch.from_numpy(np.concatenate([pair[side] for pair in pairs])) for side in (0, 1))
-    layer, query, target = (each.to(device) for each in (layer, query, target))
-
+    layer, query, target = pairs
     wanted = torch.full((layers, queries), words - 1, device=device)
     wanted[layer, query] = places[target]
     weights = torch.full((layers, queries), float(_nothing_weight(settings)), device=device)
