@@ -374,7 +374,7 @@ def main() -> None:
         try:
             encoder = load_encoder(spec)
         except EncoderError:
-            parts.append(f"### {spec}\n\nNot measured: its weights could not be had here.")
+            parts.append(f"### {spec}\n\nNot measured: its weights were not available here.")
             continue
         results = measure_all(encoder, pairs, options.descriptions)
         parts.append(f"### {spec}\n\n{report(results, pairs, options.worst)}")
