@@ -82,6 +82,10 @@ def open_remote(url: str, size: int, sha256: str) -> IO[bytes]:
                 except FileNotFoundError as error:
                     raise ShardError("the manifest lists this shard, but it is missing", where=url) from error
                 continue
+            if os.fstat(stream.fileno()).st_size != size:  # as a machine that lost its power may leave it
+                stream.close()
+                path.unlink(missing_ok=True)
+                continue
             with suppress(OSError):
                 os.utime(path)  # used now: the cache lets go of what was used least recently
             return stream

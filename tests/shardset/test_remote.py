@@ -148,6 +148,14 @@ def test_shards_come_one_by_one_when_they_are_needed(web: Web, cache: Path, tmp_
     assert tars(cache) == {f"{shard['sha256']}.tar" for shard in manifest["shards"]}
 
 
+@pytest.mark.parametrize("left", [0, 512])
+def test_a_cached_shard_of_another_length_is_fetched_again(left: int, web: Web, cache: Path, tmp_path: Path) -> None:
+    assert_same(opened(f"{web.url}/streets/train"), tmp_path / "there/streets/train")
+    for name in tars(cache):
+        os.truncate(cache / "shards" / name, left)
+    assert_same(opened(f"{web.url}/streets/train"), tmp_path / "there/streets/train")
+
+
 def test_a_server_without_lists_takes_the_split_itself(web: Web, tmp_path: Path) -> None:
     web.listing = False
     assert_same(opened(f"{web.url}/streets/train/"), tmp_path / "there/streets/train")
