@@ -131,6 +131,14 @@ def incomparable(rows: Sequence[Row]) -> list[str]:
         within = {measured.sets[name].data for _, measured in known if name in measured.sets}
         if len(within) > 1:
             notes.append(f"{name} was read from different shards or folders, so it may not be the same data.")
+        elif not differ:
+            counts: dict[int, list[str]] = {}
+            for label, measured in known:
+                if name in measured.sets:
+                    counts.setdefault(measured.sets[name].images, []).append(label)
+            if len(counts) > 1:  # what could not be read was left out
+                said = [f"{images:,} images by {', '.join(labels)}" for images, labels in counts.items()]
+                notes.append(f"{name} was measured on {'; '.join(said)}.")
     never: dict[str, list[str]] = {}
     for name, measured in known:
         some = [

@@ -178,6 +178,13 @@ def test_other_data_are_said(tmp_path: Path) -> None:
     assert {cell.best for row in report.tables[0].rows for cell in row} == {False}  # 50.0 twice: none is better
 
 
+def test_sets_of_which_not_all_could_be_read_are_said(tmp_path: Path) -> None:
+    paths = [make_results(tmp_path / f"{name}.json", {"rooms-val": 0.5}, weights=name) for name in "abc"]
+    paths[1].write_text(paths[1].read_text().replace("1234", "1230"))
+    report = report_runs(paths, tmp_path / "out")
+    assert report.notes == ["rooms-val was measured on 1,234 images by a, c; 1,230 images by b."]
+
+
 def test_classes_that_a_baseline_cannot_predict_are_said(tmp_path: Path) -> None:
     for name in "abc":
         path = make_results(tmp_path / f"{name}.json", {"rooms-val": 0.5, "zoo-test": 0.5}, weights=name)
