@@ -41,7 +41,7 @@ def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_python_of_banks_training_and_evaluation_runs(place: Path) -> None:
     names: dict[str, Any] = {}
-    for page, marks in (("bank.md", "Bank.load"), ("training.md", "train("), ("evaluation.md", "segment(")):
+    for page, marks in (("bank.md", "Bank.load"), ("training.md", "train("), ("prediction.md", "segment(")):
         (code,) = [block for block in blocks(page, "python") if marks in block]
         for whole, fewer in _FEWER.items():
             code = code.replace(whole, fewer)

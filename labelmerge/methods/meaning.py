@@ -134,7 +134,7 @@ class RunColumns:
 
     def ask(self, labels: LabelList, members: Sequence[Sequence[LabelKey]], bank: Bank) -> LabelList:
         """The same labels, each with the vectors of the columns that it stands for, or else its own, whose cosines are
-        divided as `divisors` says (docs/evaluation.md).
+        divided as `divisors` says (docs/prediction.md).
 
         Args:
             labels: M labels with their own vectors.

@@ -5,7 +5,7 @@
 Training draws the pixels of a concept to one vector, and a text that no column stands for then lies beside what the
 model has learnt to say. Here a column's vector is drawn anew in each step: a random mixture of the sentences *and the
 bare names* of the labels that stand for it alone. Trained and asked is each world's concepts run (`fixed`) and the same
-with drawn vectors (`drawn`); both are asked by the columns' fixed vectors, new words by rule 7 (docs/evaluation.md).
+with drawn vectors (`drawn`); both are asked by the columns' fixed vectors, new words by rule 7 (docs/prediction.md).
 Prints mIoU in percent on labels that training has and has not, and on the latter without *coach*.
 """
 

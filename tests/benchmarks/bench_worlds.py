@@ -9,7 +9,7 @@ the banks of an earlier run (`embed` makes them alone) where there is no sentenc
 
 The rows `sentences` and `concepts` are asked anew for the labels of both test sets under a whole family of rules: the
 cosine with a text that is no column is divided by r^γ, where r is the largest cosine that the run's columns reach
-(docs/evaluation.md, rule 7; labelmerge has γ = 0.5). γ moves along the trade between labels that training has and
+(docs/prediction.md, rule 7; labelmerge has γ = 0.5). γ moves along the trade between labels that training has and
 those that it has not, so two merges are compared by the whole curve (Chao et al., ECCV 2016: the area under it) and
 not at one point of it. Asked is, too: with 100 more words that no image shows, which share of the pixels do these
 take? And among the village's new labels alone, at their own pixels: how often is the right one chosen (chance is

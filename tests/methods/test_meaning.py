@@ -23,7 +23,7 @@ CONCEPTS, COLUMNS = 6, 4
 
 
 def slowly(labels: list[set[int]], column_of: list[int], taught: list[bool]) -> tuple[list[set[int]], list[bool]]:
-    """As docs/evaluation.md says it."""
+    """As docs/prediction.md says it."""
     content = [{c for c in range(CONCEPTS) if column_of[c] == n} for n in range(COLUMNS)]
     given: list[set[int]] = [set() for _ in labels]
     own = [not any(column_of[c] >= 0 for c in concepts) for concepts in labels]
