@@ -76,7 +76,12 @@ class ExportSplit:
         return "jpg" if "jpg" in self.manifest["members"] else "png"
 
     def read(self, *members: str) -> Iterator[ExportSample]:
-        """The samples, with these members and the JSON parsed. Raises ShardError."""
+        """The samples, with these members and the JSON parsed.
+
+        Raises:
+            ShardError: a shard is damaged, or, where there are members, not to the last bit what the manifest says,
+                which is known when it has been read.
+        """
         for shard in shards_of(self.folder, self.manifest):
 
             def damaged(key: str, what: str, shard: Shard = shard) -> NoReturn:
@@ -86,6 +91,8 @@ class ExportSplit:
 
             try:
                 yield from self._samples(shard, members, damaged)
+                if members and not shard.as_written():
+                    damaged("", "its content does not match the manifest's sha256")
             except FileNotFoundError:
                 damaged("", "is missing")
             except OSError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,10 @@ from labelmerge.model.views import Views
 from labelmerge.predict.splitting import Relabelled, Rule
 from labelmerge.shardset.manifest import MANIFEST, things
 from labelmerge.shardset.run_lengths import histogram
+from labelmerge.shardset.shard import shards_of
 from labelmerge.shardset.shardset import ShardSet
+
+_log = logging.getLogger(__name__)
 
 _RULES = {
     "mask": "a label of one concept is that concept; of several, the model's likeliest among them, a segment's as one",
@@ -70,6 +74,25 @@ class Made:
         self.ignored += pixels.pop(ignore, 0)
         self.class_pixels.update(pixels)
         return set(pixels)
+
+
+def shards_with_samples(each: ShardSet, source: Mapping[str, Any]) -> Iterator[tuple[str, range]]:
+    """The name of each of a split's shards, and the numbers of its samples.
+
+    A warning says where one is not what the manifest says: what can't be read of it is skipped, and a wrong pixel of a
+    JPEG or a wrong digit of a box is taken as it is.
+
+    Args:
+        source: the split's manifest.
+    """
+    first = 0
+    for shard in shards_of(each.folder, source):
+        if not shard.as_written():
+            _log.warning(
+                "%s does not match the manifest's sha256, and is read all the same: see `labelmerge verify`",
+                shard,
+            )
+        yield shard.path.name, range(first, first := first + shard.samples)
 
 
 def new_type(annotation_type: str, rule: Rule) -> str:

@@ -24,7 +24,7 @@ from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.model.views import Views
-from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type
+from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type, shards_with_samples
 from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_image, relabel_mask
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.croissant import write_croissant
@@ -321,11 +321,9 @@ class _Empty(Exception):
 
 def _write_shards(each: ShardSet, rule: Rule, source: Mapping[str, Any], folder: Path, made: Made) -> Iterator[None]:
     """Write every shard under its own name; yields after every sample."""
-    first = 0
-    for entry in source["shards"]:
-        numbers = range(first, first := first + entry["samples"])
+    for name, numbers in shards_with_samples(each, source):
         try:
-            with atomic_file(folder / entry["name"]) as stream, ShardWriter(stream) as writer:
+            with atomic_file(folder / name) as stream, ShardWriter(stream) as writer:
                 before = made.samples
                 for number in numbers:
                     _write_sample(each, rule, number, writer, made)
@@ -333,7 +331,7 @@ def _write_shards(each: ShardSet, rule: Rule, source: Mapping[str, Any], folder:
                 if made.samples == before:
                     raise _Empty
                 writer.close()
-                shard = {"name": entry["name"], "samples": made.samples - before}
+                shard = {"name": name, "samples": made.samples - before}
                 made.shards.append({**shard, "bytes": writer.bytes, "sha256": writer.sha256})
         except _Empty:
             continue

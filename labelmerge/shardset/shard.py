@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from labelmerge.errors import ShardError
+from labelmerge.files import sha256_file
 from labelmerge.shardset.remote import open_remote
 from labelmerge.urls import remote_url
 
@@ -40,6 +42,19 @@ class Shard:
         if self.url is None:
             return self.path.open(mode, buffering)
         return open_remote(self.url, self.nbytes, self.sha256)
+
+    def as_written(self) -> bool:
+        """Whether it is to the last bit what the manifest says. (One from a URL was, when it was fetched.)
+
+        That reads all of it: for whoever reads all of it anyway, to make something new of it.
+
+        Raises:
+            ShardError: it can't be read.
+        """
+        try:
+            return self.url is not None or sha256_file(self.path) == self.sha256
+        except OSError as error:
+            raise ShardError(f"can't be read ({error.strerror})", where=self.path) from error
 
 
 def shards_of(folder: Path, manifest: Mapping[str, Any]) -> tuple[Shard, ...]:

@@ -280,6 +280,10 @@ def test_unfinished_and_damaged_shards(own: Own, tmp_path: Path) -> None:
     tar.write_bytes(data[: len(data) // 2])
     with pytest.raises(ShardError, match="is not a whole tar .* `labelmerge verify` shows all faults"):
         export(folder, "coco-panoptic", tmp_path / "coco")
+    place = data.index(b"\xff\xda") + 200  # in the first JPEG's scan
+    tar.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(ShardError, match=r"000000\.tar: its content does not match the manifest's sha256"):
+        export(folder, "coco-panoptic", tmp_path / "coco")
     tar.write_bytes(data.replace(b'"height":12', b'"height":13'))
     with pytest.raises(ShardError, match="000000000: is damaged"):
         export(folder, "coco-panoptic", tmp_path / "coco")

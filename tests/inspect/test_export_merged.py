@@ -6,6 +6,8 @@ import csv
 import importlib
 import json
 import re
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,6 +231,21 @@ def test_outlines_hold_their_masks_with_holes_and_parts(share: float) -> None:
         mask = np.random.default_rng(seed).random((7, 9)) < share
         mask[3, 3] = True
         np.testing.assert_array_equal(within(outline(mask), mask.shape), mask)
+
+
+@pytest.mark.parametrize("format", ["index-png", "yolo", "coco-panoptic", "coco-instances", "hf"])
+def test_a_flipped_bit_of_an_image_is_not_exported(world: Path, tmp_path: Path, format: str) -> None:
+    shutil.copytree(world / "shards", tmp_path / "shards")
+    for path in (tmp_path / "shards").rglob("*-train-000000.tar"):
+        with tarfile.open(path) as tar:
+            images = [m for m in tar if m.name.split(".", 1)[1] in ("jpg", "png")]
+        place = images[0].offset_data + images[0].size // 2
+        data = bytearray(path.read_bytes())
+        data[place] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(ShardError, match="-train-000000.tar: its content does not match the manifest's sha256"):
+        export_merged([tmp_path / "shards"], format, tmp_path / "out", taxonomy=world / "company.csv")
+    assert not (tmp_path / "out").exists()
 
 
 def test_hugging_face_opens_the_folder(world: Path, export: Callable[..., Any], tmp_path: Path) -> None:

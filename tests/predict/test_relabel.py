@@ -191,7 +191,9 @@ def test_without_a_model_what_is_open_is_ignored_and_said(world: Path, run: Call
     assert json.loads(run(*words, "--name", "company", "--json").stdout)["checkpoint"] is None
 
 
-def test_bad_samples_are_counted_and_a_killed_run_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_samples_are_counted_and_a_killed_run_goes_on(
+    world: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     tar = world / "shards/depot/train/depot-train-000000.tar"
     tar.write_bytes(tar.read_bytes().replace(b"\x89PNG\r\n", b"\x89PGN\r\n", 1))
     made: list[Relabelled] = []
@@ -213,6 +215,8 @@ def test_bad_samples_are_counted_and_a_killed_run_goes_on(world: Path, monkeypat
     assert [split.kept for split in report.splits] == [True, True, False, False]
     first = report.splits[0]
     assert first.images == 3 and len(first.skipped) == 1 and "depot-train-000000000" in first.skipped[0][0]
+    (warning,) = (record.getMessage() for record in caplog.records if "sha256" in record.getMessage())
+    assert warning.startswith(f"{tar} does not match the manifest's sha256, and is read all the same")
     assert verify([world / "one"]).problems == ()
 
 
