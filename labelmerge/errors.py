@@ -4,7 +4,7 @@ LabelmergeError
 ├── UsageError           an option or a name on the command line is wrong (exit 2)
 ├── RecipeError          a recipe TOML or a label space is wrong
 ├── DescriptionsError    a descriptions CSV is wrong
-├── EncoderError         the text encoder can't be had or is another than the bank's
+├── EncoderError         the text encoder is not available or is another than the bank's
 ├── BankError            an embedding bank is missing, damaged or of another kind
 ├── TaxonomyError        a concept graph, a taxonomy or a mapping table is wrong
 ├── LayoutError          a dataset on disk isn't laid out as its recipe says
@@ -73,7 +73,7 @@ class DescriptionsError(LabelmergeError):
 
 
 class EncoderError(LabelmergeError):
-    """The text encoder can't be had, or is another than the bank's."""
+    """The text encoder is not available, or is another than the bank's."""
 
 
 class BankError(LabelmergeError):

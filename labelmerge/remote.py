@@ -64,7 +64,7 @@ def local_file(path: Path, sha256: str | None = None) -> Path:
         sha256: its hash, where it is known; then a copy that is there already is not fetched again.
 
     Raises:
-        RemoteError: it can't be had, or is not as the hash says.
+        RemoteError: it can't be fetched, or is not as the hash says.
         OutputError: the cache can't be written to.
     """
     url = url_of(path)
@@ -94,7 +94,7 @@ def local_folder(
         hashes: the SHA-256 of files, where it is known.
 
     Raises:
-        RemoteError: it can't be reached, a file can't be had, or they are more than the cache may hold.
+        RemoteError: it can't be reached, a file can't be fetched, or they are more than the cache may hold.
         OutputError: the cache can't be written to.
     """
     url = url_of(path)
@@ -224,7 +224,7 @@ def fetch(url: str, path: Path, *, size: int | None, sha256: str | None, pauses:
 
     Raises:
         FileNotFoundError: there is none.
-        RemoteError: it can't be had, or is not as said.
+        RemoteError: it can't be fetched, or is not as said.
         OutputError: the cache can't be written to.
     """
 

@@ -40,7 +40,7 @@ def concept_encoder(
 
     Returns:
         texts → unit vectors, float32 [n, D]; None where no encoder made the bank's vectors. The function raises
-        EncoderError or BankError where the encoder can't be had or is not the bank's.
+        EncoderError or BankError where the encoder is not available or is not the bank's.
     """
     if not bank.probe.size:
         return None

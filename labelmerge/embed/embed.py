@@ -123,7 +123,7 @@ def embed_labels(
         UsageError: an unknown encoder, device or way to treat several sentences; a prompt that is not a template; a
             dataset named twice; texts that ship would replace a user's own without `shipped`.
         DescriptionsError: a descriptions file is malformed.
-        EncoderError: the encoder can't be had.
+        EncoderError: the encoder is not available.
         BankError: the bank is damaged, has other prompts, names a label otherwise, or the encoder is not the one that
             it was made with or no longer gives its vectors.
         OutputError: the bank can't be written.

@@ -93,7 +93,7 @@ def load_encoder(spec: str, device: str | None = None) -> TextEncoder:
 
     Raises:
         UsageError: no such spec, model, tag or device.
-        EncoderError: the weights can't be had or don't fit the model.
+        EncoderError: the weights are not available or don't fit the model.
     """
     from labelmerge.device import choose_device
 

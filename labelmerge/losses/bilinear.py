@@ -1,4 +1,4 @@
-"""Bilinear upsampling as what it is: one small matrix for the rows and one for the columns."""
+"""Bilinear upsampling as two small matrices, one for the rows and one for the columns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bilinear_matrix(size_in: int, size_out: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def bilinear_matrix_on(size_in: int, size_out: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`bilinear_matrix` where it is needed, copied there once: a GPU would be waited for at every copy."""
+    """`bilinear_matrix` on a device, copied there once, because every copy would wait for the GPU."""
     with torch.inference_mode(False):  # or no later call could take gradients through it
         return bilinear_matrix(size_in, size_out).to(device, dtype)
 

@@ -17,14 +17,14 @@ def box_embedding_loss(
     """L1 distance between the unit RoI embedding of each box and its unit teacher vector (SSIW eq. 6–7, L_WD).
 
     The RoI embedding is the exact mean of the bilinearly interpolated `v` over the box: what RoIAlign approximates by
-    sampling points. The distance is the L1 norm, a *sum* over the C channels (its gradient is then of the size of the
+    sampling points. The distance is the L1 norm, a *sum* over the C channels (so its gradient is of the size of the
     pixel loss's; a mean would be C times smaller); the loss is its mean over all boxes of the batch.
     Computed in float32 (float64 where `v` is float64), also under autocast.
 
     Args:
         v: pixel embeddings [B, C, h, w] of any length, any float dtype.
         boxes: for each image [P, 4], x0 y0 x1 y1 in pixels of the input image; on the CPU, or they are copied there.
-            What lies outside the image is cut off; a box of which nothing remains does not count.
+            Parts outside the image are cut off; a box with nothing left does not count.
         targets: for each image [P, C], unit vectors.
         image_size: (height, width) of the input image, which `v` spans.
 

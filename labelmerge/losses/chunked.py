@@ -60,7 +60,7 @@ class TableCrossEntropy(torch.autograd.Function):
     """The same with a `LabelTable`; targets are labels within 0..L-1. bias [L, N], wanted [L, N] or None: the table's.
     `stay`: columns that are not allowed do not compete, and are positives all the same.
 
-    Logits are to base 2. Of a pixel there are *neg*, the log-sum-exp of what competes with its label, and *pos*, that
+    Logits are to base 2. A pixel has *neg*, the log-sum-exp of what competes with its label, and *pos*, that
     of the label's positives: the loss is log(1 + exp(neg - pos)), which is exactly 0 where nothing competes.
     """
 

@@ -43,7 +43,7 @@ def fused_pixel_losses(
     table: LabelTable | None = None,
     positives_stay: bool = False,
 ) -> Tensor:
-    """The losses [B, H, W] in float32, 0 where there is no label; NaN where a target is no class.
+    """The losses [B, H, W] in float32, 0 where there is no label; NaN where a target is not a class.
 
     Args:
         v: [B, C, h, w], float32, float16 or bfloat16. Products with bfloat16 are taken as such: exact in the forward

@@ -1,7 +1,7 @@
 """The full-resolution cosine loss, computed exactly from low-resolution embeddings (docs/losses.md).
 
 With V = Σ_k w_k v_k the bilinear mixture of a pixel's neighbours, a label's cosine is ``(Σ_k w_k e_j · v_k) / |V|``.
-So it is enough to upsample the N logits instead of the C channels, and to know |V|², which needs nothing but inner
+So it is enough to upsample the N logits instead of the C channels, and to know |V|², which needs only inner
 products of neighbouring embeddings.
 """
 
@@ -73,7 +73,7 @@ def pixel_cosine_loss(
 
     Raises:
         ValueError: shapes that do not fit, an `ignore_index` that is one of the N classes (L labels), a table that is
-            on another device, `competing` without a table or with `allowed`, or a kernel that there is not or that
+            on another device, `competing` without a table or with `allowed`, or a kernel that does not exist or
             cannot run here.
     """
     losses = _pixel_losses(v, labels, targets, tau, ignore_index, allowed, table, competing, kernel)

@@ -1,4 +1,4 @@
-"""What a label may be and what competes with it: the relations between labels, as the pixel losses read them."""
+"""What a label may be and what competes with it: the relations between labels, in the form the pixel losses read."""
 
 from __future__ import annotations
 

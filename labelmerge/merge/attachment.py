@@ -77,7 +77,7 @@ class Attachment:
 def attach(
     bank: Bank, encode: Encode | None = None, without: Iterable[str] = ()
 ) -> tuple[ConceptGraph, list[Attachment]]:
-    """The concepts of every label of a bank.
+    """Find the concepts of every label of a bank.
 
     Args:
         bank: N labels.

@@ -78,7 +78,7 @@ def name_bank(bank: Bank, train_datasets: Sequence[str]) -> Bank:
 
 
 def table_bank(bank: Bank, train_datasets: Sequence[str], taxonomy: Taxonomy) -> Bank:
-    """A person's merge: each concept that a training label may stand for is a class.
+    """A merge by a hand-made table: each concept that a training label may stand for is a class.
 
     Otherwise as `one_hot_bank`; a label of another dataset belongs to the concepts that the table gives it or, where
     the table doesn't have its dataset, to those of its name. A label of several concepts has the normalised mean of

@@ -1,4 +1,4 @@
-"""Labels and texts by the cosines of their vectors: the threshold that fits a bank, and clusters of one meaning."""
+"""Cosines between labels and texts: the threshold that fits a bank, and clusters of one meaning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _APART = -2.0  # below every cosine: these two may never be one cluster
 
 
 def cosines_of(vectors: Matrix) -> Matrix:
-    """The cosine of every two unit vectors ``[N, D]``: float32 ``[N, N]``, exactly symmetric."""
+    """The cosine of every pair of unit vectors ``[N, D]``: float32 ``[N, N]``, exactly symmetric."""
     product = vectors @ vectors.T
     cosines: Matrix = np.clip((product + product.T) / 2, -1, 1)
     return cosines

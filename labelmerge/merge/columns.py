@@ -1,4 +1,4 @@
-"""The labels in play → the columns of the softmax. The one place where labels become columns."""
+"""The labels that occur → the columns of the softmax. The only place where labels become columns."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def _merged(sets: Booleans) -> tuple[list[int], npt.NDArray[np.int64]]:
 def column_vectors(
     texts: Sequence[str], vectors: npt.NDArray[np.float32], positive: Booleans
 ) -> npt.NDArray[np.float32]:
-    """The vectors of columns that are concepts.
+    """The vectors of concept columns.
 
     Args:
         texts: of the L labels.

@@ -1,4 +1,4 @@
-"""What a label's description says that it is: a kind of this, a part of that, together with a third.
+"""What a label's description defines it as: a kind of this, a part of that, together with a third.
 
 Descriptions open with a definition, by the genus and what sets it apart: "A tuk-tuk is a vehicle with three wheels".
 """
@@ -48,7 +48,7 @@ class Definition:
 
 
 def definition(description: str) -> Definition:
-    """Read a description; nothing is found in one that is not English, or defines nothing.
+    """Read a description. The result is empty if it is not English or defines nothing.
 
     >>> definition("A tuk-tuk is a small vehicle with three wheels.").kinds
     ('small vehicle',)

@@ -65,6 +65,6 @@ def everyday() -> dict[str, Word]:
 
 
 def everyday_word(phrase: str) -> Word | None:
-    """What there is for a phrase, in the singular or plural."""
+    """The entry for a phrase, in the singular or plural."""
     words = everyday()
     return words.get(word_key(phrase)) or words.get(singular_key(phrase))

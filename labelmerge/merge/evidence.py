@@ -1,4 +1,4 @@
-"""What pictures say of attachments: a model's predictions on A's pixels in B's words, and the other way round.
+"""How images correct attachments: a model's predictions on A's pixels in B's words, and the other way round.
 
 If most pixels of *a* are called *b* in B's words, a lies within b; if most of b's are called *a* in A's, too, the two
 are the same. Alone that is weak: a label without a counterpart lands on whatever is nearest (Uijlings et al., "The

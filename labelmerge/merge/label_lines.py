@@ -1,4 +1,4 @@
-"""What the merge report says of each single label."""
+"""The merge report, label by label."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Sense:
 
     @property
     def is_aside(self) -> bool:
-        """Whether nobody calls it so in the first place: only further synonyms and titles of pages say it."""
+        """Whether the word is nobody's first name for it: only further synonyms and page titles use it."""
         return GRAPH not in self.weights and max(self.weights.values(), default=0.0) <= max(_AS_SYNONYM, _AS_TITLE)
 
 
@@ -145,7 +145,7 @@ class Lexicon:
     def affinity(self, names: Iterable[str]) -> dict[str, float]:
         """How much each dataset counts for somebody with this list of names: more, the more of them it has.
 
-        A list that was taken over from Cityscapes means by its words what Cityscapes means by them. Rare names say more
+        A list copied from Cityscapes means the same by its words as Cityscapes. Rare names say more
         than names that every dataset has, and half a list says far less than all of it.
         """
         own = {word_key(name) for name in names}

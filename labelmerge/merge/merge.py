@@ -1,4 +1,4 @@
-"""The verb: a bank → a taxonomy to edit, its relations, a table to sort and JSON for programs."""
+"""What `merge` writes: a taxonomy to edit, its relations, a table to sort and JSON for programs."""
 
 from __future__ import annotations
 

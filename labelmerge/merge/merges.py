@@ -32,7 +32,7 @@ def taxonomy_of(merge: str, bank: Bank, file: Path | None = None, *, encode: Enc
         encode: see `labelmerge.merge.attachment.attach`.
 
     Raises:
-        UsageError: no such way to merge; a table is missing, or there is one that is not used.
+        UsageError: unknown way to merge; a table is missing, or one is given that is not used.
         TaxonomyError: the table is wrong or doesn't fit.
     """
     if merge not in MERGES:
@@ -58,7 +58,7 @@ def taxonomy_of(merge: str, bank: Bank, file: Path | None = None, *, encode: Enc
 
 
 def by_concepts(bank: Bank, encode: Encode | None = None, seen: Sequence[Confusion] = ()) -> Taxonomy:
-    """Every label's set of concepts: below what it is attached to, less what its own dataset names more closely.
+    """Every label's set of concepts: those below its attachments, less those that its own dataset names more closely.
 
     The concepts are those that the labels of the bank tell apart.
 

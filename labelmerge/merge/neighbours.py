@@ -83,9 +83,9 @@ def nearest_elsewhere(bank: Bank) -> list[tuple[int | None, float | None]]:
 
 
 def find_neighbours(bank: Bank, label: str, count: int = 8) -> list[Neighbourhood]:
-    """What lies nearest to a label in other datasets.
+    """Find what is nearest to a label in other datasets.
 
-    Labels that share a text stand together, since one vector is theirs.
+    Labels that share a text are listed together, since they share a vector.
 
     Args:
         bank: the labels.
@@ -122,7 +122,7 @@ def find_neighbours(bank: Bank, label: str, count: int = 8) -> list[Neighbourhoo
 
 
 def find_rows(bank: Bank, label: str) -> list[int]:
-    """The rows that `label` names; raises UsageError where there are none."""
+    """The rows that `label` names. Raises UsageError if there are none."""
     rows = _called(bank, range(len(bank)), label)
     dataset, colon, name = label.partition(":")
     if rows or not colon:

@@ -1,4 +1,4 @@
-"""How labels are named: plurals, spellings, synonyms, lists, compounds, and words that say nothing of what is meant."""
+"""How labels are named: plurals, spellings, synonyms, lists, compounds, and words without meaning of their own."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _MISSPELLED = 7  # shorter words have too many neighbours
 
 @lru_cache(maxsize=1 << 16)
 def word_key(phrase: str) -> str:
-    """What two spellings of one word have in common: case, hyphens, blanks, British or American.
+    """A key that all spellings of one word share, whatever their case, hyphens, blanks, British or American.
 
     >>> word_key("Street-Light") == word_key("streetlight"), word_key("grey kerb") == word_key("gray curb")
     (True, True)
@@ -179,7 +179,7 @@ def singular(phrase: str) -> str:
 
 
 def synonyms(name: str) -> list[str]:
-    """The words that a name gives for one thing, plain and never none: ``sofa, couch`` has two.
+    """The words that a name gives for one thing, in plain form, at least one: ``sofa, couch`` has two.
 
     >>> synonyms("sofa, couch, lounge"), synonyms("Cabinet/shelf")
     (['sofa', 'couch', 'lounge'], ['cabinet shelf'])
@@ -189,7 +189,7 @@ def synonyms(name: str) -> list[str]:
 
 
 def choices(name: str) -> list[str]:
-    """The things that a name lists, as it spells them; one where it lists none.
+    """The things that a name lists, as it spells them; the name itself if it is no list.
 
     A word that the last one has for all is given to each: ``left / right arrow``, ``cutting/chopping board``.
 
@@ -215,7 +215,7 @@ def joined(name: str) -> list[str]:
 
 
 def without_rest(phrase: str) -> str:
-    """A plain phrase without what says that it is what is left over: *other vehicle* is a vehicle; "" for *other*.
+    """A plain phrase without words for "the rest": *other vehicle* is a vehicle; "" for *other*.
 
     >>> without_rest("other vehicle"), without_rest("otherfurniture"), without_rest("vehicle fallback")
     ('vehicle', 'furniture', 'vehicle')
@@ -227,7 +227,7 @@ def without_rest(phrase: str) -> str:
 
 
 def is_rest(name: str) -> bool:
-    """Whether a name says that its label is what is left over: all of it, or of one kind; not in a list of several.
+    """Whether a name says that its label is the rest, of everything or of one kind; not in a list of several.
 
     >>> is_rest("background"), is_rest("otherprop"), is_rest("Other Vehicle"), is_rest("sky / fallback background")
     (True, True, True, False)
@@ -237,7 +237,7 @@ def is_rest(name: str) -> bool:
 
 
 def without_brackets(name: str) -> str:
-    """A name without what it has in brackets, which is a hint at what is meant or a part or kind of it."""
+    """A name without its brackets, which hold a hint at the meaning, or a part or kind of it."""
     return " ".join(_BRACKETS.sub(" ", name).split())
 
 
@@ -295,7 +295,7 @@ def heads(name: str, first: Collection[str] = ()) -> Iterator[tuple[str, str]]:
 
 
 def readings(name: str) -> list[str]:
-    """How a whole name may be read: as it is, turned round, without what says that it is what is left over.
+    """How a whole name may be read: as it is, turned round, without words for "the rest".
 
     >>> readings("other_vehicle"), readings("sign_stop"), readings("road")
     (['other vehicle', 'vehicle other', 'vehicle'], ['sign stop', 'stop sign'], ['road'])
@@ -312,7 +312,7 @@ def ends(phrase: str) -> list[str]:
 
 
 def turned(name: str) -> str | None:
-    """A name of which the kind comes first, in the usual order: ``wall-brick`` → *brick wall*, ``sign_stop``."""
+    """A name that starts with its kind, in the usual order: ``wall-brick`` → *brick wall*, ``sign_stop``."""
     if kind := before_hyphen(name):
         return f"{_plain(name)[len(kind) :].strip()} {kind}"
     words = _plain(name).split()
@@ -320,7 +320,7 @@ def turned(name: str) -> str | None:
 
 
 def without_state(phrase: str) -> str:
-    """A plain phrase without what is said behind it: colours, sizes, states.
+    """A plain phrase without the colours, sizes and states that follow it.
 
     >>> without_state("traffic light red"), without_state("red"), without_state("building unfinished left")
     ('traffic light', 'red', 'building')

@@ -46,7 +46,7 @@ class Relation:
 
 
 def relations(taxonomy: Taxonomy) -> Iterator[Relation]:
-    """All related pairs of labels of different datasets, each once, the label of the smaller key first."""
+    """All related pairs of labels of different datasets, each once, the label with the smaller key first."""
     sets = taxonomy.sets.astype(np.float32)
     shared = sets @ sets.T
     sizes = sets.sum(axis=1)

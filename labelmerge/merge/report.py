@@ -1,4 +1,4 @@
-"""A taxonomy told to people: which labels are one class, what contains what, and what to look at."""
+"""A taxonomy for people to read: which labels are one class, what contains what, and what to check."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class MergeReport:
 def merge_report(
     bank: Bank, taxonomy: Taxonomy, counts: Mapping[LabelKey, Count] | None = None, threshold: float | None = None
 ) -> MergeReport:
-    """Tell what a taxonomy says of a bank's labels.
+    """Describe what a taxonomy says about a bank's labels.
 
     Time and memory grow with the square of the number of labels: some seconds at 3,000.
 
@@ -335,7 +335,7 @@ def _commonest(words: Iterable[str]) -> str:
 
 
 def sum_of_known(numbers: Iterable[int | None]) -> int | None:
-    """The sum of the numbers that are known; None where none is."""
+    """The sum of the known numbers; None if none is known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if known else None
 

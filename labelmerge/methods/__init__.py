@@ -1,1 +1,1 @@
-"""Ways to supervise."""
+"""The methods: ways to supervise training."""

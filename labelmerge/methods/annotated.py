@@ -1,7 +1,8 @@
-"""What images were not annotated for, as a batch's samples have it: neither right nor wrong in any method.
+"""The classes that a batch's images were not annotated for: neither right nor wrong in any method.
 
 A dataset's recipe, or an image's own list, says which classes were annotated wherever they occur
-(docs/recipes.md#what-an-image-was-annotated-for). A pixel of one of these may be any of the others all the same.
+(docs/recipes.md#what-an-image-was-annotated-for). A pixel with another label may still
+belong to a class that was not annotated.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from labelmerge.methods.method import TrainingData
 class Unannotated:
     """Which of a run's L labels, and which of its N columns, do not compete in each image.
 
-    It is true where some dataset, or image, was not annotated for all of its classes.
+    It is truthy if some dataset, or image, was not annotated for all of its classes.
     """
 
     def __init__(self, data: TrainingData) -> None:
@@ -37,7 +38,7 @@ class Unannotated:
         return bool(self._columns.classes) or any(listed is not None for listed in self._listed)
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """bool ``[B, L]``, the labels of an image's own dataset that it was not annotated for; None: there are none."""
+        """bool ``[B, L]``, the labels of an image's own dataset that it was not annotated for, or None."""
         found = np.zeros((len(batch), len(self._columns.labels)), dtype=np.bool_)
         for row, dataset in enumerate(batch.datasets):
             place = self._place[dataset]

@@ -39,7 +39,7 @@ _WINDOWS_AT_ONCE = 4  # in one call of the model
 
 
 class PixelModel(Protocol):
-    """What inference needs of a model (`labelmerge.model.build.SegmentationModel` has it).
+    """What inference needs from a model (`labelmerge.model.build.SegmentationModel` has it).
 
     Called with normalised images ``[B, 3, H, W]`` of any size, it returns pixel embeddings ``[B, C, ⌈H/s⌉, ⌈W/s⌉]``,
     each of which stands for s × s pixels.
@@ -187,7 +187,7 @@ def stripes(
     probabilities: bool = False,
     cosine: bool = True,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """What `segment` decides by, for one stripe of rows after the other.
+    """The scores by which `segment` decides, one stripe of rows after the other.
 
     Args:
         probabilities: softmax probabilities also where there is one view only.

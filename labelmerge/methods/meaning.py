@@ -1,10 +1,10 @@
-"""What a run's columns are, and which of them a label stands for that is asked for later.
+"""What a run's columns are, and which of them a label stands for in evaluation and prediction.
 
 A run that merges by a taxonomy has a column for each concept that its training labels tell apart. A label of any
 dataset may stand for several of them (*person* of a dataset without riders: *person* and *rider*), and its score is the
 largest over their vectors.
 
-Training draws pixels to the columns, so a label that no column stands for has the worse of it: however well its own
+Training draws pixels to the columns, so a label that no column stands for is at a disadvantage: however well its own
 vector describes what is seen, a column fits better. Its cosine is therefore divided by the root of the largest that
 the run can give it (`reachable`). That a seen class has such an advantage over an unseen one, and that it has to be
 taken off, is the finding of Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning" (ECCV
@@ -248,7 +248,7 @@ def share_columns(
 
 
 def run_columns(checkpoint: Checkpoint, learner: Learner, by: By | None = None) -> RunColumns | None:
-    """What to ask for labels by: the run's columns, or None for the labels' own texts.
+    """By what labels are asked for: the run's columns, or None for the labels' own texts.
 
     Args:
         by: ``concepts``, ``text``, or None for concepts where the run has them and its method knows columns.

@@ -1,4 +1,4 @@
-"""The seam between the loop and the ways to supervise. docs/methods.md, "Writing a method".
+"""The interface between the training loop and the methods. docs/methods.md, "Writing a method".
 
 A **method** says what batches must hold and builds a **learner**: a module that holds all that is trained or remembered
 (network, temperature, heads, momentum copies, prototypes). Its state is parameters and buffers and nothing else, so a
@@ -57,7 +57,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a learner is built for, as a checkpoint remembers it: the D datasets and the N columns of a run.
+    """What a learner is built for, as stored in a checkpoint: the D datasets and the N columns of a run.
 
     Attributes:
         dim: C, the dimension of the label vectors.
@@ -82,7 +82,7 @@ class Vocabulary:
 
     @property
     def keys(self) -> tuple[LabelKey, ...]:
-        """The labels that it was trained with, each once, sorted."""
+        """The labels that the run was trained with, each once, sorted."""
         return tuple(sorted({key for own in self.labels for key in own}))
 
     def columns_of(self, key: LabelKey | None, text: str) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a learner may look at before the first step.
+    """What a learner may read before the first step.
 
     Attributes:
         bank: the label vectors' bank version.
@@ -129,7 +129,7 @@ class TrainingData:
         sources: the D datasets.
         ranks: the processes of the run.
         device: where the learner is.
-        step: the step that the run goes on from; what is costly and saved is made at step 0 alone.
+        step: the step that the run continues from; state that is costly and saved is made only at step 0.
         short_edge: pixels of whole images' short edge at scale 1; 0 keeps their own size.
     """
 
@@ -143,16 +143,16 @@ class TrainingData:
 
 
 class Learner(nn.Module):
-    """All that is trained or remembered, and how a batch teaches it.
+    """Everything that is trained or remembered, and the loss of a batch.
 
     Attributes:
-        terms: the T terms of the loss by name, as the log shows them.
+        terms: names of the T terms of the loss, as the log shows them.
         can_name: which labels it can be asked for: ``anything`` that has a vector, or those that it was ``trained``
             with.
         answers: what its predictor gives for every pixel of an image: ``labels``, or its ``depth``.
         takes_labels: of depths, whether the labels of the image's pixels must be given with it.
         by_text: it knows labels by their own texts alone, and is never asked by a run's columns.
-        passes_over_unseen: whether it can also be asked for labels that its datasets list and that never occurred in
+        passes_over_unseen: whether it can also be asked for labels that its datasets list but that never occurred in
             them; it never predicts them.
         vocabulary: what it was built for.
         model: its network.
@@ -171,7 +171,7 @@ class Learner(nn.Module):
         self.model = model
 
     def prepare(self, data: TrainingData) -> None:
-        """Called when training begins or goes on, on the device, with the checkpoint's state: label vectors, centroids.
+        """Called when training begins or resumes, on the device, with the checkpoint's state: label vectors, centroids.
 
         All processes must come to the same state. What can be made again (the bank's vectors) belongs into plain
         attributes or buffers with ``persistent=False``.
@@ -202,7 +202,7 @@ class Learner(nn.Module):
         """The loss of a batch as weighted sums over its units.
 
         The step's loss is Σ_t Σ_d sums[t, d] / Σ_d units[t, d], over all parts of the step. Every parameter that
-        takes gradients must take part in every call, if only times 0: other processes wait for its gradient.
+        takes gradients must take part in every call, if only multiplied by 0: other processes wait for its gradient.
 
         Returns:
             float ``[T, D]``, 0 where there is no unit.
@@ -220,7 +220,7 @@ class Learner(nn.Module):
         return {}
 
     def figures(self) -> dict[str, float]:
-        """What is told of its state: by the log, meta.json and results (a temperature)."""
+        """Scalars of its state for the log, meta.json and results (a temperature)."""
         return {}
 
     def parameter_groups(self, lr: float, weight_decay: float, head_factor: float) -> list[dict[str, Any]]:
@@ -247,7 +247,7 @@ class Learner(nn.Module):
         return {}
 
     def predictor(self, labels: LabelList, views: Views) -> Predictor:
-        """What segments images with these labels. Call `labelmerge.methods.restore.predictor_of`, which checks them."""
+        """A predictor of these labels. Call `labelmerge.methods.restore.predictor_of`, which checks them."""
         raise NotImplementedError
 
 
@@ -262,7 +262,7 @@ class Method(ABC):
 
     @abstractmethod
     def needs(self, settings: Any) -> Needs:
-        """What batches must hold under these settings."""
+        """What batches must hold with these settings."""
 
     def check(self, settings: Any, sources: Sequence[DatasetShards], bank: Bank) -> None:  # noqa: B027 (may be left)
         """Refuse data that doesn't fit, before anything is written. Raises LabelmergeError."""

@@ -33,7 +33,7 @@ def facts_of_all_processes(ranks: Ranks, device: torch.device, *facts: Tensor) -
 
 
 def partners(draws: Tensor, places: Sequence[int], all_places: Sequence[int], may: Tensor) -> list[int]:
-    """Whom each sample is mixed with.
+    """The partner that each sample is mixed with.
 
     Args:
         draws: ``[whole, whole]`` on the CPU, random numbers within 0 to 1, equal in all processes.

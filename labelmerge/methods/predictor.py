@@ -1,4 +1,4 @@
-"""What a learner has learned, at work: images and labels in, a label for every pixel out."""
+"""A trained learner in use: images and labels in, a label for every pixel out."""
 
 from __future__ import annotations
 
@@ -121,18 +121,18 @@ class Predictor(ABC):
 
     @abstractmethod
     def scores(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
-        """How well each label fits each pixel, one stripe of rows after the other.
+        """The score of each label at each pixel, one stripe of rows after the other.
 
         Args:
             image: ``[H, W, 3]`` RGB.
 
         Yields:
             The rows, and float32 ``[P, rows, W]``; the largest is predicted. Where the network's answer is no number,
-            neither are the scores: `refuse_no_numbers`.
+            neither are the scores (see `refuse_no_numbers`).
         """
 
     def probabilities(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
-        """How likely each label is at each pixel, as `scores`: values above 0 that add up to 1 over the labels.
+        """The probability of each label at each pixel, as `scores`: values above 0 that add up to 1 over the labels.
 
         Raises:
             UsageError: the method has no probabilities.
@@ -198,5 +198,5 @@ class Predictor(ABC):
         raise UsageError("this checkpoint's method labels pixels, and knows no depths")
 
     def protocol(self) -> Mapping[str, Any]:
-        """What of the decision belongs into results."""
+        """How labels are decided, for results.json."""
         return {}

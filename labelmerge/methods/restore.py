@@ -89,7 +89,7 @@ def restore(checkpoint: Checkpoint, vocabulary: Vocabulary | None = None) -> Lea
 
 
 def network_of(checkpoint: Checkpoint) -> Callable[[int], SegmentationModel]:
-    """What makes a checkpoint's network anew."""
+    """A function that builds a checkpoint's network again."""
     return lambda dim: build_model(checkpoint.model_name, dim)
 
 

@@ -222,7 +222,7 @@ def find_checkpoint(path: Path) -> Path:
 
     Raises:
         CheckpointError: it is neither.
-        RemoteError: it is at a URL, and can't be had.
+        RemoteError: it is at a URL and can't be fetched.
     """
     if (url := url_of(path)) is not None:
         return _fetch_checkpoint(url)

@@ -154,7 +154,7 @@ def resolve(
     Raises:
         UsageError: no such dataset in the bank, no such label in that dataset, or a label given twice.
         BankError: a new label, but the bank's vectors come from no encoder, or from another than this one.
-        EncoderError: the encoder can't be had.
+        EncoderError: the encoder is not available.
     """
     found: list[ResolvedLabel | LabelQuery] = []
     for query in queries:

@@ -68,7 +68,7 @@ def open_remote(url: str, size: int, sha256: str) -> IO[bytes]:
 
     Raises:
         ShardError: it is not there.
-        RemoteError: it can't be had, or is not as the manifest says.
+        RemoteError: it can't be fetched, or is not as the manifest says.
         OutputError: the cache can't be written to.
     """
     path = shards_folder() / f"{sha256}.tar"

@@ -37,7 +37,7 @@ class Shard:
 
         Raises:
             OSError: it lies here, and can't be read.
-            ShardError: it lies elsewhere, and can't be had (`labelmerge.shardset.remote.open_remote`).
+            ShardError: it lies elsewhere and can't be fetched (`labelmerge.shardset.remote.open_remote`).
         """
         if self.url is None:
             return self.path.open(mode, buffering)

@@ -188,7 +188,7 @@ def _labelled(sources: Sequence[DatasetShards], config: TrainConfig, needs: Need
 
 
 class _NoEncoder(Exception):
-    """The bank's encoder can't be had."""
+    """The bank's encoder is not available."""
 
 
 def _taxonomy(merge: str, bank: Bank, table: Path | None) -> Taxonomy:

@@ -19,9 +19,9 @@ from labelmerge.model.build import SegmentationModel
 
 
 class LabelInput(nn.Module):
-    """Adds what labels tell to the output of a network's first convolution.
+    """Adds the projected label vectors to the output of a network's first convolution.
 
-    It begins as nothing, so that a network that sees labels is at first the one that does not.
+    The projection starts at 0, so a network that sees labels starts as one that does not.
     """
 
     def __init__(self, dim: int, model: SegmentationModel) -> None:
@@ -37,7 +37,7 @@ class LabelInput(nn.Module):
         first.register_forward_hook(self._add)
 
     def show(self, maps: Tensor | None, vectors: Tensor) -> None:
-        """What the network sees besides the next images.
+        """Set the labels that the network sees with the next images.
 
         Args:
             maps: int64 ``[B, H, W]``, rows of `vectors`, negative where the label isn't known; None: nowhere known.
@@ -46,7 +46,7 @@ class LabelInput(nn.Module):
         self._shown = None if maps is None else (maps, vectors)
 
     def unused(self) -> Tensor:
-        """0, for a step that no label takes part in."""
+        """0, for a step without any label."""
         return part_in_step(self.projection.weight)
 
     def _add(self, conv: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> Tensor:

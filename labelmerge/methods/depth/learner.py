@@ -1,4 +1,4 @@
-"""What the method depth trains: a network with one output, which may see labels besides the image."""
+"""What the method `depth` trains: a network with one output, which may see labels besides the image."""
 
 from __future__ import annotations
 

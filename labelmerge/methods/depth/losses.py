@@ -63,7 +63,7 @@ def normalised(depths: Tensor, dtype: torch.dtype = torch.float32) -> Targets:
 
 
 def aligned(predicted: Tensor, targets: Targets, how: str) -> Tensor:
-    """The prediction scaled and shifted, each image by itself, so that it lies as near the targets as it can.
+    """The prediction, scaled and shifted in each image to fit the targets as well as it can.
 
     ``least_squares``: by the scale and shift of the least squared error over the known pixels; where that scale is not
     above 0, which would teach near to be far, by the one that makes the deviations agree. ``spread``: so that the

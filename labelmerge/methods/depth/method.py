@@ -27,7 +27,7 @@ class Depth(Method):
         return Needs(kinds, because=f"depth_labels = {settings.depth_labels!r}", depth=True, label_targets=True)
 
     def check(self, settings: DepthSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
-        """Labels as an input need labelled pixels. Raises ConfigError."""
+        """Check that there are labelled pixels if labels are an input. Raises ConfigError."""
         for line in settings.idle():
             _log.warning("%s", line)
         if settings.with_labels and not any(

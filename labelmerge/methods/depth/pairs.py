@@ -43,7 +43,7 @@ class Pairs(NamedTuple):
 
 
 def ranking_errors(fitted: Tensor, targets: Targets, depths: Tensor, images: Tensor) -> Tensor:
-    """How wrong the order of pairs is in each image, ``[B]``; 0 where it is not usable.
+    """The error of the order of pairs in each image, ``[B]``; 0 where it is not usable.
 
     With d = fitted[first] − fitted[second]: log(1 + exp(∓d)) where the first is farther or nearer by at least 3 %, d²
     where the two are equal. A mean over pairs, half of them across edges of the image.
@@ -57,7 +57,7 @@ def ranking_errors(fitted: Tensor, targets: Targets, depths: Tensor, images: Ten
 
 
 def normal_errors(predicted: Tensor, targets: Targets, depths: Tensor, images: Tensor, field_of_view: float) -> Tensor:
-    """How wrong the angles between the surfaces of pairs are in each image, ``[B]``; 0 where it is not usable.
+    """The error of the angles between the surfaces of pairs in each image, ``[B]``; 0 where it is not usable.
 
     The difference of the cosines between the normals of two pixels (LeReS, eq. 4), its mean over pairs across bends,
     over pairs across edges where the surface has none, and over pairs anywhere: these are added up. Edges are those of

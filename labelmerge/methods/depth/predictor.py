@@ -87,7 +87,7 @@ class DepthPredictor(Predictor):
         return self.scores(image)
 
     def protocol(self) -> Mapping[str, Any]:
-        """What depths are made of."""
+        """How depths are predicted, for results.json."""
         several = "mean over the views, each less its mean and over its standard deviation"
         return {
             "depth": several if self.views.several else "the network's output",

@@ -1,4 +1,4 @@
-"""What the method depth may be told."""
+"""The settings of the method `depth`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DepthSettings:
         refuse(found)
 
     def idle(self) -> list[str]:
-        """Which of them were set and count for nothing, a line each."""
+        """Which settings were set without effect, a line each."""
         scales = [] if self.gradient_weight else idle(self, ["gradient_scales"], "gradient_weight is 0")
         view = [] if self.normal_weight else idle(self, ["field_of_view"], "normal_weight is 0")
         return [*scales, *view]

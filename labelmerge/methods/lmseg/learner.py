@@ -165,7 +165,7 @@ class LmsegLearner(Learner):
         return units.index_add_(1, batch.dataset_ids, at_once(torch.tensor(counted).T, units.device))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Eq. 3, matched anew in every layer."""
+        """Eq. 3; every layer is matched for itself."""
         lists, ids = self._lists, batch.dataset_ids
         words = self.words(lists.vectors if self.prompt is None else self._prompted(self.prompt, batch.datasets))
         listed = None if words is None else words[lists.rows[ids]]  # [B, K, D]
@@ -238,7 +238,7 @@ class LmsegLearner(Learner):
     # ---- what training and prediction share
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of pixels ``[B, D, h, w]`` and memory ``[B, S, D]`` of images ``[B, 3, H, W]``."""
+        """Pixel features ``[B, D, h, w]`` and memory ``[B, S, D]`` of images ``[B, 3, H, W]``."""
         features, memory = self.pixels(self.model(self.model.normalise(images)))
         return features, memory
 

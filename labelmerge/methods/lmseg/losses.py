@@ -1,4 +1,4 @@
-"""LMSeg's losses (Zhou et al., ICLR 2023, eq. 2–5), image by image, every decoder layer matched anew.
+"""LMSeg's losses (Zhou et al., ICLR 2023, eq. 2–5), image by image; every decoder layer is matched for itself.
 
 What is not known is neither right nor wrong: pixels without a label take no part in the masks' losses or in the costs
 of matching, and a query whose mask lies in them for more than half loses nothing for its class if it has no target.
@@ -96,7 +96,7 @@ def _nothing_weight(settings: LmsegSettings) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What the T decoder layers say of one image.
+    """The outputs of the T decoder layers for one image.
 
     Attributes:
         classes: float32 ``[T, N, K + 1]``, logits of the K words and of "nothing", −∞ for words that are none.
@@ -177,7 +177,7 @@ def match(costs: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.ND
 
 
 def match_all(costs: Sequence[Tensor]) -> list[Tensor]:
-    """`match` for every layer of every image; a GPU is waited for once, whatever their number.
+    """`match` for every layer of every image, with a single wait for the GPU.
 
     Args:
         costs: of each image ``[T, N, n]``.

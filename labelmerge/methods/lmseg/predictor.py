@@ -1,4 +1,4 @@
-"""What LMSeg's queries say of an image: a label for every pixel, or segments.
+"""From LMSeg's queries to the labels of an image's pixels, or to segments.
 
 A pixel's score for a label is Σ over the queries of the label's probability times the mask's (Cheng et al., NeurIPS
 2021, section 3.4). Mask logits are sampled at the centres of the image's own pixels, in stripes of rows.
@@ -174,7 +174,7 @@ class LmsegPredictor(Predictor):
         }
 
     def once(self, image: npt.NDArray[np.uint8]) -> _Window:
-        """What the queries say of the whole image. Raises UsageError where views ask for more than one look."""
+        """The queries' outputs for the whole image. Raises UsageError if the views show it more than once."""
         if self.views.several or self.views.window:
             raise UsageError(
                 "segments are told apart in one look at the whole image",

@@ -41,14 +41,14 @@ class LearnedPrompt(nn.Module):
         self._tower: PromptedTower | None = None
 
     def begin(self, texts: Sequence[str]) -> None:
-        """Before training: the texts of the V labels. Raises UsageError, EncoderError: the tower can't be had."""
+        """Before training: the texts of the V labels. Raises UsageError, EncoderError: the tower is not available."""
         self._texts = tuple(texts)
         self.encode(self._texts[:1])
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of texts, ``[n, C]``; of one with several lines, the mean of theirs, as in a bank.
 
-        Raises UsageError, EncoderError: the tower can't be had.
+        Raises UsageError, EncoderError: the tower is not available.
         """
         lines = list(dict.fromkeys(line for text in texts for line in text.split("\n")))
         place = {line: number for number, line in enumerate(lines)}
@@ -62,7 +62,7 @@ class LearnedPrompt(nn.Module):
     def of_labels(self, keys: Sequence[LabelKey | None], texts: Sequence[str]) -> Tensor:
         """Vectors ``[n, C]`` of labels to ask for: those of training as they were kept, others by their texts.
 
-        Raises EncoderError: there are others, and the tower can't be had.
+        Raises EncoderError: there are others, and the tower is not available.
         """
         rows = [self._row.get(key, -1) if key is not None else -1 for key in keys]
         new = [place for place, row in enumerate(rows) if row < 0]

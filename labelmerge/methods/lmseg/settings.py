@@ -1,4 +1,4 @@
-"""What LMSeg may be told."""
+"""The settings of LMSeg."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class LmsegSettings:
         refuse(wrong)
 
     def idle(self) -> list[str]:
-        """Which of them were set and count for nothing, a line each."""
+        """Which settings were set without effect, a line each."""
         if self.classifier != "text":
             words = ("text_attention", "attention_order", "query_temperature", "prompt_vectors")
             return idle(self, words, f"classifier = {self.classifier} knows no words")

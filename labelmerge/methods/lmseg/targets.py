@@ -1,4 +1,4 @@
-"""What the queries of an image are to learn: its things and stuff, and what nothing is known of."""
+"""What the queries of an image should learn: its things and stuff, and where nothing is known."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Targets:
 def targets_of(
     batch: Batch, things: Tensor, *, whole_classes: bool = False, void_is_negative: bool = False
 ) -> list[Targets]:
-    """The targets of every view; a GPU is waited for once, whatever their number.
+    """The targets of every view, with a single wait for the GPU.
 
     A segment of its own is each thing, and each label of stuff. Where a dataset has no segments, each label is one
     region. Crowds, and pixels that are labelled as a thing that no segment holds, are not known.

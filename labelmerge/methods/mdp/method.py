@@ -11,7 +11,7 @@ from labelmerge.model.build import SegmentationModel
 
 
 class MDP(Method):
-    """Pixels of a class come near the mean of its pixels in other images; what is learned is the encoder."""
+    """Pixels of a class are drawn to the mean of its pixels in other images; the result is the encoder."""
 
     def needs(self, settings: MdpSettings) -> Needs:
         """Masks, each sample in two views."""

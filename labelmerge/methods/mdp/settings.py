@@ -1,4 +1,4 @@
-"""What MDP may be told."""
+"""The settings of MDP."""
 
 from __future__ import annotations
 

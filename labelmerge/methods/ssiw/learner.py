@@ -58,7 +58,7 @@ class SSIWLearner(Learner):
             self.average.load_state_dict(self.model.state_dict())
 
     def train(self, mode: bool = True) -> SSIWLearner:
-        """Whatever the mode, the average of the weights stays as in use."""
+        """Set the mode; the average of the weights always stays in eval mode."""
         super().train(mode)
         if self.average is not None:
             self.average.eval()

@@ -19,7 +19,7 @@ class SSIW(Method):
     """Pixels learn the vector of their label's sentence, boxes the image embedding of what they cut out."""
 
     def needs(self, settings: SsiwSettings) -> Needs:
-        """Samples that some loss is for."""
+        """Samples of the kinds that the chosen losses use."""
         return Needs(
             (*(TERMS[name] for name in settings.losses), *(("image",) if settings.unlabelled != "none" else ())),
             because=f"losses = {list(settings.losses)}",
@@ -27,7 +27,7 @@ class SSIW(Method):
         )
 
     def check(self, settings: SsiwSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
-        """Box embeddings in shards must be of the bank's own model, and unlabelled images there if they are to teach.
+        """Check that box embeddings in shards are from the bank's model, and that needed unlabelled images exist.
 
         Raises:
             ShardError, ConfigError: it is not so.

@@ -1,4 +1,4 @@
-"""What SSIW may be told."""
+"""The settings of SSIW."""
 
 from __future__ import annotations
 

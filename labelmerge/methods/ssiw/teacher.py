@@ -30,7 +30,7 @@ def choose_teacher(bank: Bank, device: torch.device) -> Teacher:
     log says so.
 
     Raises:
-        EncoderError: CLIP's weights can't be had, or are not those that made the bank.
+        EncoderError: CLIP's weights are not available, or are not those that made the bank.
     """
     if not bank.encoder.startswith("open_clip:"):
         told: list[bool] = []

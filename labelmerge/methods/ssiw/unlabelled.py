@@ -1,4 +1,4 @@
-"""What unlabelled images teach SSIW: to look like some label (entropy), or the same however they look (consistency).
+"""SSIW's losses on unlabelled images: be sure of some label (entropy), or of the same one in every view (consistency).
 
 Entropy is USSS's (Kalluri et al., ICCV 2019, eq. 3–4), with the bank's vectors in place of centroids. Consistency is
 weak-to-strong (FixMatch, Sohn et al., NeurIPS 2020; UniMatch, Yang et al., CVPR 2023): an average of the network's
@@ -61,7 +61,7 @@ def unlabelled_rows(batch: Batch) -> list[int]:
 def entropy_loss(
     embeddings: Tensor, vectors: Tensor, own: Tensor, others: Tensor, tau: Tensor, inside: Tensor | None = None
 ) -> Tensor:
-    """How undecided an image's pixels are, on the embeddings' own grid: among its dataset's columns, plus the mean
+    """The entropy of an image's pixels, on the embeddings' own grid: among its dataset's columns, plus the mean
     over the other datasets of the same among theirs.
 
     Args:

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class USSS(Method):
-    """Every dataset has a decoder of its own; unlabelled images are to look like somebody's labels."""
+    """Every dataset has its own decoder; pixels of unlabelled images are drawn to some label embedding."""
 
     def needs(self, settings: UsssSettings) -> Needs:
         """Masks, and images without any where there is a loss for them."""
@@ -29,7 +29,7 @@ class USSS(Method):
         )
 
     def check(self, settings: UsssSettings, sources: Sequence[DatasetShards], bank: Bank) -> None:
-        """There must be unlabelled images that some loss is for, and runs where centroids are wanted.
+        """Check that there are unlabelled images if a loss needs them, and runs if centroids are wanted.
 
         Raises:
             ConfigError: it is not so.

@@ -1,4 +1,4 @@
-"""What USSS may be told."""
+"""The settings of USSS."""
 
 from __future__ import annotations
 
