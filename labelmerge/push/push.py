@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labelmerge.bank.store import INDEX, read_index
-from labelmerge.errors import UsageError
-from labelmerge.files import read_text
+from labelmerge.errors import BankError, CheckpointError, LabelmergeError, ShardError, UsageError
+from labelmerge.files import read_text, sha256_file
 from labelmerge.progress import Track, no_track
 from labelmerge.push.cards import Card, bank_card, export_card, run_card, shards_card, with_licence
 from labelmerge.shardset.croissant import CROISSANT
@@ -18,6 +18,7 @@ from labelmerge.shardset.splits import find_splits
 from labelmerge.upload import CARD, Content, Uploaded, check_url, upload
 
 SHARDS, EXPORT, BANK, RUN = "shards", "export", "bank", "run"
+_DAMAGED: dict[str, type[LabelmergeError]] = {SHARDS: ShardError, BANK: BankError, RUN: CheckpointError}
 _OF_RUNS = ("config.toml", "log.jsonl", "curves.png", "finished.json")
 
 
@@ -72,6 +73,13 @@ def push(
     """
     check_url(url)
     kind, files, card = _look(folder, state)
+    for name, sha256 in _hashes(folder, kind, files).items():
+        try:
+            whole = sha256_file(folder / name) == sha256
+        except OSError as error:
+            raise _DAMAGED[kind](f"can't be read ({error.strerror})", where=folder / name) from error
+        if not whole:
+            raise _DAMAGED[kind]("is damaged: its SHA-256 is another than was noted of it", where=folder / name)
     own = folder / CARD
     has_own = own.is_file()
     content: dict[str, Content] = {name: folder / name for name in files}
@@ -126,6 +134,24 @@ def _look(folder: Path, state: bool) -> tuple[str, list[str], Callable[[str], Ca
         names += [CROISSANT] if (split / CROISSANT).is_file() else []
         files += [(split.relative_to(folder) / name).as_posix() for name in names]
     return SHARDS, files, lambda url: shards_card(folder, splits, url)
+
+
+def _hashes(folder: Path, kind: str, files: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of those of the files of which manifests, a bank's index or a checkpoint's meta.json say it."""
+    told: dict[str, str] = {}
+    if kind == BANK:
+        told = {f"{entry['version']}.parquet": entry["file_sha256"] for entry in read_index(folder)}
+    elif kind == RUN:
+        from labelmerge.model.checkpoint import find_checkpoint, read_meta
+
+        checkpoint = find_checkpoint(folder)
+        hashes = read_meta(checkpoint)["sha256"]
+        told = {(checkpoint.relative_to(folder) / name).as_posix(): digest for name, digest in hashes.items()}
+    elif kind == SHARDS:
+        for split in find_splits([folder]):
+            inside = split.relative_to(folder)
+            told |= {(inside / each["name"]).as_posix(): each["sha256"] for each in read_manifest(split)[0]["shards"]}
+    return {name: told[name] for name in files if name in told}
 
 
 def _of_run(folder: Path) -> list[Path]:

@@ -257,6 +257,22 @@ def test_any_other_place(memory: str, shards: Path, tmp_path: Path) -> None:
     assert len(find_splits([tmp_path / "elsewhere/deep"])) == 2
 
 
+def test_what_is_damaged_stays_here(memory: str, shards: Path, run_folder: Path, tmp_path: Path) -> None:
+    toy_bank([STREETS]).save_copy(tmp_path / "bank")
+    tar, parquet = next(shards.rglob("*-000001.tar")), next((tmp_path / "bank").glob("*.parquet"))
+    weights = find_checkpoint(run_folder) / "model.safetensors"
+    for folder, path in ((shards, tar), (tmp_path / "bank", parquet), (run_folder, weights)):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(LabelmergeError, match=f"^{path}: is damaged: its SHA-256 is another"):
+            push(folder, memory)
+    tar.unlink()
+    with pytest.raises(LabelmergeError, match="can't be read"):
+        push(shards, memory)
+    assert not fsspec.filesystem("memory").find("/place")
+
+
 def test_what_broke_off_elsewhere_goes_on_and_has_no_manifest_before(
     memory: str, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
