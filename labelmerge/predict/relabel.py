@@ -202,7 +202,7 @@ def _refuse_twice(sets: Sequence[ShardSet], out: Path) -> None:
     for each in sets:
         if (twin := first.setdefault((each.dataset, each.split), each)) is not each:
             raise ShardError(f"is {each.dataset} {each.split}, and so is {twin.where}", where=each.where)
-        if each.folder == (out / each.dataset / each.split).resolve():
+        if each.folder.resolve() == (out / each.dataset / each.split).resolve():
             raise UsageError(f"the output would replace {each.folder}", fix="Choose another --out")
 
 

@@ -89,7 +89,6 @@ class ShardSet:
         Raises:
             ShardError: as `read_manifest`; or a shard is missing or has another size, or there are no samples.
         """
-        folder = folder.resolve()
         manifest, space = read_manifest(folder)
         shards = shards_of(folder, manifest)
         shard_set = cls(
@@ -128,7 +127,7 @@ class ShardSet:
 
     @property
     def where(self) -> str:
-        """The split's folder as messages and records have it: its URL, where it has one."""
+        """The split's folder as messages have it: as it was given; its URL, where it has one."""
         return path_or_url(self.folder)
 
     @property
@@ -139,7 +138,7 @@ class ShardSet:
     @property
     def source(self) -> Mapping[str, Any]:
         """Which data these are, for a record of results."""
-        return {"kind": "shards", "folder": self.where, "manifest_sha256": self.manifest_sha256}
+        return {"kind": "shards", "folder": path_or_url(self.folder.resolve()), "manifest_sha256": self.manifest_sha256}
 
     @property
     def skipped(self) -> Sequence[tuple[str, str]]:

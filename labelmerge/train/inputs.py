@@ -125,7 +125,7 @@ def read_inputs(
         "bank": path_or_url(bank),
         "bank_version": vectors.version,
         "columns": columns.hash,
-        "shards": list(dict.fromkeys(shard_set.where for shard_set in sets)),
+        "shards": list(dict.fromkeys(str(shard_set.source["folder"]) for shard_set in sets)),
         "manifests": {f"{shard_set.dataset}/{shard_set.split}": shard_set.manifest_sha256 for shard_set in sets},
         **({"weights": weights} if (weights := weights_it_begins_with(config)) else {}),
     }

@@ -257,13 +257,16 @@ def test_classes_with_one_text_are_said_to_be_one(world: Path, tools: Any, caplo
     assert result.metrics.predicted_pixels[2] == 0
 
 
-def test_split_preference(world: Path, tools: Any) -> None:
+def test_split_preference(world: Path, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = world / "shards"
     for split in ("train", "test"):
         tools.split(shards / "rooms" / split, ROOMS, [(b"", b"")])
     assert choose_splits([shards], None) == [shards / "rooms/val", shards / "streets/val"]
     assert choose_splits([shards / "rooms"], "train") == [shards / "rooms/train"]
     assert choose_splits([shards / "rooms/train"], None) == [shards / "rooms/train"]
+    monkeypatch.chdir(shards)
+    both = [Path("rooms/train"), Path("rooms/val")]  # relative, as a user gives them
+    assert choose_splits(both, None) == both
     (shards / "rooms/val/manifest.json").unlink()
     (shards / "rooms/val/rooms-val-000000.tar").unlink()
     assert choose_splits([shards / "rooms"], None) == [shards / "rooms/test"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_mistakes_are_one_line(run: Any, shards: Path, bank: Path, tmp_path: Pat
     code, line = fault("--shards", tmp_path / "more", *QUICK)
     assert code == 1 and "has no labels of 'sea'" in line and "labelmerge embed sea" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_name_shards_as_they_were_given(
+    run: Any, shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shards / "streets/train", tmp_path / "copy/streets/train")
+    (tmp_path / "link").symlink_to(shards)
+    monkeypatch.chdir(tmp_path)
+    words = ("--bank", bank, "--out", "run", *QUICK)
+    twice = run("train", "--shards", "link/streets", "copy", *words)
+    assert "Error: copy/streets/train: is streets's train split, and so is link/streets/train." in twice.stderr
+    (tar,) = (tmp_path / "copy/streets/train").glob("*.tar")
+    tar.unlink()
+    assert (
+        f"Error: copy/streets/train/{tar.name}: the manifest lists" in run("train", "--shards", "copy", *words).stderr
+    )
 
 
 def test_ctrl_c_is_one_line(
