@@ -10,14 +10,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from labelmerge.errors import LabelmergeError, OutputError
+from labelmerge.text import some
 from labelmerge.urls import url_of
 
+_MOST_SHOWN = 3
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 PUSH = "Write to a local folder, then `labelmerge push DIR URL`"
 
@@ -57,6 +59,24 @@ def output_faults(path: Path) -> Iterator[None]:
         if error.errno == errno.EISDIR:
             raise OutputError("a folder is where a file must go", where=path, fix="Choose another --out") from error
         raise OutputError(f"can't be written ({error.strerror})", where=path, fix="Choose another --out") from error
+
+
+def say_others(folder: Path, what: str, ours: Sequence[str]) -> None:
+    """Log a warning where a folder that is to become one of ours holds other things, and nothing of ours yet.
+
+    It will be measured, moved and pushed as a whole, and the other things with it.
+
+    Args:
+        what: it is to become, such as ``a bank``.
+        ours: patterns, as `Path.glob` has them, of what such a folder holds.
+    """
+    try:
+        others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        if others and not any(any(folder.glob(pattern)) for pattern in ours):
+            shown = some(others, _MOST_SHOWN)
+            _log.warning("%s: is to hold %s, and holds other things (%s)", folder, what, shown)
+    except OSError:  # there is no such folder, or it can't be listed: who writes there says so
+        return
 
 
 @contextmanager

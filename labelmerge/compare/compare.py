@@ -25,7 +25,7 @@ from typing import Any
 
 from labelmerge.compare.plan import RESULTS, Job, Plan
 from labelmerge.compare.report import report_runs
-from labelmerge.files import locked, output_faults
+from labelmerge.files import locked, output_faults, say_others
 from labelmerge.parsing import parse_json
 from labelmerge.train.log import last_loss
 from labelmerge.workers import interrupts_held_back
@@ -75,6 +75,7 @@ def run_plan(plan: Plan, program: Sequence[str]) -> list[Outcome]:
         OutputError: `plan.out` can't be written, or another process is running a comparison there.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the command that was running has been ended.
     """
+    say_others(plan.out, "a comparison", ("report.html", "*/config.toml", "first/*/config.toml"))
     with output_faults(plan.out):
         plan.out.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []

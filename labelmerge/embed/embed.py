@@ -21,6 +21,7 @@ from labelmerge.embed.changes import ChangedText, changed_texts, is_own, keep_ow
 from labelmerge.encoders import encoders
 from labelmerge.encoders.encoders import TextEncoder
 from labelmerge.errors import BankError, UsageError
+from labelmerge.files import say_others
 from labelmerge.labels import LabelKey
 from labelmerge.names import prompt_name
 from labelmerge.progress import Track, no_track, once
@@ -136,6 +137,7 @@ def embed_labels(
     rows = _rows(datasets, descriptions)
     if encoder is not None:
         encoders.fingerprint(encoder)  # says what is wrong with it before anything is written
+    say_others(out, "a bank", (INDEX, "v*.parquet"))
     with bank_lock(out):
         versions = read_index(out) if (out / INDEX).exists() else []
         current = Bank.load(out) if versions else None

@@ -16,7 +16,7 @@ import numpy as np
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import CheckpointError, SampleError, ShardError, TaxonomyError, UsageError
-from labelmerge.files import atomic_file, locked, output_faults, sha256_file, write_json
+from labelmerge.files import atomic_file, locked, output_faults, say_others, sha256_file, write_json
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
@@ -29,7 +29,7 @@ from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes,
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.croissant import write_croissant
 from labelmerge.shardset.depth_maps import DEPTH
-from labelmerge.shardset.manifest import MANIFEST, read_manifest
+from labelmerge.shardset.manifest import IN_SHARDS, MANIFEST, read_manifest
 from labelmerge.shardset.meta import ANNOTATED, meta_bytes
 from labelmerge.shardset.pixels import png_bytes
 from labelmerge.shardset.sample import Sample
@@ -170,6 +170,7 @@ def relabel(
     if not sets:
         raise ShardError(f"nothing to relabel: {'; '.join(left_out)}", where=folders[0])
     _refuse_twice(sets, out)
+    say_others(out, "shards", IN_SHARDS)
     trained = None if checkpoint is None else load_trained(checkpoint, choose_device(device))
     bank = None if trained is None else _bank(trained)
     labelled = [each for each in sets if each.annotation_type != "image"]

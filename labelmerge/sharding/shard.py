@@ -18,6 +18,7 @@ from typing import Any, Unpack
 
 from labelmerge.catalog import SPLITS, Recipe, refuse_taken_name
 from labelmerge.errors import LayoutError, UsageError, did_you_mean
+from labelmerge.files import say_others
 from labelmerge.progress import Track, no_track
 from labelmerge.sharding.executors import EXECUTORS, Job, ShardRecord, make_shards
 from labelmerge.sharding.finish import complete
@@ -34,7 +35,7 @@ from labelmerge.sharding.resume import (
 )
 from labelmerge.sharding.source.locate import NoLabels
 from labelmerge.sharding.source.state import State, is_as_before
-from labelmerge.shardset.manifest import things
+from labelmerge.shardset.manifest import IN_SHARDS, things
 from labelmerge.shardset.samples import all_are_things
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def shard(
     _check_options(workers, executor, max_skip_ratio, part)
     refuse_taken_name(recipe)
     folder = out / recipe.name / split
+    say_others(out, "shards", IN_SHARDS)
     with (
         working_folder(folder, part) as scratch,
         make_plan(recipe, root, split, scratch, **chosen) as plan,

@@ -16,6 +16,8 @@ from labelmerge.shardset.depth_maps import depth_problem
 FORMAT = "labelmerge-shards/2"
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+IN_SHARDS = (f"*/*/{MANIFEST}", f"*/*/{UNFINISHED}")
+"""What a folder of shards holds, for `labelmerge.files.say_others`."""
 
 CROWD_BOXES = "crowd_boxes"
 """The note that counts, in a box dataset, boxes of several things not told apart, which no box loss takes."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from labelmerge.errors import ConfigError
-from labelmerge.files import locked, output_faults, sweep_temporaries, write_bytes, write_text
+from labelmerge.files import locked, output_faults, say_others, sweep_temporaries, write_bytes, write_text
 from labelmerge.model.checkpoint import sweep_checkpoints
 from labelmerge.parsing import parse_toml
 from labelmerge.train.config import INCIDENTAL, TrainConfig
@@ -43,6 +43,7 @@ def lock_run(out: Path) -> Iterator[None]:
     Raises:
         OutputError: another process is writing it, or the folder can't be made.
     """
+    say_others(out, "a run", (CONFIG, "checkpoints"))
     with output_faults(out):
         out.mkdir(parents=True, exist_ok=True)
     try:

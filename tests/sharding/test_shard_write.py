@@ -64,6 +64,16 @@ def test_the_same_bytes_for_any_number_of_workers(own: Own, tmp_path: Path) -> N
     assert verify([tmp_path]).problems == ()
 
 
+def test_a_folder_of_other_things_is_told(own: Own, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once: afterwards it has shards."""
+    own.pairs(2)
+    for _ in range(2):
+        shard(own.recipe, own.root, "train", own.root)
+    assert caplog.text.count(f"{own.root}: is to hold shards, and holds other things (images, ") == 1
+    shard(own.recipe, own.root, "train", tmp_path / "new")
+    assert caplog.text.count("is to hold") == 1
+
+
 def test_a_sample_and_its_manifest(own: Own, tmp_path: Path, read_samples: Samples) -> None:
     masks = own.pairs(3)
     (own.root / "masks/train/001.png").unlink()

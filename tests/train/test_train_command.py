@@ -79,12 +79,33 @@ def test_mistakes_name_shards_as_they_were_given(
     monkeypatch.chdir(tmp_path)
     words = ("--bank", bank, "--out", "run", *QUICK)
     twice = run("train", "--shards", "link/streets", "copy", *words)
-    assert "Error: copy/streets/train: is streets's train split, and so is link/streets/train." in twice.stderr
-    (tar,) = (tmp_path / "copy/streets/train").glob("*.tar")
+    assert "Error: link/streets/train: is streets's train split, and so is copy/streets/train." in twice.stderr
+    tar = min((tmp_path / "copy/streets/train").glob("*.tar"))
     tar.unlink()
     assert (
         f"Error: copy/streets/train/{tar.name}: the manifest lists" in run("train", "--shards", "copy", *words).stderr
     )
+
+
+def test_a_folder_of_other_things_is_told(run: Any, shards: Path, bank: Path, tmp_path: Path) -> None:
+    """Once: afterwards it is a bank, or a run."""
+    wanted = f"{tmp_path / 'out'}: is to hold WHAT, and holds other things (notes.txt, photo.jpg)"
+    recipe = tmp_path / "mine.txt"
+    recipe.write_text("road\ncar\n")
+    for what, words in (
+        ("a bank", ("embed", recipe, "--encoder", "offline")),
+        ("a run", ("train", "--shards", shards / "streets", "--bank", bank, *QUICK)),
+    ):
+        out = tmp_path / "out"
+        out.mkdir()
+        for name in ("photo.jpg", "notes.txt", ".hidden"):
+            (out / name).touch()
+        first, again = (run(*words, "--out", out) for _ in range(2))
+        assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+        assert wanted.replace("WHAT", what) in first.stderr and "is to hold" not in again.stderr
+        shutil.rmtree(out)
+        assert "is to hold" not in run(*words, "--out", out).stderr  # a new one
+        shutil.rmtree(out)
 
 
 def test_ctrl_c_is_one_line(
