@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -38,3 +40,28 @@ def test_rows_are_normalised_and_classes_without_truth_are_grey() -> None:
 def test_the_same_matrix_gives_the_same_bytes() -> None:
     matrix, names = np.eye(4, dtype=np.int64), ["a", "b", "c", "a very long name that would push all else aside"]
     assert draw_confusion(matrix, names, "t") == draw_confusion(matrix, names, "t")
+
+
+def test_drawing_takes_no_figures() -> None:
+    """matplotlib takes a second to load them, and seconds to lay out hundreds of names."""
+    code = (
+        "import sys, numpy as np; from labelmerge.evaluate.confusion import draw_confusion;"
+        "draw_confusion(np.eye(60, dtype=np.int64), ['class'] * 60, 't'); assert 'matplotlib.figure' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_cells_lie_where_they_belong_and_names_beside_them(count: int) -> None:
+    """Truth goes down, predictions go across; every class that has a name is named left and below."""
+    matrix = np.zeros((count, count), dtype=np.int64)
+    matrix[:, 0] = 9
+    colours = picture(count, matrix).astype(int)
+    blue = np.argwhere(colours[:, :, 2] - colours[:, :, 0] > 80)
+    rows, columns = blue[:, 0], blue[:, 1]
+    left = columns < np.median(columns) + 100  # not the bar
+    assert np.ptp(rows[left]) > (count - 1) * np.ptp(columns[left])
+    names = colours[rows[left].min() : rows[left].max(), : columns.min() - 3].max(axis=2) < 100
+    lines = np.array_split(names[:, names.shape[1] // 3 :].any(axis=1), count)
+    assert all(line.any() for line in lines)
