@@ -22,8 +22,8 @@ class LabelTable:
     all columns (Yin et al., IJCV 2024, eq. 3); several positives are NLL+ (Bevandić et al., IJCV 2024). With `target`
     it is the cross-entropy ``log(Σ_P exp s + Σ_¬P w · exp s) - Σ target · s``.
 
-    Make it once, outside the loop, and take it to the device with `to`: its content is checked, which a GPU would be
-    waited for. The tensors are not to be changed afterwards.
+    Make it once, outside the loop, and move it to the device with `to`: checking its content there would wait for the
+    GPU. Do not change the tensors afterwards.
 
     Args:
         positive: bool [L, N], the columns that the label may stand for; at least one in each row.

@@ -102,9 +102,9 @@ def table_bank(bank: Bank, train_datasets: Sequence[str], taxonomy: Taxonomy) ->
 def shared_bank(bank: Bank, train_datasets: Sequence[str], taxonomy: Taxonomy) -> Bank:
     """The embeddings, with one vector for the labels of one class, whatever their texts are.
 
-    It is the normalised mean of the vectors of the distinct texts that training labels of the class have, and their
-    text is those texts, one a line. A label of another dataset has it, too, where its set is
-    the class's as far as training labels tell concepts apart, or its text one of the class's. Others keep their own.
+    The vector is the normalised mean of the vectors of the distinct texts that training labels of the class have; their
+    text is those texts, one a line. A label of another dataset shares the vector if its set equals the class's, as far
+    as training labels tell concepts apart, or if its text is one of the class's. Other labels keep their own.
 
     Args:
         bank: embeddings of texts.

@@ -170,13 +170,13 @@ def sets_of(
     """For each label the concepts that it may stand for: what lies below those it is attached to, less what its own
     dataset names more closely.
 
-    A dataset that tells *rider* from *person* means the others by *person*; one that doesn't may mean riders, too. A
-    concept that two labels of a dataset reach belongs to the one that is attached nearer to it, where one is, and else
-    to both.
+    Where a dataset tells *rider* from *person*, *person* means the others; elsewhere it may include riders.
+    A concept that two labels of a dataset reach belongs to the one that is attached nearer to it, or to both if neither
+    is nearer.
 
-    Where a mask gives each pixel to one label, the face is taken off the *person*. Where things are outlined one by
-    one, the box of the *person* goes around the *face*, which has a box besides: kinds are taken off (a thing has one
-    label), parts are kept. Where labels overlap, a rider may be called a *person* as well: everything is kept.
+    Where a mask gives each pixel to one label, the *face* is taken off the *person*. Where things are outlined one by
+    one, the box of the *person* goes around the *face*, which has its own box: kinds are taken off (a thing has one
+    label), parts are kept. Where labels overlap, a rider may also be called a *person*: everything is kept.
 
     Args:
         attached: the concepts of each of the N labels.

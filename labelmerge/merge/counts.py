@@ -27,8 +27,7 @@ class Count(NamedTuple):
 def read_counts(folders: Sequence[Path], bank: Bank) -> dict[LabelKey, Count]:
     """The pixels and boxes of every label of the datasets below `folders`, summed over their splits.
 
-    Only the manifests are read. Datasets that the bank lacks are named
-    in the log and left out.
+    Only the manifests are read. Datasets that the bank lacks are named in the log and left out.
 
     Args:
         folders: what `labelmerge shard` wrote: splits, datasets, or folders of datasets.

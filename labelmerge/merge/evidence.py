@@ -1,20 +1,20 @@
 """How images correct attachments: a model's predictions on A's pixels in B's words, and the other way round.
 
-If most pixels of *a* are called *b* in B's words, a lies within b; if most of b's are called *a* in A's, too, the two
-are the same. Alone that is weak: a label without a counterpart lands on whatever is nearest (Uijlings et al., "The
-Missing Link: Finding Label Relations Across Datasets", ECCV 2022, use strong models and still combine both). So **text
-proposes, pictures decide**: only pairs that are related by their attachments, that lie near each other as texts, or of
-which one is not known at all, are looked at; and only attachments by text are changed:
+If most pixels of *a* are called *b* in B's words, a lies within b. If most of b's are also called *a* in A's words, the
+two are the same. Alone this is weak evidence: a label without a counterpart goes to whatever is nearest (Uijlings et
+al., "The Missing Link: Finding Label Relations Across Datasets", ECCV 2022, use strong models and still combine both).
+So **text proposes, images decide**. Only these pairs are checked: those related by their attachments, those with
+similar texts, and those of which one label is unknown. Only attachments by text are changed:
 
 - *a* and *b* were the same, and the pixels of a are b but not b's a: a becomes a concept of its own within b's;
 - *a* and *b* were the same or near, and it is the other way round: a stands for b's concepts besides its own or, where
   b was attached by text as well, b becomes a concept within a's;
-- *a* and *b* were near, or nothing was known of a, and both are called by the other's name: the less sure is attached
-  as the other is.
+- *a* and *b* were near, or nothing was known of a, and both are called by the other's name: the less sure label gets
+  the other's attachment.
 
-New edges begin at new concepts that stand for one label, and end at concepts that were there before, so that there can
-be no circle. Where pictures contradict what is curated, or say no more than that two labels have nothing to do with
-each other, the sets stay: confidence falls, and the pair is on the list to check with its numbers.
+New edges start at new concepts that stand for one label, and end at concepts that existed before, so there can be no
+circle. Where images contradict what is curated, or show only that two labels have nothing to do with each other, the
+sets stay: confidence falls, and the pair goes on the list to check, with its numbers.
 """
 
 from __future__ import annotations

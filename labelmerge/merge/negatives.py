@@ -1,9 +1,8 @@
 """Which columns a label competes with in the softmax, and how strongly.
 
 A pixel of one dataset's *building* may well be what another dataset calls *windowpane*: nobody has said that it is not.
-The label's own dataset has said that it is none of its other labels. The burden of proof lies on the negative, so a
-column of other datasets alone need not count in full. A class that the dataset was not annotated for is not evidence at
-all, and counts nothing.
+But the label's own dataset has said that it is none of its other labels. So a column that only other datasets have need
+not count in full. A class that the dataset was not annotated for is no evidence at all, and does not count.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ def negatives(columns: Columns, how: Negatives, *, strength: float = 1.0) -> npt
 
     Args:
         columns: N columns and L labels.
-        how: ``all``: every column in full, as in the paper; ``own``: the columns of the label's own dataset alone;
-            ``unrelated``: all
-            but those of `Columns.related`; ``graded``: the columns of its own dataset in full, and each
-            other by how far its meaning is from the label's, times `strength`. In every way, the classes that the
-            label's dataset was not annotated for (`Columns.unannotated`) do not compete at all.
+        how: ``all``: every column in full, as in the paper; ``own``: only the columns of the label's own dataset;
+            ``unrelated``: all but those of `Columns.related`; ``graded``: the columns of its own dataset in full, and
+            each other one by how far its meaning is from the label's, times `strength`. In every way, the classes that
+            the label's dataset was not annotated for (`Columns.unannotated`) do not compete at all.
         strength: the most that a column of other datasets alone may count, in ``graded`` and ``unrelated``.
 
     Returns:

@@ -1,7 +1,7 @@
 """One image and any list of label vectors → the class of every pixel.
 
-Training compares the *upsampled* embedding of a pixel with the label vectors (Yin et al., IJCV 2024, eq. 1-2); so does
-this, without ever upsampling an embedding. With e = Σ_i w_i v_i, the bilinear mix of the four low-resolution embeddings
+Training compares the *upsampled* embedding of a pixel with the label vectors (Yin et al., IJCV 2024, eq. 1-2). This
+does the same without upsampling an embedding. With e = Σ_i w_i v_i, the bilinear mix of the four low-resolution embeddings
 around a pixel:
 
 - e · label = Σ_i w_i (v_i · label): the logits are computed at low resolution and upsampled;
@@ -56,9 +56,9 @@ class PixelModel(Protocol):
 class LabelVectors:
     """Label vectors made ready for `segment`: unit length, each distinct one once.
 
-    A label may have several vectors, whose largest score is its own. A vector that several labels have is the first
-    label's, so that labels with equal vectors are one label, and the first of them is predicted. A label whose vectors
-    are all zero is never predicted (a baseline may know no such label).
+    A label may have several vectors; its score is the largest of theirs. A vector that several labels share is the
+    first label's: labels with equal vectors are one label, and the first of them is predicted. A label whose vectors
+    are all zero is never predicted (a baseline may not know the label).
 
     Attributes:
         vectors: float32 ``[U, D]``, the distinct vectors, those of one label side by side, each of length 1 / divisor.

@@ -220,9 +220,10 @@ def share_columns(
     """Which columns each label of a list is asked for by, and which labels by vectors of their own.
 
     A column that lies within labels of the list belongs to the narrowest of them: what *rider* and *person* both hold
-    is *rider*. Where no label holds a column whole, it belongs to the one that holds a part of it. A column that
-    more than one label would have by this tells them not apart, and one that is what is left of wider labels has their
-    vector: labels have their own vectors in its place. So has a label that holds no part of any column.
+    is *rider*. A column that no label holds whole belongs to the one that holds a part of it. Labels have their own
+    vectors in place of two kinds of columns: those that several labels would get by these rules, because they do not
+    tell them apart, and those that are left over from wider labels, because they have those labels' vector. A label
+    that holds no part of any column also has its own vector.
 
     Args:
         sets: bool ``[M, C]``, the concepts that each label of the list may stand for.
