@@ -1,8 +1,8 @@
 """One image and any list of label vectors → the class of every pixel.
 
 Training compares the *upsampled* embedding of a pixel with the label vectors (Yin et al., IJCV 2024, eq. 1-2). This
-does the same without upsampling an embedding. With e = Σ_i w_i v_i, the bilinear mix of the four low-resolution embeddings
-around a pixel:
+does the same without upsampling an embedding. With e = Σ_i w_i v_i, the bilinear mix of the four low-resolution
+embeddings around a pixel:
 
 - e · label = Σ_i w_i (v_i · label): the logits are computed at low resolution and upsampled;
 - |e|² = Σ_i Σ_j w_i w_j (v_i · v_j): ten inner products between neighbours, which exist at low resolution too.
