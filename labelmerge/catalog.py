@@ -266,6 +266,11 @@ def words_file() -> Path:
     return _descriptions_folder() / "words.csv"
 
 
+def homonyms_file() -> Path:
+    """Further meanings of words (`labelmerge.merge.homonyms`)."""
+    return _descriptions_folder() / "homonyms.csv"
+
+
 def concepts_file() -> Path:
     """The graph of concepts that ships (`labelmerge.merge.concepts`)."""
     return _descriptions_folder() / "concepts.csv"

@@ -20,7 +20,9 @@ from labelmerge.merge.company import Company
 from labelmerge.merge.concepts import Concept, ConceptGraph
 from labelmerge.merge.definitions import definition
 from labelmerge.merge.everyday import everyday_word
+from labelmerge.merge.homonyms import further_meanings
 from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrowest
+from labelmerge.merge.meanings import DEMANDED, FIRST, WHOLE, Meanings
 from labelmerge.merge.nearness import Encode, Nearness
 from labelmerge.merge.phrases import (
     ALL_OTHERS,
@@ -46,13 +48,10 @@ UNSURE = 0.5
 # How sure an attachment is. These are ranks; tests/benchmarks/bench_attachment.py shows how often each is right.
 _BY_DESCRIPTION, _BY_NAME, _BY_MEANING, _BY_SENTENCE, _BY_LIST, _BY_WORD, _BY_HEAD = 0.95, 0.9, 0.8, 0.7, 0.7, 0.7, 0.6
 _MISSPELLED, _ALONE, _REST = 0.45, 0.4, 0.3
-_FIRST, _FURTHER = 1.0, 0.3  # how much a name's first word counts, and each synonym after it
 _CATEGORY = 4  # concepts that are within a category, itself included, at least
 _NESTED = 0.5  # how much a meaning within the likeliest one, or around it, speaks against it
-_DEMANDED = 0.8  # of all that speaks for a word's meanings: what takes a label to mean more than its name
 _DOUBTFUL = 0.4  # of all that speaks for a word's meanings: what another one needs to be worth a note
-_WHOLE = "anything"  # the concept of all there is
-_NEARLY_ALL = frozenset({_WHOLE, "thing"})
+_NEARLY_ALL = frozenset({WHOLE, "thing"})
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ def attach(
     words = _Words(bank, known, Nearness(bank, known, encode), strangers)
     unnamed = []
     for row in (row for rows in strangers.values() for row in rows):
-        found[row] = words.by_description(row) or words.by_name(row) or words.by_word(row) or words.by_list(row)
+        found[row] = words.by_description(row) or words.by_company(row) or words.by_name(row)
+        found[row] = found[row] or words.by_word(row) or words.by_list(row)
         if found[row] is None:
             unnamed.append(row)
     # Shorter names first: *tuk-tuk* makes a concept that *blue tuk-tuk* is then a kind of.
@@ -120,20 +120,16 @@ def _meanings(bank: Bank, rows: Sequence[int], near: Nearness) -> list[list[int]
     return [[rows[place] for place in own] for own in same_meaning(some, near.limit)]
 
 
-class _Words:
+class _Words(Meanings):
     """Attaches labels by their words.
 
     Attributes:
         near: compares vectors.
-        new: the concepts made so far for meanings that the graph lacks, by name.
     """
 
     def __init__(self, bank: Bank, known: Lexicon, near: Nearness, strangers: Mapping[str, Sequence[int]]) -> None:
-        self._bank, self._known, self.near = bank, known, near
-        self._company = {
-            dataset: Company.of([bank.names[row] for row in rows], known) for dataset, rows in strangers.items()
-        }
-        self.new: dict[str, Concept] = {}
+        super().__init__(bank, known, strangers)
+        self.near = near
         self._said = {
             row: _description(bank, row) for rows in strangers.values() for row in rows if bank.described[row]
         }
@@ -144,6 +140,23 @@ class _Words:
         concepts = self._known.texts.get(self._said.get(row, ""))
         return Attachment(concepts, TEXT, _BY_DESCRIPTION) if concepts else None
 
+    def by_company(self, row: int) -> Attachment | None:
+        """The attachment of a bare name with several meanings, of which the list's other names tell which it has."""
+        name, dataset = self._bank.names[row], self._bank.keys[row][0]
+        if row in self._said or len(synonyms(name)) > 1:
+            return None  # its text, or its synonyms, say more
+        votes = self._votes(name, self._company[dataset])
+        if not votes and (word := everyday_word(name)):
+            if not word.means:
+                return None
+            votes = [(Sense(word.means, {}, ()), FIRST)]
+        chosen = self._kinship(dataset).choose(name, row, votes)
+        if chosen is None:
+            return None
+        self.new.update({concept.name: concept for concept in chosen.new})
+        most = _BY_NAME if chosen.known else _BY_WORD
+        return Attachment(chosen.concepts, TEXT, round(most * chosen.share, 2), chosen.note)
+
     def by_name(self, row: int) -> Attachment | None:
         """The attachment of a label whose name is known; None where it isn't, or where its text says otherwise."""
         name, company = self._bank.names[row], self._company[self._bank.keys[row][0]]
@@ -153,7 +166,7 @@ class _Words:
                 note = "taken for all that has no label of its own here"
                 if plain(name) in NO_LABEL:
                     note += "; if its pixels have no label, let the recipe ignore them ([ids] ignore)"
-                return Attachment((_WHOLE,), TEXT, _REST, note)
+                return Attachment((WHOLE,), TEXT, _REST, note)
             return None
         every = votes
         kinds = self._categories(row)
@@ -193,7 +206,7 @@ class _Words:
         *car* does: that is believed only where nearly everything says so.
         """
         wide, much = votes[0]
-        if len(wide.concepts) == 1 or much >= _DEMANDED * sum(weight for _, weight in votes):
+        if len(wide.concepts) == 1 or much >= DEMANDED * sum(weight for _, weight in votes):
             return None
         own = (vote for vote in votes[1:] if len(vote[0].concepts) == 1 and self._agrees(vote[0], wide.concepts))
         return next((v for v in own if word_key(v[0].concepts[0].partition(" (")[0]) == singular_key(name)), None)
@@ -230,13 +243,6 @@ class _Words:
                 note = "" if concepts == (word.word,) else f"read as {', '.join(concepts)}"
                 return Attachment(concepts, TEXT, _BY_WORD, note, word.but)
         return None
-
-    def _meaning(self, phrase: str, company: Company) -> tuple[str, ...]:
-        """The likeliest concepts of a whole phrase; none where it is not known."""
-        if votes := self._votes(phrase, company):
-            return votes[0][0].concepts
-        found = (word for reading in readings(phrase) if (word := everyday_word(reading)) and not word.only_but)
-        return next((word.concepts(self.new) for word in found), ())
 
     def by_list(self, row: int) -> Attachment | None:
         """The attachment of a label whose name lists things: all that are known."""
@@ -277,11 +283,6 @@ class _Words:
                     return [one, other]
         return []
 
-    def _siblings(self, one: Sequence[str], other: Sequence[str]) -> bool:
-        graph = self._known.graph
-        wholes = [{whole for concept in own for whole in graph[concept].wholes} for own in (one, other)]
-        return bool(wholes[0] & wholes[1] - {_WHOLE})
-
     def by_text(self, rows: Sequence[int]) -> Attachment:
         """The attachment of labels of one meaning that no name tells, with a new concept where it needs one."""
         bank, row = self._bank, rows[0]
@@ -312,6 +313,8 @@ class _Words:
         if not contradicted and (concepts := self._known.compounds(plain(name))):
             return Attachment(concepts, TEXT, _MISSPELLED, f"read as short for {', '.join(concepts)}")
         nearest = f"; nearest: {', '.join(near[0].concepts)} ({near[1]:.2f})" if near is not None else ""
+        if may := "; ".join(meaning.concept.name for meaning in further_meanings(name)):
+            nearest = f" among the names beside it; it may mean: {may}"
         return self._make(row, "kind", (), said, _ALONE, "unknown" + nearest)
 
     def _make(self, row: int, how: str, wholes: tuple[str, ...], said: str, confidence: float, note: str) -> Attachment:
@@ -328,13 +331,6 @@ class _Words:
         self.new[free] = Concept(free, kinds, parts, said)
         return Attachment((free,), TEXT, confidence, note)
 
-    def _votes(self, name: str, company: Company) -> list[tuple[Sense, float]]:
-        """What a whole name may mean, likeliest first."""
-        words = synonyms(name)
-        tries = [[(word, _FIRST if place == 0 else _FURTHER) for place, word in enumerate(words)]]
-        tries += [[(word, _FIRST)] for word in readings(name)[1:]]
-        return next((votes for phrases in tries if (votes := self._known.lookup(phrases, company.affinity))), [])
-
     def _categories(self, row: int) -> tuple[str, ...]:
         """All concepts that the categories of a label's text may mean; none where it says nothing of use."""
         defined = self._defined.get(row)
@@ -349,11 +345,6 @@ class _Words:
                     break
         return tuple(dict.fromkeys(found))
 
-    def _agrees(self, sense: Sense, kinds: Sequence[str]) -> bool:
-        """Whether a meaning is of one of these kinds, or one of them is of its."""
-        graph = self._known.graph
-        return any(c in graph.below(kind) or kind in graph.below(c) for c in sense.concepts for kind in kinds)
-
     def _kinds(self, row: int) -> tuple[str, ...]:
         company = self._company[self._bank.keys[row][0]]
         return next(
@@ -364,21 +355,6 @@ class _Words:
     def _wholes(self, row: int) -> tuple[str, ...]:
         company = self._company[self._bank.keys[row][0]]
         return next((own for p in self._defined[row].wholes if (own := self._parents(p, company))), ())
-
-    def _parents(self, phrase: str, company: Company, but: str = "", exact: bool = False) -> tuple[str, ...]:
-        """The one concept that a phrase, or else the longest known end of it, means; none where none is known."""
-        for end in (phrase,) if exact else ends(phrase):
-            if end == but:
-                continue
-            if end in self.new:
-                return (end,)
-            for sense, _ in self._known.lookup([(end, 1.0)], company.affinity):
-                if len(sense.concepts) == 1 and sense.concepts != (_WHOLE,):
-                    return sense.concepts
-            word = everyday_word(end)
-            if word is not None and not word.only_but and len(concepts := word.concepts(self.new)) == 1:
-                return concepts
-        return ()
 
     def _with_more(self, row: int, concepts: tuple[str, ...]) -> tuple[str, ...]:
         """A label's concepts, and those of what its text says it is taken together with."""
