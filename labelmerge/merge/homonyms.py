@@ -107,8 +107,7 @@ class Kinship:
                         for key, own in labels.items()}  # fmt: skip
 
     def _around(self, inside: Booleans, concepts: Sequence[str]) -> Booleans:
-        found: Booleans = inside[:, self._graph.rows(concepts)].any(axis=1)
-        return found
+        return np.asarray(inside[:, self._graph.rows(concepts)].any(axis=1), dtype=np.bool_)
 
     def of(self, kinds: Sequence[str], label: int, parts: Sequence[str] = ()) -> float:
         """How near a meaning is to the labels that are nearest to it, in the mean: 0, nothing in common, to 1.
