@@ -17,25 +17,27 @@ class DepthSettings:
 
     depth_labels: str = setting(
         "none",
-        "What the network sees besides the image: nothing (`none`), or the label of every pixel by its vector, as the "
-        "shards' `masks` say it: a person's, or those of a model (`labelmerge relabel`).",
+        "The network's second input: none, or the vector of every pixel's label in the shards' `masks`, made by people or "
+        "by a model (`labelmerge relabel`).",
         choices=("none", "masks"),
         flag=True,
     )
     depth_alignment: str = setting(
         "spread",
         "How a prediction is scaled and shifted before it is compared: so that median and mean deviation agree "
-        "(`spread`), by `least_squares`, or not at all, as targets are `normalised` (LeReS). Least squares teach a "
-        "network that knows nothing yet next to nothing: the best scale of what says nothing of the truth is 0.",
+        "(`spread`), by `least_squares`, or not at all, as targets are `normalised` (LeReS). Least squares teach an "
+        "untrained network almost nothing: the best scale of an uninformative prediction is 0.",
         choices=("normalised", "spread", "least_squares"),
     )
     depth_trim: float = setting(
-        0.0, "Which share of an image's pixels, the worst ones, doesn't count; MiDaS has 0.2.", minimum=0.0
+        0.0, "Share of an image's pixels, the worst ones, that is left out; MiDaS has 0.2.", minimum=0.0
     )
     gradient_weight: float = setting(
         0.5, "Factor of the gradient matching term, which keeps edges sharp; 0 leaves it out.", minimum=0.0
     )
-    gradient_scales: int = setting(4, "At how many scales gradients are compared, each half the one before.", minimum=1)
+    gradient_scales: int = setting(
+        4, "Number of scales at which gradients are compared, each half the one before.", minimum=1
+    )
     ranking_weight: float = setting(
         0.0,
         "Factor of LeReS's ranking term: which of two pixels is farther, half of the pairs across edges of the image.",
@@ -47,7 +49,7 @@ class DepthSettings:
         minimum=0.0,
     )
     field_of_view: float = setting(
-        60.0, "What the normal term takes for the angle of a view's longer side, in degrees.", minimum=1.0, below=179.0
+        60.0, "Angle of a view's longer side that the normal term assumes, in degrees.", minimum=1.0, below=179.0
     )
     depth_features: int = setting(64, "Channels of the network's output, of which depth is made.", minimum=1)
 
