@@ -17,8 +17,8 @@ class DepthSettings:
 
     depth_labels: str = setting(
         "none",
-        "The network's second input: none, or the vector of every pixel's label in the shards' `masks`, made by people or "
-        "by a model (`labelmerge relabel`).",
+        "The network's second input: none, or the vector of every pixel's label in the shards' `masks`, made by people "
+        "or by a model (`labelmerge relabel`).",
         choices=("none", "masks"),
         flag=True,
     )
