@@ -69,7 +69,7 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         What config.toml holds: the settings, and `inputs` as a table of that name.
 
     Raises:
-        ConfigError: the folder holds another run.
+        ConfigError: the folder holds another run, or a config.toml that no run wrote.
         OutputError: it can't be written.
     """
     import tomli_w
@@ -77,6 +77,7 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
     ours = {**config.to_dict(), "inputs": dict(inputs)}
     path = out / CONFIG
     if not begun:
+        _refuse_settings_of_a_user(path)
         write_text(path, tomli_w.dumps(ours))
         return ours
     try:
@@ -107,6 +108,18 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
             fix="Use another --out, or what this run began with (its config.toml)",
         )
     return ours
+
+
+def _refuse_settings_of_a_user(path: Path) -> None:
+    """Raise ConfigError where a config.toml would be replaced that no run wrote: one has `inputs`."""
+    try:
+        known = "inputs" in parse_toml(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        known = False
+    if not known:
+        raise ConfigError("no run wrote this, and the run's own would replace it", where=path, fix="Use another --out")
 
 
 def _changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -108,6 +108,18 @@ def test_a_folder_of_other_things_is_told(run: Any, shards: Path, bank: Path, tm
         shutil.rmtree(out)
 
 
+@pytest.mark.parametrize("text", ["lr = 0.5\n", "lr ="])
+def test_settings_that_a_user_wrote_are_not_replaced(
+    run: Any, shards: Path, bank: Path, tmp_path: Path, text: str
+) -> None:
+    mine = tmp_path / "run/config.toml"
+    mine.parent.mkdir()
+    mine.write_text(text)
+    refused = run("train", "--shards", shards / "streets", "--bank", bank, "--out", mine.parent, *QUICK)
+    assert refused.exit_code == 1 and f"Error: {mine}: no run wrote this" in refused.stderr
+    assert mine.read_text() == text
+
+
 def test_ctrl_c_is_one_line(
     run: Any, shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
