@@ -85,3 +85,8 @@ def test_what_ships_is_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(homonyms, "homonyms_file", lambda: tmp_path / "homonyms.csv")
     with pytest.raises(TaxonomyError, match="has not the columns"):
         homonyms._homonyms.__wrapped__()
+
+
+def test_what_only_a_near_name_says_of_a_word_of_several_meanings_is_a_guess() -> None:
+    own = read("bow", "stern", "keel")
+    assert own.confidence < UNSURE and "bow (of a ship)" in own.note
