@@ -51,7 +51,7 @@ def test_a_quick_demo_shows_labels_and_trains_nothing(
     out = tmp_path / "demo"
     result = run("demo", "--out", out, "--quick")
     assert result.exit_code == 0, result.output
-    assert "the first pictures are there" in result.stderr
+    assert "the first pictures are ready" in result.stderr
     assert {"merge.html", "similarity.png", "taxonomy.csv"} <= {path.name for path in (out / "labels").iterdir()}
     page = (out / "demo.html").read_text(encoding="utf-8")
     assert "Where taxonomies agree and clash" in page and "What came out" not in page

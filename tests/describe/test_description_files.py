@@ -29,9 +29,9 @@ def test_other_separators_of_spreadsheets(tmp_path: Path, separator: str) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "the header lacks index, name"),
+        (b"", "is empty"),
         (b"index,name\n", "no rows"),
-        (b"index name\n0 road\n", "unknown columns 'index name' .*the header lacks index, name"),
+        (b"index name\n0 road\n", "unknown columns 'index name' .*the header lacks index and name"),
         (b"index,name,name\n0,a,b\n", "the header has name twice"),
         (b"index,name\n0,road\n0,car\n", "line 3: index 0 was already given on line 2"),
         (b"index,name\nx,road\n-1,car\n", "line 2: index 'x' is not a whole number.*line 3: index '-1'"),

@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_not_fine_tuned(
         train([shards], bank, tmp_path / "run", config=dataclasses.replace(config, init="nowhere"), device="cpu")
     toy_bank(TOYS, encoder="other").save(tmp_path / "other")
     train([shards], tmp_path / "other", tmp_path / "run", config=config, device="cpu")
-    assert "was trained with vectors of toy, and goes on with those of other" in caplog.text
+    assert "was trained with vectors of toy, and continues with those of other" in caplog.text
 
 
 def test_the_log_has_every_dataset_and_how_long_batches_were_waited_for(plain: RunResult) -> None:
