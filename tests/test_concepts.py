@@ -11,7 +11,7 @@ from labelmerge.catalog import dataset_names, load_recipe
 from labelmerge.descriptions import read_descriptions
 
 FOLDER = load_recipe("cityscapes").descriptions.parent
-FILES = sorted(path.stem for path in FOLDER.glob("*.csv") if path.stem not in ("concepts", "words"))
+FILES = sorted(path.stem for path in FOLDER.glob("*.csv") if path.stem not in ("concepts", "homonyms", "words"))
 SYNONYMS = {
     ("ade20k_full", "bulletin board, notice board", "notice board"),
     ("ade20k_full", "baseboard, mopboard, skirting board", "skirting board"),

@@ -41,7 +41,7 @@ COUNTS = {
     "youtube_vis_2019": 40,
 }
 FOLDER = load_recipe("cityscapes").descriptions.parent
-FILES = sorted(path.stem for path in FOLDER.glob("*.csv") if path.stem not in ("concepts", "words"))
+FILES = sorted(path.stem for path in FOLDER.glob("*.csv") if path.stem not in ("concepts", "homonyms", "words"))
 UNCLEAR = {
     "objects365": ["Converter", "Extractor", "Chicken", "Recorder"],
     "objects365_v1": ["converter", "chicken", "horn"],
