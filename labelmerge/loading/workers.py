@@ -44,13 +44,23 @@ def dead_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except Exception as error:
+        died = _death(error)
+        if died is None:
             raise
         raise LabelmergeError(
-            f"a loading process died ({str(error).splitlines()[0].rstrip('. ')})",
+            f"a loading process died ({died.splitlines()[0].rstrip('. ')})",
             fix="Usually memory ran out: use fewer --workers, or give the machine more shared memory",
         ) from error
+
+
+def _death(error: BaseException | None) -> str | None:
+    """What torch says of a dead worker, also where the code that it interrupted made another error of it."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class _Steps(Dataset[list[Batch] | LabelmergeError]):
