@@ -135,7 +135,7 @@ def _wanted(words: Sequence[str | Path]) -> _Wanted:
             continue
         if path.is_dir():
             own = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
-            wrong = _no_images(path)
+            wrong = "" if own else _no_images(path)
         elif url_of(path):
             wanted.here.append((text, []))
             continue

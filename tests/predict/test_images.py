@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from labelmerge.errors import UsageError
 from labelmerge.predict.coco import CocoFile
-from labelmerge.predict.images import find_images, told_apart
+from labelmerge.predict.images import find_images, refuse_absent, told_apart
 
 from ..loopback import QuietServer, served
 
@@ -129,3 +129,13 @@ def test_images_at_other_urls(shots: Path, tmp_path: Path, monkeypatch: pytest.M
     assert found.origins[found.files[2]] == "memory://shots/below/c.jpg"
     assert found.failed == (("memory://shots/no.jpg", "no such file"), ("memory://no", "no images in this folder"))
     there.rm("/shots", recursive=True)
+
+
+def test_a_folder_with_images_is_not_searched_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.jpg").touch()
+
+    def searched(*_: object) -> None:
+        raise AssertionError("a tree may hold millions of files")
+
+    monkeypatch.setattr(Path, "rglob", searched)
+    refuse_absent([tmp_path])
