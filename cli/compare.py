@@ -54,7 +54,7 @@ _EVAL = "eval_"
 @options.eval_option(
     "--eval-split",
     type=click.Choice(["train", "val", "test"]),
-    help="Which split of each dataset to measure on; default: val, or test if there is none, or else train.",
+    help="Which split of each dataset to measure on; default: val, else test, else train.",
 )
 @options.eval_views
 @options.eval_option(

@@ -22,7 +22,7 @@ _MAX_CHANGES_SHOWN = 10
 
 @click.command("embed")
 @click.argument("datasets", shell_complete=options.complete_dataset, nargs=-1, required=True, metavar="DATASET...")
-@options.out_folder("The bank: a folder, made where there is none.")
+@options.out_folder("The bank: a folder, created if needed.")
 @click.option(
     "--descriptions",
     type=options.folder_of_files,

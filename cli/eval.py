@@ -43,7 +43,7 @@ from . import options
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test"]),
-    help="Which split of each dataset; default: val, or test if there is none, or else train.",
+    help="Which split of each dataset; default: val, else test, else train.",
 )
 @click.option(
     "--task",

@@ -20,8 +20,8 @@ def find_datasets(names: Sequence[str]) -> list[Recipe]:
     mixture's name, or ``all``.
 
     Raises:
-        UsageError: a word is none of these; the message suggests the near ones. Or a file of the user's own is called
-            as a dataset that ships and has other classes.
+        UsageError: a word matches none of these; the message suggests similar names. Or a file of the user's own has
+            the name of a shipped dataset, and other classes.
         RecipeError: a recipe is malformed.
     """
     found: dict[str, Recipe] = {}

@@ -33,7 +33,7 @@ class DepthLimits:
 
     Attributes:
         crop: the part of the image, one of `labelmerge.tasks.depth.CROPS`; None: all of it.
-        most: the cap in metres; None: there is none.
+        most: the cap in metres; None: no cap.
     """
 
     crop: str | None = None

@@ -17,12 +17,12 @@ from labelmerge.bank.bank import Bank
 from labelmerge.bank.prompt import Prompt
 from labelmerge.merge.clustering import same_meaning
 from labelmerge.merge.company import Company
-from labelmerge.merge.concepts import Concept, ConceptGraph
+from labelmerge.merge.concepts import NEARLY_ALL, WHOLE, Concept, ConceptGraph
 from labelmerge.merge.definitions import definition
 from labelmerge.merge.everyday import everyday_word
 from labelmerge.merge.homonyms import further_meanings
 from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrowest
-from labelmerge.merge.meanings import DEMANDED, FIRST, WHOLE, Meanings
+from labelmerge.merge.meanings import DEMANDED, FIRST, Meanings
 from labelmerge.merge.nearness import Encode, Nearness
 from labelmerge.merge.phrases import (
     ALL_OTHERS,
@@ -51,7 +51,6 @@ _MISSPELLED, _ALONE, _REST = 0.45, 0.4, 0.3
 _CATEGORY = 4  # concepts that are within a category, itself included, at least
 _NESTED = 0.5  # how much a meaning within the likeliest one, or around it, speaks against it
 _DOUBTFUL = 0.4  # of all that speaks for a word's meanings: what another one needs to be worth a note
-_NEARLY_ALL = frozenset({WHOLE, "thing"})
 
 
 @dataclass(frozen=True)
@@ -230,8 +229,8 @@ class _Words(Meanings):
     def _above(self, concept: str) -> set[str]:
         """What a concept lies within, without what nearly everything does."""
         graph = self._known.graph
-        wholes = {whole for whole in graph[concept].wholes if whole not in _NEARLY_ALL}
-        return {concept}.union(*(self._above(whole) for whole in wholes)) - _NEARLY_ALL
+        wholes = {whole for whole in graph[concept].wholes if whole not in NEARLY_ALL}
+        return {concept}.union(*(self._above(whole) for whole in wholes)) - NEARLY_ALL
 
     def by_word(self, row: int) -> Attachment | None:
         """The attachment of a bare name that is an everyday word (`labelmerge.merge.everyday`)."""

@@ -23,6 +23,11 @@ from labelmerge.errors import TaxonomyError, did_you_mean
 from labelmerge.files import read_text
 from labelmerge.text import csv_value, some
 
+WHOLE = "anything"
+"""The concept of all there is."""
+NEARLY_ALL = frozenset({WHOLE, "thing"})
+"""Concepts that say next to nothing of what lies within them."""
+
 HEADER = ("concept", "kind_of", "part_of", "description")
 _MAX_PROBLEMS = 8
 
@@ -153,6 +158,18 @@ def read_concepts(path: Path) -> ConceptGraph:
         return ConceptGraph(concepts)
     except TaxonomyError as error:
         raise TaxonomyError(error.what, where=path) from None
+
+
+def shipped_rows(path: Path, header: Sequence[str]) -> list[list[str]]:
+    """The rows of a table that ships beside the graph, without its header.
+
+    Raises:
+        TaxonomyError: the installation is damaged.
+    """
+    rows = list(csv.reader(io.StringIO(read_text(path, TaxonomyError))))
+    if not rows or rows[0] != header or any(len(row) != len(header) for row in rows):
+        raise TaxonomyError(f"has not the columns {', '.join(header)}", where=path)
+    return rows[1:]
 
 
 def split_concepts(cell: str) -> tuple[str, ...]:

@@ -7,15 +7,11 @@ They are asked only for what names neither shipped labels nor concepts, and for 
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from functools import cache
 
 from labelmerge.catalog import words_file
-from labelmerge.errors import TaxonomyError
-from labelmerge.files import read_text
-from labelmerge.merge.concepts import Concept, split_concepts
+from labelmerge.merge.concepts import Concept, shipped_rows, split_concepts
 from labelmerge.merge.phrases import singular_key, word_key
 
 HEADER = ["word", "means", "kind_of", "part_of", "but"]
@@ -58,10 +54,8 @@ def everyday() -> dict[str, Word]:
     Raises:
         TaxonomyError: the installation is damaged.
     """
-    rows = list(csv.reader(io.StringIO(read_text(words_file(), TaxonomyError))))
-    if not rows or rows[0] != HEADER or any(len(row) != len(HEADER) for row in rows):
-        raise TaxonomyError(f"has not the columns {', '.join(HEADER)}", where=words_file())
-    return {word_key(word): Word(word, *map(split_concepts, rest)) for word, *rest in rows[1:]}
+    rows = shipped_rows(words_file(), HEADER)
+    return {word_key(word): Word(word, *map(split_concepts, rest)) for word, *rest in rows}
 
 
 def everyday_word(phrase: str) -> Word | None:

@@ -8,8 +8,6 @@ share of concepts below it for its probability.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +16,7 @@ from functools import cache
 import numpy as np
 
 from labelmerge.catalog import homonyms_file
-from labelmerge.errors import TaxonomyError
-from labelmerge.files import read_text
-from labelmerge.merge.concepts import Booleans, Concept, ConceptGraph, split_concepts
+from labelmerge.merge.concepts import NEARLY_ALL, Booleans, Concept, ConceptGraph, shipped_rows, split_concepts
 from labelmerge.merge.lexicon import Sense
 from labelmerge.merge.phrases import choices, singular
 from labelmerge.names import prompt_name
@@ -32,7 +28,6 @@ _SELDOM = 0.25  # how much a meaning counts that no shipped label has, against a
 _LITTLE = 0.1  # what a meaning has in common with any list
 _SURE = 0.7  # of all that speaks for a word's meanings
 _KEPT = 0.6  # how much at least a word's usual meaning is believed in a list that does not decide
-_NEARLY_ALL = frozenset({"anything", "thing"})
 
 
 _Own = tuple[str, ...]
@@ -48,11 +43,8 @@ class Meaning:
 
 @cache
 def _homonyms() -> dict[str, tuple[Meaning, ...]]:
-    rows = list(csv.reader(io.StringIO(read_text(homonyms_file(), TaxonomyError))))
-    if not rows or rows[0] != HEADER or any(len(row) != len(HEADER) for row in rows):
-        raise TaxonomyError(f"has not the columns {', '.join(HEADER)}", where=homonyms_file())
     found: dict[str, list[Meaning]] = defaultdict(list)
-    for word, name, *concepts in rows[1:]:
+    for word, name, *concepts in shipped_rows(homonyms_file(), HEADER):
         kind_of, part_of, beside = map(split_concepts, concepts)
         found[word].append(Meaning(Concept(name, kind_of, part_of), beside))
     return {word: tuple(meanings) for word, meanings in found.items()}
@@ -102,7 +94,7 @@ class Kinship:
         size = graph.within.sum(axis=1)
         # 0 for what everything lies within, 1 for what nothing else does.
         self._says = 1 - np.log(size) / np.log(max(len(graph), 2))
-        self._says[[row for row, name in enumerate(graph.names) if name in _NEARLY_ALL]] = 0
+        self._says[[row for row, name in enumerate(graph.names) if name in NEARLY_ALL]] = 0
         self._labels = {key: (self._around(graph.kinds, own), self._around(graph.within, own))
                         for key, own in labels.items()}  # fmt: skip
 

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from labelmerge.bank.bank import Bank
 from labelmerge.merge.company import Company
-from labelmerge.merge.concepts import Concept
+from labelmerge.merge.concepts import WHOLE, Concept
 from labelmerge.merge.everyday import everyday_word
 from labelmerge.merge.homonyms import Kinship, further_meanings
 from labelmerge.merge.lexicon import Lexicon, Sense
 from labelmerge.merge.phrases import ends, plain, readings, synonyms
 
-WHOLE = "anything"
-"""The concept of all there is."""
 DEMANDED = 0.8
 """Of all that speaks for a word's meanings: what takes it to be clear, or a label to mean more than its name."""
 FIRST, FURTHER = 1.0, 0.3

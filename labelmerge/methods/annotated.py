@@ -7,6 +7,8 @@ belong to a class that was not annotated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,29 +42,24 @@ class Unannotated:
     def labels(self, batch: Batch) -> Tensor | None:
         """bool ``[B, L]``, the labels of an image's own dataset that it was not annotated for, or None."""
         found = np.zeros((len(batch), len(self._columns.labels)), dtype=np.bool_)
-        for row, dataset in enumerate(batch.datasets):
-            place = self._place[dataset]
-            listed = self._list_of(batch, row, place)
-            if listed is not None:
-                found[row, self._rows[place]] = ~np.isin(self._indices[place], listed)
+        for row, place, listed in self._lists(batch):
+            found[row, self._rows[place]] = ~np.isin(self._indices[place], listed)
         return at_once(torch.from_numpy(found), self._device) if found.any() else None
 
     def columns(self, batch: Batch) -> Tensor | None:
         """bool ``[B, N]``, the columns of classes that an image was not annotated for (`Columns.unannotated`), whoever
         else's label they are, too; None: there are none."""
         found = np.zeros((len(batch), len(self._columns)), dtype=np.bool_)
-        for row, dataset in enumerate(batch.datasets):
-            place = self._place[dataset]
-            listed = self._list_of(batch, row, place)
-            if listed is not None and dataset in self._columns.classes:
-                found[row] = self._columns.classes[dataset].unannotated(set(listed))
-            elif listed is not None:
-                found[row] = self._columns.unannotated[place]
+        for row, place, listed in self._lists(batch):
+            classes = self._columns.classes.get(batch.datasets[row])
+            found[row] = self._columns.unannotated[place] if classes is None else classes.unannotated(set(listed))
         return at_once(torch.from_numpy(found), self._device) if found.any() else None
 
-    def _list_of(self, batch: Batch, row: int, place: int) -> list[int] | None:
-        own = batch.annotated[row] if batch.annotated else None
-        if own is not None:
-            return [int(index) for index in own]
-        listed = self._listed[place]
-        return None if listed is None else [*listed]
+    def _lists(self, batch: Batch) -> Iterator[tuple[int, int, list[int]]]:
+        """Of each image that has a list, its row, its dataset's place, and the indices of the classes listed."""
+        for row, dataset in enumerate(batch.datasets):
+            place = self._place[dataset]
+            own = batch.annotated[row] if batch.annotated else None
+            listed = self._listed[place] if own is None else own
+            if listed is not None:
+                yield row, place, [int(index) for index in listed]
