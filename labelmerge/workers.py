@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.synchronize import Event
 
 from labelmerge.errors import LabelmergeError
@@ -32,8 +33,10 @@ def worker_pool(
         LabelmergeError: a worker died.
     """
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(stop, setup, args))
+    resource_tracker.ensure_running()  # it lets interrupts in as it starts
+    with interrupts_held_back():  # or a lock that was made may not be known to whom shall remove it
+        stop = context.Event()
+        pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(stop, setup, args))
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -46,14 +49,21 @@ def worker_pool(
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
     """Deliver Ctrl-C afterwards, and never to processes started here: the whole group gets it, the parent decides."""
-    if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    # A mask is inherited by processes, but this one still hears of a signal that another of its threads was given.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    if handler is not None:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+            if came:
+                signal.raise_signal(signal.SIGINT)
 
 
 def stopping() -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from labelmerge.errors import LabelmergeError
 from labelmerge.loading.batch import Batch
+from labelmerge.workers import interrupts_held_back
+
+T = TypeVar("T")
 
 
 def made_ahead(
@@ -28,30 +33,74 @@ def made_ahead(
         collate_fn=_unchanged,
         pin_memory=pin_memory,
     )
-    with dead_workers():
-        for made in loader:
+    deaths = _Deaths()
+    try:
+        with interrupts_held_back():  # workers inherit that: this process decides what Ctrl-C ends
+            batches = deaths.told_by(lambda: deaths.listened_to(iter(loader)))
+        while (made := deaths.told_by(lambda: next(batches, None))) is not None:
             if isinstance(made, LabelmergeError):
                 raise made
             yield made
+    finally:
+        deaths.forget()
 
 
-@contextmanager
-def dead_workers() -> Iterator[None]:
-    """Say in one line that a process of `made_ahead` died: torch raises that wherever its parent happens to be.
+class _Deaths:
+    """Keeps the news of a dead worker until the next batch is waited for.
 
-    Raises:
-        LabelmergeError: a worker process died.
+    Torch's handler of SIGCHLD raises wherever this process happens to be: within a step, or while a checkpoint is
+    written.
     """
-    try:
-        yield
-    except Exception as error:
-        died = _death(error)
-        if died is None:
-            raise
-        raise LabelmergeError(
-            f"a loading process died ({died.splitlines()[0].rstrip('. ')})",
-            fix="Usually memory ran out: use fewer --workers, or give the machine more shared memory",
-        ) from error
+
+    def __init__(self) -> None:
+        self._torch: Any = None
+        self._waiting = self._untold = False
+
+    def listened_to(self, batches: T) -> T:
+        """The same, once its workers have been started and torch's handler is set (which only a main thread can)."""
+        handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        if callable(handler) and _in_main_thread():
+            self._torch = handler
+            signal.signal(signal.SIGCHLD, self._child_ended)
+        return batches
+
+    def forget(self) -> None:
+        if self._torch is not None and _in_main_thread():
+            signal.signal(signal.SIGCHLD, self._torch)
+
+    def told_by(self, wait: Callable[[], T]) -> T:
+        """What `wait` returns. A worker that dies meanwhile, or has died since the last time, is an error.
+
+        Raises:
+            LabelmergeError: a worker process died.
+        """
+        try:
+            try:  # two of them, because the handler may raise in `finally`, too
+                self._waiting = True
+                if self._untold:
+                    self._untold = False
+                    self._torch(signal.SIGCHLD, None)
+                return wait()
+            finally:
+                self._waiting = False
+        except Exception as error:
+            died = _death(error)
+            if died is None:
+                raise
+            raise LabelmergeError(
+                f"a loading process died ({died.splitlines()[0].rstrip('. ')})",
+                fix="Usually memory ran out: use fewer --workers, or give the machine more shared memory",
+            ) from error
+
+    def _child_ended(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self._torch(number, frame)
+        else:
+            self._untold = True
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _death(error: BaseException | None) -> str | None:

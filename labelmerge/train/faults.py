@@ -11,7 +11,6 @@ from pathlib import Path
 
 from labelmerge.device import is_out_of_memory
 from labelmerge.errors import ConfigError, LabelmergeError
-from labelmerge.loading.workers import dead_workers
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.log import never_taught
 from labelmerge.train.processes import left_alone
@@ -78,7 +77,7 @@ def clear_faults(config: TrainConfig, place: Place) -> Iterator[None]:
         ConfigError: batch norm has too little to average; the model can't be compiled.
     """
     try:
-        with dead_workers(), _foreign_faults(config):
+        with _foreign_faults(config):
             yield
     except LabelmergeError as error:
         raise type(error)(f"{error.what}, {place}", where=error.where, fix=error.fix) from error
