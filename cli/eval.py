@@ -38,7 +38,10 @@ from . import options
     metavar="BANK",
     help="The embedding bank with these sets' labels; default: the one that the checkpoint carries.",
 )
-@options.out_file("Where the results go, as JSON; the confusion matrices go beside them, as .npz and as pictures.")
+@options.out_file(
+    "Where the results go, as JSON. Beside them go the confusion matrices, as .npz and as pictures, and a table of all "
+    "images, the worst first."
+)
 @options.views
 @click.option(
     "--split",
@@ -124,7 +127,10 @@ def command(
     lines = [results.table(per_class=per_class), ""]
     if skipped := sum(len(result.skipped) for result in results.sets):
         lines.append(f"Skipped, because unusable: {options.counted(skipped, 'sample')}. {out} has the reasons")
-    pictures = f", {results.confusion_path.name} and {options.counted(len(results.sets), 'picture')} beside it"
+    pictures = (
+        f", {results.confusion_path.name} and {options.counted(len(results.sets), 'picture')} beside it; "
+        f"{results.images_path.name} has every image, the worst first"
+    )
     lines.append(f"Wrote {out}{'' if results.of_depths else pictures}")
     if examples := sum(len(result.examples) for result in results.sets):
         shown = f"{options.counted(examples, 'example')} in {examples_folder(out).name}/"

@@ -11,6 +11,7 @@ from typing import Any
 
 from labelmerge.errors import SampleError, ShardError
 from labelmerge.evaluate.examples import Example, chosen, draw_example
+from labelmerge.evaluate.images import ImageResult, worst_first
 from labelmerge.evaluate.sets import EvalSet
 from labelmerge.methods.predictor import Predictor
 from labelmerge.processes import Ranks
@@ -33,6 +34,7 @@ class _Part:
 
     counts: list[Any]
     examples: list[Example] = field(default_factory=list)
+    each: list[ImageResult] = field(default_factory=list)
     images: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
 
@@ -46,12 +48,14 @@ class Counted:
         images: how many were counted.
         skipped: key and reason of those that could not be used.
         examples: a few of the images.
+        each: how well each image with labels was segmented, the worst first.
     """
 
     totals: list[Any]
     images: int
     skipped: list[tuple[str, str]]
     examples: list[Example]
+    each: list[ImageResult]
 
 
 def count_set(
@@ -59,7 +63,7 @@ def count_set(
     jobs: Jobs,
     *,
     limit: int | None,
-    pictured: Semantic | None,
+    own: Semantic | None,
     examples: int,
     segments: bool,
     ranks: Ranks,
@@ -70,8 +74,8 @@ def count_set(
     """One set, by all processes together.
 
     Args:
-        pictured: the task whose answers are drawn; None: none is.
-        examples: of how many images.
+        own: the task that says how well each image was segmented, and whose answers are drawn; None: none does.
+        examples: of how many images they are drawn.
         segments, depth: read these of the samples, too.
         nothing: what no image has where there is nothing to measure.
 
@@ -88,7 +92,7 @@ def count_set(
         for number, picture in progress(_read_ahead(data, numbers, segments, depth), what, len(numbers)):
             try:
                 shown = picture()
-                counted, example = _count(jobs, shown, pictured if number in drawn else None)
+                counted, each, example = _count(jobs, shown, own, number in drawn)
             except SampleError as error:
                 _log.warning("skipped %s", error)
                 mine.skipped.append((number, str(error.where or f"sample {number}"), error.what))
@@ -96,6 +100,8 @@ def count_set(
                 pairs = zip(jobs, mine.counts, counted, strict=True)
                 mine.counts = [task.total([before, more]) for (task, _), before, more in pairs]
                 mine.images += 1
+                if each is not None:
+                    mine.each.append(each)
                 if example is not None:
                     mine.examples.append(replace(example, number=number))
     parts = ranks.gather(mine)
@@ -113,6 +119,7 @@ def count_set(
         sum(part.images for part in parts),
         skipped,
         sorted((one for part in parts for one in part.examples), key=lambda one: one.number),
+        worst_first(one for part in parts for one in part.each),
     )
 
 
@@ -137,9 +144,11 @@ def _read_ahead(
                 future.cancel()
 
 
-def _count(jobs: Jobs, picture: LabelledImage, pictured: Semantic | None) -> tuple[list[Any], Example | None]:
-    """Segment one image and count what is right and wrong, and draw the answer to one of the tasks; SampleError."""
-    counted, example = [], None
+def _count(
+    jobs: Jobs, picture: LabelledImage, own: Semantic | None, drawn: bool
+) -> tuple[list[Any], ImageResult | None, Example | None]:
+    """Segment an image and count what is right and wrong; what `own` makes of it, and its answer drawn. SampleError."""
+    counted, each, example = [], None, None
     for task, predictor in jobs:
         ways = {"classes": predictor.classes, "segments": predictor.segments, "instances": predictor.instances}
         try:
@@ -151,6 +160,8 @@ def _count(jobs: Jobs, picture: LabelledImage, pictured: Semantic | None) -> tup
         except SampleError as error:
             raise SampleError(error.what, where=picture.key, fix=error.fix) from error
         counted.append(task.count(picture, prediction))
-        if pictured is not None and task is pictured:
-            example = draw_example(picture, prediction, pictured)
-    return counted, example
+        if own is not None and task is own:
+            each = ImageResult.of(picture, counted[-1])
+            if drawn:
+                example = draw_example(picture, prediction, own)
+    return counted, each, example

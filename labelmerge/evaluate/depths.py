@@ -119,7 +119,7 @@ def measure_depth(question: Question, limits: DepthLimits, limit: int | None, ra
         data,
         [(task, predictor)],
         limit=limit,
-        pictured=None,
+        own=None,
         examples=0,
         segments=False,
         depth=True,

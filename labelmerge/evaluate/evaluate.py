@@ -76,8 +76,8 @@ def evaluate(
         shards: split folders, dataset folders, or folders of datasets. Sets without labelled masks are left out.
         bank: holds the labels of these datasets; made by the encoder that the checkpoint was trained with. None: the
             one that the checkpoint carries.
-        out: results.json; the confusion matrices go beside it, as ``<stem>.confusion.npz`` and one picture each, and
-            the examples into ``<stem>.examples/``.
+        out: results.json; beside it go the confusion matrices, as ``<stem>.confusion.npz`` and one picture each, how
+            well each image was segmented, as ``<stem>.images.csv``, and the examples, into ``<stem>.examples/``.
         datasets: other splits, already open: `labelmerge.sharding.raw.open_raw` opens a dataset as it was unpacked.
         views: how images are shown to the model.
         split: which split of a dataset to take; by default `val`, where there is none `test`, then `train`. A split
@@ -273,7 +273,7 @@ def _measure(
         data,
         jobs,
         limit=limit,
-        pictured=own,
+        own=own,
         examples=examples,
         segments=bool(more),
         ranks=ranks,
@@ -297,6 +297,7 @@ def _measure(
         mixed_panoptic=mixed_panoptic.figures(found[id(mixed_panoptic)]) if mixed_panoptic is not None else None,
         instances=things.figures(found[id(things)]) if things is not None else None,
         examples=counted.examples,
+        each=counted.each,
     )
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from labelmerge import __version__
 from labelmerge.evaluate.examples import Example, picture_paths, write_examples
+from labelmerge.evaluate.images import ImageResult, images_path, images_table
 from labelmerge.evaluate.sets import EvalSet
-from labelmerge.files import all_or_none, write_bytes, write_json
+from labelmerge.files import all_or_none, write_bytes, write_json, write_text
 from labelmerge.methods.predictor import LabelList
 from labelmerge.tasks.ambiguity import AmbiguityAware
 from labelmerge.tasks.depth import DepthFigures
@@ -50,6 +51,7 @@ class SetResult:
         instances: the same of its things, each by itself.
         depth: what its depths came to, of a run that gives depths and labels nothing.
         examples: a few of the images.
+        each: how well each image was segmented, the worst first.
     """
 
     data: EvalSet
@@ -66,6 +68,7 @@ class SetResult:
     mixed_panoptic: PanopticQuality | None = None
     instances: AveragePrecision | None = None
     examples: Sequence[Example] = ()
+    each: Sequence[ImageResult] = ()
     depth: DepthFigures | None = None
 
     @property
@@ -203,6 +206,11 @@ class Results:
         """The confusion matrices: an npz with one int64 ``[K, K]`` array for each set, by its name."""
         return self.path.with_name(f"{self.path.stem}.confusion.npz")
 
+    @property
+    def images_path(self) -> Path:
+        """How well each image was segmented."""
+        return images_path(self.path)
+
     def picture_path(self, result: SetResult) -> Path:
         """The picture of a set's confusion matrix."""
         return self.path.with_name(f"{self.path.stem}.confusion.{result.name}.png")
@@ -215,13 +223,13 @@ class Results:
             "harmonic_mean": _number(self.harmonic_mean),
             **({"mixed": {"miou": _number(self.mixed_miou), **self.mixed}} if self.mixed is not None else {}),
             "sets": [result.to_json() for result in self.sets],
-            **({} if self.of_depths else {"confusion": self.confusion_path.name}),
+            **({} if self.of_depths else {"confusion": self.confusion_path.name, "images": self.images_path.name}),
             "protocol": self.protocol,
             "reproduce": self.reproduce,
         }
 
     def write(self) -> None:
-        """Write results.json, and the confusion matrices and examples before it. Raises OutputError."""
+        """Write results.json, and before it the confusion matrices, the images' table and the examples; OutputError."""
         from labelmerge.evaluate.confusion import draw_confusion
 
         if self.of_depths:
@@ -231,8 +239,9 @@ class Results:
         np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})
         examples = [(result.name, example) for result in self.sets for example in result.examples]
         pictures = [path for name, example in examples for path in picture_paths(self.path, name, example.number)]
-        with all_or_none([self.confusion_path, *map(self.picture_path, self.sets), *pictures]):
+        with all_or_none([self.confusion_path, self.images_path, *map(self.picture_path, self.sets), *pictures]):
             write_bytes(self.confusion_path, matrices.getvalue())
+            write_text(self.images_path, images_table((each.name, each.data.space, each.each) for each in self.sets))
             for result in self.sets:
                 images = f"{result.images} image{'s' * (result.images != 1)}"
                 title = f"{result.name}: {images}, mIoU {_percent(result.metrics.miou)} %"

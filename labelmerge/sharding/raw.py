@@ -46,6 +46,7 @@ class RawSample:
     pixel_area: float = 1.0
     depth: DepthMap | None = None
     annotated: frozenset[int] | None = None
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class RawSplit:
             meta["segments"] if instances else (),
             depth=depths,
             annotated=None if item.annotated is None else frozenset(meta["annotated"]),
+            path=str(meta["source"]["path"]),
         )
 
 

@@ -59,6 +59,12 @@ class Sample:
     depth: DepthMap | None = None
 
     @property
+    def path(self) -> str:
+        """Of the image file in the dataset, relative to its root; "" where the meta doesn't say it."""
+        source = self.meta.get("source")
+        return str(source.get("path", "")) if isinstance(source, Mapping) else ""
+
+    @property
     def annotated(self) -> frozenset[int] | None:
         """The indices of the classes that this image was annotated for; None where it has no list of its own."""
         return _annotated(self.meta)

@@ -20,6 +20,10 @@ class LabelledImage(Protocol):
     def key(self) -> str: ...
 
     @property
+    def path(self) -> str:
+        """Of the image file in the dataset, relative to its root; "" where nothing says it."""
+
+    @property
     def image(self) -> npt.NDArray[np.uint8]:
         """``[H, W, 3]``, RGB."""
 
