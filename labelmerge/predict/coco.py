@@ -30,9 +30,9 @@ class CocoFile:
         number = len(self._images) + 1
         height, width = classes.shape
         self._images.append({"id": number, "file_name": file, "height": height, "width": width})
+        columns = np.asfortranarray(classes)  # run lengths go down them
         for label in np.unique(classes).tolist():
-            region = np.asfortranarray(classes == label, dtype=np.uint8)
-            runs = coco.encode(region)
+            runs = coco.encode((columns == label).view(np.uint8))
             self._annotations.append(
                 {
                     "id": len(self._annotations) + 1,

@@ -21,7 +21,9 @@ from labelmerge.errors import SampleError
 from labelmerge.files import write_bytes, write_text
 from labelmerge.labels import LabelKey
 from labelmerge.methods.predictor import SegmentMap
+from labelmerge.names import prompt_name
 from labelmerge.predict.queries import ResolvedLabel
+from labelmerge.text import some
 
 PANOPTIC = "panoptic.json"
 _MOST = 65535  # segments that a 16-bit picture can number
@@ -32,7 +34,7 @@ _log = logging.getLogger(__name__)
 def which_are_things(
     labels: Sequence[ResolvedLabel], bank: Bank, known: Mapping[LabelKey, bool]
 ) -> tuple[bool, ...] | None:
-    """Which labels are things: as training had them, and a new label as the nearest of those.
+    """Which labels are things: as training had them, and a label that it says nothing of as the nearest of those.
 
     Args:
         bank: the checkpoint's.
@@ -44,15 +46,20 @@ def which_are_things(
     keys = [key for key in known if key in bank]
     if not keys:
         return None
-    vectors = bank.rows(keys)
+    vectors, rows = bank.rows(keys), bank.positions(keys)
     found = []
+    guessed: dict[bool, list[str]] = {True: [], False: []}
     for label in labels:
         if label.key is not None and label.key in known:
             found.append(known[label.key])
             continue
-        nearest = keys[int((vectors @ label.vector).argmax())]
-        found.append(known[nearest])
-        _log.info("%r is taken for a %s, as %s is", label.name, "thing" if found[-1] else "kind of stuff", nearest[0])
+        nearest = int((vectors @ label.vector).argmax())
+        found.append(known[keys[nearest]])
+        guessed[found[-1]].append(f"{label.name} ({keys[nearest][0]}:{prompt_name(bank.names[rows[nearest]])})")
+    for thing, names in guessed.items():
+        if names:
+            kind = "things" if thing else "stuff, one segment for each label"
+            _log.info("taken for %s, as the nearest label that training tells of: %s", kind, some(names))
     return tuple(found)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from labelmerge.compare.records import read_records
 from labelmerge.compare.tables import mixed_table
@@ -182,11 +183,32 @@ def test_things_that_are_not_told(tmp_path: Path, run: Run, caplog: pytest.LogCa
     assert "crowd: its recipe doesn't say which classes are things" in caplog.text and "`things`" in caplog.text
     assert "streets: its" not in caplog.text
     known = load_trained(result.run).learner.which_are_things()
-    assert {key for key, thing in known.items() if not thing} == {("streets", 0), ("streets", 1)}
+    assert known == dict.fromkeys([("crowd", k) for k in range(4)] + [("things", 0), ("things", 1)], True)
     words = ["--checkpoint", result.run, "--shards", tmp_path / "shards" / "crowd", "--out", tmp_path / "r.json"]
     done = run("eval", *words, "--short-edge", 0, "--task", "panoptic")
     assert done.exit_code == 0 and "crowd-train: its recipe doesn't say" in done.stderr
     assert "its recipe" not in run("eval", *words, "--short-edge", 0).stderr
+
+
+def test_a_set_that_tells_no_things_has_no_say(tmp_path: Path, run: Run) -> None:
+    """Cars are things although a set of regions has cars, too; and where all sets are like that, all is stuff."""
+    plain = Toy("streets", ("road", "car"))
+    for toy in (ToyThings(), plain):
+        toy.write(tmp_path / toy.name)
+    toy_bank([ToyThings(), plain]).save(tmp_path / "bank")
+    sets = [tmp_path / "crowd", tmp_path / "streets"]
+    both = train(sets, tmp_path / "bank", tmp_path / "both", config=config(steps=1), device="cpu")
+    assert load_trained(both.run).learner.which_are_things() == {("crowd", k): k < 2 for k in range(4)}
+    Image.fromarray(IMAGE).save(tmp_path / "photo.png")
+    out = tmp_path / "masks"
+    words = [tmp_path / "photo.png", "--labels", "streets:*, crowd:person", "--segments", "--coco", "--out", out]
+    said = run("predict", *words, "--checkpoint", both.run).stderr
+    assert "taken for things, as the nearest label that training tells of: car (crowd:car)" in said
+    assert "taken for stuff, one segment for each label, as the nearest" in said
+    categories = json.loads((out / "panoptic.json").read_text())["categories"]
+    assert [(each["name"], each["isthing"]) for each in categories] == [("road", 0), ("car", 1), ("crowd:person", 1)]
+    alone = train([tmp_path / "streets"], tmp_path / "bank", tmp_path / "alone", config=config(steps=1), device="cpu")
+    assert load_trained(alone.run).learner.which_are_things() == {("streets", 0): False, ("streets", 1): False}
 
 
 def test_the_comparisons_of_the_page_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

@@ -56,7 +56,7 @@ class LmsegLearner(Learner):
     Attributes:
         labels: the V labels that it was trained with, sorted.
         spaces: the label spaces of these, sorted.
-        things: bool ``[V]``, which of them are things.
+        things: int8 ``[V]``, which of them are things: 1, or 0 for stuff; -1 where neither recipe nor segments tell.
         outputs: which output of the heads or of the union is each label's; none with words.
     """
 
@@ -103,7 +103,7 @@ class LmsegLearner(Learner):
         else:
             nothings = 1 if settings.classifier == "union" else len(self.spaces)
             self.heads = nn.Linear(dim, max(self.outputs.values(), default=-1) + 1 + nothings)
-        self.register_buffer("things", torch.zeros(len(self.labels), dtype=torch.bool))
+        self.register_buffer("things", torch.zeros(len(self.labels), dtype=torch.int8))
         self._lists: Lists
         self._unannotated: Unannotated
         self._texts: dict[str, tuple[Tensor, list[str]]] = {}  # of each dataset: its rows, and what they say
@@ -134,8 +134,11 @@ class LmsegLearner(Learner):
         )
         number = {key: row for row, key in enumerate(self.labels)}
         if data.step == 0:
-            self.things.zero_()
-            self.things[[number[key] for key in columns.labels]] = things.to(data.device)
+            silent = [not (told[d] or apart[d]) for d in columns.dataset_of.tolist()]
+            self.things.fill_(-1)
+            self.things[[number[key] for key in columns.labels]] = things.to(self.things).masked_fill(
+                torch.tensor(silent, device=self.things.device), -1
+            )
         output = torch.tensor([self.outputs.get(key, 0) for key in columns.labels])
         if self.settings.classifier == "union":
             place = output
@@ -280,8 +283,12 @@ class LmsegLearner(Learner):
         return logits.masked_fill(absent[:, None], -torch.inf)
 
     def which_are_things(self) -> Mapping[LabelKey, bool]:
-        """As the recipes of training told; where one didn't, things are what its segments or boxes are of."""
-        return dict(zip(self.labels, self.things.tolist(), strict=True))
+        """As the recipes of training told; where one didn't, things are what its segments or boxes are of.
+
+        Sets that have neither say nothing. Where all were like that, only regions of classes were learned: stuff.
+        """
+        told = {key: bool(thing) for key, thing in zip(self.labels, self.things.tolist(), strict=True) if thing >= 0}
+        return told or dict.fromkeys(self.labels, False)
 
     def predictor(self, labels: LabelList, views: Views) -> LmsegPredictor:
         """Any list of vectors; with heads, labels of one label space."""
