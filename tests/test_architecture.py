@@ -32,6 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "predict": ("shardset", "bank", "encoders", "embed", "merge", "model", "methods", "tasks"),
     "compare": ("shardset", "bank", "merge", "model", "methods", "train", "evaluate"),
     "plot": ("bank", "merge", "shardset"),
+    "api": ("bank", "embed", "merge", "shardset", "train", "evaluate", "predict"),
     "demo": (
         *("bank", "embed", "merge", "sharding", "shardset", "model", "methods", "train", "evaluate", "predict"),
         *("plot", "compare"),

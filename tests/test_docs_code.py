@@ -14,7 +14,7 @@ from click.testing import Result
 from PIL import Image
 
 _DOCS = Path(__file__).resolve().parents[1] / "docs"
-_FEWER = {'"steps": 300': '"steps": 1, "batch_size": 2, "crop": 32', "short_edge=480": "short_edge=48"}
+_FEWER = {"steps=300": "steps=1, batch_size=2, crop=32", "short_edge=480": "short_edge=48"}
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -39,16 +39,19 @@ def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.Monkey
     torch.set_num_threads(threads)
 
 
-def test_python_of_banks_training_and_evaluation_runs(place: Path) -> None:
+def test_python_of_banks_and_of_notebooks_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
-    for page, marks in (("bank.md", "Bank.load"), ("training.md", "train("), ("prediction.md", "segment(")):
-        (code,) = [block for block in blocks(page, "python") if marks in block]
+    (code,) = [block for block in blocks("bank.md", "python") if "Bank.load" in block]
+    for block in (code, *blocks("python.md", "python")):
         for whole, fewer in _FEWER.items():
-            code = code.replace(whole, fewer)
-        exec(compile(code, page, "exec"), names)
+            block = block.replace(whole, fewer)
+        exec(compile(block, "docs", "exec"), names)
     assert names["vectors"].shape == (19, names["bank"].dim)
-    assert names["result"].steps == 1
-    assert names["classes"].shape == (48, 64) and set(names["classes"].ravel()) <= set(range(19))
+    assert names["run"].steps == 1 and names["measured"].name == "cityscapes-train"
+    assert names["classes"].shape == names["road"].shape == (48, 64) and set(names["classes"].ravel()) <= set(range(19))
+    shown = capsys.readouterr().out
+    for comment in re.findall(r"print\(.*\)  # (\(.*)", "".join(blocks("python.md", "python"))):
+        assert comment in shown, comment
 
 
 @pytest.mark.parametrize("page", ["training.md", "methods.md"])

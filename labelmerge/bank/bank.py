@@ -108,6 +108,10 @@ class Bank:
         if not self.version:
             object.__setattr__(self, "version", version_name(1, self.content_hash))
 
+    def __repr__(self) -> str:
+        labels = f"{len(self):,} labels of {counted(len(self.datasets()), 'dataset')}"
+        return f"Bank({labels}, {self.dim} dimensions, {self.encoder}, {self.version})"
+
     def __len__(self) -> int:
         return len(self.keys)
 

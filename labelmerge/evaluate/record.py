@@ -189,6 +189,9 @@ class Results:
     path: Path
     mixed: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        return f"{self.table()}\n\n{self.path}"
+
     @property
     def mixed_miou(self) -> float:
         """Mean over the sets of mIoU with one list of all their labels; NaN where none was asked for."""

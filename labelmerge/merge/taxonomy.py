@@ -77,6 +77,9 @@ class Taxonomy:
         for row, entry in enumerate(self.entries):
             self.sets[row, [number[concept] for concept in entry.concepts]] = True
 
+    def __repr__(self) -> str:
+        return f"Taxonomy({len(self):,} labels of {', '.join(self.datasets)}: {len(self.concepts):,} concepts)"
+
     def __len__(self) -> int:
         return len(self.entries)
 

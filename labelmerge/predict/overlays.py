@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ _UNLABELLED = (96, 96, 96)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of RGB, ITU-R BT.601
 _SHADES = (0.0, 0.45, -0.4, 0.75, -0.65)  # of things of one class: towards white, and towards black
 _IN_NO_SEGMENT = "in no segment"
+_LONGEST = 2000  # pixels of the longer side of a picture
 _MAX_NAME = 40  # characters of a name in a legend
 
 
@@ -219,3 +221,21 @@ def _stack(parts: Sequence[Image.Image]) -> Image.Image:
         out.paste(part, (0, top))
         top += part.height
     return out
+
+
+def overlay_jpg(
+    image: Picture, classes: npt.NDArray[np.integer], names: Sequence[str], ids: npt.NDArray[np.integer] | None = None
+) -> bytes:
+    """`with_legend` as a JPEG whose longer side has at most `_LONGEST` pixels: a picture to look at needs no more."""
+    from PIL import Image
+
+    height, width = classes.shape
+    if (factor := _LONGEST / max(height, width)) < 1:
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+        rows = np.arange(size[1]) * height // size[1]
+        columns = np.arange(size[0]) * width // size[0]
+        classes, ids = classes[rows][:, columns], None if ids is None else ids[rows][:, columns]
+    out = io.BytesIO()
+    with_legend(image, classes, names, ids).save(out, "jpeg", quality=92, subsampling=0)
+    return out.getvalue()

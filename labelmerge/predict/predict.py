@@ -6,7 +6,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,20 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from labelmerge import __version__
-from labelmerge.bank.bank import Bank
 from labelmerge.colours import Palette, palette
 from labelmerge.device import choose_device
-from labelmerge.errors import CheckpointError, SampleError, UsageError
+from labelmerge.errors import SampleError, UsageError
 from labelmerge.files import write_bytes, write_json
-from labelmerge.methods.meaning import By, run_columns
-from labelmerge.methods.predictor import LabelList, Predictor, SegmentMap
+from labelmerge.methods.meaning import By
+from labelmerge.methods.predictor import LabelList, SegmentMap
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.views import Views
+from labelmerge.predict.asking import ask_run
 from labelmerge.predict.coco import CocoFile
 from labelmerge.predict.images import Found, find_images, told_apart
-from labelmerge.predict.overlays import with_legend
-from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
-from labelmerge.predict.segments import PANOPTIC, PanopticFile, ids_png, labels_with, segment_rows, which_are_things
+from labelmerge.predict.overlays import overlay_jpg
+from labelmerge.predict.queries import LabelQuery, ResolvedLabel
+from labelmerge.predict.segments import PANOPTIC, PanopticFile, ids_png, labels_with, segment_rows
 from labelmerge.progress import Track, no_track
 from labelmerge.shardset.depth import eight_bit, is_deep, note_significant_bits
 from labelmerge.shardset.pixels import refuse_huge
@@ -36,7 +36,6 @@ from labelmerge.shardset.pixels import refuse_huge
 FORMAT = "labelmerge-prediction/1"
 COCO = "coco.json"
 _MAX_8BIT_LABELS = 254
-_OVERLAY_EDGE = 2000  # pixels; a picture to look at needs no more
 _ORIENTATION = 0x0112  # the EXIF tag
 _HEAD = 1 << 16  # bytes of a file in which a PNG says how many of its bits count
 
@@ -159,27 +158,13 @@ def _predict(
 ) -> Predictions:
     here = choose_device(device)
     trained = load_trained(checkpoint, here)
-    if trained.learner.answers != "labels":
-        raise UsageError("gives depths, and no labels", where=trained.checkpoint.folder, fix="Leave --labels out")
-    source = trained.checkpoint
-    if source.bank_folder is None:
-        raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=source.folder)
-    bank = Bank.load(source.bank_folder)
-    # A method with a closed list knows the words of its datasets alone.
-    first = trained.learner.vocabulary.datasets if trained.learner.can_name == "trained" else ()
-    resolved = resolve(labels, bank, first=first, encoder=encoder, device=device)
-    asked = _label_list(resolved)
-    if (columns := run_columns(source, trained.learner, by)) is not None:
-        asked = columns.ask(asked, [(label.key,) if label.key else () for label in resolved], bank)
-    if with_segments:
-        asked = replace(asked, things=which_are_things(resolved, bank, trained.learner.which_are_things()))
-    predictor = trained.predictor(asked, views)
-    _warn(resolved, predictor)
+    asked = ask_run(trained, labels, views, encoder=encoder, device=device, by=by, segments=with_segments)
+    resolved, predictor, source = asked.labels, asked.predictor, trained.checkpoint
     written: list[Prediction] = []
     failed: list[tuple[str | Path, str]] = list(found.failed)
     names = [label.name for label in resolved]
     coco = CocoFile(names) if with_coco else None
-    panoptic = PanopticFile(out, names, asked.things) if with_coco and with_segments else None
+    panoptic = PanopticFile(out, names, asked.listed.things) if with_coco and with_segments else None
     called = told_apart(list(places), found.origins)
     for path, stem in track(places.items(), "predicting", len(places)):
         try:
@@ -206,13 +191,13 @@ def _predict(
             "exif_orientation": orientation,
             "checkpoint": {"hash": source.hash, "step": source.step, "model": source.model_name},
             "views": predictor.views.to_json(),
-            "by": "text" if columns is None else "concepts",
+            "by": asked.by,
         }
-        written.append(_write(path, out, stem, pixels, classes, segments, resolved, asked, about))
+        written.append(_write(path, out, stem, pixels, classes, segments, resolved, asked.listed, about))
     if coco is not None:
         coco.write(out / COCO)
     return Predictions(
-        tuple(resolved),
+        resolved,
         tuple(written),
         tuple(failed),
         out / COCO if coco is not None else None,
@@ -284,28 +269,6 @@ def _outputs(out: Path, stem: str) -> tuple[Path, Path, Path, Path]:
     return out / f"{stem}.png", out / f"{stem}.json", out / f"{stem}_overlay.jpg", out / f"{stem}_instances.png"
 
 
-def _label_list(labels: Sequence[ResolvedLabel]) -> LabelList:
-    return LabelList(
-        names=tuple(label.name for label in labels),
-        texts=tuple(label.text for label in labels),
-        keys=tuple(label.key for label in labels),
-        vectors=np.stack([label.vector for label in labels]),
-    )
-
-
-def _warn(labels: Sequence[ResolvedLabel], predictor: Predictor) -> None:
-    if len(predictor.positions) == 1:
-        _log.warning("with one label to choose from, every pixel gets it: add labels for the rest of the image")
-    for number, meant in enumerate(predictor.predicted_as.tolist()):
-        label = labels[number]
-        if meant < 0 and label.vector.any():
-            _log.warning("%r is covered by narrower labels of the list, which are predicted instead", label.name)
-        elif meant < 0:
-            _log.warning("%r has no vector and is never predicted", label.name)
-        elif meant != number:
-            _log.warning("%r means the same as %r, and is predicted as that", label.name, labels[meant].name)
-
-
 def _write(
     path: Path,
     out: Path,
@@ -321,7 +284,7 @@ def _write(
     names = [label.name for label in labels]
     colours = palette(names)
     write_bytes(mask_path, _index_png(classes, colours))
-    write_bytes(overlay_path, _overlay_jpg(pixels, classes, names, None if segments is None else segments.ids))
+    write_bytes(overlay_path, overlay_jpg(pixels, classes, names, None if segments is None else segments.ids))
     if segments is not None:
         write_bytes(instances_path, ids_png(segments))
         about = {**about, "instances": instances_path.name, "segments": segment_rows(segments, asked.things)}
@@ -353,22 +316,4 @@ def _index_png(classes: npt.NDArray[np.int64], colours: Palette) -> bytes:
         image.putpalette(colours.tobytes().ljust(3 * 256, b"\0"))
     out = io.BytesIO()
     image.save(out, "png", optimize=True)
-    return out.getvalue()
-
-
-def _overlay_jpg(
-    pixels: npt.NDArray[np.uint8],
-    classes: npt.NDArray[np.int64],
-    names: Sequence[str],
-    ids: npt.NDArray[np.int32] | None,
-) -> bytes:
-    height, width = classes.shape
-    if (factor := _OVERLAY_EDGE / max(height, width)) < 1:
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-        rows = np.arange(size[1]) * height // size[1]
-        columns = np.arange(size[0]) * width // size[0]
-        classes, ids = classes[rows][:, columns], None if ids is None else ids[rows][:, columns]
-    out = io.BytesIO()
-    with_legend(pixels, classes, names, ids).save(out, "jpeg", quality=92, subsampling=0)
     return out.getvalue()

@@ -145,6 +145,10 @@ class ShardSet:
         """Nothing: what was unusable is not in the shards."""
         return ()
 
+    def __repr__(self) -> str:
+        samples = f"{len(self):,} samples, {len(self.space)} classes"
+        return f"ShardSet({self.dataset} {self.split}: {samples}, {self.annotation_type}, {self.where!r})"
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 

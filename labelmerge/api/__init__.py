@@ -1,0 +1,1 @@
+"""What `import labelmerge` offers a notebook: the steps of the command line as functions. docs/python.md."""
