@@ -29,6 +29,7 @@ class Description:
         revision, url, licence, retrieved: provenance of a fetched text.
         note: why the text says what it says, where that was a decision.
         concepts: the concepts of concepts.csv that the class may stand for, separated by ``;``; or "".
+        but: concepts within these that it does not stand for, because its dataset labels them as nothing; or "".
     """
 
     index: int
@@ -42,6 +43,7 @@ class Description:
     retrieved: str = ""
     note: str = ""
     concepts: str = ""
+    but: str = ""
 
 
 HEADER = tuple(field.name for field in fields(Description))
@@ -102,8 +104,10 @@ def read_descriptions(path: Path) -> list[Description]:
 
 
 def write_descriptions(path: Path, rows: Iterable[Description]) -> None:
-    """Write a descriptions CSV atomically, with every column."""
-    write_text(path, csv_text([HEADER, *(asdict(row).values() for row in rows)]))
+    """Write a descriptions CSV atomically, with every column; the last, `but`, where some row has it."""
+    rows = list(rows)
+    columns = HEADER if any(row.but for row in rows) else HEADER[:-1]
+    write_text(path, csv_text([columns, *([asdict(row)[column] for column in columns] for row in rows)]))
 
 
 def label_space(dataset: str, rows: Iterable[Description]) -> LabelSpace:

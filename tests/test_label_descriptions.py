@@ -151,7 +151,7 @@ def test_landmarks_of_the_official_orders() -> None:
 @pytest.mark.parametrize("dataset", FILES)
 def test_files_have_the_full_header(dataset: str) -> None:
     with (FOLDER / f"{dataset}.csv").open(encoding="utf-8", newline="") as stream:
-        assert tuple(next(csv.reader(stream))) == HEADER
+        assert tuple(next(csv.reader(stream))) in (HEADER, HEADER[:-1]), "`but` is only where it is needed"
 
 
 @pytest.mark.parametrize("dataset", FILES)

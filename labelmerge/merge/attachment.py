@@ -91,7 +91,8 @@ def attach(
     strangers: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(bank.keys):
         if is_shipped(known, key, bank.names[row]):
-            found[row] = Attachment(known.labels[key][1], CURATED, 1.0)
+            _, concepts, but = known.labels[key]
+            found[row] = Attachment(concepts, CURATED, 1.0, but=but)
         else:
             strangers[key[0]].append(row)
     if not strangers:

@@ -28,7 +28,7 @@ WHOLE = "anything"
 NEARLY_ALL = frozenset({WHOLE, "thing"})
 """Concepts that say next to nothing of what lies within them."""
 
-HEADER = ("concept", "kind_of", "part_of", "description")
+HEADER = ("concept", "kind_of", "part_of", "description", "exhausted_by")
 _MAX_PROBLEMS = 8
 
 Booleans = npt.NDArray[np.bool_]
@@ -42,12 +42,15 @@ class Concept:
         name: in lower case and singular; a sense in brackets tells homonyms apart: ``mouse (animal)``.
         kind_of, part_of: the concepts that it lies within.
         description: what it means, in one sentence.
+        exhausted_by: concepts within it that leave nothing of it but rarities: whoever rides is a bicyclist or a
+            motorcyclist. None where nobody can list them all.
     """
 
     name: str
     kind_of: tuple[str, ...] = ()
     part_of: tuple[str, ...] = ()
     description: str = ""
+    exhausted_by: tuple[str, ...] = ()
 
     @property
     def wholes(self) -> tuple[str, ...]:
@@ -62,7 +65,8 @@ class ConceptGraph:
         concepts: in the order in which they are to be named.
 
     Raises:
-        TaxonomyError: an empty or repeated name, a parent that is not a concept, or a circle; all in one message.
+        TaxonomyError: an empty or repeated name, a parent that is not a concept, a circle, or a concept that is
+            exhausted by what does not lie within it; all in one message.
     """
 
     def __init__(self, concepts: Iterable[Concept]) -> None:
@@ -83,9 +87,16 @@ class ConceptGraph:
                 self._order = list(TopologicalSorter({c.name: c.wholes for c in every}).static_order())
             except CycleError as error:
                 problems.append(f"a circle: {' within '.join(map(repr, reversed(error.args[1])))}")
+        self._number = {name: number for number, name in enumerate(self._concepts)}
+        if not problems:
+            problems = [
+                f"{concept.name!r} can't be exhausted by {inner!r}, which does not lie within it"
+                for concept in every
+                for inner in concept.exhausted_by
+                if inner not in self.below(concept.name) - {concept.name}
+            ]
         if problems:
             raise TaxonomyError(some(problems, _MAX_PROBLEMS, "; "))
-        self._number = {name: number for number, name in enumerate(self._concepts)}
 
     def __len__(self) -> int:
         return len(self._concepts)
@@ -123,6 +134,12 @@ class ConceptGraph:
         """The places of these concepts in `names`; KeyError for one that is not here."""
         return [self._number[name] for name in names]
 
+    @cached_property
+    def exhausted(self) -> list[tuple[int, list[int]]]:
+        """The concepts of which nothing is left without some others, and these; what lies within others comes first."""
+        own = ((self._number[name], self.rows(self[name].exhausted_by)) for name in reversed(self._order))
+        return [(concept, inner) for concept, inner in own if inner]
+
     def below(self, *names: str) -> frozenset[str]:
         """What lies within any of these concepts, themselves included; KeyError for one that is not here."""
         inside = self.within[self.rows(names)].any(axis=0)
@@ -150,8 +167,8 @@ def read_concepts(path: Path) -> ConceptGraph:
             if None in row or None in row.values():
                 raise TaxonomyError("not as many fields as the header has", where=f"{path}:{reader.line_num}")
             row = {column: csv_value(cell) for column, cell in row.items()}
-            wholes = {column: split_concepts(row[column]) for column in ("kind_of", "part_of")}
-            concepts.append(Concept(row["concept"].strip(), **wholes, description=row["description"].strip()))
+            others = {column: split_concepts(row[column]) for column in ("kind_of", "part_of", "exhausted_by")}
+            concepts.append(Concept(row["concept"].strip(), **others, description=row["description"].strip()))
     except csv.Error as error:
         raise TaxonomyError(f"can't be read as CSV ({error})", where=f"{path}:{reader.line_num}") from error
     try:
@@ -195,12 +212,16 @@ def sets_of(
     one, the box of the *person* goes around the *face*, which has its own box: kinds are taken off (a thing has one
     label), parts are kept. Where labels overlap, a rider may also be called a *person*: everything is kept.
 
+    Where a dataset has *bicyclist* and *motorcyclist*, and nobody else rides, its *person* rides nothing; and a label
+    that means both may be any *rider* (`Concept.exhausted_by`). Where a label is attached to *rider* itself, what is
+    left of it is that label's.
+
     Args:
         attached: the concepts of each of the N labels.
         datasets: each label's dataset.
         graph: K concepts.
         kept: what wider labels keep of narrower ones, by dataset; nothing where it isn't said.
-        but: concepts that each label does not stand for, whether its dataset names them or not.
+        but: concepts that each label does not stand for, whether its dataset names them or not; nothing below them.
 
     Returns:
         bool ``[N, K]``.
@@ -221,6 +242,12 @@ def sets_of(
             found[label] = mine[[place[node] for node in graph.rows(attached[label])]].any(axis=0)
             if but is not None and but[label]:
                 found[label] &= ~graph.within[graph.rows(but[label])].any(axis=0)
+        for concept, others in graph.exhausted:
+            if concept not in place:
+                sets = found[own]
+                some, every = sets[:, others].any(axis=1), sets[:, others].all(axis=1)
+                only = sets.sum(axis=1) == 1  # a label always keeps something
+                found[own, concept] = sets[:, concept] & (some | only) | every
     return found
 
 

@@ -50,7 +50,7 @@ class Lexicon:
 
     Attributes:
         graph: the concepts.
-        labels: name and concepts of each shipped label.
+        labels: name and concepts of each shipped label, and what of these it does not stand for.
         senses: what each `word_key` means; keys of plurals are here under their `singular_key`, too.
         stems: likewise of each `stem_key`.
         texts: what labels with this description are attached to, where all that have it agree.
@@ -58,7 +58,7 @@ class Lexicon:
     """
 
     graph: ConceptGraph
-    labels: Mapping[LabelKey, tuple[str, tuple[str, ...]]]
+    labels: Mapping[LabelKey, tuple[str, tuple[str, ...], tuple[str, ...]]]
     senses: Mapping[str, tuple[Sense, ...]]
     stems: Mapping[str, tuple[Sense, ...]]
     texts: Mapping[str, tuple[str, ...]]
@@ -211,7 +211,7 @@ def lexicon(without: Iterable[str] = ()) -> Lexicon:
 @cache
 def _lexicon(without: frozenset[str]) -> Lexicon:
     graph = read_concepts(concepts_file())
-    labels: dict[LabelKey, tuple[str, tuple[str, ...]]] = {}
+    labels: dict[LabelKey, tuple[str, tuple[str, ...], tuple[str, ...]]] = {}
     made = _Senses()
     names: dict[str, frozenset[str]] = {}
     said: dict[str, set[tuple[str, ...]]] = defaultdict(set)
@@ -222,7 +222,9 @@ def _lexicon(without: frozenset[str]) -> Lexicon:
         names[dataset] = frozenset(word_key(row.name) for row in rows)
         for row in rows:
             concepts = split_concepts(row.concepts)
-            labels[dataset, row.index] = (row.name, concepts)
+            labels[dataset, row.index] = (row.name, concepts, split_concepts(row.but))
+            if graph.below(concepts[0]).issuperset(concepts):
+                concepts = concepts[:1]  # what a label keeps of narrower ones is nothing that its name says
             text = row.name, row.description
             first, *others = synonyms(row.name)
             made.add(first, concepts, dataset, _AS_NAME, text)

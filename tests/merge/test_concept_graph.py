@@ -39,6 +39,10 @@ def random_graph(rng: np.random.Generator, size: int) -> list[Concept]:
         parents = [f"c{p}" for p in rng.choice(number, size=min(number, int(rng.integers(0, 3))), replace=False)]
         cut = int(rng.integers(0, len(parents) + 1))
         found.append(Concept(f"c{number}", tuple(parents[:cut]), tuple(parents[cut:])))
+    for number in rng.choice(size, size=size // 3, replace=False).tolist():
+        inner = sorted(slow_below(found, f"c{number}") - {f"c{number}"})
+        exhausted_by = tuple(inner[:: int(rng.integers(1, 3))])
+        found[number] = replace(found[number], exhausted_by=exhausted_by)
     rng.shuffle(found)
     return found
 
@@ -75,6 +79,14 @@ def slow_sets(concepts: Sequence[Concept], labels: Attached, kept: Mapping[str, 
             for nearer in (nodes & nearest) - {node}:
                 inside -= slow_below(concepts, nearer)
             mine |= inside
+        for concept in sorted(concepts, key=lambda concept: len(slow_below(concepts, concept.name))):
+            inner = set(concept.exhausted_by)
+            if not inner or any(concept.name in own for other, own in labels if other == dataset):
+                continue
+            if inner <= mine:
+                mine.add(concept.name)
+            elif not inner & mine and mine != {concept.name}:
+                mine.discard(concept.name)
         found.append(mine)
     return found
 
@@ -132,13 +144,45 @@ def test_a_person_s_box_goes_around_the_face_and_a_rider_is_no_other_person(make
 
 def test_open_images_boxes_are_of_several_levels_and_one_within_the_other() -> None:
     known = lexicon()
-    labels = {name: concepts for (dataset, _), (name, concepts) in known.labels.items() if dataset == "openimages"}
+    labels = {name: concepts for (dataset, _), (name, concepts, _) in known.labels.items() if dataset == "openimages"}
     shown = ("Person", "Human face", "Man", "Bicycle", "Bicycle wheel")
     kinds = {name: load_recipe(name).kept for name in ("openimages", "objects365", "coco_panoptic")}
     assert kinds == {"openimages": "everything", "objects365": "parts", "coco_panoptic": None}
     attached, datasets = [labels[name] for name in shown], ["openimages"] * len(shown)
     person, face, man, bicycle, wheel = sets_of(attached, datasets, known.graph, {"openimages": "everything"})
     assert (person >= face).all() and (person >= man).all() and (bicycle & wheel).any()
+
+
+def test_where_every_kind_has_a_label_nothing_is_left_of_the_whole() -> None:
+    riders = ("bicyclist", "motorcyclist")
+    graph = ConceptGraph(
+        [
+            Concept("person"),
+            Concept("rider", ("person",), exhausted_by=riders),
+            *(Concept(r, ("rider",)) for r in riders),
+        ]
+    )
+
+    def found(*attached: tuple[str, ...]) -> list[set[str]]:
+        return [set(np.array(graph.names)[row]) for row in sets_of(attached, ["mine"] * len(attached), graph)]
+
+    assert found(("person",), ("bicyclist",), ("motorcyclist",)) == [{"person"}, {"bicyclist"}, {"motorcyclist"}]
+    assert found(("person",), ("bicyclist",)) == [{"person", "rider", "motorcyclist"}, {"bicyclist"}]
+    assert found(riders) == [{"rider", *riders}]
+    assert found(("rider",), *((r,) for r in riders))[0] == {"rider"}, "what is left is its own"
+    assert found(("person", "rider"), riders)[1] == {*riders}
+
+
+def test_a_label_does_not_stand_for_what_its_row_excludes(make_bank: MakeBank) -> None:
+    bank = make_bank(
+        {
+            ("pascal_context", 34): ("food", [1.0, 0]),
+            ("coco_panoptic", 46): ("banana", [0, 1.0]),
+            ("coco_panoptic", 48): ("sandwich", [0, 1.0]),
+        }
+    )
+    kinds = {(relation.a.name, relation.b.name): relation.kind for relation in relations(by_concepts(bank))}
+    assert kinds == {("sandwich", "food"): "part_of"}
 
 
 def test_distinct_concepts_keep_every_relation(world: tuple[list[Concept], Attached]) -> None:
@@ -236,8 +280,12 @@ def test_by_concepts_is_attachments_as_sets(make_bank: MakeBank) -> None:
 
 def test_a_graph_is_read_from_a_table(tmp_path: Path) -> None:
     path = tmp_path / "concepts.csv"
-    path.write_text('concept,kind_of,part_of,description\na,,,"An a, or b."\nb, a ;a,,\nc,,a;b,\n', encoding="utf-8")
+    path.write_text(
+        'concept,kind_of,part_of,description,exhausted_by\na,,,"An a, or b.",b; c\nb, a ;a,,,\nc,,a;b,,\n',
+        encoding="utf-8",
+    )
     graph = read_concepts(path)
+    assert graph["a"].exhausted_by == ("b", "c") and graph["b"].exhausted_by == ()
     assert graph.names == ("a", "b", "c") and graph["a"].description == "An a, or b."
     assert graph["b"].kind_of == ("a",) and graph["c"].wholes == ("a", "b") and graph.below("b") == {"b", "c"}
     assert split_concepts(" x ;; y  z;x") == ("x", "y z")
@@ -248,20 +296,22 @@ def test_a_graph_is_read_from_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,,,\na,,,\n", "'a' is given twice"),
-        ("a,b,,\nb,a,,\n", "a circle: 'a' within 'b' within 'a'|a circle: 'b' within 'a' within 'b'"),
-        ("a,bb,,\nb,,,\n", r"'a' lies within 'bb', which is not a concept \(Did you mean b\?\)"),
-        ('"",,,\n', "'' can't name a concept"),
-        ("a;b,,,\n", "'a;b' can't name a concept"),
+        ("a,,,,\na,,,,\n", "'a' is given twice"),
+        ("a,b,,,\nb,a,,,\n", "a circle: 'a' within 'b' within 'a'|a circle: 'b' within 'a' within 'b'"),
+        ("a,bb,,,\nb,,,,\n", r"'a' lies within 'bb', which is not a concept \(Did you mean b\?\)"),
+        ('"",,,,\n', "'' can't name a concept"),
+        ("a;b,,,,\n", "'a;b' can't name a concept"),
+        ("a,,,,c\nb,,,,\nc,b,,,\n", "'a' can't be exhausted by 'c', which does not lie within it"),
+        ("a,,,,a\n", "'a' can't be exhausted by 'a'"),
         ("a,,\n", "concepts.csv:2: not as many fields"),
-        ('"a,,,\n', "can't be read as CSV"),
+        ('"a,,,,\n', "can't be read as CSV"),
     ],
 )
 def test_what_is_no_graph_is_told(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "concepts.csv"
-    path.write_text("concept,kind_of,part_of,description\n" + text, encoding="utf-8")
+    path.write_text("concept,kind_of,part_of,description,exhausted_by\n" + text, encoding="utf-8")
     with pytest.raises(TaxonomyError, match=message):
         read_concepts(path)
     path.write_text("concept,kind_of\n")
-    with pytest.raises(TaxonomyError, match="has no column 'part_of' or 'description'"):
+    with pytest.raises(TaxonomyError, match="has no column 'part_of' or 'description' or 'exhausted_by'"):
         read_concepts(path)
