@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from labelmerge.files import whole_or_nothing
 from labelmerge.merge.choices import MERGES
+from labelmerge.text import some
 
 from . import options
+
+if TYPE_CHECKING:
+    from labelmerge.merge.edits import Carried
 
 _PAGE, _BANK = "merge.html", "bank"  # in --out, beside the tables
 
@@ -62,6 +67,13 @@ _log = logging.getLogger(__name__)
     help="A taxonomy that you have edited, instead of the one that would be found.",
 )
 @click.option(
+    "--edits",
+    type=options.existing_file,
+    metavar="FILE",
+    help="A taxonomy that you have edited, perhaps before the bank had all of its datasets: keep the rows that you "
+    "changed, and find all others.",
+)
+@click.option(
     "--checkpoint",
     type=options.input_folder,
     metavar="RUN",
@@ -95,6 +107,7 @@ def command(
     crops: int | None,
     how: str,
     taxonomy: Path | None,
+    edits: Path | None,
     checkpoint: Path | None,
     images: int | None,
     device: str | None,
@@ -120,17 +133,18 @@ def command(
       labelmerge merge --bank bank --out merge
       labelmerge merge --bank bank --shards shards-out --out merge
       labelmerge merge --bank bank --shards shards-out --checkpoint run --out merge
+      labelmerge merge --bank bank --edits merge/taxonomy.csv --out merge2
     """
     from labelmerge.bank.bank import Bank
     from labelmerge.bank.concepts import concept_encoder
     from labelmerge.merge.attachment import TEXT
     from labelmerge.merge.counts import read_counts
+    from labelmerge.merge.edits import carry_edits
     from labelmerge.merge.merge import JSON, RELATIONS, TABLE, TAXONOMY, write_merge
     from labelmerge.merge.merges import by_concepts, by_similarity, taxonomy_of
     from labelmerge.merge.report import merge_report
     from labelmerge.plot.crops import CROPS, label_crops
     from labelmerge.plot.merge_page.page import write_merge_page
-    from labelmerge.text import some
 
     for name in (name for name, count in Counter(datasets).items() if count > 1):
         _log.warning("%s is named more than once, and counts once: nothing is compared with itself", name)
@@ -145,7 +159,13 @@ def command(
         else:
             labels = Bank.load(bank).for_datasets(datasets) if datasets else Bank.load(bank)
         encode = concept_encoder(labels, device=device, track=options.track)
-        if checkpoint is not None:
+        kept = ""
+        if edits is not None:
+            if how != "concepts" or taxonomy is not None or checkpoint is not None:
+                raise click.UsageError("--edits goes with --merge concepts, without --taxonomy and --checkpoint")
+            carried = carry_edits(labels, edits, encode)
+            found, kept = carried.taxonomy, _edits(carried)
+        elif checkpoint is not None:
             from labelmerge.evaluate.cross import IMAGES, count_predictions
 
             if how != "concepts" or taxonomy is not None:
@@ -165,6 +185,8 @@ def command(
         else:
             found = taxonomy_of(how, labels, taxonomy, encode=encode)
             if found.datasets != labels.datasets():  # a person's table may leave datasets out
+                left_out = some(name for name in labels.datasets() if name not in found.datasets)
+                _log.warning("left out: %s, which %s has no rows of; --edits finds them", left_out, taxonomy)
                 labels = labels.for_datasets(found.datasets)
         report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
         content = write_merge(report, found, labels, out)
@@ -189,10 +211,22 @@ def command(
         f"To check: {options.counted(len(report.doubts), 'unsure label')}; pairs: {len(report.same_name):,} of one "
         f"name with two meanings, {len(report.other_name):,} of two names with one meaning, {len(report.near_misses):,}"
         f" near but unrelated, {len(report.same_dataset):,} of one dataset hard to tell apart\n"
+        + kept
         + (f"Taken for any of several things: {some(wide)}. Edit taxonomy.csv where that is wrong\n" if wide else "")
         + f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
         "merge.json",
     )
+
+
+def _edits(carried: Carried) -> str:
+    """What became of a person's table, in lines."""
+    shown = [
+        f"{each.entry.key[0]}'s {each.entry.name} ({' or '.join(each.entry.concepts)}; found: "
+        f"{' or '.join(each.found)})"
+        for each in carried.edits
+    ]
+    kept = f"Kept as you wrote {'them' if len(shown) != 1 else 'it'}: {some(shown, 8)}" if shown else "Nothing edited"
+    return f"{kept}\n" + (f"Found for datasets that the table lacked: {some(carried.new)}\n" if carried.new else "")
 
 
 def _bank_of(datasets: tuple[str, ...], encoder: str | None, out: Path, device: str | None) -> Path:

@@ -164,7 +164,7 @@ def _refuse_missing(training: Bank, taxonomy: Taxonomy) -> None:
     if missing := sorted({key[0] for key in training.keys if key not in taxonomy}):
         raise BankError(
             f"the taxonomy lacks labels of {', '.join(missing)}",
-            fix="Add their rows; `labelmerge merge` writes a table of all labels of a bank",
+            fix="`labelmerge merge --bank BANK --edits TAXONOMY --out DIR` finds them and keeps your edits",
         )
 
 

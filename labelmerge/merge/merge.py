@@ -73,7 +73,8 @@ def keep_edits(out: Path, table: bytes) -> None:
         raise OutputError(
             "holds an edited taxonomy, which is never overwritten",
             where=out / TAXONOMY,
-            fix=f"See what it means with --taxonomy {out / TAXONOMY}, give it another name, or choose another --out",
+            fix=f"See what it means with --taxonomy {out / TAXONOMY} (--edits, where the bank has other datasets, too) "
+            "and another --out, or give it another name",
         )
 
 

@@ -131,9 +131,13 @@ def _partition(bank: Bank, words: Sequence[str], evidence: str) -> Taxonomy:
 
 def _from_table(bank: Bank, file: Path, merge: str) -> Taxonomy:
     table = read_taxonomy(file, dict(zip(bank.keys, bank.names, strict=True)))
-    if merge == "table":
-        return table
-    # Labels that the table keeps apart are kept apart by their vectors, and equal texts can't be.
+    if merge == "concepts":
+        refuse_equal_texts(bank, table, file)
+    return table
+
+
+def refuse_equal_texts(bank: Bank, table: Taxonomy, file: Path) -> None:
+    """Raise TaxonomyError where a table tells labels apart whose texts, and so whose vectors, are equal."""
     first: dict[str, Entry] = {}
     clashes = []
     for key, text in zip(bank.keys, bank.texts, strict=True):
@@ -149,7 +153,6 @@ def _from_table(bank: Bank, file: Path, merge: str) -> Taxonomy:
             where=file,
             fix="Give them one concept, or give one of them another description and embed it",
         )
-    return table
 
 
 def _shown(entry: Entry) -> str:

@@ -1,0 +1,90 @@
+"""`merge --edits`: a person's rows in a bank that has grown."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+Run = Callable[..., Result]
+Sets = dict[tuple[str, str], set[str]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
+    """A bank of two lists, its merge in `merge`, and a third list."""
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("a", "person\ncar\nroad"), ("b", "human\nvehicle\nroad"), ("c", "rider\ntruck\nsky\nchild")):
+        Path(f"{name}.txt").write_text(words)
+    assert run("embed", "a.txt", "b.txt", "--encoder", "offline", "--out", "bank").exit_code == 0
+    assert run("merge", "--bank", "bank", "--out", "merge").exit_code == 0
+    return tmp_path
+
+
+def rows(file: str) -> dict[tuple[str, str], dict[str, str]]:
+    with Path(file).open(newline="") as stream:
+        return {(row["dataset"], row["name"]): row for row in csv.DictReader(stream)}
+
+
+def sets(file: str) -> Sets:
+    return {key: set(row["concepts"].split(";")) for key, row in rows(file).items()}
+
+
+def edit(old: str, new: str) -> None:
+    text = Path("merge/taxonomy.csv").read_text()
+    assert text.count(old) == 1
+    Path("mine.csv").write_text(text.replace(old, new))
+
+
+def test_edited_rows_stay_and_all_others_are_as_without_them(place: Path, run: Run) -> None:
+    assert sets("merge/taxonomy.csv")["b", "vehicle"] == {"vehicle", "car"}
+    edit("a,1,car,car,", "a,1,car,vehicle,")
+    assert run("embed", "c.txt", "--out", "bank").exit_code == 0
+    assert run("merge", "--bank", "bank", "--out", "anew").exit_code == 0
+    result = run("merge", "--bank", "bank", "--edits", "mine.csv", "--out", "grown")
+    assert result.exit_code == 0, result.stderr
+    anew, grown = sets("anew/taxonomy.csv"), sets("grown/taxonomy.csv")
+    assert anew["a", "car"] == {"car"} and "truck" in anew["b", "vehicle"]
+    # `vehicle` was what b's label may be besides cars, and trucks were among it
+    assert grown.pop(("a", "car")) == {"vehicle", "truck"} == anew["b", "vehicle"] - {anew.pop(("a", "car")).pop()}
+    assert grown == anew
+    row = rows("grown/taxonomy.csv")["a", "car"]
+    assert (row["evidence"], row["confidence"]) == ("person", "1.00")
+    assert "Kept as you wrote it: a's car (" in result.stdout and "found: car)" in result.stdout
+    assert "Found for datasets that the table lacked: c\n" in result.stdout
+
+
+def test_words_of_ones_own_stay_as_they_are(place: Path, run: Run) -> None:
+    edit("a,2,road,road,", "a,2,road,my own road;road,")
+    assert run("embed", "c.txt", "--out", "bank").exit_code == 0
+    assert run("merge", "--bank", "bank", "--edits", "mine.csv", "--out", "grown").exit_code == 0
+    assert sets("grown/taxonomy.csv")["a", "road"] == {"my own road", "road"}
+
+
+def test_nothing_edited_is_what_is_found(place: Path, run: Run) -> None:
+    result = run("merge", "--bank", "bank", "--edits", "merge/taxonomy.csv", "--out", "again")
+    assert "Nothing edited" in result.stdout
+    assert Path("again/taxonomy.csv").read_bytes() == Path("merge/taxonomy.csv").read_bytes()
+
+
+def test_what_a_table_leaves_out_is_said(place: Path, run: Run) -> None:
+    assert run("embed", "c.txt", "--out", "bank").exit_code == 0
+    result = run("merge", "--bank", "bank", "--taxonomy", "merge/taxonomy.csv", "--out", "old")
+    assert "left out: c, which merge/taxonomy.csv has no rows of; --edits finds them" in result.stderr
+    assert {dataset for dataset, _ in rows("old/taxonomy.csv")} == {"a", "b"}
+
+
+@pytest.mark.parametrize("more", [["--taxonomy", "merge/taxonomy.csv"], ["--merge", "text"]])
+def test_what_doesnt_go_together_is_refused(place: Path, run: Run, more: list[str]) -> None:
+    result = run("merge", "--bank", "bank", "--edits", "merge/taxonomy.csv", "--out", "no", *more)
+    assert result.exit_code == 2 and "--edits goes with --merge concepts" in result.stderr
+    assert not Path("no").exists()
+
+
+def test_equal_texts_cant_be_told_apart(place: Path, run: Run) -> None:
+    edit("a,2,road,road,", "a,2,road,lane,")
+    result = run("merge", "--bank", "bank", "--edits", "mine.csv", "--out", "no")
+    assert result.exit_code == 1 and "a 2 is 'lane', b 2 is 'road'" in result.stderr and not Path("no").exists()
