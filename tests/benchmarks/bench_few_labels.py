@@ -3,12 +3,15 @@ that training did not see, with equal steps and equally many labelled samples pe
 
     python tests/benchmarks/bench_few_labels.py semi --out bench-out [--seeds 3] [--labels 10] [--rows NAME …]
     python tests/benchmarks/bench_few_labels.py pretrain --out bench-out [--seeds 3] [--labels 10 100]
+    python tests/benchmarks/bench_few_labels.py pretrain --out bench-out --preset lite
     python tests/benchmarks/bench_few_labels.py semi --out bench-out --table --figures figures --labels 10 50 100
 
 `semi`: Cityscapes and IDD, few labels of each, the other images without theirs; the mean of both sets. `pretrain`:
-ADE20K, COCO panoptic and Vistas first, then Cityscapes with few labels. Prints Markdown with the mean and standard
-deviation over the worlds; what is in --out already is not run again. Each row of each world has a file of its figures
-in --figures, so several machines can share the work: `--table` prints what is there from all of them, and runs nothing.
+ADE20K, COCO panoptic and Vistas first, then Cityscapes with few labels. With `--preset lite` every row has that network
+and its rates, and there are rows from ImageNet; no norms are frozen, since from scratch they have nothing to keep.
+Prints Markdown with the mean and standard deviation over the worlds; what is in --out already is not run again. Each
+row of each world has a file of its figures in --figures, so several machines can share the work: `--table` prints what
+is there from all of them, and runs nothing.
 """
 
 from __future__ import annotations
@@ -66,20 +69,30 @@ SEMI: dict[str, dict[str, Any]] = {
 }
 MDP = {"method": "mdp", "mix": "none", "sparse_weight": 0.0}
 WHOLE = {**MDP, "mix": "both", "sparse_weight": 0.1}
+IMAGENET = "ImageNet"
+UNION = {**SSIW, "merge": "naive", "negatives": "all"}
 PRETRAINING: dict[str, dict[str, Any] | None] = {
     "scratch": None,
-    "cross-entropy on the union of labels": {**SSIW, "merge": "naive", "negatives": "all"},
+    "cross-entropy on the union of labels": UNION,
     "ssiw as it is (concepts)": SSIW,
     "mdp, pixel to pixel": {**MDP, "contrast": "pixel"},
     "mdp, prototypes": MDP,
     "mdp, region mix": {**MDP, "mix": "region"},
     "mdp, pixel mix": {**MDP, "mix": "pixel"},
+    "mdp, region and pixel mix": {**MDP, "mix": "both"},
     "mdp, sparse coding": {**MDP, "sparse_weight": 0.1},
     "mdp, region and pixel mix, sparse": WHOLE,
     # 0.999 forgets within 1000 steps: 6 % of the paper's 100 epochs of VOC in batches of 64, as 15 are of 250
     "mdp, region and pixel mix, sparse, momentum 0.93": {**WHOLE, "key_momentum": 0.93},
     "mdp, prototypes, momentum 0.93": {**MDP, "key_momentum": 0.93},
     "mdp, prototypes of concepts": {**MDP, "prototypes": "concept"},
+    "mdp, region and pixel mix, sparse, of concepts": {**WHOLE, "prototypes": "concept"},
+}
+# What only a network with ImageNet weights has: those alone, and the other datasets' labels after them.
+PRETRAINING_LITE: dict[str, dict[str, Any] | None] = {
+    IMAGENET: None,
+    "ImageNet, cross-entropy on the union of labels": {**UNION, "pretrained": "imagenet"},
+    "ImageNet, mdp, region and pixel mix, sparse": {**WHOLE, "pretrained": "imagenet"},
 }
 
 
@@ -100,8 +113,9 @@ def in_turn(lock: Path) -> Iterator[None]:
 class World:
     """One world's data and runs."""
 
-    def __init__(self, root: Path, seed: int, steps: int, device: str) -> None:
+    def __init__(self, root: Path, seed: int, steps: int, device: str, preset: str) -> None:
         self.root, self.seed, self.steps, self.device = root / f"world-{seed}", seed, steps, device
+        self.preset = preset
         self.bank = self.root
 
     def draw(self, datasets: tuple[str, ...], fresh: tuple[str, ...]) -> None:
@@ -123,18 +137,24 @@ class World:
         return [self.root / part / "shards" / dataset for dataset in datasets]
 
     def train(self, name: str, datasets: tuple[str, ...], settings: dict[str, Any], sources: int) -> Path:
-        out = self.root / "runs" / plain(f"{name}-{self.steps}")
+        out = self.root / "runs" / self.file(name)
         common = {"steps": self.steps, "batch_size": SHARE * sources, "crop": 64, "seed": self.seed, "warmup": 20}
-        own = {"labels": "all", "checkpoint_every": self.steps, "bf16": False, **common, **settings}
-        config = load_config(
-            "tiny", overrides={**SETTINGS, **own} if own.get("method") == "ssiw" else {"lr": 3e-3, **own}
-        )
+        own = {"labels": "all", "checkpoint_every": self.steps, "bf16": False, **common}
+        if self.preset == "tiny":
+            own |= SETTINGS if settings["method"] == "ssiw" else {"lr": SETTINGS["lr"]}
+        else:
+            own |= {"pretrained": "", "freeze": "nothing", "short_edge": 0}
+        config = load_config(self.preset, overrides={**own, **settings})
         with in_turn(self.root / "runs" / f"{out.name}.lock"):
             began = time.process_time(), time.perf_counter()
             train(self.shards(datasets), self.bank, out, config=config, device=self.device)
             if not (out / "seconds.json").is_file():
                 write_json(out / "seconds.json", [time.process_time() - began[0], time.perf_counter() - began[1]])
         return out
+
+    def file(self, name: str) -> str:
+        """Under which name a run, or a row's figures, are kept."""
+        return plain(f"{name}-{self.steps}" if self.preset == "tiny" else f"{name}-{self.steps}-{self.preset}")
 
     def miou(self, run: Path, dataset: str) -> float:
         results = evaluate(run, self.shards((dataset,), "fresh"), None, run / f"{dataset}.json", device=self.device)
@@ -163,11 +183,13 @@ class World:
     def pretrain(self, name: str, labels: int) -> dict[str, Any]:
         first: dict[str, Any] = {}
         spent = []
-        settings = PRETRAINING[name]
+        settings = {**PRETRAINING, **PRETRAINING_LITE}[name]
         if settings is not None:
             run = self.train(f"pretrain-{name}", OTHERS, settings, 3)
             first = {"init": str(run), "encoder_only": True}
             spent = [run]
+        elif name == IMAGENET:
+            first = {"pretrained": "imagenet"}
         tuned = {**JOINT, "labelled": {"cityscapes": labels}, **first}
         tuned_run = self.train(f"tuned-{name}-{labels}", ("cityscapes",), tuned, 1)
         return self.figures({"cityscapes": tuned_run}, spent)
@@ -196,6 +218,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250, metavar="N", help="of each run; default 250")
     parser.add_argument("--labels", type=int, nargs="+", default=[10], metavar="N")
     parser.add_argument("--rows", nargs="+", metavar="NAME")
+    parser.add_argument("--preset", choices=("tiny", "lite"), default="tiny", help="the network; default tiny")
     parser.add_argument("--device", default="cpu", help="such as cuda; default cpu, on one thread")
     parser.add_argument("--figures", type=Path, nargs="+", metavar="DIR", help="rows' figures; new ones into the first")
     parser.add_argument("--table", action="store_true", help="print what there is, and run nothing")
@@ -204,11 +227,15 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    rows = options.rows or list(SEMI if options.what == "semi" else PRETRAINING)
+    lite = PRETRAINING_LITE if options.preset == "lite" else {}
+    known = list(SEMI if options.what == "semi" else {**PRETRAINING, **lite})
+    if unknown := [row for row in options.rows or [] if row not in known]:
+        parser.error(f"no row is called {unknown[0]!r}; there are: {'; '.join(known)}")
+    rows = options.rows or known
     folders = options.figures or [options.out]
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for seed in range(options.first, options.first + options.seeds):
-        world = World(options.out, seed, options.steps, options.device)
+        world = World(options.out, seed, options.steps, options.device, options.preset)
         if not options.table:
             if options.what == "semi":
                 world.draw(STREETS, fresh=STREETS)
@@ -216,7 +243,7 @@ def main() -> None:
                 world.draw((*OTHERS, "cityscapes"), fresh=("cityscapes",))
         for labels in options.labels:
             for name in rows:
-                file = plain(f"{options.what}-{name}-{labels}-{options.steps}") + ".json"
+                file = world.file(f"{options.what}-{name}-{labels}") + ".json"
                 places = [folder / f"world-{seed}" / "rows" / file for folder in folders]
                 kept = next((place for place in places if place.is_file()), places[0])
                 if not kept.is_file() and not options.table:
