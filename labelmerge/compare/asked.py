@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,18 @@ class First:
         name: of its folder, in that of the comparison; not that of a variant.
         shards, settings: all of them; the rest is as for the variants.
         eval_shards: what it is measured on; (): it is not measured.
+        inputs: of `INPUTS`, those that vary.
+        called: what variants call it; runs that differ in what is swept have one name.
+        serves: what is swept, as it is in the variants that it is for.
     """
 
     name: str
     shards: Sequence[Path]
     settings: Mapping[str, str]
     eval_shards: Sequence[Path] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    called: str = ""
+    serves: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ def asked_variants(asked: Comparison) -> list[Variant]:
         ShardError, BankError: what all variants share is not there.
     """
     variants = find_variants(asked.vary)
+    variants = [replace(each, own=with_firsts(each.own, each.own, asked.first, asked.out)) for each in variants]
     _refuse_both(asked, variants)
     if not asked.eval_shards:
         raise UsageError("nothing to measure on", fix="Give --eval-shards")
@@ -112,6 +119,18 @@ def asked_variants(asked: Comparison) -> list[Variant]:
                 find_checkpoint(Path(config.init))
     faults.refuse()
     return variants
+
+
+def with_firsts(
+    texts: Mapping[str, str], swept: Mapping[str, str], firsts: Sequence[First], out: Path
+) -> dict[str, str]:
+    """Settings, with the runs in them that were trained first for these values of what is swept."""
+    meant = {
+        str(out / run.called): str(out / run.name)
+        for run in firsts
+        if any(served.items() <= swept.items() for served in run.serves)
+    }
+    return {key: ",".join(meant.get(part, part) for part in text.split(",")) for key, text in texts.items()}
 
 
 def _refuse_missing(shards: Sequence[Path], bank: Path | None) -> None:

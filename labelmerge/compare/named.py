@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from labelmerge.catalog import UNLABELED
-from labelmerge.compare.asked import Comparison, First
+from labelmerge.compare.asked import Comparison, First, config_of, with_firsts
+from labelmerge.compare.variants import INPUTS, Variant, find_variants
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.evaluate.sets import open_sets
 from labelmerge.parsing import parse_toml
@@ -118,14 +120,60 @@ def comparison_of(named: Named, asked: Comparison, given: Mapping[str, str]) -> 
         raise UsageError(f"{named.name} needs no {unknown[0]!r}", fix=fix)
     places = dict(given)
     firsts: list[First] = []
+    swept = _swept(named, asked)
     for first in named.first:
-        own = _runs(first, asked, lambda text: _filled(text, places, named.name))
-        places[first["name"]] = ",".join(str(asked.out / run.name) for run in own)
+        if not first.get("shards") and any("shards" in each.own for each in swept):
+            raise UsageError(f"{named.name} trains on --shards first, so shards can't vary", fix="Give --shards")
+        own = _for_all(first, swept, asked, partial(_filled, places=dict(places), where=named.name), firsts)
+        places[first["name"]] = ",".join(dict.fromkeys(str(asked.out / run.called) for run in own))
         firsts += own
     varied = {part.partition("=")[0] for text in asked.vary for part in re.split(r"\+(?=\w+=)", text)}
     settings = {key: _text(value) for key, value in named.settings.items() if key not in varied}
     vary = [_filled(text, places, named.name) for text in named.vary]
     return replace(asked, vary=[*vary, *asked.vary], settings={**settings, **asked.settings}, first=firsts)
+
+
+def _swept(named: Named, asked: Comparison) -> list[Variant]:
+    """What the user lets vary besides the comparison's own: each combination."""
+    own = {text.partition("=")[0] for text in named.vary}
+    more = [text for text in asked.vary if text.partition("=")[0] not in own]
+    return find_variants(more) if more else [Variant("", {})]
+
+
+def _for_all(
+    first: Mapping[str, Any],
+    swept: Sequence[Variant],
+    asked: Comparison,
+    fill: Callable[[str], str],
+    before: Sequence[First],
+) -> list[First]:
+    """The runs of one `first` for all that is swept: one where that changes nothing of it, else one for each value."""
+    found: dict[str, dict[str, list[tuple[Variant, First]]]] = {}  # by name, then by what is computed
+    for each in swept:
+        inputs = {key: text for key, text in each.own.items() if key in INPUTS and key != "shards"}
+        settings = {key: text for key, text in each.own.items() if key not in INPUTS}
+        for run in _runs(first, replace(asked, settings={**asked.settings, **settings}), fill):
+            own = with_firsts(run.settings, each.own, before, asked.out)
+            run = replace(run, settings=own, inputs=inputs, called=run.name)
+            found.setdefault(run.name, {}).setdefault(_computed(run, asked), []).append((each, run))
+    return [
+        replace(
+            runs[0][1],
+            name=f"{name}+{runs[0][0].name.replace(',', '-')}" if len(different) > 1 else name,  # commas part runs
+            serves=[each.own for each, _ in runs],
+        )
+        for name, different in found.items()
+        for runs in different.values()
+    ]
+
+
+def _computed(run: First, asked: Comparison) -> str:
+    """What two runs have in common that compute the same."""
+    try:
+        settings: Mapping[str, Any] = config_of(replace(asked, settings=run.settings), run.inputs).to_dict()
+    except ConfigError:  # said when the run is planned
+        settings = run.settings
+    return json.dumps([settings, list(map(str, run.shards)), run.inputs.get("bank")], sort_keys=True, default=str)
 
 
 def _runs(first: Mapping[str, Any], asked: Comparison, fill: Callable[[str], str]) -> list[First]:

@@ -112,7 +112,10 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     begun: set[tuple[object, ...]] = set()
     faults = Faults(asked.out)
     planned = [
-        (replace(asked, shards=run.shards, settings=run.settings, eval_shards=run.eval_shards), Variant(run.name, {}))
+        (
+            replace(asked, shards=run.shards, settings=run.settings, eval_shards=run.eval_shards),
+            Variant(run.name, run.inputs),
+        )
         for run in asked.first
     ]
     for own, variant in [*planned, *((asked, variant) for variant in variants)]:

@@ -12,7 +12,9 @@ import torch
 from labelmerge.bank.bank import Bank
 from labelmerge.evaluate.depths import DepthLimits
 from labelmerge.evaluate.questions import Questions
+from labelmerge.methods.method import Vocabulary
 from labelmerge.methods.restore import Trained
+from labelmerge.model.checkpoint import Checkpoint
 from labelmerge.model.views import Views
 from labelmerge.shardset.samples import Samples
 from labelmerge.urls import path_or_url
@@ -48,7 +50,7 @@ def protocol(
             "step": checkpoint.step,
             "model": checkpoint.model_name,
             "merge": checkpoint.meta.get("merge"),
-            **({"labelled": labelled} if (labelled := checkpoint.config.get("labelled")) else {}),
+            **_few_labels(checkpoint),
         },
         "bank": {
             "version": bank.version,
@@ -59,6 +61,19 @@ def protocol(
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
+    }
+
+
+def _few_labels(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Whose labels were hidden from training, and which datasets it knew by their images alone; {} where there were
+    none."""
+    known = Vocabulary.from_meta(checkpoint.meta)
+    with_labels = {name for name, _ in known.keys}
+    unlabelled = [name for name in known.datasets if name not in with_labels]
+    hidden = checkpoint.config.get("labelled")
+    return {
+        **({"labelled": hidden, "labelled_seed": checkpoint.config.get("labelled_seed", 0)} if hidden else {}),
+        **({"unlabelled": unlabelled} if unlabelled else {}),
     }
 
 

@@ -138,7 +138,9 @@ def build_columns(
         (place, key) for place, space in enumerate(spaces) for key in space.keys if counts is None or counts.get(key, 0)
     ]
     if not owned:
-        raise ShardError("nothing is labelled in these shards", where=", ".join(datasets))
+        raise ShardError(
+            "nothing is labelled in these shards", where=", ".join(datasets), fix="Add shards of images with labels"
+        )
     keys = [key for _, key in owned]
     places = bank.positions(keys)
     label_vectors: npt.NDArray[np.float32] = bank.vectors[places]

@@ -89,9 +89,14 @@ def weights_it_begins_with(config: TrainConfig) -> dict[str, str]:
 
     These are the newest of `init`, `pretrained`, and a method's `supervised`.
     """
-    paths = [config.init, config.pretrained, *getattr(config.method_settings, "supervised", ())]
-    found = {path: _weights_of(Path(path)) for path in paths if path and url_of(Path(path)) is None}
+    found = {path: _weights_of(Path(path)) for path in runs_it_begins_with(config)}
     return {path: digest for path, digest in found.items() if digest is not None}
+
+
+def runs_it_begins_with(config: TrainConfig) -> list[str]:
+    """`init`, `pretrained`, and a method's `supervised`, as far as they are paths on this machine."""
+    paths = [config.init, config.pretrained, *getattr(config.method_settings, "supervised", ())]
+    return [path for path in paths if path and url_of(Path(path)) is None]
 
 
 def _weights_of(run: Path) -> str | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.concepts import concept_encoder
 from labelmerge.catalog import UNLABELED
-from labelmerge.errors import ConfigError, LabelmergeError, did_you_mean
+from labelmerge.errors import CheckpointError, ConfigError, LabelmergeError, did_you_mean
 from labelmerge.labels import LabelKey
 from labelmerge.loading.datasets import UNLABELLED, DatasetShards, group_by_dataset
 from labelmerge.loading.mixture import Mixture
@@ -24,12 +24,13 @@ from labelmerge.merge.columns import Columns, build_columns
 from labelmerge.merge.merges import by_concepts, taxonomy_of
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.methods.method import Method, Needs, Vocabulary
+from labelmerge.model.checkpoint import newest_checkpoint, read_config, read_meta
 from labelmerge.processes import Ranks
 from labelmerge.remote import local_file
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import TrainConfig
-from labelmerge.train.finished import weights_it_begins_with
+from labelmerge.train.finished import runs_it_begins_with, weights_it_begins_with
 from labelmerge.train.views import augmentations
 from labelmerge.urls import path_or_url
 
@@ -120,6 +121,7 @@ def read_inputs(
     )
     mixture = _mixture(sources, columns, config, needs, ranks, defer)
     method.check(settings, sources, vectors)
+    _say_what_was_seen(config, sources)
     sets = [shard_set for source in sources for shard_set in source.sets]
     record = {
         "bank": path_or_url(bank),
@@ -185,6 +187,32 @@ def _labelled(sources: Sequence[DatasetShards], config: TrainConfig, needs: Need
         if "image" in needs.annotation_types:
             given.append(source.without_labels(alone.pop(source.dataset + UNLABELLED, None)))
     return sorted([*given, *alone.values()], key=lambda source: source.dataset)
+
+
+def _say_what_was_seen(config: TrainConfig, sources: Sequence[DatasetShards]) -> None:
+    """Warn where a run to begin with has learned from labels that `labelled` hides."""
+    for path in runs_it_begins_with(config) if config.labelled else ():
+        folder = newest_checkpoint(Path(path))
+        try:
+            meta, theirs = (read_meta(folder), read_config(folder)) if folder is not None else ({}, {})
+        except CheckpointError:  # said when it is loaded
+            continue
+        seen, seed = theirs.get("labelled"), theirs.get("labelled_seed", 0)
+        for source in sources:
+            ours = config.labelled.get(source.dataset)
+            known = {(f"{each.dataset}/{each.split}", each.manifest_sha256) for each in source.sets}
+            if ours is None or source.annotation_type == "image" or known.isdisjoint(meta.get("manifests", {}).items()):
+                continue
+            count = seen.get(source.dataset) if isinstance(seen, dict) else None
+            if not isinstance(count, int) or count > ours or seed != config.labelled_seed:
+                _log.warning(
+                    "%s has learned from labels of %s that are hidden here: it had %s. For a fair figure, "
+                    "train it with --labelled %s=%d%s",
+                    path, source.dataset,
+                    "all of them" if count is None else f"{count}, chosen by labelled_seed = {seed}",
+                    source.dataset, ours,
+                    f" --set labelled_seed={config.labelled_seed}" if config.labelled_seed else "",
+                )  # fmt: skip
 
 
 class _NoEncoder(Exception):

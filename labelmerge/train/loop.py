@@ -133,8 +133,6 @@ def _train(
     torch.manual_seed(config.seed)
     if checkpoint is None:
         learner, origin = begin(config, method, inputs.vocabulary, inputs.bank.encoder)
-        if first:  # only now, so that weights that can't be had leave nothing behind
-            whole_config = claim_run(out, config, inputs.record, begun=False)
     else:
         loaded = load_checkpoint(checkpoint)
         start, (learner, origin) = loaded.step, resume(loaded, inputs.vocabulary)
@@ -155,6 +153,8 @@ def _train(
             network.memory_format = torch.channels_last
     sources = inputs.mixture.sources
     learner.prepare(TrainingData(inputs.bank, columns, sources, ranks, here, start, config.short_edge))
+    if first and checkpoint is None:  # only now, so that weights that can't be had leave nothing behind
+        whole_config = claim_run(out, config, inputs.record, begun=False)
     optimizer = make_optimizer(learner, config)
     average = copy_of(learner) if config.ema else None
     logged: list[list[float]] = []  # what `figures` gives of the steps since the last line of the log

@@ -97,6 +97,50 @@ def test_pretraining(run: Any, place: Path, ran: list[str]) -> None:
         assert "labelled" not in config or "streets" not in config.split("labelled")[1].splitlines()[0]
 
 
+def test_runs_trained_first_are_as_many_as_what_is_swept_needs(run: Any, place: Path) -> None:
+    def planned(*words: object) -> dict[str, dict[str, str]]:
+        """The settings of every run by name."""
+        done = run(*words, "--batch-size", 4, "--print", "--json")
+        assert done.exit_code == 0, done.output
+        found = {}
+        for each in json.loads(done.stdout)["variants"]:
+            texts = each["train"][each["train"].index("--set") + 1 :]
+            found[each["name"]] = dict(text.partition("=")[::2] for text in texts)
+        return found
+
+    # Few labels: a dataset that keeps as many is trained alone once; centroids are never of labels that are hidden.
+    labels = [f"labelled=rooms=3,streets={count}" for count in (1, 2)]
+    runs = planned(*compare("usss", "--vary", *labels))
+    alone = {name: own for name, own in runs.items() if name.startswith("first/")}
+    assert {name: own["labelled"] for name, own in alone.items()} == {
+        "first/alone-rooms": "rooms=3",
+        "first/alone-streets+rooms=3-streets=1": "streets=1",
+        "first/alone-streets+rooms=3-streets=2": "streets=2",
+    }
+    for own in runs.values():
+        if "supervised" in own:
+            _, streets = own["supervised"].split(",")
+            assert alone[streets.removeprefix("out/")]["labelled"] == "streets=" + own["labelled"][-1]
+    assert len(runs) == 3 + 6 * 2
+    # Seeds: each begins with a run of its own seed, also where one run that is trained first begins with another.
+    (place / "own.toml").write_text(
+        'vary = ["init=", "init={second}"]\n[needs]\nwhich = "shards"\n'
+        '[[first]]\nname = "one"\nshards = "{which}"\nsettings = { optimizer = "sgd" }\n'
+        '[[first]]\nname = "second"\nshards = "{which}"\nsettings = { init = "{one}" }\n'
+    )
+    words = compare("own.toml", "--with", "which=others", "--vary", "seed=1", "seed=2", "--vary", "init=+flip=0.3")
+    runs = planned(*words)
+    assert len(runs) == 2 + 2 + 3 * 2
+    for seed in ("1", "2"):
+        assert runs[f"first/one+seed={seed}"]["seed"] == seed
+        assert runs[f"first/second+seed={seed}"]["init"] == f"out/first/one+seed={seed}"
+        assert runs[f"second+seed={seed}"]["init"] == f"out/first/second+seed={seed}"
+        assert runs[f"init=+flip=0.3+seed={seed}"]["init"] == ""
+    words = ("compare", "usss", "--bank", "bank", "--eval-shards", "val", "--out", "out", "--vary", "shards=shards")
+    refused = run(*words)
+    assert refused.exit_code == 2 and "usss trains on --shards first, so shards can't vary" in refused.output
+
+
 def test_names_and_files_that_are_wrong_are_refused(run: Any, place: Path) -> None:
     assert {"mdp", "table8", "usss"} <= set(names_of_comparisons())
     refused = run(*compare("usps", "--batch-size", 2))

@@ -27,7 +27,7 @@ from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
 from labelmerge.train.loop import train
 
-from ..loading.toy_shards import Toy, write_split
+from ..loading.toy_shards import Toy, toy_bank, write_split
 from ..train.conftest import STREETS
 from ..train.test_train_ranks import two_processes
 from .test_usss import _RUN, FEW, ROOMS, one_thread, same, two, weights
@@ -124,6 +124,28 @@ def test_strong_views_are_labelled_by_the_weak_ones(two: tuple[Path, Path]) -> N
         batch, torch.Generator().manual_seed(3), teacher, vectors, choices, torch.tensor(10.0), 0.99, Ranks()
     )
     assert share == 0 and (nothing.masks[1] == IGNORE).all()
+
+
+@pytest.mark.parametrize("merge", ["naive", "concepts"])
+def test_images_may_be_what_their_own_dataset_knows(merge: str, two: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also where another dataset has labels of the same names, which are other columns or the same ones."""
+    shards, _ = two
+    town = Toy("town", STREETS.names, seed=3)
+    town.write(shards)
+    Toy("photos", STREETS.names, "image").write(shards)
+    toy_bank([STREETS, ROOMS, town]).save(tmp_path / "three")
+    config = ENTROPY.changed(merge=merge, negatives="all", labelled={"streets": 2, "town": 2})
+    inputs = read_inputs([shards], tmp_path / "three", "train", config, find_method("ssiw"), Ranks())
+    allowed = torch.from_numpy(inputs.columns.allowed)
+    choices = Choices.of(inputs.mixture.sources, allowed)
+    assert choices.names == ("photos", "rooms", "streets", "streets/unlabelled", "town", "town/unlabelled")
+    rooms, streets, of_town = allowed[[1, 2, 4]]
+    assert torch.equal(streets, of_town) == (merge == "concepts")
+    assert torch.equal(choices.own[1:], torch.stack([rooms, streets, streets, of_town, of_town]))
+    assert torch.equal(choices.own[0], streets)  # the first with these names
+    lists = [rooms, streets] if merge == "concepts" else [rooms, streets, of_town]
+    for own, others in zip(choices.own, choices.others, strict=True):
+        assert [each.tolist() for each in others] == [each.tolist() for each in lists if not torch.equal(each, own)]
 
 
 def test_nothing_is_found_in_padding(two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from labelmerge.errors import ConfigError, UsageError
+from labelmerge.errors import CheckpointError, ConfigError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
 from labelmerge.methods.method import TrainingData, Vocabulary, find_method
@@ -324,6 +324,14 @@ def test_a_trained_checkpoint_comes_back(two: tuple[Path, Path], tmp_path: Path)
     shards, bank = two
     run = train([shards], bank, tmp_path / "run", config=CONFIG.changed(steps=1), device="cpu")
     assert same(load_trained(run.run).learner.state_dict(), weights(run))
+
+
+def test_centroids_that_cannot_be_had_leave_nothing_behind(two: tuple[Path, Path], tmp_path: Path) -> None:
+    shards, bank = two
+    config = CONFIG.changed(label_embeddings="centroids", supervised=[str(tmp_path / "nowhere")])
+    with pytest.raises(CheckpointError, match="nowhere: no such run or checkpoint"):
+        train([shards], bank, tmp_path / "run", config=config, device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_that_count_for_nothing_are_told(two: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:

@@ -17,9 +17,12 @@ from PIL import Image
 from labelmerge.errors import ConfigError, ShardError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.loading.datasets import DatasetShards, group_by_dataset
+from labelmerge.methods.method import find_method
+from labelmerge.processes import Ranks
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits
 from labelmerge.train.config import TrainConfig
+from labelmerge.train.inputs import read_inputs
 from labelmerge.train.loop import train
 
 from ..loading.toy_shards import Toy, toy_bank
@@ -77,7 +80,47 @@ def test_a_run_with_few_labels_says_so(run: Any, tmp_path: Path) -> None:
     assert "nothing to do" in run(*words, "streets=2").output
     evaluate(tmp_path / "run", [tmp_path / "val"], None, tmp_path / "results.json", device="cpu")
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["protocol"]["checkpoint"]["labelled"] == {"streets": 2}
+    known = results["protocol"]["checkpoint"]
+    assert known["labelled"] == {"streets": 2} and known["labelled_seed"] == 0 and "unlabelled" not in known
+
+
+def test_results_name_the_images_without_labels_that_were_learned_from(tmp_path: Path) -> None:
+    shards = [STREETS.write(tmp_path / "shards"), Toy("photos", ("road", "sky"), "image").write(tmp_path / "shards")]
+    replace(STREETS, split="val", count=2).write(tmp_path / "val")
+    toy_bank(TOYS).save(tmp_path / "bank")
+    config = CONFIG.changed(unlabelled="entropy", steps=1, batch_size=3, labelled_seed=4)
+    run = train(shards, tmp_path / "bank", tmp_path / "run", config=config, device="cpu").run
+    evaluate(run, [tmp_path / "val"], None, tmp_path / "results.json", device="cpu")
+    known = json.loads((tmp_path / "results.json").read_text())["protocol"]["checkpoint"]
+    assert known["unlabelled"] == ["photos", "streets/unlabelled"]
+    assert known["labelled"] == {"streets": 2} and known["labelled_seed"] == 4
+
+
+def test_a_run_that_has_seen_hidden_labels_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shards, bank = [STREETS.write(tmp_path / "shards")], tmp_path / "bank"
+    toy_bank(TOYS).save(bank)
+
+    def begun(labelled: dict[str, int], seed: int, first: str) -> list[str]:
+        caplog.clear()
+        config = replace(CONFIG, labelled=labelled, labelled_seed=seed, init=first, steps=1)
+        read_inputs(shards, bank, "train", config, find_method("ssiw"), Ranks())
+        return [each.getMessage() for each in caplog.records if "has learned from" in each.getMessage()]
+
+    runs = {}
+    for name, labelled in (("all", {}), ("three", {"streets": 3})):
+        config = replace(CONFIG, labelled=labelled, steps=1)
+        runs[name] = str(train(shards, bank, tmp_path / name, config=config, device="cpu").run)
+    (said,) = begun({"streets": 2}, 0, runs["all"])
+    assert "labels of streets that are hidden here: it had all of them. " in said and "--labelled streets=2" in said
+    (said,) = begun({"streets": 2}, 0, runs["three"])
+    assert "it had 3, chosen by labelled_seed = 0. " in said
+    (said,) = begun({"streets": 3}, 1, runs["three"])
+    assert said.endswith("--labelled streets=3 --set labelled_seed=1")
+    assert not begun({"streets": 3}, 0, runs["three"]) and not begun({"streets": 5}, 0, runs["three"])
+    assert not begun({}, 0, runs["all"])
+    # Other shards of that name are other images, as far as anybody knows.
+    replace(STREETS, seed=9).write(tmp_path / "shards")
+    assert not begun({"streets": 2}, 0, runs["all"])
 
 
 def test_sets_without_labels_have_none_to_choose_from(tmp_path: Path) -> None:

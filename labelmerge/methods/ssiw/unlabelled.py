@@ -35,7 +35,8 @@ class Choices:
     Attributes:
         names: the D datasets.
         own: bool ``[D, N]``, those of its labels; all columns for images that no labelled dataset has the labels of.
-        others: for each of the D datasets bool ``[M, N]``, those of the labelled datasets with other labels.
+        others: for each of the D datasets bool ``[M, N]``, those of the labelled datasets with other columns, each list
+            once.
     """
 
     names: tuple[str, ...]
@@ -44,11 +45,17 @@ class Choices:
 
     @classmethod
     def of(cls, sources: Sequence[DatasetShards], allowed: Tensor) -> Choices:
-        """By the columns ``[D, N]`` of each dataset's labels."""
-        labelled = {each.space.names: row for row, each in enumerate(sources) if each.annotation_type != "image"}
-        own = [labelled.get(each.space.names) for each in sources]
+        """By the columns ``[D, N]`` of each dataset's labels.
+
+        Images have the labels of the labelled dataset of the same label space, or else of one with the same names.
+        """
+        labelled = {each.space.name: row for row, each in enumerate(sources) if each.annotation_type != "image"}
+        alike = {sources[row].space.names: row for row in reversed(labelled.values())}
+        own = [labelled.get(each.space.name, alike.get(each.space.names)) for each in sources]
         rows = [torch.ones_like(allowed[0]) if row is None else allowed[row] for row in own]
-        others = [[allowed[row] for row in labelled.values() if row != mine] for mine in own]
+        different = {tuple(allowed[row].tolist()): row for row in reversed(labelled.values())}
+        lists = [allowed[row] for row in sorted(different.values())]  # of datasets with the same columns one
+        others = [[each for each in lists if row is None or not each.equal(allowed[row])] for row in own]
         names = tuple(each.dataset for each in sources)
         return cls(names, torch.stack(rows), [torch.stack(each) if each else allowed[:0] for each in others])
 
