@@ -57,7 +57,7 @@ def read_class_list(path: Path) -> list[Description]:
     if not text.strip():
         raise DescriptionsError("is empty", where=path, fix="Write the names of the classes into it")
     if path.suffix.lower() == ".txt":
-        found = [(number, name, "") for number, name in _plain(path, text)]
+        found = [(line, name, "") for line, _, name in plain_names(text, path)]
     else:
         columns, delimiter = _header(text)
         if {"index", "name"} <= set(columns) <= set(HEADER):
@@ -80,8 +80,12 @@ def read_class_list(path: Path) -> list[Description]:
     return rows
 
 
-def _plain(path: Path, text: str) -> list[tuple[int, str]]:
-    """The names of a ``.txt`` file with the numbers of their lines."""
+def plain_names(text: str, path: Path | None = None) -> list[tuple[int, int | None, str]]:
+    """The names of a ``.txt`` file: its line, the number before it where every line has one in ascending order, name.
+
+    Raises:
+        DescriptionsError: it is one line of several names; `path` is what the message names.
+    """
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if len(lines) > 1 and lines[0][1].lower() in _NAMES:
@@ -93,7 +97,10 @@ def _plain(path: Path, text: str) -> list[tuple[int, str]]:
     numbers = [int(match[1]) for match in numbered if match]
     if len(lines) > 1 and len(numbers) == len(lines) and numbers == sorted(set(numbers)):
         lines = [(number, match[2]) for (number, _), match in zip(lines, numbered, strict=True) if match]
-    return [(number, match[2] if (match := _QUOTED.fullmatch(line)) else line) for number, line in lines]
+    else:
+        numbers = []
+    names = [(line, match[2] if (match := _QUOTED.fullmatch(name)) else name) for line, name in lines]
+    return [(line, numbers[place] if numbers else None, name) for place, (line, name) in enumerate(names)]
 
 
 def ignored_columns(path: Path) -> list[str]:

@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from posixpath import basename
 from typing import Any
 
+from labelmerge.class_lists import plain_names
 from labelmerge.recipe.tree import Tree
 
 _NAMES = re.compile(
@@ -29,13 +31,28 @@ class ClassList:
     Attributes:
         path: of the file.
         names, colours: of equal length; `colours` may be None.
-        from_one: the file numbers its classes, and begins with 1.
+        numbers: the file's number for each class, where it numbers them; ascending.
     """
 
     path: str
     names: tuple[str, ...]
     colours: tuple[str, ...] | None = None
-    from_one: bool = False
+    numbers: tuple[int, ...] | None = None
+
+    @property
+    def from_one(self) -> bool:
+        """The numbers are 1, 2, 3 …"""
+        return self.numbers == tuple(range(1, len(self.names) + 1))
+
+    @property
+    def has_gaps(self) -> bool:
+        """The numbers are neither those nor 0, 1, 2 …"""
+        return self.numbers is not None and not self.from_one and self.numbers != tuple(range(len(self.names)))
+
+    @classmethod
+    def numbered(cls, path: str, names: Mapping[int, str]) -> ClassList:
+        """A list by the file's numbers."""
+        return cls(path, tuple(names[number] for number in sorted(names)), numbers=tuple(sorted(names)))
 
 
 def class_lists(tree: Tree) -> list[ClassList]:
@@ -73,9 +90,13 @@ def _read(path: str, text: str) -> ClassList | None:
         if all(channel in rows_of[0] for channel in "rgb"):
             colours = tuple(" ".join(str(int(row[channel])) for channel in "rgb") for row in rows_of)
             return ClassList(path, names, colours)
-        numbers = [row.get("idx") or row.get("index") or row.get("id") for row in rows_of]
-        return ClassList(path, names, from_one=numbers[0] == "1")
-    return ClassList(path, tuple(lines))
+        numbers = [(row.get("idx") or row.get("index") or row.get("id") or "").strip() for row in rows_of]
+        if all(number.isdecimal() for number in numbers) and len(set(numbers)) == len(numbers):
+            return ClassList.numbered(path, {int(number): name for number, name in zip(numbers, names, strict=True)})
+        return ClassList(path, names)
+    listed = plain_names(text)
+    numbered = {number: name for _, number, name in listed if number is not None}
+    return ClassList.numbered(path, numbered) if numbered else ClassList(path, tuple(name for *_, name in listed))
 
 
 def _of_json(path: str, content: Any) -> ClassList | None:
@@ -89,7 +110,6 @@ def _of_json(path: str, content: Any) -> ClassList | None:
             numbered = {number: name for name, number in content.items()}
         else:
             return None
-        first = min(numbered)
-        if first in (0, 1) and sorted(numbered) == list(range(first, first + len(numbered))):
-            return ClassList(path, tuple(numbered[number] for number in sorted(numbered)), from_one=first == 1)
+        if min(numbered) >= 0:
+            return ClassList.numbered(path, numbered)
     return None

@@ -218,12 +218,14 @@ def name_values(proposal: Proposal, values: Counter[int], lists: list[ClassList]
         proposal.ids = {"map": {"0": "background", "255": "foreground"}}
         proposal.remarks.append(f"255 is taken as a class: it has {_share(values, _IGNORE)}, and there is no other.")
         return
+    if _name_by_number(proposal, values, lists):
+        return
     if _IGNORE in values:
         proposal.ids["ignore"] = [_IGNORE]
         proposal.remarks.append(f"255 is taken as no label: {_share(values, _IGNORE)}.")
     elif max(rest) < _IGNORE:
         proposal.ids["ignore"] = [_IGNORE]
-    fitting = [each for each in lists if each.colours is None and max(rest) <= len(each.names)]
+    fitting = [each for each in lists if each.colours is None and not each.has_gaps and max(rest) <= len(each.names)]
     exact = [each for each in fitting if max(rest) < len(each.names)]
     for each in (*exact, *fitting):
         offset = 0 if each in exact and not each.from_one else -1
@@ -240,6 +242,27 @@ def name_values(proposal: Proposal, values: Counter[int], lists: list[ClassList]
         return
     proposal.classes = {place: f"class {value}" for place, value in enumerate(rest)}
     proposal.ids["map"] = {str(value): place for place, value in enumerate(rest)}
+
+
+def _name_by_number(proposal: Proposal, values: Counter[int], lists: list[ClassList]) -> bool:
+    """Take the classes of a list that numbers them with gaps and has all values but 0 and 255; whether there is one."""
+    for each in lists:
+        if each.colours is not None or each.numbers is None or not each.has_gaps:
+            continue
+        names = dict(zip(each.numbers, each.names, strict=True))
+        void = {value for value, name in names.items() if name.strip().casefold() in _VOID}
+        if not set(values) <= names.keys() | {0, _IGNORE} or not names.keys() - void:
+            continue
+        ignored = sorted(void | ({_IGNORE} | values.keys() & {0}) - names.keys())
+        proposal.ids["ignore"] = ignored
+        proposal.classes = {value: name for value, name in names.items() if value not in ignored}
+        proposal.named = True
+        proposal.remarks.append(f"Names and numbers are those of {each.path}.")
+        proposal.remarks += [
+            f"{value} is taken as no label: {_share(values, value)}." for value in ignored if values[value]
+        ]
+        return True
+    return False
 
 
 def name_colours(proposal: Proposal, values: Counter[int], lists: list[ClassList]) -> None:

@@ -89,6 +89,36 @@ def test_values_far_apart_are_mapped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.read(found.item, SIZE).mask, expected)
 
 
+NUMBERED = {
+    "classes.txt": "# id: name\n0: bg\n5: apple, ripe\n12: sky\n255: unlabelled\n",
+    "labels.csv": 'id,name\n12,sky\n5,"apple, ripe"\n0,bg\n',
+    "id2label.json": '{"0": "bg", "5": "apple, ripe", "12": "sky", "20": "never seen"}',
+}
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_a_list_with_gaps_says_which_value_is_which(name: str, tmp_path: Path) -> None:
+    photo(tmp_path / "data/img/a.jpg")
+    pixels = mask(tmp_path / "data/gt/a.png", [0, 5, 12, 255])
+    tools.text(tmp_path / f"data/{name}", NUMBERED[name])
+    proposal = recipe_of(tmp_path / "data", tmp_path)
+    more = {20: "never seen"} if name == "id2label.json" else {}
+    assert (proposal.classes, proposal.ids) == ({0: "bg", 5: "apple, ripe", 12: "sky", **more}, {"ignore": [255]})
+    found = listed(load_recipe(tmp_path / "data.toml"), tmp_path / "data", "train")
+    np.testing.assert_array_equal(found.read(found.item, SIZE).mask, pixels)
+
+
+def test_a_list_with_gaps_and_no_zero_and_one_that_lacks_a_value(tmp_path: Path) -> None:
+    photo(tmp_path / "data/img/a.jpg")
+    mask(tmp_path / "data/gt/a.png", [0, 5, 12])
+    tools.text(tmp_path / "data/labels.txt", "4 fence\n5 apple\n12 sky\n")
+    proposal = recipe_of(tmp_path / "data", tmp_path)
+    assert (proposal.classes, proposal.ids) == ({4: "fence", 5: "apple", 12: "sky"}, {"ignore": [0, 255]})
+    tools.text(tmp_path / "data/labels.txt", "4 fence\n5 apple\n")
+    proposal = recipe_of(tmp_path / "data", tmp_path / "other")
+    assert proposal.classes[12] == "class 12" and not proposal.named
+
+
 NAMES = {
     "class_dict.csv": "name,r,g,b\nVoid,0,0,0\nRoad,128,64,128\nCar,0,0,142\n",
     "label_colors.txt": "0 0 0\tVoid\n128 64 128\tRoad\n0 0 142\t\tCar\n",
