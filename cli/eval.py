@@ -68,6 +68,12 @@ from . import options
     metavar="FILE",
     help="What the sets' labels mean, for the figures that use relations; default: the shipped concepts.",
 )
+@click.option(
+    "--segment-score",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="For panoptic: how probable the label of a segment has to be; default: `segment_score` as in training.",
+)
 @options.depth_limits
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(

@@ -41,6 +41,12 @@ _MAX_LABELS_SHOWN = 10
     help="Tell things apart, for methods with segments: ids as a 16-bit PNG, and outlines in the overlay.",
 )
 @click.option(
+    "--segment-score",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="With --segments: how probable the label of a segment has to be; default: `segment_score` as in training.",
+)
+@click.option(
     "--coco",
     is_flag=True,
     help="Also write coco.json: each label's region in each image, as run lengths; with --segments, panoptic.json.",
@@ -134,9 +140,11 @@ def _depths(
     from labelmerge.predict.depths import predict_depths
 
     views = options.chosen_views(chosen)
-    senseless = [name for name in ("segments", "coco", "encoder", "by") if chosen.get(name)]
+    senseless = [name for name in ("segments", "segment_score", "coco", "encoder", "by") if chosen.get(name)]
     if senseless:
-        raise UsageError(f"the run gives depths, and --{senseless[0]} is of labels", fix="Leave it out")
+        raise UsageError(
+            f"the run gives depths, and --{senseless[0].replace('_', '-')} is of labels", fix="Leave it out"
+        )
     done = predict_depths(
         images, checkpoint, out, labeller=labeller, views=views, device=chosen.get("device"), track=options.track
     )

@@ -60,6 +60,7 @@ def evaluate(
     examples: int = EXAMPLES,
     depth_crop: str | None = None,
     depth_max: float | None = None,
+    segment_score: float | None = None,
     track: Track = no_track,
 ) -> Results:
     """Segment every image with its own dataset's labels, and compare with the masks.
@@ -94,6 +95,7 @@ def evaluate(
             Of a run that gives depths it is ``depth``, and nothing else.
         depth_crop: of depths, the part of the image that counts (`labelmerge.tasks.depth.CROPS`).
         depth_max: of depths, the cap in metres.
+        segment_score: for ``panoptic``, how probable a segment's label has to be; by default as in training.
 
     Raises:
         CheckpointError, ShardError, LayoutError, RecipeError, BankError, TaxonomyError, UsageError: what was given
@@ -106,6 +108,10 @@ def evaluate(
     here = choose_device(own_device(device))
     splits = open_splits(shards, datasets, split)
     trained = load_trained(checkpoint, here)
+    if segment_score is not None:
+        trained.learner.set_segment_score(segment_score)
+        if "panoptic" not in tasks:
+            raise UsageError("--segment-score is for --task panoptic", fix="Give that, too, or leave it out")
     deep = trained.learner.answers == "depth"
     limits = DepthLimits(depth_crop, depth_max)
     refuse_other_tasks(trained, tasks, mixed, limits)
@@ -153,6 +159,7 @@ def evaluate(
                     "taxonomy": taxonomy,
                     "depth-crop": depth_crop,
                     "depth-max": depth_max,
+                    "segment-score": segment_score,
                 },
                 mixed=mixed,
                 tasks=more,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from labelmerge.bank.bank import Bank
-from labelmerge.errors import ConfigError, did_you_mean
+from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.labels import LabelKey
 from labelmerge.loading.batch import Batch
 from labelmerge.loading.datasets import DatasetShards
@@ -245,6 +245,13 @@ class Learner(nn.Module):
     def which_are_things(self) -> Mapping[LabelKey, bool]:
         """Of the labels of training, as far as it learned segments: things, or stuff."""
         return {}
+
+    def set_segment_score(self, score: float) -> None:
+        """How probable a segment's label has to be, 0..1, for predictors from now on; until then as in training.
+
+        Raises UsageError where the method knows no segments, ConfigError where the score is out of bounds.
+        """
+        raise UsageError("the checkpoint's method knows no segments", fix="Leave out --segment-score")
 
     def predictor(self, labels: LabelList, views: Views) -> Predictor:
         """A predictor of these labels. Call `labelmerge.methods.restore.predictor_of`, which checks them."""

@@ -104,6 +104,7 @@ def predict(
     by: By | None = None,
     coco: bool = False,
     segments: bool = False,
+    segment_score: float | None = None,
     track: Track = no_track,
 ) -> Predictions:
     """Segment images with the labels asked for; every pixel gets one of them.
@@ -126,6 +127,7 @@ def predict(
         coco: also write ``coco.json``, every label's region in every image (`labelmerge.predict.coco`), and of
             segments ``panoptic.json``; images by `labelmerge.predict.images.told_apart`.
         segments: tell things apart: ``<stem>_instances.png``, 16-bit ids, 0 for none, and what each is in the JSON.
+        segment_score: how probable a segment's label has to be; by default as in training.
 
     Raises:
         UsageError: no image is there, or one would be overwritten; a label can't be found; the method knows no
@@ -135,11 +137,15 @@ def predict(
     """
     if not labels:
         raise UsageError("no labels to choose from")
+    if segment_score is not None and not segments:
+        raise UsageError("--segment-score is for --segments", fix="Give that, too, or leave it out")
     with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
         found = find_images(images, Path(scratch), track)
         whole = [name for name, asked in ((COCO, coco), (PANOPTIC, coco and segments)) if asked]
         places = places_of(found.files, out, _outputs, [out / name for name in whole])
-        return _predict(found, places, checkpoint, labels, out, views, encoder, device, by, coco, segments, track)
+        return _predict(
+            found, places, checkpoint, labels, out, views, encoder, device, by, coco, segments, segment_score, track
+        )
 
 
 def _predict(
@@ -154,10 +160,13 @@ def _predict(
     by: By | None,
     with_coco: bool,
     with_segments: bool,
+    segment_score: float | None,
     track: Track,
 ) -> Predictions:
     here = choose_device(device)
     trained = load_trained(checkpoint, here)
+    if segment_score is not None:
+        trained.learner.set_segment_score(segment_score)
     asked = ask_run(trained, labels, views, encoder=encoder, device=device, by=by, segments=with_segments)
     resolved, predictor, source = asked.labels, asked.predictor, trained.checkpoint
     written: list[Prediction] = []
@@ -194,6 +203,9 @@ def _predict(
             "by": asked.by,
         }
         written.append(_write(path, out, stem, pixels, classes, segments, resolved, asked.listed, about))
+    if written and with_segments and not any(each.segments for each in written):
+        least = predictor.protocol()["segments"]["score"]
+        _log.warning("no segment in any image: none has a label of at least %g; try --segment-score", least)
     if coco is not None:
         coco.write(out / COCO)
     return Predictions(

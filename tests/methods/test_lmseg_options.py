@@ -30,11 +30,12 @@ from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.build import build_model
 from labelmerge.model.views import Views
+from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import train
 
 from ..conftest import Run
 from ..loading.toy_shards import Toy, toy_bank
-from .test_lmseg import SMALL, batch_of, config
+from .test_lmseg import PLAIN, SMALL, batch_of, config
 from .things import ToyThings
 
 SPLITS = ("train", "val")
@@ -209,6 +210,40 @@ def test_a_set_that_tells_no_things_has_no_say(tmp_path: Path, run: Run) -> None
     assert [(each["name"], each["isthing"]) for each in categories] == [("road", 0), ("car", 1), ("crowd:person", 1)]
     alone = train([tmp_path / "streets"], tmp_path / "bank", tmp_path / "alone", config=config(steps=1), device="cpu")
     assert load_trained(alone.run).learner.which_are_things() == {("streets", 0): False, ("streets", 1): False}
+
+
+def test_how_sure_a_segment_has_to_be_is_asked_for(tmp_path: Path, run: Run) -> None:
+    toy = ToyThings()
+    toy.write(tmp_path / "shards")
+    toy_bank([toy]).save(tmp_path / "bank")
+    # Without a weight for "nothing" every query is soon something; without the focal loss masks are soon large.
+    sure = config(steps=20, lr=1e-2, nothing_weight=0.0, focal_weight=0.0, segment_score=1.0, checkpoint_every=20)
+    result = train([tmp_path / "shards"], tmp_path / "bank", tmp_path / "run", config=sure, device="cpu")
+    Image.fromarray(IMAGE).save(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    words = [tmp_path / "photo.png", "--labels", "crowd:*", "--checkpoint", result.run, "--out", out]
+    told = run("predict", *words, "--segments")
+    assert "(0 segments)" in told.stdout and "no segment in any image: none has a label of at least 1" in told.stderr
+    told = run("predict", *words, "--segments", "--segment-score", "0")
+    assert "(0 segments)" not in told.stdout and "try --segment-score" not in told.stderr
+    assert json.loads((out / "photo.json").read_text())["segments"]
+    assert "--segment-score is for --segments" in run("predict", *words, "--segment-score", "0.5").stderr
+
+    words = ["--checkpoint", result.run, "--shards", tmp_path / "shards", "--out", out / "r.json", "--short-edge", 0]
+    assert "is for --task panoptic" in run("eval", *words, "--segment-score", "0.5").stderr
+    found = []
+    for more in ((), ("--segment-score", "0")):
+        assert run("eval", *words, "--task", "panoptic", *more).exit_code == 0
+        results = json.loads((out / "r.json").read_text())
+        counts = [each["panoptic"] for each in results["sets"][0]["classes"]]
+        segments = sum(each["matched"] + each["wrong"] for each in counts)
+        found.append((results["protocol"]["segments"]["score"], segments))
+        assert ("--segment-score 0" in results["reproduce"]) == bool(more)
+    assert found[0] == (1.0, 0) and found[1][0] == 0 and found[1][1] > 0
+    ssiw = TrainConfig.from_dict({**PLAIN, "method": "ssiw", "steps": 1, "checkpoint_every": 1})
+    plain = train([tmp_path / "shards"], tmp_path / "bank", tmp_path / "ssiw", config=ssiw, device="cpu")
+    told = run("eval", *words, "--checkpoint", plain.run, "--segment-score", "0.5")
+    assert told.exit_code != 0 and "the checkpoint's method knows no segments" in told.stderr
 
 
 def test_the_comparisons_of_the_page_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

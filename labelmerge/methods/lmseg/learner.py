@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -289,6 +289,10 @@ class LmsegLearner(Learner):
         """
         told = {key: bool(thing) for key, thing in zip(self.labels, self.things.tolist(), strict=True) if thing >= 0}
         return told or dict.fromkeys(self.labels, False)
+
+    def set_segment_score(self, score: float) -> None:
+        """In place of the setting."""
+        self.settings = replace(self.settings, segment_score=score)
 
     def predictor(self, labels: LabelList, views: Views) -> LmsegPredictor:
         """Any list of vectors; with heads, labels of one label space."""
