@@ -196,8 +196,8 @@ def _gradient_of_v(v: Tensor, labels: Tensor, grad_low: Tensor, grad_square: Ten
     else:
         grad = (kind.transpose(1, 2) @ grad_low).view(batch, channels, h, w)
     (rows_same, rows_cross), (columns_same, columns_cross) = (
-        _square_wfours(h, height, v.device),
-        _square_wfours(w, width, v.device),
+        _square_weights(h, height, v.device),
+        _square_weights(w, width, v.device),
     )
     same, cross = rows_same.T @ grad_square, rows_cross.T @ grad_square
     grad_products = torch.stack(
@@ -238,8 +238,8 @@ def _gaps(cells: int, size: int, device: torch.device) -> _Gaps:
 
 
 @lru_cache(maxsize=64)
-def _square_wfours(cells: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[size, cells] each: the wfours in |V|² of products within a cell, and of those with the next (the last: 0)."""
+def _square_weights(cells: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[size, cells] each: the weights in |V|² of products within a cell, and of those with the next (the last: 0)."""
     matrix = bilinear_matrix(cells, size)
     cross = F.pad(2 * matrix[:, :-1] * matrix[:, 1:], (0, 1))
     return matrix.square().to(device, torch.float32), cross.to(device, torch.float32)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from labelmerge.model.decoders import resized, without_autocast
 from labelmerge.model.depthwise import depthwise_gelu, suits
+from labelmerge.model.together import Part, cast_together, parts_of
 
 
 class FusedAttention(Attention):  # type: ignore[misc]  # smp has no types
@@ -59,6 +60,7 @@ class FastBlock(Block):  # type: ignore[misc]  # smp has no types
     """
 
     recomputes = False
+    parts: tuple[Part, ...] = ()  # whose weights are cast together; none where it is compiled
 
     def forward(self, x: Tensor) -> Tensor:
         if self.recomputes and self.training and torch.is_grad_enabled():
@@ -67,14 +69,16 @@ class FastBlock(Block):  # type: ignore[misc]  # smp has no types
         return self._both(x)
 
     def compile(self, **options: Any) -> None:  # of its halves
+        self.parts = ()  # the compiler has its own way with casts
         self._attend = torch.compile(self._attend, **options)  # type: ignore[method-assign]
         self._mix = torch.compile(self._mix, **options)  # type: ignore[method-assign]
 
     def _both(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         tokens: Tensor = x.flatten(2).transpose(1, 2)
-        tokens = tokens + self.drop_path(self._attend(tokens, height, width))
-        tokens = tokens + self.drop_path(self._mix(tokens, height, width))
+        with cast_together(self.parts, x.device):
+            tokens = tokens + self.drop_path(self._attend(tokens, height, width))
+            tokens = tokens + self.drop_path(self._mix(tokens, height, width))
         return tokens.transpose(1, 2).view(batch, channels, height, width)
 
     def _attend(self, tokens: Tensor, height: int, width: int) -> Tensor:
@@ -119,6 +123,8 @@ class SegFormer(nn.Module):
                 part.__class__ = FusedMlp
             elif type(part) is Block:
                 part.__class__ = FastBlock
+        for block in self.regions():
+            block.parts = tuple(parts_of(block))
 
     def recompute(self) -> None:
         """See `SegmentationModel.recompute`."""

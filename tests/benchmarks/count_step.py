@@ -44,6 +44,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-
         name = call._schema.name.removeprefix("aten::")
         if call.is_view or name in _VIEWS or name.startswith("prim::"):
             return out
+        if name == "_foreach_copy_":  # of several tensors in one launch
+            name = "cast"
+            self.bytes[name] += sum(each.nbytes for tensors in args[:2] for each in tensors)
         source = args[0] if args and isinstance(args[0], Tensor) else None
         if name in ("_to_copy", "copy_", "clone") and isinstance(out, Tensor) and source is not None:
             other = args[1] if name == "copy_" else out

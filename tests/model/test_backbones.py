@@ -11,6 +11,7 @@ import segmentation_models_pytorch as smp
 import torch
 from segmentation_models_pytorch.encoders.mix_transformer import Attention
 from torch import Tensor, nn
+from torch.profiler import profile
 
 from labelmerge.errors import ConfigError
 from labelmerge.model.backbones import FastBlock, FusedAttention, SegFormer
@@ -116,6 +117,27 @@ def test_recomputed_activations_change_nothing(name: str) -> None:
     same(lambda: build_model(name, 8), SegmentationModel.recompute, torch.randn(2, 3, 64, 32))
     with pytest.raises(ConfigError, match="tiny has no blocks"):
         build_model("tiny", 8).recompute()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_blocks_weights_are_cast_together_to_the_same_bits(recompute: bool) -> None:
+    found, images = [], torch.randn(2, 3, 64, 32)
+    for together in (True, False):
+        model = copy.deepcopy(segformer()).train()
+        if recompute:
+            model.recompute()
+        blocks = [part for part in model.modules() if isinstance(part, FastBlock)]
+        assert all(block.parts[0] is block.attn.q for block in blocks)  # its own, not those of what was copied
+        for block in blocks:
+            block.parts = block.parts if together else ()
+        with torch.autocast("cpu", torch.bfloat16), profile() as seen:
+            found.append(gradients(model, images))
+        casts = {each.key: each.count for each in seen.key_averages()}.get("aten::_foreach_copy_", 0)
+        assert casts == (len(blocks) * (3 if recompute else 2) if together else 0)
+        assert all(part.half is None for block in blocks for part in block.parts)
+    (loss, grads), (wanted, others) = found
+    assert torch.equal(loss, wanted) and len(grads) == len(others) > 0
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(grads, others, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks at activations
