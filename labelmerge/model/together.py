@@ -57,7 +57,7 @@ def cast_together(parts: Sequence[Part], device: torch.device) -> Iterator[None]
     """While this is open under autocast on the device, the parts compute with a cast of their weights.
 
     The numbers are autocast's own to the last bit, and so are the gradients. An autocast casts each weight and bias by
-    itself, and each gradient back: 2 · 618 launches in a step of SegFormer-B5, where two for each of its 52 blocks will do.
+    itself, and each gradient back: 2 · 618 launches in a step of SegFormer-B5, where 2 · 52 will do.
     """
     kind = device.type
     if not parts or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
