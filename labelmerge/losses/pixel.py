@@ -250,16 +250,32 @@ class _InnerProducts(torch.autograd.Function):
     """Inner products of v [B, C, h, w] over its channels: of each embedding with itself [B, h, w], with the one to its
     right [B, h, w - 1], with the one below [B, h - 1, w], and the mean of both diagonals [B, h - 1, w - 1].
 
-    Backward adds what autograd would, in its order and so to the same bits, but image by image and along whole maps
-    instead of their rows, without a tensor of v's size for every slice: that took a fifth of a small network's step.
+    On a CPU a piece of an image at a time, which its caches hold, and in the layout of v. The bits are those of whole
+    maps: sums are over the same numbers in the same order, and backward adds what autograd would, in its order.
     """
 
     @staticmethod
     def forward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.save_for_backward(v)
-        diagonals = v[:, :, :-1, :-1] * v[:, :, 1:, 1:] + v[:, :, :-1, 1:] * v[:, :, 1:, :-1]
-        right, down = v[..., :-1] * v[..., 1:], v[:, :, :-1] * v[:, :, 1:]
-        return (v * v).sum(1), right.sum(1), down.sum(1), diagonals.sum(1) / 2
+        batch, channels, height, width = v.shape
+        itself, right = v.new_empty(batch, height, width), v.new_empty(batch, height, width - 1)
+        down, diagonal = v.new_empty(batch, height - 1, width), v.new_empty(batch, height - 1, width - 1)
+        some, most = _piece(v)
+        # Where channels are apart, torch adds them up in an order that depends on how many places there are.
+        step = max(1, most // (channels * width)) if v.stride(1) == 1 else height
+        for first in range(0, batch, some):
+            images = slice(first, first + some)
+            for start in range(0, height, step):
+                rows, stop = slice(start, start + step), min(start + step, height - 1)
+                before, here = slice(start, stop), v[images, :, rows]
+                itself[images, rows] = (here * here).sum(1)
+                right[images, rows] = (here[..., :-1] * here[..., 1:]).sum(1)
+                if start < stop:
+                    above, below = v[images, :, before], v[images, :, start + 1 : stop + 1]
+                    down[images, before] = (above * below).sum(1)
+                    both = above[..., :-1] * below[..., 1:] + above[..., 1:] * below[..., :-1]
+                    diagonal[images, before] = both.sum(1) / 2
+        return itself, right, down, diagonal
 
     @staticmethod
     @once_differentiable
@@ -272,19 +288,31 @@ class _InnerProducts(torch.autograd.Function):
         ahead[2, :, :-1], ahead[3, :, :, :-1] = down, right
         steps = (width - 1, width + 1, width, 1)
         places = height * width
-        grad = torch.zeros_like(v)
-        some = 1 if v.device.type == "cpu" else batch  # an image fits into a processor's cache
+        layout = torch.channels_last if v.stride(1) == 1 else torch.contiguous_format
+        whole = v.contiguous(memory_format=layout).flatten(2)
+        grad = torch.zeros_like(whole)
+        some, most = _piece(v)
+        few = max(1, most // channels)
         for first in range(0, batch, some):
-            here = slice(first, first + some)
-            own, into = (each[here].view(-1, channels, places) for each in (v.contiguous(), grad))
-            for step, of in zip(steps, ahead[:, here].reshape(4, -1, 1, places), strict=True):
-                if step < places:
-                    into[..., step:] += of[..., : places - step] * own[..., : places - step]
-                    into[..., : places - step] += of[..., : places - step] * own[..., step:]
-            twice = itself[here].reshape(-1, 1, places) * own
-            into += twice
-            into += twice
-        return grad
+            images = slice(first, first + some)
+            own, into, of_self = whole[images], grad[images], itself[images].reshape(-1, 1, places)
+            for start in range(0, places, few):
+                stop = min(start + few, places)
+                for step, of in zip(steps, ahead[:, images].reshape(4, -1, 1, places), strict=True):
+                    low, high = max(start, step), min(stop, places - step)
+                    if low < stop:
+                        into[..., low:stop] += of[..., low - step : stop - step] * own[..., low - step : stop - step]
+                    if start < high:
+                        into[..., start:high] += of[..., start:high] * own[..., start + step : high + step]
+                twice = of_self[..., start:stop] * own[..., start:stop]
+                into[..., start:stop] += twice
+                into[..., start:stop] += twice
+        return grad.view_as(v)
+
+
+def _piece(v: Tensor) -> tuple[int, int]:
+    """How many images are computed at once, and how many numbers of one: all of them but on a CPU."""
+    return (1, 1 << 17) if v.device.type == "cpu" else (len(v), v.numel())
 
 
 def _upsampled_length(v: Tensor, height: int, width: int) -> Tensor:

@@ -11,32 +11,33 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-Half = tuple[Tensor, Tensor | None]  # weight and bias
+Weights = tuple[Tensor, Tensor | None]  # weight and bias
 
 
-class HalfLinear(nn.Linear):
+class CastLinear(nn.Linear):
     """A linear layer that `cast_together` may give a cast of its weights."""
 
-    half: Half | None = None
+    cast: Weights | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """As for any linear layer."""
-        weight, bias = self.half or (self.weight, self.bias)
+        weight, bias = self.cast or (self.weight, self.bias)
         return F.linear(input, weight, bias)
 
 
-class HalfConv2d(nn.Conv2d):
+class CastConv2d(nn.Conv2d):
     """A convolution that `cast_together` may give a cast of its weights."""
 
-    half: Half | None = None
+    cast: Weights | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """As for any convolution."""
-        weight, bias = self.half or (self.weight, self.bias)
-        return self._conv_forward(input, weight, bias)
+        weight, bias = self.cast or (self.weight, self.bias)
+        out: Tensor = self._conv_forward(input, weight, bias)
+        return out
 
 
-Part = HalfLinear | HalfConv2d
+Part = CastLinear | CastConv2d
 
 
 def parts_of(module: nn.Module) -> list[Part]:
@@ -46,10 +47,10 @@ def parts_of(module: nn.Module) -> list[Part]:
     """
     for part in module.modules():
         if type(part) is nn.Linear:
-            part.__class__ = HalfLinear
+            part.__class__ = CastLinear
         elif type(part) is nn.Conv2d and part.groups == 1:
-            part.__class__ = HalfConv2d
-    return [part for part in module.modules() if isinstance(part, HalfLinear | HalfConv2d)]
+            part.__class__ = CastConv2d
+    return [part for part in module.modules() if isinstance(part, CastLinear | CastConv2d)]
 
 
 @contextmanager
@@ -64,14 +65,14 @@ def cast_together(parts: Sequence[Part], device: torch.device) -> Iterator[None]
         yield
         return
     weights = [tensor for part in parts for tensor in (part.weight, part.bias) if tensor is not None]
-    cast = iter(_Cast.apply(torch.get_autocast_dtype(kind), *weights))
+    cast: Iterator[Tensor] = iter(_Cast.apply(torch.get_autocast_dtype(kind), *weights))
     try:
         for part in parts:
-            part.half = (next(cast), None if part.bias is None else next(cast))
+            part.cast = (next(cast), None if part.bias is None else next(cast))
         yield
     finally:
         for part in parts:
-            part.half = None
+            part.cast = None
 
 
 class _Cast(torch.autograd.Function):
@@ -90,5 +91,5 @@ class _Cast(torch.autograd.Function):
 
 def _copies(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
     out = tuple(torch.empty_like(tensor, dtype=dtype) for tensor, dtype in zip(tensors, dtypes, strict=True))
-    torch._foreach_copy_(out, tensors)
+    torch._foreach_copy_(out, list(tensors))
     return out

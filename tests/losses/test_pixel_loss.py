@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from labelmerge.losses import chunked, pixel_cosine_loss, trimmed_pixel_cosine_loss
+from labelmerge.losses import chunked, pixel, pixel_cosine_loss, trimmed_pixel_cosine_loss
 from labelmerge.losses.pixel import _InnerProducts
 
 from . import reference
@@ -185,11 +185,19 @@ def test_degenerate_embeddings_keep_everything_finite(kind: str) -> None:
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 3, 7), (3, 4, 6, 6), (1, 3, 1, 4), (1, 2, 1, 1)])
-def test_the_gradient_of_inner_products_has_the_bits_of_autograds(shape: tuple[int, int, int, int]) -> None:
+@pytest.mark.parametrize("piece", [(1, 1), (1, 40), (1, 1 << 17), (9, 1 << 17)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 5, 3, 7), (3, 4, 6, 6), (1, 3, 1, 4), (2, 3, 5, 1), (1, 2, 1, 1)])
+def test_inner_products_in_pieces_have_the_bits_of_whole_maps_and_of_autograd(
+    shape: tuple[int, int, int, int],
+    layout: torch.memory_format,
+    piece: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pixel, "_piece", lambda v: piece)
     generator = torch.Generator().manual_seed(0)
-    v, u = (torch.randn(shape, generator=generator).requires_grad_() for _ in range(2))
-    u.data.copy_(v.data)
+    v = torch.randn(shape, generator=generator).contiguous(memory_format=layout).requires_grad_()
+    u = v.detach().clone().requires_grad_()
     found = _InnerProducts.apply(v)
     plain = [(u * u).sum(1), (u[..., :-1] * u[..., 1:]).sum(1), (u[:, :, :-1] * u[:, :, 1:]).sum(1)]
     plain.append((u[:, :, :-1, :-1] * u[:, :, 1:, 1:] + u[:, :, :-1, 1:] * u[:, :, 1:, :-1]).sum(1) / 2)

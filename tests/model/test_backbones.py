@@ -134,7 +134,7 @@ def test_a_blocks_weights_are_cast_together_to_the_same_bits(recompute: bool) ->
             found.append(gradients(model, images))
         casts = {each.key: each.count for each in seen.key_averages()}.get("aten::_foreach_copy_", 0)
         assert casts == (len(blocks) * (3 if recompute else 2) if together else 0)
-        assert all(part.half is None for block in blocks for part in block.parts)
+        assert all(part.cast is None for block in blocks for part in block.parts)
     (loss, grads), (wanted, others) = found
     assert torch.equal(loss, wanted) and len(grads) == len(others) > 0
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(grads, others, strict=True))
