@@ -105,7 +105,7 @@ def command(
 
     if (done := finished_run(shards, bank, out, config, split)) is not None and "WORLD_SIZE" not in os.environ:
         logger.info("the run is finished: all %d steps are done, nothing to do", done.steps)
-        _say(done, bank, out, config.merge, as_json)
+        _say(done, out, as_json)
         return
 
     begins = Path(config.init) if config.init and newest_checkpoint(out) is None else None
@@ -128,13 +128,11 @@ def command(
         goes_on = "starts over: no checkpoint was due yet" if none else "resumes from the newest checkpoint"
         raise LabelmergeError("interrupted", where=out, fix=f"The same command {goes_on}") from None
     if is_first():
-        _say(result, bank, out, config.merge, as_json)
+        _say(result, out, as_json)
 
 
-def _say(result: RunResult, bank: Path, out: Path, merge: str, as_json: bool) -> None:
+def _say(result: RunResult, out: Path, as_json: bool) -> None:
     run = shlex.quote(str(out))
-    # Where the label vectors are not the bank's own, the checkpoint has them.
-    own_bank = bank if merge == "text" else result.checkpoint / "bank"
     options.say(
         {
             "run": str(result.run),
@@ -149,6 +147,5 @@ def _say(result: RunResult, bank: Path, out: Path, merge: str, as_json: bool) ->
         f"{options.counted(result.steps, 'step')}, loss {result.final_loss:.3f}, {result.seconds:.0f} s"
         + (f", {options.counted(result.skipped, 'corrupt sample')} replaced" if result.skipped else "")
         + f": {result.checkpoint} and {out / 'curves.png'}. "
-        f"Next: labelmerge eval --checkpoint {run} --shards DIR --bank {shlex.quote(str(own_bank))} "
-        f"--out {shlex.quote(str(out / 'results.json'))}",
+        f"Next: labelmerge eval --checkpoint {run} --shards DIR --out {shlex.quote(str(out / 'results.json'))}",
     )

@@ -19,6 +19,8 @@ from labelmerge.errors import SampleError, UsageError
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.model.views import Views
 
+_THINGS = "Use a run of `train --method lmseg`, which tells things apart"
+
 
 @dataclass(frozen=True, eq=False)
 class LabelList:
@@ -172,11 +174,11 @@ class Predictor(ABC):
 
     def segments(self, image: npt.NDArray[np.uint8]) -> SegmentMap:
         """Things and stuff one by one. Raises UsageError where the method knows no segments."""
-        raise UsageError("this checkpoint's method gives every pixel a label, and knows no segments")
+        raise UsageError("this checkpoint's method gives every pixel a label, and knows no segments", fix=_THINGS)
 
     def instances(self, image: npt.NDArray[np.uint8]) -> Instances:
         """Things with scores, sure or not. Raises UsageError where the method knows none."""
-        raise UsageError("this checkpoint's method gives every pixel a label, and knows no instances")
+        raise UsageError("this checkpoint's method gives every pixel a label, and knows no instances", fix=_THINGS)
 
     def depth(
         self, image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None = None

@@ -186,7 +186,7 @@ def _train(
     _log.info(
         "%s, %s, %s in %s, on %s",
         counted(len(datasets), "dataset"), counted(inputs.samples, "sample"),
-        counted(sum(map(len, columns.keys)), "label"), counted(len(columns), "column"),
+        counted(len(columns.labels), "label"), counted(len(columns), "column"),
         f"{ranks.world} processes" if ranks.world > 1 else here,
     )  # fmt: skip
     terms, parameters, on_gpu = learner.terms, list(learner.parameters()), here.type == "cuda"

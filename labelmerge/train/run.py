@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate
@@ -105,7 +106,8 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         raise ConfigError(
             f"another run is here, and it can't resume with other settings or data: {shown}{more}",
             where=out,
-            fix="Use another --out, or what this run began with (its config.toml)",
+            fix=f"Use what this run began with (its config.toml), or another --out: --init {shlex.quote(str(out))} "
+            "starts it from this run's weights",
         )
     return ours
 
@@ -125,11 +127,22 @@ def _refuse_settings_of_a_user(path: Path) -> None:
 def _changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """What differs, in words; what may differ left out."""
     old, new = _flat(theirs), _flat(ours)
-    return [
+    changes = [
         f"{key} was {_show(old.get(key))} and is now {_show(new.get(key))}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
+    before, now = (each["inputs"].get("manifests", {}) for each in (theirs, ours))
+    for name in sorted(before.keys() | now.keys()):
+        if name not in before:
+            changes.append(f"{name} is new")
+        elif name not in now:
+            changes.append(f"{name} is gone")
+        elif before[name] != now[name]:
+            changes.append(f"the shards of {name} are others")
+    if not changes and theirs["inputs"].get("columns") != ours["inputs"].get("columns"):
+        changes.append("the labels have other columns")  # of another version; else it follows from what is listed
+    return changes
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,8 +150,6 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: value for key, value in settings.items() if key != "inputs" and key not in INCIDENTAL},
         "the bank": inputs.get("bank_version"),
-        "the columns": inputs.get("columns"),
-        **{f"the manifest of {name}": digest for name, digest in inputs.get("manifests", {}).items()},
         **{f"the weights of {path}": digest for path, digest in inputs.get("weights", {}).items()},
     }
 

@@ -193,12 +193,12 @@ def test_another_configuration_bank_or_data_does_not_go_on(shards: Path, bank: P
         train([shards], bank, out, config=dataclasses.replace(config, lr=0.1, steps=4), device="cpu")
     other_bank = tmp_path / "other"
     toy_bank(TOYS, encoder="other").save(other_bank)
-    with pytest.raises(ConfigError, match="the bank was v0001-.* and is now v0001-"):
+    with pytest.raises(ConfigError, match="data: the bank was v0001-.* and is now v0001-[0-9a-f]*. Use"):
         train([shards], other_bank, out, config=config, device="cpu")
-    with pytest.raises(ConfigError, match="the manifest of parts/train was .*… and is now absent"):
+    with pytest.raises(ConfigError, match="settings or data: parts/train is gone. Use .*--init .*/run starts it from"):
         train([shards / "streets", shards / "things"], bank, out, config=config, device="cpu")
     Toy("parts", ("tree", "road"), "noisy_mask", count=4).write(shards)
-    with pytest.raises(ConfigError, match="the manifest of parts/train was .*… and is now .*…"):
+    with pytest.raises(ConfigError, match="settings or data: the shards of parts/train are others. Use"):
         train([shards], bank, out, config=config, device="cpu")
 
 
