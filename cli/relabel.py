@@ -29,6 +29,12 @@ _MAX_SKIPS_SHOWN = 3
     metavar="RUN",
     help='The model that divides labels of several concepts; without it they become "no label".',
 )
+@click.option(
+    "--bank",
+    type=options.input_folder,
+    metavar="BANK",
+    help="The embedding bank with these sets' labels; default: the one that the checkpoint carries.",
+)
 @options.out_folder("Folder for all shards, which go into DIR/<dataset>/<split>/.")
 @click.option("--name", metavar="NAME", help="Name of the label space.  [default: the file's name]")
 @click.option(
@@ -64,7 +70,7 @@ def command(folders: tuple[Path, ...], taxonomy: Path | None, out: Path, as_json
       labelmerge relabel shards-out --checkpoint run --taxonomy merge/taxonomy.csv --out one
       labelmerge relabel shards-out/objects365 --checkpoint run --instances --out pseudo
     """
-    options.refuse_missing(folders, None, chosen["checkpoint"])
+    options.refuse_missing(folders, chosen["bank"], chosen["checkpoint"])
     options.load_torch()
     from labelmerge.predict.relabel import relabel
 

@@ -13,11 +13,10 @@ import torch
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import SampleError, ShardError, UsageError
-from labelmerge.evaluate.evaluate import load_bank
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.merge.evidence import Confusion
 from labelmerge.methods.predictor import LabelList, Predictor, are_numbers, refuse_no_numbers
-from labelmerge.methods.restore import load_trained
+from labelmerge.methods.restore import load_bank, load_trained
 from labelmerge.model.views import Views
 from labelmerge.progress import Track, no_track
 

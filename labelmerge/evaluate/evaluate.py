@@ -6,13 +6,11 @@ import errno
 import logging
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
-from labelmerge.errors import BankError, CheckpointError, OutputError, ShardError, UsageError
+from labelmerge.errors import OutputError, ShardError, UsageError
 from labelmerge.evaluate.counting import count_set
 from labelmerge.evaluate.depths import DepthLimits, ask_depths, measure_depth, refuse_other_tasks
 from labelmerge.evaluate.examples import EXAMPLES
@@ -23,7 +21,7 @@ from labelmerge.evaluate.sets import EvalSet, measurable, open_splits
 from labelmerge.files import output_faults
 from labelmerge.methods.meaning import By
 from labelmerge.methods.predictor import Predictor
-from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.methods.restore import load_bank, load_trained
 from labelmerge.model.views import Views
 from labelmerge.processes import Ranks, own_device, processes
 from labelmerge.progress import Track, no_track
@@ -171,52 +169,6 @@ def evaluate(
             if ranks.rank == 0:
                 results.write()
     return results
-
-
-def load_bank(folder: Path | None, trained: Trained) -> Bank:
-    """The newest version of a bank, made sure to be in the space that the learner was trained in.
-
-    Args:
-        folder: None: the checkpoint's own bank.
-
-    Raises:
-        BankError: there is none, or it is of another encoder; the message names both.
-        CheckpointError: the checkpoint's own was asked for, and it carries none.
-    """
-    checkpoint, dim = trained.checkpoint, trained.learner.vocabulary.dim
-    if folder is None:
-        if checkpoint.bank_folder is None:
-            raise CheckpointError("the checkpoint carries no bank", where=checkpoint.folder, fix="Give --bank")
-        # Without its folder: no message is to advise adding to what a checkpoint carries.
-        return replace(Bank.load(checkpoint.bank_folder), folder=None)
-    bank = Bank.load(folder)
-    fix = "Use a bank of the encoder that the checkpoint was trained with"
-    if checkpoint.bank_folder is not None:
-        fix += ", or leave --bank out: the checkpoint carries its own"
-        own = Bank.load(checkpoint.bank_folder)
-        if not own.same_encoder(bank):
-            raise BankError(
-                f"this bank was made by {_identity(bank)}, the checkpoint was trained with {_identity(own)}",
-                where=folder,
-                fix=fix,
-            )
-        if own.prompt != bank.prompt:
-            _log.warning(
-                "the bank's texts are made as %r, those that the checkpoint was trained with as %r",
-                bank.prompt,
-                own.prompt,
-            )
-    if bank.dim != dim:
-        raise BankError(
-            f"its vectors ({_identity(bank)}) have {bank.dim} dimensions, the checkpoint's pixel embeddings {dim}",
-            where=folder,
-            fix=fix,
-        )
-    return bank
-
-
-def _identity(bank: Bank) -> str:
-    return f"{bank.encoder} (weights {str(bank.identity.get('weights_sha256'))[:12]}, {bank.dim} dimensions)"
 
 
 def _refuse_no_segments(sets: Sequence[EvalSet], tasks: Sequence[str]) -> None:

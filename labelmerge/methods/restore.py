@@ -1,20 +1,24 @@
-"""A checkpoint → the learner that it holds, and what segments images with it."""
+"""A checkpoint → the learner that it holds, what segments images with it, and a bank whose vectors it understands."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from labelmerge.errors import CheckpointError, ConfigError, UsageError
+from labelmerge.bank.bank import Bank
+from labelmerge.errors import BankError, CheckpointError, ConfigError, UsageError
 from labelmerge.methods.method import Learner, Vocabulary, find_method, settings_in
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.model.build import SegmentationModel, build_model
 from labelmerge.model.checkpoint import Checkpoint, load_checkpoint
 from labelmerge.model.views import Views
 from labelmerge.text import some
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,52 @@ def restore(checkpoint: Checkpoint, vocabulary: Vocabulary | None = None) -> Lea
             f"the weights do not fit the model {checkpoint.model_name!r}", where=checkpoint.folder
         ) from error
     return learner
+
+
+def load_bank(folder: Path | None, trained: Trained) -> Bank:
+    """The newest version of a bank, made sure to be in the space that the learner was trained in.
+
+    Args:
+        folder: None: the checkpoint's own bank.
+
+    Raises:
+        BankError: there is none, or it is of another encoder; the message names both.
+        CheckpointError: the checkpoint's own was asked for, and it carries none.
+    """
+    checkpoint, dim = trained.checkpoint, trained.learner.vocabulary.dim
+    if folder is None:
+        if checkpoint.bank_folder is None:
+            raise CheckpointError("the checkpoint carries no bank", where=checkpoint.folder, fix="Give --bank")
+        # Without its folder: no message is to advise adding to what a checkpoint carries.
+        return replace(Bank.load(checkpoint.bank_folder), folder=None)
+    bank = Bank.load(folder)
+    fix = "Use a bank of the encoder that the checkpoint was trained with"
+    if checkpoint.bank_folder is not None:
+        fix += ", or leave --bank out: the checkpoint carries its own"
+        own = Bank.load(checkpoint.bank_folder)
+        if not own.same_encoder(bank):
+            raise BankError(
+                f"this bank was made by {_identity(bank)}, the checkpoint was trained with {_identity(own)}",
+                where=folder,
+                fix=fix,
+            )
+        if own.prompt != bank.prompt:
+            _log.warning(
+                "the bank's texts are made as %r, those that the checkpoint was trained with as %r",
+                bank.prompt,
+                own.prompt,
+            )
+    if bank.dim != dim:
+        raise BankError(
+            f"its vectors ({_identity(bank)}) have {bank.dim} dimensions, the checkpoint's pixel embeddings {dim}",
+            where=folder,
+            fix=fix,
+        )
+    return bank
+
+
+def _identity(bank: Bank) -> str:
+    return f"{bank.encoder} (weights {str(bank.identity.get('weights_sha256'))[:12]}, {bank.dim} dimensions)"
 
 
 def network_of(checkpoint: Checkpoint) -> Callable[[int], SegmentationModel]:

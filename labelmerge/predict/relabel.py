@@ -15,13 +15,13 @@ import numpy as np
 
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
-from labelmerge.errors import CheckpointError, SampleError, ShardError, TaxonomyError, UsageError
+from labelmerge.errors import SampleError, ShardError, TaxonomyError, UsageError
 from labelmerge.files import atomic_file, locked, output_faults, say_others, sha256_file, write_json
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
 from labelmerge.methods.predictor import LabelList
-from labelmerge.methods.restore import Trained, load_trained
+from labelmerge.methods.restore import Trained, load_bank, load_trained
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.model.views import Views
 from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type, shards_with_samples
@@ -114,6 +114,7 @@ def relabel(
     out: Path,
     *,
     checkpoint: Path | None = None,
+    bank: Path | None = None,
     name: str | None = None,
     confidence: float = CONFIDENCE,
     instances: bool = False,
@@ -135,7 +136,9 @@ def relabel(
         taxonomy: as `labelmerge merge` writes it. None: images alone, and with `instances` boxes, get masks in the
             labels of their own dataset, and whatever has masks is left out.
         out: folder for all datasets' shards.
-        checkpoint: a run, or one checkpoint folder; its bank must hold labels for all concepts in question.
+        checkpoint: a run, or one checkpoint folder.
+        bank: holds the labels in question; made by the encoder that the checkpoint was trained with. None: the one that
+            the checkpoint carries.
         name: of the label space; None: the file's.
         confidence: 0 to 1.
         instances: boxes become segments, too, one each (SSIW, section 4.4: pseudo masks for instance segmentation).
@@ -153,6 +156,8 @@ def relabel(
         raise UsageError(f"the least cover is {least_cover}: it must be 0 to 1")
     if instances and checkpoint is None:
         raise UsageError("only a model can make masks of boxes", fix="Give --checkpoint")
+    if bank is not None and checkpoint is None:
+        raise UsageError("a bank is for a model", fix="Give --checkpoint, too, or leave --bank out")
     found = [ShardSet.open(folder) for folder in find_splits(folders)]
     alone = checkpoint is not None and any(each.annotation_type == "image" for each in found)
     if taxonomy is None and not instances and not alone:
@@ -172,15 +177,15 @@ def relabel(
     _refuse_twice(sets, out)
     say_others(out, "shards", IN_SHARDS)
     trained = None if checkpoint is None else load_trained(checkpoint, choose_device(device))
-    bank = None if trained is None else _bank(trained)
+    vectors = None if trained is None else load_bank(bank, trained)
     labelled = [each for each in sets if each.annotation_type != "image"]
-    table = None if taxonomy is None else _taxonomy(taxonomy, labelled, bank)
+    table = None if taxonomy is None else _taxonomy(taxonomy, labelled, vectors)
     job = Job(
         table=table,
         space=sets[0].space if table is None or taxonomy is None else table.space(name or space_name(taxonomy)),
         taxonomy={} if taxonomy is None else {"name": taxonomy.name, "sha256": sha256_file(taxonomy)},
         trained=trained,
-        bank=bank,
+        bank=vectors,
         confidence=confidence,
         least_cover=least_cover if instances else None,
         views=views,
@@ -188,14 +193,6 @@ def relabel(
     rules = [_rule(job, each) for each in sets]  # so that whatever doesn't fit is said before anything is written
     reports = [_relabel_split(job, each, rule, out, track) for each, rule in zip(sets, rules, strict=True)]
     return RelabelReport(job.space, tuple(reports), left_out, None if trained is None else trained.checkpoint.hash)
-
-
-def _bank(trained: Trained) -> Bank:
-    if trained.checkpoint.bank_folder is None:
-        raise CheckpointError(
-            "the checkpoint carries no bank, so no concept has a vector", where=trained.checkpoint.folder
-        )
-    return Bank.load(trained.checkpoint.bank_folder)
 
 
 def _refuse_twice(sets: Sequence[ShardSet], out: Path) -> None:

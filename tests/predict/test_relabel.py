@@ -177,6 +177,24 @@ def test_boxes_become_masks_in_labels_of_their_own(world: Path, run: Callable[..
     assert masks and "there already" in run(*words, "--instances", "--confidence", "0", "--least-cover", "0.01").stdout
 
 
+def test_labels_that_the_run_lacks_come_from_another_bank(world: Path, run: Callable[..., Any], tools: Any) -> None:
+    (checkpoint,) = (world / "run/checkpoints").iterdir()
+    full = Bank.load(checkpoint / "bank")
+    full.save(world / "bank")
+    small = full.for_keys([key for key in full.keys if key[0] != "yard"])
+    tools.run(world / "without", small)
+    words = ["relabel", world / "shards/yard", "--instances", "--confidence", 0, "--out", world / "own"]
+    without = [*words, "--checkpoint", world / "without"]
+    said = run(*without).stderr
+    assert "yard is not in it" in said and "--out BANK` adds them" in said and not (world / "own").exists()
+    result = run(*without, "--bank", world / "bank")
+    assert result.exit_code == 0 and verify([world / "own"]).problems == (), result.output
+    manifest, _ = read_manifest(world / "own/yard/train")
+    assert manifest["relabel"]["checkpoint"]["bank_version"] == full.version
+    with pytest.raises(UsageError, match="a bank is for a model"):
+        go(world, checkpoint=None, bank=world / "bank")
+
+
 def test_without_a_model_what_is_open_is_ignored_and_said(world: Path, run: Callable[..., Any]) -> None:
     words = ["relabel", world / "shards", "--taxonomy", world / "taxonomy.csv", "--out", world / "one"]
     result = run(*words, "--name", "company")
