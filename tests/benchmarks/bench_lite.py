@@ -37,7 +37,7 @@ from labelmerge.train.config import TrainConfig, load_config
 from labelmerge.train.loop import train
 
 MASKS, HELD_OUT = 100, 50
-WARM, TIMED = 2, 6  # steps
+WARM, TIMED = 2, 6  # steps, and at first
 
 
 def main() -> None:
@@ -52,6 +52,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="on others, minutes are those of the clock")
     parser.add_argument("--out", type=Path, required=True, help="a new folder, or one with data")
     options = parser.parse_args()
+    for preset in options.presets:
+        if (options.out / preset).exists():
+            parser.error(f"{options.out / preset} is of a run before")
     logging.basicConfig(level=logging.ERROR)
     torch.set_num_threads(1)
     if options.shards:
@@ -65,7 +68,9 @@ def main() -> None:
     print("| preset | steps | s a step | minutes | mIoU | pixel accuracy |\n|---|---|---|---|---|---|", flush=True)
     for preset in options.presets:
         config = load_config(preset, overrides={"log_every": 50, "checkpoint_every": 10**6, "seed": options.seed})
-        seconds = seconds_per_step(learned, bank, options.out / f"{preset}-timed", config, options.device, clock)
+        seconds = seconds_per_step(
+            learned, bank, options.out / f"{preset}-timed", config, options.device, clock, min(3 * options.minutes, 5)
+        )
         steps = max(int(options.minutes * 60 / seconds), 20)
         run = options.out / preset
         began = clock()
@@ -83,15 +88,24 @@ def main() -> None:
 
 
 def seconds_per_step(
-    shards: Path, bank: Path, out: Path, config: TrainConfig, device: str, clock: Callable[[], float]
+    shards: Path, bank: Path, out: Path, config: TrainConfig, device: str, clock: Callable[[], float], least: float
 ) -> float:
-    """Seconds of a step, from a short run and one that is shorter by the steps that count."""
-    spent = []
-    for steps in (WARM, WARM + TIMED):
+    """Seconds of a step, from runs of which one is longer by the steps that count: as many as take `least` seconds.
+
+    A run before them pays for what is loaded once.
+    """
+
+    def spent(steps: int) -> float:
         began = clock()
-        train([shards], bank, out / str(steps), config=config.changed(steps=steps, warmup=0), device=device)
-        spent.append(clock() - began)
-    return max((spent[1] - spent[0]) / TIMED, 1e-3)
+        runs = len(list(out.glob("*")))
+        train([shards], bank, out / str(runs), config=config.changed(steps=steps, warmup=0), device=device)
+        return clock() - began
+
+    spent(WARM)
+    timed = TIMED
+    while (more := spent(WARM + timed) - spent(WARM)) < least and timed < 1000:
+        timed *= 4
+    return more / timed
 
 
 def toys(out: Path, dataset: str, seed: int) -> tuple[Path, Path, Path]:
