@@ -189,6 +189,8 @@ class Lexicon:
         return found[0] if len(found) == 1 else None
 
 
+_UNEXPLAINED = frozenset({"pascal_context_459"})
+"""Datasets of which nothing but the names says what the labels mean: they are no evidence of what a word means."""
 # A dataset counts by its likeness to the fourth power, of the likest one's; to be as little like all says nothing.
 _UNLIKE, _LIKE, _SHARPNESS = 0.005, 0.1, 4
 _ONE_WORD = 3  # tokens of a text that is one word of CLIP's vocabulary: it, a start and an end
@@ -219,10 +221,12 @@ def _lexicon(without: frozenset[str]) -> Lexicon:
         if dataset in without:
             continue
         rows = [row for row in load_descriptions(load_recipe(dataset)) if split_concepts(row.concepts)]
+        labels.update({(dataset, r.index): (r.name, split_concepts(r.concepts), split_concepts(r.but)) for r in rows})
+        if dataset in _UNEXPLAINED:
+            continue
         names[dataset] = frozenset(word_key(row.name) for row in rows)
         for row in rows:
             concepts = split_concepts(row.concepts)
-            labels[dataset, row.index] = (row.name, concepts, split_concepts(row.but))
             if graph.below(concepts[0]).issuperset(concepts):
                 concepts = concepts[:1]  # what a label keeps of narrower ones is nothing that its name says
             text = row.name, row.description

@@ -74,6 +74,16 @@ def test_pascal_context(context: Path, class_lists: Path, tmp_path: Path, read_s
         assert "jpg" in sample
 
 
+def test_pascal_context_with_all_its_labels(context: Path, tmp_path: Path, read_samples: Samples) -> None:
+    assert shard(load_recipe("pascal_context_459"), context, "train", tmp_path / "out").written == 2
+    values = scipy.io.loadmat(context / "trainval/2008_000002.mat")["LabelMap"].astype(int)
+    expected = np.where(np.isin(values, (0, 431)), 65535, values - 1)
+    for sample in read_samples(tmp_path / "out/pascal_context_459/train").values():
+        np.testing.assert_array_equal(sample["mask.png"], expected)
+    names = load_label_space(load_recipe("pascal_context_459"))
+    assert names.name_of(430) == "unknown" and names.name_of(458) == "wool"
+
+
 def test_every_class_of_pascal_context_is_one_of_the_459(class_lists: Path) -> None:
     recipe = load_recipe("pascal_context")
     names = (class_lists / "pascal_context_459.txt").read_text().strip().split("\n")
