@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_origin
 
 import click
 
@@ -121,6 +121,8 @@ def setting_flag(declared: Setting, section: str) -> Callable[[F], F]:
         return option(type=click.IntRange(minimum, maximum), metavar=metavar)
     if declared.kind is str and declared.choices:
         return option(type=click.Choice(declared.choices))
+    if get_origin(declared.kind) is not None:  # several values, with commas or by repeating the flag
+        return option(multiple=True, metavar=metavar, callback=lambda _, __, texts: ",".join(texts) if texts else None)
     return option(type=float if declared.kind is float else str, metavar=metavar)
 
 
@@ -249,6 +251,9 @@ class SpreadCommand(click.Command):
         spread = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
         out: list[str] = []
         current: str | None = None
+        for before, arg in zip(["", *args], [*args, "--"], strict=True):
+            if before in spread and arg.startswith("-") and arg != "-" and not ctx.resilient_parsing:
+                raise click.BadOptionUsage(before, f"Option {before!r} requires an argument.", ctx)
         for arg in args:
             if arg.startswith("-") and arg != "-":
                 current = arg if arg in spread else None

@@ -256,6 +256,9 @@ def _read(value: Any, kind: Any) -> Any:
     if get_origin(kind) is not None and get_args(kind) == (str, int):
         if isinstance(value, str) and value:  # as a flag gives it: NAME=1,OTHER=2
             parts = [item.partition("=") for item in value.split(",")]
+            names = [name.strip() for name, _, _ in parts]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise TypeError(f"a number for each name, not two for {twice[0]}")
             value = {name.strip(): int(number) if number.strip().isdecimal() else number for name, _, number in parts}
         if isinstance(value, Mapping):
             return {str(name): _read(number, int) for name, number in value.items()}

@@ -45,6 +45,8 @@ def begin(
         return build_model(config.model, dim, pretrained=None if config.init else config.pretrained or None)
 
     learner = method.build(config.method_settings, vocabulary, network)
+    if config.encoder_only and not config.init:
+        _log.warning("encoder_only counts for nothing: it is about the weights of --init, and there is none")
     if not config.init:
         return learner, None
     given = load_checkpoint(Path(config.init))

@@ -70,9 +70,14 @@ def test_a_run_with_few_labels_says_so(run: Any, tmp_path: Path) -> None:
     words += ("--batch-size", 2, "--crop", 32, "--device", "cpu", "--epochs", 3, "--labelled")
     refused = run(*words, "street=2")
     assert refused.exit_code and "`labelled` names 'street', which is not here. Did you mean" in refused.output
-    for wrong in ("streets", "streets=x", "streets=0"):
-        refused = run(*words, wrong)
+    for wrong in (["streets"], ["streets=x"], ["streets=0"], []):
+        refused = run(*words, *wrong)
         assert refused.exit_code and "labelled" in refused.output and "Traceback" not in refused.output
+    for twice in (["streets=2,streets=3"], ["streets=2", "--labelled", "streets=3"], ["streets=2", "streets=3"]):
+        refused = run(*words, *twice)
+        assert refused.exit_code and "labelled must be a number for each name, not two for streets" in refused.output
+    several = run(*words, "streets=2", "--labelled", "street=1")
+    assert several.exit_code and "`labelled` names 'street', which is not here" in several.output
     done = run(*words, "streets=2")
     assert done.exit_code == 0, done.output
     config = tomllib.loads((tmp_path / "run/config.toml").read_text())
@@ -132,12 +137,16 @@ def test_sets_without_labels_have_none_to_choose_from(tmp_path: Path) -> None:
         train(shards, tmp_path / "bank", tmp_path / "run", config=config, device="cpu")
 
 
-def test_an_encoder_alone_is_taken_over(shards: Path, bank: Path, tmp_path: Path) -> None:
+def test_an_encoder_alone_is_taken_over(
+    shards: Path, bank: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = replace(CONFIG, labelled={}, batch_size=3)
     first = train([shards], bank, tmp_path / "first", config=config, device="cpu")
     again = replace(config, init=str(first.run), encoder_only=True, steps=1, lr=0.0, seed=1)
     second = train([shards], bank, tmp_path / "second", config=again, device="cpu")
+    assert "encoder_only counts for nothing" not in caplog.text
     new = train([shards], bank, tmp_path / "new", config=replace(again, init=""), device="cpu")
+    assert "encoder_only counts for nothing: it is about the weights of --init" in caplog.text
     old, own, fresh = (
         safetensors.torch.load_file(each.checkpoint / "model.safetensors") for each in (first, second, new)
     )
