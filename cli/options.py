@@ -249,20 +249,15 @@ class SpreadCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        out: list[str] = []
-        current: str | None = None
-        for before, arg in zip(["", *args], [*args, "--"], strict=True):
-            if before in spread and arg.startswith("-") and arg != "-" and not ctx.resilient_parsing:
-                raise click.BadOptionUsage(before, f"Option {before!r} requires an argument.", ctx)
-        for arg in args:
+        out, current = list[str](), ""
+        for arg, after in zip(args, [*args[1:], "--"], strict=True):
             if arg.startswith("-") and arg != "-":
-                current = arg if arg in spread else None
-                if current is None:
-                    out.append(arg)
-            elif current is not None:
-                out += [current, arg]
+                current = arg if arg in spread else ""
+                if current and after.startswith("-") and after != "-" and not ctx.resilient_parsing:
+                    raise click.BadOptionUsage(current, f"Option {current!r} requires an argument.", ctx)
+                out += [] if current else [arg]
             else:
-                out.append(arg)
+                out += [current, arg] if current else [arg]
         return super().parse_args(ctx, out)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
