@@ -74,6 +74,12 @@ from . import options
     metavar="P",
     help="For panoptic: how probable the label of a segment has to be; default: `segment_score` as in training.",
 )
+@click.option(
+    "--only",
+    metavar="NAMES",
+    help='Measure these classes alone: "road, car, camvid:Sky". Pixels of the others don\'t count.',
+)
+@click.option("--leave-out", metavar="NAMES", help="Measure all classes but these, such as the background.")
 @options.depth_limits
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
@@ -93,6 +99,8 @@ def command(
     bank: Path | None,
     out: Path,
     split: str | None,
+    only: str | None,
+    leave_out: str | None,
     per_class: bool,
     as_json: bool,
     **chosen: Any,
@@ -114,6 +122,7 @@ def command(
         raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")
     options.refuse_missing(shards, bank, checkpoint)
     options.load_torch()
+    from labelmerge.evaluate.classes import names_of
     from labelmerge.evaluate.evaluate import evaluate
     from labelmerge.evaluate.examples import examples_folder
     from labelmerge.processes import is_first
@@ -126,6 +135,8 @@ def command(
         out,
         datasets=[open_raw(load_recipe(name), root, split) for name, root in zip(names, roots, strict=True)],
         split=split,
+        only=names_of(only or ""),
+        leave_out=names_of(leave_out or ""),
         views=options.chosen_views(chosen),
         track=options.track,
         **{name: value for name, value in chosen.items() if value is not None},

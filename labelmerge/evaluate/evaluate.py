@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from labelmerge.device import choose_device
 from labelmerge.errors import OutputError, ShardError, UsageError
+from labelmerge.evaluate.classes import Classes, names_in_words
 from labelmerge.evaluate.counting import count_set
 from labelmerge.evaluate.depths import DepthLimits, ask_depths, measure_depth, refuse_other_tasks
 from labelmerge.evaluate.examples import EXAMPLES
@@ -54,6 +55,8 @@ def evaluate(
     by: By | None = None,
     mixed: bool = False,
     taxonomy: Path | None = None,
+    only: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     tasks: Collection[Measure] = (),
     examples: int = EXAMPLES,
     depth_crop: str | None = None,
@@ -88,6 +91,9 @@ def evaluate(
         mixed: also segment every set with one list of all sets' labels.
         taxonomy: what the sets' labels mean, for the figures that know relations; by default as
             `labelmerge.merge.merges.by_concepts` has it.
+        only: the names of the classes that are measured, ``DATASET:NAME`` for one dataset's; pixels of others don't
+            count, and nothing is taken for them. None: all.
+        leave_out: the same, of the classes that are not measured.
         examples: of how many images of each set pictures are kept (`labelmerge.evaluate.examples.chosen`).
         tasks: what to measure; ``semantic`` always is, and ``panoptic`` and ``instances`` on sets that have segments.
             Of a run that gives depths it is ``depth``, and nothing else.
@@ -113,7 +119,10 @@ def evaluate(
     deep = trained.learner.answers == "depth"
     limits = DepthLimits(depth_crop, depth_max)
     refuse_other_tasks(trained, tasks, mixed, limits)
-    sets = measurable(splits, datasets, depth=deep)
+    classes = Classes(tuple(only), tuple(leave_out))
+    if classes and (deep or {"panoptic", "instances"} & set(tasks)):
+        raise UsageError("some classes alone are measured by pixels", fix="Leave out --only and --leave-out, or --task")
+    sets = classes.of(measurable(splits, datasets, depth=deep))
     vectors = load_bank(bank, trained)
     if views.short_edge is None:
         views = views.at(trained.checkpoint.short_edge)
@@ -141,6 +150,7 @@ def evaluate(
             protocol={
                 **protocol(trained, asked, views, vectors, split, limit, limits),
                 **({"tasks": more} if more else {}),
+                **({"classes": classes.to_json()} if classes else {}),
                 **({"mixed": True} if mixed else {}),
             },
             reproduce=command(
@@ -158,6 +168,8 @@ def evaluate(
                     "depth-crop": depth_crop,
                     "depth-max": depth_max,
                     "segment-score": segment_score,
+                    "only": names_in_words(only),
+                    "leave-out": names_in_words(leave_out),
                 },
                 mixed=mixed,
                 tasks=more,
