@@ -29,6 +29,7 @@ from labelmerge.sharding.shard import shard
 
 SETS = ("cityscapes", "coco_panoptic", "ade20k")
 IMAGES, FRESH = 200, 60  # of each dataset
+WHOLE = "[views.cityscapes]\ncrop = [64, 128]\n"  # the set's images are twice as wide as high
 BASE = {"labels": "all", "batch_size": 12, "crop": 64, "lr": "3e-3", "warmup": 20}
 
 VARIANTS = {
@@ -44,6 +45,7 @@ VARIANTS = {
         "queries for each label space": "classifier=text+space_queries=true",
         "lists of labels that occur": "classifier=text+labels=seen",
         "name union of vectors": "classifier=text+merge=name",
+        "views of their own": "classifier=text+config={views}",
     },
     "methods": {
         "ssiw": "method=ssiw",
@@ -75,7 +77,10 @@ def command(root: Path, what: str, seed: int, steps: int, rows: list[str], devic
         settings["segment_score"] = 0.5
     if what == "parts" or any("labels=" in VARIANTS[what][row] for row in rows):
         del settings["labels"]
-    vary = [VARIANTS[what][row] for row in rows]
+    views = root / "views.toml"
+    vary = [VARIANTS[what][row].format(views=views) for row in rows]
+    if any(f"config={views}" in each for each in vary):
+        views.write_text(WHOLE)
     if "labels" not in settings:
         vary = [each if "labels=" in each else f"{each}+labels=all" for each in vary]
     return [
