@@ -20,6 +20,7 @@ from labelmerge.compare.tables import mixed_table
 from labelmerge.errors import ConfigError, UsageError
 from labelmerge.evaluate.evaluate import evaluate
 from labelmerge.labels import IGNORE
+from labelmerge.methods.lmseg import predictor as lmseg_predictor
 from labelmerge.methods.lmseg.decoder import DecoderLayer
 from labelmerge.methods.lmseg.learner import LmsegLearner
 from labelmerge.methods.lmseg.method import METHOD
@@ -168,6 +169,16 @@ def test_the_nearest_of_a_labels_vectors_names_it() -> None:
     logits = one.classes.log()
     wanted = torch.stack([logits[:, 0], logits[:, 1:3].amax(1), logits[:, 3], logits[:, 4]], dim=1).softmax(1)
     assert torch.allclose(joined.classes, wanted, atol=1e-5) and torch.allclose(one.masks, joined.masks, atol=1e-4)
+
+
+def test_many_labels_take_no_more_memory_than_many_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(1).normal(size=(40, 6))
+    asked = learner(((("a", 0),), (("a", 1),))).predictor(listed([None] * 40, vectors), AS_IT_IS)
+    whole = [scores for _, scores in asked.scores(IMAGE)]
+    monkeypatch.setattr(lmseg_predictor, "_STRIPE_ELEMENTS", 40 * 3 * IMAGE.shape[1])
+    stripes = [scores for _, scores in asked.scores(IMAGE)]
+    assert len(whole) == 1 and [each.shape[1] for each in stripes] == [3] * 8
+    assert torch.allclose(torch.cat(stripes, dim=1), whole[0], atol=1e-6)
 
 
 def test_things_that_are_not_told(tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from labelmerge.methods.lmseg.learner import LmsegLearner
 
 _MOST_INSTANCES = 100  # of an image, as COCO counts
-_STRIPE_ELEMENTS = 2**24  # queries x rows x width of one stripe: 64 MiB of float32, a few times over
+_STRIPE_ELEMENTS = 2**24  # queries or labels x rows x width of a stripe: 64 MiB of float32, a few times over
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,8 @@ class LmsegPredictor(Predictor):
         """Σ of label times mask, their mean over the windows and views."""
         height, width = image.shape[:2]
         seen = [self._windows(image, view) for view in self.views.of(height, width)]
-        stripe = max(1, _STRIPE_ELEMENTS // (len(seen[0][0].masks) * width))
-        for top in range(0, height, stripe):
-            rows = slice(top, min(top + stripe, height))
+        for rows in self._stripes(height, width, max(len(seen[0][0].masks), len(self.positions))):
+            top = rows.start
             total = torch.zeros(len(self.positions), rows.stop - top, width, device=self.device)
             for windows in seen:
                 own, counts = torch.zeros_like(total), torch.zeros_like(total[0])
@@ -189,8 +188,9 @@ class LmsegPredictor(Predictor):
         window = self.once(image)
         return Merged(window.classes, self._settings.segment_score, self._settings.segment_overlap), window
 
-    def _stripes(self, height: int, width: int, queries: int) -> Iterator[slice]:
-        stripe = max(1, _STRIPE_ELEMENTS // (max(1, queries) * width))
+    def _stripes(self, height: int, width: int, maps: int) -> Iterator[slice]:
+        """Rows of which so many maps (queries, labels) can be held at once."""
+        stripe = max(1, _STRIPE_ELEMENTS // (max(1, maps) * width))
         for top in range(0, height, stripe):
             yield slice(top, min(top + stripe, height))
 
