@@ -94,7 +94,7 @@ def show_command(
 
     loaded = Bank.load(bank, version)
     if labels:
-        _show_labels(loaded.for_datasets(datasets) if datasets else loaded, labels, as_json)
+        _show_labels(loaded.for_datasets(datasets) if datasets else loaded, loaded.version, labels, as_json)
         return
     about = summarise(loaded)
     chosen = loaded.for_datasets(datasets) if datasets else None
@@ -122,14 +122,14 @@ def show_command(
     options.say(result, as_json, "\n".join(lines))
 
 
-def _show_labels(bank: Bank, labels: tuple[str, ...], as_json: bool) -> None:
+def _show_labels(bank: Bank, version: str, labels: tuple[str, ...], as_json: bool) -> None:
     from labelmerge.merge.neighbours import find_rows
 
     places = dict.fromkeys(row for label in labels for row in find_rows(bank, label))
     rows = _rows(bank, places)
     texts = len({row["text"] for row in rows})
-    last = f"{options.counted(len(rows), 'label')} with {options.counted(texts, 'distinct text')} in {bank.version}"
-    options.say({"version": bank.version, "rows": rows}, as_json, "\n".join([*map(_label, rows), f"\n{last}"]).lstrip())
+    last = f"{options.counted(len(rows), 'label')} with {options.counted(texts, 'distinct text')} in {version}"
+    options.say({"version": version, "rows": rows}, as_json, "\n".join([*map(_label, rows), f"\n{last}"]).lstrip())
 
 
 def _rows(bank: Bank, places: Iterable[int]) -> list[dict[str, Any]]:

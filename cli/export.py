@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from labelmerge.errors import UsageError, printable
+from labelmerge.files import read_text
 from labelmerge.text import some
 
 from . import options
@@ -65,13 +66,13 @@ def command(
     Example:
       labelmerge export one --format index-png --out merged
     """
+    from labelmerge.inspect.export_merged import check_options, export_merged
+    from labelmerge.inspect.samples import is_one_dataset
+
     names = None
     if things is not None:
-        try:
-            names = [line.strip() for line in things.read_text("utf-8").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{things} is not UTF-8", fix="Save the file as UTF-8") from error
-    from labelmerge.inspect.samples import is_one_dataset
+        names = [line.strip() for line in read_text(things, UsageError).splitlines() if line.strip()]
+    check_options(format, not no_images, names, **chosen)
 
     if taxonomy is None and format.startswith("coco-") and len(folders) == 1 and is_one_dataset(folders[0]):
         from labelmerge.inspect.export import export
@@ -79,8 +80,6 @@ def command(
         report = export(folders[0], format, out, images=not no_images, things=names, track=options.track)
         options.say(report.to_json(), as_json, _text(report))
         return
-    from labelmerge.inspect.export_merged import export_merged
-
     merged = export_merged(
         folders, format, out, taxonomy=taxonomy, images=not no_images, things=names, track=options.track, **chosen
     )

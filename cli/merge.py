@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,16 +149,17 @@ def command(
 
     for name in (name for name, count in Counter(datasets).items() if count > 1):
         _log.warning("%s is named more than once, and counts once: nothing is compared with itself", name)
-    with whole_or_nothing(out, (TAXONOMY, RELATIONS, TABLE, JSON, _PAGE, _BANK)):
+    with whole_or_nothing(out / name for name in (TAXONOMY, RELATIONS, TABLE, JSON, _PAGE, _BANK)):
         if bank is not None and datasets and not options.was_typed(context, "bank"):
             bank = None  # labelmerge.toml's is for what names no datasets
         if bank is None:
             bank = _bank_of(datasets, encoder, out, device)
-            labels = Bank.load(bank)
+            labels = whole = Bank.load(bank)
         elif encoder is not None and options.was_typed(context, "encoder"):
             raise click.UsageError("--encoder is for a bank in --out; --bank has its own")
         else:
-            labels = Bank.load(bank).for_datasets(datasets) if datasets else Bank.load(bank)
+            whole = Bank.load(bank)
+            labels = whole.for_datasets(datasets) if datasets else whole
         encode = concept_encoder(labels, device=device, track=options.track)
         kept = ""
         if edits is not None:
@@ -189,6 +191,7 @@ def command(
                 _log.warning("left out: %s, which %s has no rows of; --edits finds them", left_out, taxonomy)
                 labels = labels.for_datasets(found.datasets)
         report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
+        report = replace(report, version=whole.version)  # as the bank has it, for what is chosen of it has another
         content = write_merge(report, found, labels, out)
         each = CROPS if crops is None else crops
         pictures = label_crops(shards, labels, each=each, track=options.track) if shards and each else {}

@@ -27,6 +27,8 @@ from .paths import is_url as is_url
 from .paths import new_file as new_file
 from .paths import own_folder as own_folder
 from .paths import refuse_missing as refuse_missing
+from .typed import refuse_idle as refuse_idle
+from .typed import was_typed as was_typed
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -324,11 +326,6 @@ class _Lines(Generic[T]):
 def styled(text: str, **style: Any) -> str:
     """Text in colour where standard error is a terminal that wants it."""
     return click.style(text, **style) if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
-
-
-def was_typed(context: click.Context, name: str) -> bool:
-    """Whether the command line has this option, and not labelmerge.toml or the environment alone."""
-    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 class Group(click.Group):

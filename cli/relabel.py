@@ -13,6 +13,7 @@ from labelmerge.text import some
 from . import options
 
 _MAX_SKIPS_SHOWN = 3
+_OF_MODELS = ("bank", "confidence", "short_edge", "scales", "flip", "window", "window_stride", "device")
 
 
 @click.command("relabel")
@@ -70,6 +71,10 @@ def command(folders: tuple[Path, ...], taxonomy: Path | None, out: Path, as_json
       labelmerge relabel shards-out --checkpoint run --taxonomy merge/taxonomy.csv --out one
       labelmerge relabel shards-out/objects365 --checkpoint run --instances --out pseudo
     """
+    if chosen["checkpoint"] is None:
+        options.refuse_idle(_OF_MODELS, "is for a model", "Give --checkpoint too, or leave it out")
+    if not chosen["instances"]:
+        options.refuse_idle(["least_cover"], "is for masks of boxes", "Give --instances too, or leave it out")
     options.refuse_missing(folders, chosen["bank"], chosen["checkpoint"])
     options.load_torch()
     from labelmerge.predict.relabel import relabel

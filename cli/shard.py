@@ -138,6 +138,7 @@ def command(
     recipe = load_recipe(dataset)
     chosen["taxonomy"] = chosen["taxonomy"] or older
     settings = {name: value for name, value in chosen.items() if value is not None}
+    lost = any(str(value) == "255" for value in recipe.ids.get("ignore", []))
     if check:
         if unused := [name for name in ("part", "device") if name in settings] + ["executor"] * (
             settings.pop("executor") != "local"
@@ -145,22 +146,26 @@ def command(
             raise UsageError(f"--{unused[0]} means nothing with --check", fix="Leave it out")
         if split:
             report = write.check(recipe, root, split, track=options.track, **settings)
-            options.say(report.to_json(), as_json, _text(report, check))
+            options.say(report.to_json(), as_json, _text(report, check, lost))
         else:
             reports = write.check_all(recipe, root, track=options.track, **settings)
             result = {"splits": [report.to_json() for report in reports]}
-            options.say(result, as_json, "\n\n".join(_text(report, check) for report in reports))
+            options.say(result, as_json, "\n\n".join(_text(report, check, lost) for report in reports))
     elif split is None:
         raise UsageError("--split is missing", fix=f"One of {', '.join(SPLITS)}; or --check to see what is there")
     elif out is None:
         raise UsageError("--out is missing", fix="Say where the shards go, or use --check to write nothing")
     else:
         report = write.shard(recipe, root, split, out, track=options.track, **settings)
-        options.say(report.to_json(), as_json, _text(report, check))
+        options.say(report.to_json(), as_json, _text(report, check, lost))
 
 
-def _classes(report: Any) -> list[str]:
-    """How many classes occur, which don't, how much has no label; a warning where there is nothing to tell apart."""
+def _classes(report: Any, lost: bool) -> list[str]:
+    """How many classes occur, which don't, how much has no label; a warning where there is nothing to tell apart.
+
+    Args:
+        lost: whether the recipe takes 255 for no label, and so may lose what is foreground.
+    """
     absent = f"; never: {some(report.absent, _MAX_CLASSES_SHOWN)}" if report.absent else ""
     lines = [f"classes: {report.classes_seen} of {report.classes} occur{absent}"]
     if report.unlabelled:
@@ -171,11 +176,13 @@ def _classes(report: Any) -> list[str]:
             "; what is foreground in 0/255 masks is lost to `ignore = [255]`, where the recipe should say "
             'map = {"0" = "background", "255" = "…"} under [ids]'
         )
-        lines.append(f"WARNING: {occurs}, so nothing can be learnt from this{why if report.unlabelled else ''}.")
+        lines.append(
+            f"WARNING: {occurs}, so nothing can be learnt from this{why if lost and report.unlabelled else ''}."
+        )
     return lines
 
 
-def _text(report: Any, check: bool) -> str:
+def _text(report: Any, check: bool, lost: bool) -> str:
     from labelmerge.inspect.stats import size
 
     notes = sorted(report.notes.items(), key=lambda note: (-note[1], note[0]))
@@ -188,7 +195,7 @@ def _text(report: Any, check: bool) -> str:
     lines += [f"skipped {skip['path']}: {skip['reason']}" for skip in shown]
     if len(shown) < len(report.skipped):
         lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
-    lines += _classes(report)
+    lines += _classes(report, lost)
     counts = f"{report.written:,} of {options.counted(report.found, 'image')} of {report.dataset} {report.split}"
     shards = f"{options.counted(report.shards, 'shard')}, {size(report.bytes)}"
     took = f"{report.seconds:.0f} s" if report.seconds < _MINUTE else f"{report.seconds / _MINUTE:.0f} min"

@@ -10,8 +10,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -105,6 +106,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a new folder beside `path`; it takes its name only on success.
 
+    What processes that were killed have left beside `path` of earlier tries is removed.
+
     Raises:
         OutputError: no space, no permission, or something in the way: an empty folder is not.
     """
@@ -112,13 +115,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise OutputError("is there already", where=path, fix="Remove it, or choose another --out")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        for left_over in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+            with _held(left_over) as free:
+                if free:
+                    shutil.rmtree(left_over, ignore_errors=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent))
+        temporary = made.with_suffix(".tmp")
         try:
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            os.replace(temporary, path)
+            with _held(made):  # before it has the name that another process would look for
+                made.rename(temporary)
+                yield temporary
+                temporary.chmod(0o777 & ~_umask())
+                os.replace(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder itself, as long as this process lives; whether that is so: another may, or there are no locks."""
+    descriptor = None
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except (ImportError, AttributeError, OSError):
+        held = False
+    try:
+        yield held
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def sweep_temporaries(folder: Path) -> None:
@@ -128,48 +157,43 @@ def sweep_temporaries(folder: Path) -> None:
     """
     with output_faults(folder):
         for left_over in folder.glob(".*.tmp"):
-            if left_over.is_dir() and not left_over.is_symlink():
-                shutil.rmtree(left_over, ignore_errors=True)
-            else:
-                left_over.unlink(missing_ok=True)
+            _remove(left_over)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_or_nothing(folder: Path, names: Collection[str]) -> Iterator[None]:
-    """Where the block fails, take away the files and folders that it has put into `folder`, and `folder` if it is new.
+def whole_or_nothing(paths: Iterable[Path]) -> Iterator[None]:
+    """Where the block fails, take away those files and folders of `paths` that it has made, as `no_empty_folders` does.
 
     What it replaced stays replaced.
 
     Args:
-        names: what it may put there; whatever else appears meanwhile is another's.
+        paths: what may be made; whatever else appears meanwhile is another's.
     """
-    before = set(folder.iterdir()) if folder.is_dir() else None
-    try:
-        yield
-    except BaseException:
-        for path in {folder / name for name in names} - (before or set()):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-        if before is None and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+    new = [path for path in paths if not os.path.lexists(path)]
+    with no_empty_folders(path.parent for path in new):
+        try:
+            yield
+        except BaseException:
+            for path in new:
+                _remove(path)
+            raise
 
 
 @contextmanager
-def all_or_none(files: Iterable[Path]) -> Iterator[None]:
-    """Where the block fails, take away those of `files` that it has made, and folders of theirs that are empty then.
-
-    What it replaced stays replaced.
-    """
-    new = [path for path in files if not path.exists()]
+def no_empty_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Where the block fails, take away those of `folders`, and those above, that it has made and that are empty."""
+    new = {each for folder in folders for each in (folder, *folder.parents) if not each.exists()}
     try:
         yield
     except BaseException:
-        for path in new:
-            path.unlink(missing_ok=True)
-        for folder in sorted({path.parent for path in new}, reverse=True):  # those within others first
+        for folder in sorted(new, reverse=True):  # those within others first
             with suppress(OSError):  # it isn't empty, or never was there
                 folder.rmdir()
         raise

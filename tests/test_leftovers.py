@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from labelmerge.bank.bank import Bank
-from labelmerge.files import whole_or_nothing
+from labelmerge.files import atomic_folder, whole_or_nothing
 from labelmerge.sharding.finish import finish_all
 from labelmerge.sharding.resume import WHOLE, working_folder
 from labelmerge.train.run import lock_run
@@ -60,15 +60,33 @@ def test_of_parts_and_of_finishing_them(tmp_path: Path, run: Callable[..., Any])
 
 def test_what_fails_takes_away_what_it_made_and_not_what_others_made_beside_it(tmp_path: Path) -> None:
     (tmp_path / "merge.json").write_text("before")
-    with pytest.raises(KeyboardInterrupt), whole_or_nothing(tmp_path, ("merge.html", "merge.json", "bank")):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        whole_or_nothing(tmp_path / name for name in ("merge.html", "merge.json", "bank")),
+    ):
         for name in ("merge.html", "merge.json", "another.html"):
             (tmp_path / name).write_text("now")
         for name in ("bank", "another-run/checkpoints"):
             (tmp_path / name).mkdir(parents=True)
         raise KeyboardInterrupt
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another-run", "another.html", "merge.json"]
-    with pytest.raises(KeyboardInterrupt), whole_or_nothing(tmp_path / "new", ("merge.html",)):
-        (tmp_path / "new").mkdir()
-        (tmp_path / "new/merge.html").write_text("now")
+    with pytest.raises(KeyboardInterrupt), whole_or_nothing([tmp_path / "new/deep/merge.html", tmp_path / "new/x"]):
+        (tmp_path / "new/deep").mkdir(parents=True)
+        (tmp_path / "new/deep/merge.html").write_text("now")
         raise KeyboardInterrupt
     assert not (tmp_path / "new").exists()
+
+
+def test_of_an_export(tmp_path: Path) -> None:
+    """A process that was killed leaves a half folder; one that still writes keeps its own."""
+    for name in (".out.killed.tmp", ".output.others.tmp"):
+        (tmp_path / name / "images").mkdir(parents=True)
+    with atomic_folder(tmp_path / "out") as first:
+        (first / "mine").write_text("1")
+        assert left_in(tmp_path) == sorted([".output.others.tmp", first.name])
+        with atomic_folder(tmp_path / "out") as second:
+            assert first.is_dir() and first != second
+        with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "other"):
+            raise KeyboardInterrupt
+        (tmp_path / "out").rmdir()
+    assert left_in(tmp_path) == [".output.others.tmp"] and (tmp_path / "out/mine").read_text() == "1"

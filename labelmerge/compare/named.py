@@ -16,6 +16,7 @@ from labelmerge.compare.asked import Comparison, First, config_of, with_firsts
 from labelmerge.compare.variants import INPUTS, Variant, find_variants
 from labelmerge.errors import ConfigError, UsageError, did_you_mean
 from labelmerge.evaluate.sets import open_sets
+from labelmerge.files import read_text
 from labelmerge.parsing import parse_toml
 from labelmerge.settings import parse_setting
 from labelmerge.shardset.shardset import ShardSet
@@ -64,10 +65,7 @@ def load_named(name: str) -> Named:
         ConfigError: the file can't be read, or is of another form.
     """
     if name.endswith(".toml"):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"can't be read ({error})", where=name) from None
+        text = read_text(Path(name), ConfigError)
     elif name in (known := names_of_comparisons()):
         text = files("labelmerge.compare").joinpath("named", f"{name}.toml").read_text(encoding="utf-8")
     else:

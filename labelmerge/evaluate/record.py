@@ -15,7 +15,7 @@ from labelmerge import __version__
 from labelmerge.evaluate.examples import Example, picture_paths, write_examples
 from labelmerge.evaluate.images import ImageResult, images_path, images_table
 from labelmerge.evaluate.sets import EvalSet
-from labelmerge.files import all_or_none, write_bytes, write_json, write_text
+from labelmerge.files import whole_or_nothing, write_bytes, write_json, write_text
 from labelmerge.methods.predictor import LabelList
 from labelmerge.tasks.ambiguity import AmbiguityAware
 from labelmerge.tasks.depth import DepthFigures
@@ -242,7 +242,7 @@ class Results:
         np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})
         examples = [(result.name, example) for result in self.sets for example in result.examples]
         pictures = [path for name, example in examples for path in picture_paths(self.path, name, example.number)]
-        with all_or_none([self.confusion_path, self.images_path, *map(self.picture_path, self.sets), *pictures]):
+        with whole_or_nothing([self.confusion_path, self.images_path, *map(self.picture_path, self.sets), *pictures]):
             write_bytes(self.confusion_path, matrices.getvalue())
             write_text(self.images_path, images_table((each.name, each.data.space, each.each) for each in self.sets))
             for result in self.sets:

@@ -28,6 +28,7 @@ FORMATS: dict[str, Format] = {
     HF: hf,
 }
 TASKS = ("detect", "segment")
+_WITHOUT_THINGS = (INDEX_PNG, HF)
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -100,7 +101,9 @@ def export_merged(
         OutputError: no space, no permission, or something in the way.
         LabelmergeError: it is written, but could not be pushed.
     """
-    _check(format, images, task, push)
+    if things is not None:
+        things = list(things)
+    check_options(format, images, things, task, push)
     sets = open_merged(folders, taxonomy)
     writer = FORMATS[format]
     objects = [each.split.has_segments for each in sets.splits if not writer.refuse(each, False)]
@@ -113,7 +116,7 @@ def export_merged(
             kept.append(each)
     if not kept:
         raise ShardError(f"nothing to write as {format}: {'; '.join(left_out)}", where=folders[0])
-    countable = sets.things(things) if format not in (INDEX_PNG, HF) else set()
+    countable = sets.things(things) if format not in _WITHOUT_THINGS else set()
     if format in (INSTANCES, YOLO) and not countable:
         raise ShardError(
             "which classes are things can't be told: no image has two segments of one class",
@@ -143,9 +146,12 @@ def export_merged(
     return report if push is None else replace(report, pushed=_push(out, push))
 
 
-def _check(format: str, images: bool, task: str | None, push: str | None) -> None:
+def check_options(format: str, images: bool, things: Iterable[str] | None, task: str | None, push: str | None) -> None:
+    """Raise UsageError where an option makes no sense with a format; as `export_merged`."""
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", fix=did_you_mean(format, FORMATS))
+    if things is not None and format in _WITHOUT_THINGS:
+        raise UsageError(f"files of --format {format} don't tell things from stuff", fix="Leave --things out")
     if task is not None and format != YOLO:
         raise UsageError("--task is for --format yolo alone", fix="Leave it out")
     if task is not None and task not in TASKS:

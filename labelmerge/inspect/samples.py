@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from labelmerge.errors import SampleError, ShardError
 from labelmerge.labels import LabelSpace
-from labelmerge.shardset.manifest import MANIFEST, read_manifest, things
+from labelmerge.shardset.manifest import read_manifest, told_things
 from labelmerge.shardset.meta import parse
 from labelmerge.shardset.pixels import decode_whole
 from labelmerge.shardset.shard import Shard, shards_of
@@ -65,10 +65,7 @@ class ExportSplit:
     @property
     def things(self) -> list[str] | None:
         """The names of the classes that are things, as far as the recipe tells; None where it does not."""
-        try:
-            return things(self.manifest, self.space)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ShardError(f"its recipe is malformed ({error!r})", where=self.folder / MANIFEST) from error
+        return told_things(self.folder, self.manifest, self.space)
 
     @cached_property
     def image(self) -> str:

@@ -172,7 +172,7 @@ def neighbours_text(found: Sequence[Neighbourhood]) -> str:
             for neighbour in neighbourhood.neighbours
         ]
         if not neighbourhood.neighbours:
-            lines.append("  no other dataset is in the bank")
+            lines.append("  no other dataset to look in: neighbours are labels of others")
     return "\n".join(lines)
 
 

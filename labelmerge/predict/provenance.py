@@ -11,13 +11,12 @@ from typing import Any
 
 from labelmerge import __version__
 from labelmerge.bank.bank import Bank
-from labelmerge.errors import ShardError
 from labelmerge.labels import LabelSpace
 from labelmerge.merge.taxonomy import Taxonomy
 from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
 from labelmerge.predict.splitting import Relabelled, Rule
-from labelmerge.shardset.manifest import MANIFEST, things
+from labelmerge.shardset.manifest import read_manifest, told_things
 from labelmerge.shardset.run_lengths import histogram
 from labelmerge.shardset.shard import shards_of
 from labelmerge.shardset.shardset import ShardSet
@@ -34,7 +33,7 @@ _RULES = {
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is the same for all splits."""
+    """What is the same for all splits, and `things_of` each."""
 
     table: Taxonomy | None
     space: LabelSpace
@@ -44,6 +43,7 @@ class Job:
     confidence: float
     least_cover: float | None
     views: Views
+    things: Mapping[tuple[str, str], set[int] | None]
 
 
 class Made:
@@ -147,7 +147,7 @@ def manifest_of(
     members = {*source["members"]} - {"box_embeddings.npy"} | ({"mask.png"} if annotation_type != "box" else set())
     members |= {"instances.png"} if rule.least_cover is not None else set()
     alone = each.annotation_type == "image"  # where the model may have found anything
-    countable = None if alone else _things(each, source)
+    countable = None if alone else job.things[each.dataset, each.split]
     listed = set() if alone else set(each.space.indices_of(each.annotated))
     manifest = {
         **source,
@@ -181,17 +181,12 @@ def _concepts(rule: Rule, indices: set[int]) -> list[str]:
     return [rule.space.name_of(concept) for concept in sorted({c for index in indices for c in rule.sets[index]})]
 
 
-def _things(each: ShardSet, source: Mapping[str, Any]) -> set[int] | None:
-    """The classes that are things, as far as that is known."""
+def things_of(each: ShardSet) -> set[int] | None:
+    """The classes that are things, as far as that is known. Raises ShardError where its recipe makes no sense."""
     if each.annotation_type == "box":
         return set(each.space.indices)
-    try:
-        named = things(source, each.space)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"its recipe is malformed ({error!r})", where=each.folder / MANIFEST) from error
-    if named is None:
-        return None
-    return set(each.space.indices_of(named))
+    named = told_things(each.folder, read_manifest(each.folder)[0], each.space)
+    return None if named is None else set(each.space.indices_of(named))
 
 
 def _command(job: Job) -> str:

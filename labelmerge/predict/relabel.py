@@ -6,17 +6,24 @@ is which.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
-from labelmerge.errors import SampleError, ShardError, TaxonomyError, UsageError
-from labelmerge.files import atomic_file, locked, output_faults, say_others, sha256_file, write_json
+from labelmerge.errors import ShardError, TaxonomyError, UsageError
+from labelmerge.files import (
+    locked,
+    no_empty_folders,
+    output_faults,
+    say_others,
+    sha256_file,
+    sweep_temporaries,
+    whole_or_nothing,
+    write_json,
+)
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
@@ -24,18 +31,21 @@ from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import Trained, load_bank, load_trained
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.model.views import Views
-from labelmerge.predict.provenance import Job, Made, about, manifest_of, new_type, shards_with_samples
-from labelmerge.predict.splitting import Model, Relabelled, Rule, relabel_boxes, relabel_image, relabel_mask
+from labelmerge.predict.provenance import (
+    Job,
+    Made,
+    about,
+    manifest_of,
+    things_of,
+)
+from labelmerge.predict.rewriting import write_shards
+from labelmerge.predict.splitting import Model, Rule
 from labelmerge.progress import Track, no_track
-from labelmerge.shardset.croissant import write_croissant
-from labelmerge.shardset.depth_maps import DEPTH
+from labelmerge.shardset.croissant import CROISSANT, write_croissant
 from labelmerge.shardset.manifest import IN_SHARDS, MANIFEST, read_manifest
-from labelmerge.shardset.meta import ANNOTATED, meta_bytes
-from labelmerge.shardset.pixels import png_bytes
-from labelmerge.shardset.sample import Sample
+from labelmerge.shardset.shard import shards_of
 from labelmerge.shardset.shardset import ShardSet
 from labelmerge.shardset.splits import find_splits
-from labelmerge.shardset.tar import ShardWriter
 
 CONFIDENCE = 0.5
 """From here on a concept is likelier than all others of its label together."""
@@ -189,6 +199,7 @@ def relabel(
         confidence=confidence,
         least_cover=least_cover if instances else None,
         views=views,
+        things={(each.dataset, each.split): things_of(each) for each in sets if each.annotation_type != "image"},
     )
     rules = [_rule(job, each) for each in sets]  # so that whatever doesn't fit is said before anything is written
     reports = [_relabel_split(job, each, rule, out, track) for each, rule in zip(sets, rules, strict=True)]
@@ -294,90 +305,26 @@ def _relabel_split(job: Job, each: ShardSet, rule: Rule, out: Path, track: Track
         if not same or {**before.get("relabel", {}), "counts": None} != {**wanted, "counts": None}:
             raise ShardError("holds other shards already", where=folder, fix="Remove them, or choose another --out")
         return _report(before, folder, kept=True)
-    with output_faults(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", f"{each.dataset} {each.split}"):
+    names = [shard.path.name for shard in shards_of(each.folder, source)]
+    with no_empty_folders([folder]):
         with output_faults(folder):
-            for leftover in folder.glob(".*.tmp"):  # of a run that was killed
-                leftover.unlink()
-        made = Made()
-        steps = _write_shards(each, rule, source, folder, made)
-        for _ in track(steps, f"relabelling {each.dataset} {each.split}", len(each)):
-            pass
-        if not made.samples:
-            first = made.skipped[0]["reason"]
-            raise ShardError(f"no sample could be relabelled; the first: {first}", where=each.where)
-        manifest = manifest_of(job, each, rule, source, made, wanted)
-        write_croissant(folder, manifest)
-        write_json(folder / MANIFEST, manifest)
+            folder.mkdir(parents=True, exist_ok=True)
+        with (
+            locked(folder / ".lock", f"{each.dataset} {each.split}"),
+            whole_or_nothing(folder / name for name in (*names, CROISSANT, MANIFEST)),
+        ):
+            sweep_temporaries(folder)  # of a run that was killed
+            made = Made()
+            steps = write_shards(each, rule, source, folder, made)
+            for _ in track(steps, f"relabelling {each.dataset} {each.split}", len(each)):
+                pass
+            if not made.samples:
+                first = made.skipped[0]["reason"]
+                raise ShardError(f"no sample could be relabelled; the first: {first}", where=each.where)
+            manifest = manifest_of(job, each, rule, source, made, wanted)
+            write_croissant(folder, manifest)
+            write_json(folder / MANIFEST, manifest)
     return _report(manifest, folder)
-
-
-class _Empty(Exception):
-    """Keeps a shard without samples from taking its name."""
-
-
-def _write_shards(each: ShardSet, rule: Rule, source: Mapping[str, Any], folder: Path, made: Made) -> Iterator[None]:
-    """Write every shard under its own name; yields after every sample."""
-    for name, numbers in shards_with_samples(each, source):
-        try:
-            with atomic_file(folder / name) as stream, ShardWriter(stream) as writer:
-                before = made.samples
-                for number in numbers:
-                    _write_sample(each, rule, number, writer, made)
-                    yield
-                if made.samples == before:
-                    raise _Empty
-                writer.close()
-                shard = {"name": name, "samples": made.samples - before}
-                made.shards.append({**shard, "bytes": writer.bytes, "sha256": writer.sha256})
-        except _Empty:
-            continue
-
-
-def _write_sample(each: ShardSet, rule: Rule, number: int, writer: ShardWriter, made: Made) -> None:
-    try:
-        encoded = each.fetch(number, but=())
-        sample = encoded.decode()
-        found = _relabelled(rule, each.annotation_type, sample)
-    except SampleError as error:
-        made.skipped.append({"path": str(error.where or f"sample {number}"), "reason": error.what})
-        return
-    present = made.add(found, (sample.image.shape[0], sample.image.shape[1]), rule.space.ignore_index)
-    members = {name: data for name, data in encoded.members.items() if name in ("jpg", "png", DEPTH)}
-    if sample.depth is not None:
-        made.depth_pixels += int(np.count_nonzero(sample.depth))
-    if found.mask is not None:
-        members["mask.png"] = png_bytes(found.mask)
-    if found.instances is not None:
-        members["instances.png"] = png_bytes(found.instances)
-    meta = {
-        **sample.meta,
-        "annotation_type": new_type(each.annotation_type, rule),
-        "label_space": rule.space.hash,
-        "present": sorted(present),
-        "boxes": found.boxes,
-        "segments": found.segments,
-    }
-    if (listed := sample.annotated) is not None:
-        meta[ANNOTATED] = sorted({concept for index in listed for concept in rule.sets.get(index, ())})
-    writer.write(sample.key, {**members, "json": meta_bytes(meta)})
-
-
-def _relabelled(rule: Rule, annotation_type: str, sample: Sample) -> Relabelled:
-    """Raises SampleError, also where the JSON is not as it should be."""
-    boxes, segments = sample.meta.get("boxes") or [], sample.meta.get("segments") or []
-    try:
-        if annotation_type == "box":
-            return relabel_boxes(rule, sample.image, boxes, sample.annotated)
-        if annotation_type == "image":
-            return relabel_image(rule, sample.image)
-        assert sample.mask is not None
-        return relabel_mask(rule, sample.image, sample.mask, sample.instances, segments, boxes)
-    except SampleError as error:
-        raise SampleError(error.what, where=error.where or sample.key, fix=error.fix) from error
-    except (LookupError, TypeError, ValueError) as error:
-        raise SampleError(f"its json is damaged ({type(error).__name__}: {error})", where=sample.key) from error
 
 
 def _report(manifest: Mapping[str, Any], folder: Path, kept: bool = False) -> SplitReport:

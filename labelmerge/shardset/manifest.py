@@ -197,6 +197,15 @@ def things(manifest: Mapping[str, Any], space: LabelSpace) -> list[str] | None:
     return [space.name_of(name) if name in space else name for name in listed]
 
 
+def told_things(folder: Path, manifest: Mapping[str, Any], space: LabelSpace) -> list[str] | None:
+    """As `things`, of the split in `folder`. Raises ShardError, too, where its recipe is malformed."""
+    try:
+        return things(manifest, space)
+    except (KeyError, TypeError, AttributeError) as error:
+        what = "its recipe is malformed where it says which classes are things"
+        raise ShardError(what, where=folder / MANIFEST) from error
+
+
 def wrong_types(record: object, types: Types) -> str | None:
     """Which key a JSON object lacks, or has a value of another type under; None where nothing is wrong."""
     if not isinstance(record, dict):

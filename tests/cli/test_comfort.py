@@ -205,6 +205,10 @@ def test_a_bank_is_looked_into_by_label_and_number(run: Run, tmp_path: Path) -> 
     shown = run("bank", "show", bank, "--label", "car", "--label", "camvid:Road")
     assert "camvid 8 Car" in shown.output and "camvid 3 Road" in shown.output, shown.output
     assert "3 labels with 2 distinct texts" in shown.output
+    (newest,) = (line.split()[0] for line in run("bank", "list", bank).output.splitlines() if line.startswith("v0002"))
+    assert newest in run("bank", "show", bank, "--label", "car", "--dataset", "camvid").output
+    assert run("merge", "--bank", bank, "camvid", "--out", tmp_path / "merge").exit_code == 0
+    assert json.loads((tmp_path / "merge/merge.json").read_text())["version"] == newest
     assert "+ kitti" in run("bank", "diff", bank, "1", "2").output
     assert "kitti" not in run("bank", "show", bank, "--version", "1").output
     environment = {"LABELMERGE_BANK": str(bank)}

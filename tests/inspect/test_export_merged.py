@@ -306,6 +306,8 @@ def test_shards_of_one_space_need_no_taxonomy_and_others_do(world: Path, tmp_pat
         ("hf", {"push": "mine"}, UsageError, "'mine' is not the name of a repository. Write OWNER/NAME"),
         ("hf", {"images": False}, UsageError, "hold the images"),
         ("hf", {"task": "detect"}, UsageError, "--task is for --format yolo alone"),
+        ("hf", {"things": ["car"]}, UsageError, "don't tell things from stuff. Leave --things out"),
+        ("index-png", {"things": ["car"]}, UsageError, "don't tell things from stuff"),
         ("yolo", {"things": ["cat"]}, UsageError, "no class is called 'cat'"),
         ("coco-instances", {"taxonomy": "depot"}, TaxonomyError, "has no row for gate"),
     ],
@@ -319,6 +321,23 @@ def test_what_makes_no_sense(
     with pytest.raises(error, match=message):
         export_merged([world / "shards"], format, tmp_path / "out", **{**settings, "taxonomy": taxonomy})
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_other_formats_are_refused_for_one_dataset_too(
+    run: Callable[..., Any], world: Path, tmp_path: Path
+) -> None:
+    words = ["export", world / "shards/gate", "--format", "coco-instances", "--out", tmp_path / "out"]
+    for more, message in (["--task", "detect"], "--task is for"), (["--push", "a/b"], "--push is for"):
+        result = run(*words, *more)
+        assert result.exit_code == 2 and message in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_list_of_things_may_have_been_saved_by_a_spreadsheet(
+    run: Callable[..., Any], world: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "things.txt").write_bytes("car\r\n".encode("utf-8-sig"))
+    words = ["export", world / "shards/gate", "--format", "coco-instances", "--out", tmp_path / "out", "--json"]
+    assert json.loads(run(*words, "--things", tmp_path / "things.txt").stdout)["things"] == ["car"]
 
 
 def test_what_such_files_cannot_hold(world: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from labelmerge.errors import BankError, LabelmergeError, ShardError, TaxonomyEr
 from labelmerge.inspect.verify import verify
 from labelmerge.model.checkpoint import load_checkpoint
 from labelmerge.predict import relabel as module
+from labelmerge.predict import rewriting
 from labelmerge.predict.relabel import relabel
 from labelmerge.predict.splitting import Relabelled, relabel_mask
 from labelmerge.sharding.shard import shard
@@ -222,12 +223,12 @@ def test_bad_samples_are_counted_and_a_killed_run_goes_on(
         made.append(relabel_mask(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(module, "relabel_mask", killed)
+    monkeypatch.setattr(rewriting, "relabel_mask", killed)
     with pytest.raises(KeyboardInterrupt):
         go(world)
     left = sorted(str(path.relative_to(world / "one")) for path in (world / "one").rglob("*.tar"))
     assert left == ["depot/train/depot-train-000000.tar", "depot/val/depot-val-000000.tar"]
-    assert not list((world / "one").rglob(".*.tmp"))
+    assert sorted(path.name for path in (world / "one").iterdir()) == ["depot"]
     monkeypatch.undo()
     report = go(world)
     assert [split.kept for split in report.splits] == [True, True, False, False]
@@ -256,6 +257,41 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     with pytest.raises(error, match=message):
         go(world, **settings)
     assert not (world / "one").exists()
+
+
+def test_a_recipe_that_makes_no_sense_is_said_before_anything_is_written(world: Path) -> None:
+    file = world / "shards/gate/train/manifest.json"
+    manifest = json.loads(file.read_text())
+    text = manifest["recipe"]["text"] + '\n[[variants]]\nnombre = "x"\n'
+    manifest["recipe"] = {**manifest["recipe"], "text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(ShardError, match="gate.*malformed where it says which classes are things"):
+        go(world)
+    assert not (world / "one").exists()
+
+
+def test_where_no_sample_can_be_relabelled_nothing_is_left(world: Path) -> None:
+    for tar in (world / "shards/depot/train").glob("*.tar"):
+        tar.write_bytes(tar.read_bytes().replace(b"\x89PNG\r\n", b"\x89PGN\r\n"))
+    with pytest.raises(ShardError, match="no sample could be relabelled"):
+        relabel([world / "shards/depot/train"], world / "taxonomy.csv", world / "new/one")
+    assert not (world / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--confidence", "0.9"], "--confidence is for a model. Give --checkpoint too, or leave it out"),
+        (["--flip"], "--flip is for a model"),
+        (["--device", "cpu"], "--device is for a model"),
+        (["--least-cover", "0.3"], "--least-cover is for masks of boxes. Give --instances too"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    world: Path, run: Callable[..., Any], words: list[str], message: str
+) -> None:
+    result = run("relabel", world / "shards", "--taxonomy", world / "taxonomy.csv", "--out", world / "one", *words)
+    assert result.exit_code == 2 and message in result.stderr and not (world / "one").exists()
 
 
 def test_without_a_taxonomy_the_runs_own_is_named(world: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,11 @@ def test_labelme_groups_are_one_object(dataset: Dataset) -> None:
     assert found.instances is not None and np.unique(found.instances, return_counts=True)[1][1:].tolist() == [32, 16]
 
 
+def test_labelme_groups_of_labels_that_are_left_out_leave_an_image_without_things(dataset: Dataset) -> None:
+    shapes = [tools.labelme_shape("dontcare", [(x, 0), (x + 4, 4)], "rectangle", group_id=1) for x in (0, 10)]
+    assert dataset.read(dataset.labelme(*shapes), "box", '[ids]\nskip = ["dontcare"]').boxes == ()
+
+
 @pytest.mark.parametrize("name", ["..\\images\\b ü.JPG", "../images/b%20%C3%BC.JPG", "../images/b u\u0308.jpg"])
 def test_labelme_finds_the_image_it_names(name: str, dataset: Dataset) -> None:
     tools.picture(dataset.root / "images/b ü.JPG")
@@ -95,13 +101,40 @@ def test_supervisely_objects(dataset: Dataset) -> None:
     )
     found = dataset.read(made)
     expected = np.full(SIZE, IGNORE)
-    expected[2:20, 2:20] = 0
-    expected[5:15, 5:15] = IGNORE
+    expected[2:21, 2:21] = 0  # with the pixels that its edges go through
+    expected[5:16, 5:16] = IGNORE
     expected[10:21, 25:31] = 1
     expected[26:30, 33:40][bitmap[:4, :7]] = 2
     assert found.mask is not None and (found.mask == expected).all()
     assert found.notes["objects_without_area"] == 1
-    assert dataset.read(made, "box").boxes[1].bbox == (25, 10, 31, 21)
+    assert [box.bbox for box in dataset.read(made, "box").boxes[:2]] == [(2, 2, 21, 21), (25, 10, 31, 21)]
+
+
+def test_supervisely_polygons_of_pixels_hold_their_edges(dataset: Dataset) -> None:
+    """As its own tools (OpenCV) fill them: every pixel whose centre is inside, and those between two points."""
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        count = int(random.integers(3, 9))
+        angles, radii = np.sort(random.uniform(0, 2 * np.pi, count)), random.uniform(4, 14, count)
+        points = np.rint(np.stack([20 + radii * np.cos(angles), 14 + radii * np.sin(angles)], 1)).astype(int).tolist()
+        expected = tools.inside([(x + 0.5, y + 0.5) for x, y in points])
+        for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+            steps = max(abs(x1 - x0), abs(y1 - y0), 1)
+            for step in range(steps + 1):
+                x, y = (math.floor(low + (high - low) * step / steps + 0.5) for low, high in ((x0, x1), (y0, y1)))
+                if 0 <= x < SIZE[1] and 0 <= y < SIZE[0]:
+                    expected[y, x] = True
+        shape = tools.supervisely_object("car", points={"exterior": points, "interior": []})
+        found = dataset.read(dataset.supervisely(shape)).mask
+        assert found is not None and ((found == 1) == expected).all(), points
+
+
+def test_supervisely_coordinates_between_pixels_are_taken_as_they_are(dataset: Dataset) -> None:
+    corners = [[2.0, 3.0], [9.5, 3.0], [9.5, 8.0], [2.0, 8.0]]
+    polygon = tools.supervisely_object("car", points={"exterior": corners, "interior": []})
+    rectangle = tools.supervisely_object("road", "rectangle", points={"exterior": [[20, 3], [25.5, 8]], "interior": []})
+    boxes = dataset.read(dataset.supervisely(polygon, rectangle), "box").boxes
+    assert [box.bbox for box in boxes] == [(2, 3, 9.5, 8), (20, 3, 25.5, 8)]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,12 @@ def test_cvat_groups_and_subsets(dataset: Dataset) -> None:
         dataset.listed(made, split="test")
 
 
+def test_cvat_groups_of_labels_that_are_left_out_leave_an_image_without_things(dataset: Dataset) -> None:
+    points = [(0.0, 0.0), (4.0, 0.0), (4.0, 4.0)]
+    made = dataset.cvat(*(tools.cvat_polygon("dontcare", points, more=' group_id="5"') for _ in range(2)))
+    assert dataset.read(made, "box", '[ids]\nskip = ["dontcare"]').boxes == ()
+
+
 def test_cvat_says_what_is_wrong_and_where(dataset: Dataset) -> None:
     good = tools.cvat_polygon("car", [(0.0, 0.0), (9.0, 0.0), (9.0, 9.0)])
     bad = [

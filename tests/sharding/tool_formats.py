@@ -142,7 +142,9 @@ def supervisely(root: Path, scenes: dict[str, Scene]) -> Recipe:
     text(root / "meta.json", {"classes": classes, "tags": [], "projectType": "images"})
     for stem, things in scenes.items():
         picture(root / f"train/img/{stem}.jpg")
-        objects = [supervisely_object(label, points={"exterior": points, "interior": []}) for label, points in things]
+        # Not whole, as in the labelling tool: whole ones are pixels.
+        outlines = [(label, [(x + 1e-5, y + 1e-5) for x, y in points]) for label, points in things]
+        objects = [supervisely_object(label, points={"exterior": points, "interior": []}) for label, points in outlines]
         text(root / f"train/ann/{stem}.jpg.json", supervisely_json(objects))
     return Recipe("supervisely", '[layout]\nimages = "{split}/img/*"\nannotations = "{split}/ann/{stem}.json"')
 

@@ -131,7 +131,8 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             groups.setdefault(group, []).append((level, number, outline))
     for (label, own), parts in sorted(groups.items(), key=lambda group: min(part[:2] for part in group[1])):
         shapes = tuple(outline for _, _, outline in parts)
-        found.add(source, label, shapes[0] if len(shapes) == 1 else outlines.Parts(shapes), own.partition(" ")[2])
+        whole = shapes[0] if len(shapes) == 1 else outlines.Parts(shapes)
+        found.add(source, label, whole, own.partition(" ")[2], parts=len(shapes))
     return things.annotation(source, found, size, source.root / place, largest_first=False)
 
 

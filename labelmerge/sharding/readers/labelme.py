@@ -83,7 +83,7 @@ def read(source: Source, item: Item, size: tuple[int, int]) -> Annotation:
             groups.setdefault(group, []).append(outline)
     for (label, own), parts in groups.items():
         whole = parts[0] if len(parts) == 1 else outlines.Parts(tuple(parts))
-        found.add(source, label, whole, own.partition(" ")[2])
+        found.add(source, label, whole, own.partition(" ")[2], parts=len(parts))
     return things.annotation(source, found, size, path, largest_first=False)
 
 

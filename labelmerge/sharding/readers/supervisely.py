@@ -3,6 +3,10 @@
 Polygons with holes, rectangles and bitmaps (a PNG, packed by zlib, in base64, and its origin) cover pixels; lines,
 points and others do not, and are counted as `objects_without_area`. Objects are painted in file order, later ones on
 top, as Supervisely shows them. `[ids]` and `options`: see `shared.things`.
+
+Whole numbers are pixels: what is downloaded names those that a shape's edges go through, and its own tools fill it
+with them (developer.supervisely.com, "Coordinate System"). Where a shape has others, it is drawn as in the labelling
+tool, in which the first pixel reaches from 0 to 1.
 """
 
 from __future__ import annotations
@@ -69,9 +73,16 @@ def _outline(kind: str, thing: dict[str, Any]) -> outlines.Outline:
         return outlines.Bitmap(int(left), int(top), bitmap(inflated(data, "bitmap"), "bitmap"))
     exterior = thing["points"]["exterior"]
     if kind == "rectangle":
-        x0, y0, x1, y1 = outlines.around(outlines.points_of(exterior, "exterior", least=2)[:2])
+        first, second = outlines.points_of(exterior, "exterior", least=2)[:2]
+        if not _are_pixels(first, second):
+            return outlines.rectangle(first, second, "exterior")
+        x0, y0, x1, y1 = outlines.around((first, second))
         return outlines.Rectangle((x0, y0, x1 + 1, y1 + 1))  # which holds its last pixel, too
-    holes = thing["points"].get("interior") or []
-    return outlines.Polygon(
-        outlines.points_of(exterior, "exterior"), tuple(outlines.points_of(hole, "interior") for hole in holes)
-    )
+    outer = outlines.points_of(exterior, "exterior")
+    holes = tuple(outlines.points_of(hole, "interior") for hole in thing["points"].get("interior") or [])
+    are_pixels = _are_pixels(*outer, *(point for hole in holes for point in hole))
+    return outlines.PixelPolygon(outer, holes) if are_pixels else outlines.Polygon(outer, holes)
+
+
+def _are_pixels(*points: outlines.Point) -> bool:
+    return all(value.is_integer() for point in points for value in point)

@@ -42,6 +42,41 @@ class Polygon:
 
 
 @dataclass(frozen=True)
+class PixelPolygon:
+    """A polygon with holes whose points are pixels, by column and row; all that its edges go through is in it.
+
+    As OpenCV fills polygons. Edges of holes are in the holes.
+    """
+
+    exterior: tuple[Point, ...]
+    holes: tuple[tuple[Point, ...], ...] = ()
+
+    @property
+    def corners(self) -> Corners:
+        """x0, y0, x1, y1 of the box around it."""
+        x0, y0, x1, y1 = around(self.exterior)
+        return x0, y0, x1 + 1, y1 + 1
+
+    def mask(self, size: tuple[int, int]) -> Mask:
+        """[H, W] of what it covers; raises ValueError where that would fill the memory."""
+        covered = _with_edges(self.exterior, size)
+        for hole in self.holes:
+            covered &= ~_with_edges(hole, size)
+        return covered
+
+
+def _with_edges(points: tuple[Point, ...], size: tuple[int, int]) -> Mask:
+    """[H, W] of the pixels whose centres are inside, and of those on the lines from point to point."""
+    covered = decoded([[value + 0.5 for point in points for value in point]], size).copy()
+    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+        share = np.linspace(0, 1, int(max(abs(x1 - x0), abs(y1 - y0))) + 1)
+        columns, rows = (np.floor(low + (high - low) * share + 0.5) for low, high in ((x0, x1), (y0, y1)))
+        there = (columns >= 0) & (columns < size[1]) & (rows >= 0) & (rows < size[0])
+        covered[rows[there].astype(np.int64), columns[there].astype(np.int64)] = True
+    return covered
+
+
+@dataclass(frozen=True)
 class Rectangle:
     """An upright rectangle."""
 
@@ -138,7 +173,7 @@ class Parts:
         return covered
 
 
-Outline = Polygon | Rectangle | Ellipse | Bitmap | Parts
+Outline = Polygon | PixelPolygon | Rectangle | Ellipse | Bitmap | Parts
 
 
 def _centres(low: float, high: float, edge: int) -> slice:

@@ -73,13 +73,19 @@ class Found:
             kind = what.rsplit(" ", 1)[0].replace(" ", "_")
             self.notes[f"{kind}s left out: {_say(error)}{FIRST}{self.where}, {what})"] += 1
 
-    def add(self, source: Source, label: object, outline: Outline, native_id: str = "", crowd: bool = False) -> None:
-        """Take a thing with its label. Raises ValueError where that is not text."""
+    def add(
+        self, source: Source, label: object, outline: Outline, native_id: str = "", crowd: bool = False, parts: int = 1
+    ) -> None:
+        """Take a thing with its label. Raises ValueError where that is not text.
+
+        Args:
+            parts: as how many things it was listed.
+        """
         if not isinstance(label, str):
             raise ValueError("its label is not text")
         index = label_values(source).get(label)
         if index == SKIPPED:
-            self.listed -= 1
+            self.listed -= parts
         elif index is None:
             self.notes["things_of_unknown_labels"] += 1
             self.notes[f"label {label.strip()[:_MAX_NAME]!r} is not a class"] += 1
