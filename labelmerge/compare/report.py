@@ -35,7 +35,7 @@ HTML, MARKDOWN = "report.html", "report.md"
 # What must be the same for figures to be comparable.
 _PROTOCOL = (
     *("crop", "window", "window_stride", "short_edge", "scales", "flip", "limit", "relations"),
-    *("depth_crop", "depth_max"),
+    *("classes", "depth_crop", "depth_max"),
 )
 
 

@@ -212,11 +212,17 @@ def class_tables(rows: Sequence[Row]) -> list[Table]:
         classes = list(dict.fromkeys(word for _, ious in within for word in ious))
         by_result = [[ious.get(word) for word in classes] for _, ious in within]
         cells = [_mark(list(values), _percent) for values in zip(*by_result, strict=True)]
+        of_two = len(within) == 2
+        if of_two:
+            cells = [
+                [*row, _difference(*values)] for row, values in zip(cells, zip(*by_result, strict=True), strict=True)
+            ]
         tables.append(
             Table(
                 f"{name}: classes",
-                "IoU in per cent; the best of each row is marked.",
-                ["class", *(label for label, _ in within)],
+                "IoU in per cent; the best of each row is marked."
+                + (f" Difference: {within[1][0]} less {within[0][0]}, in points." if of_two else ""),
+                ["class", *(label for label, _ in within), *["difference"] * of_two],
                 [[Cell(word), *row] for word, row in zip(classes, cells, strict=True)],
                 folded=len(classes) > _FEW_CLASSES,
             )
@@ -320,6 +326,11 @@ def _mark(
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _difference(first: float | None, second: float | None) -> Cell:
+    """In percentage points, with its sign."""
+    return Cell("-" if first is None or second is None else f"{100 * (second - first):+.1f}")
 
 
 def _decimals(value: Any) -> str:

@@ -85,7 +85,15 @@ def test_results_side_by_side(runs: Sequence[Path], tmp_path: Path) -> None:
     assert settings["lr"] == ["0.001", "6e-05", "0.001"] and settings["merge"][0] == "naive"
     assert "data of rooms/train" in settings and "steps" not in settings and "columns" not in settings
     assert report.notes == ["No results of unmeasured: `labelmerge eval --checkpoint RUN --out RUN/results.json`."]
-    assert texts(report.tables, "rooms-val: classes")[1:3] == [["a|b <0>", "*50.0", "25.0"], ["a|b <1>", "-", "-"]]
+    assert texts(report.tables, "rooms-val: classes")[:3] == [
+        ["class", "naive", "ours", "difference"],
+        ["a|b <0>", "*50.0", "25.0", "-25.0"],
+        ["a|b <1>", "-", "-", "-"],
+    ]
+    (about,) = [table.about for table in report.tables if table.title == "streets-val: classes"]
+    assert about.endswith("Difference: ours less naive, in points.")
+    assert texts(report.tables, "streets-val: classes")[1][-1] == "+50.0"
+    assert texts(report.tables, "zoo-test: classes")[0] == ["class", "ours"]
 
 
 def test_page_and_markdown_hold_the_same(runs: Sequence[Path], tmp_path: Path) -> None:
@@ -143,6 +151,12 @@ def test_results_from_elsewhere_find_their_run(runs: Sequence[Path], tmp_path: P
         ["naive, flipped", "naive"],
         ["stray", "naive"],
     ]
+    only = make_results(tmp_path / "few.json", {"rooms-val": 0.5}, weights="d", classes=2)
+    content = json.loads(only.read_text())
+    content["protocol"]["classes"] = {"leave_out": ["floor"]}
+    only.write_text(json.dumps(content))
+    (note,) = [n for n in report_runs([runs[0], only], tmp_path / "few").notes if "same way" in n]
+    assert "classes" in note and "floor" in note
     assert report.notes == ["Not measured in the same way. naive, results / stray: flip -; naive, flipped: flip true."]
 
 
