@@ -93,9 +93,20 @@ def test_lossy_pictures_are_no_masks(kind: str, options: dict[str, Any], mode: s
         decode_exact(encoded(Image.new(mode, (16, 16)), kind, **options), Path("mask.png"))
 
 
-def test_lossless_pictures_may_be_masks() -> None:
-    decode_exact(encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True), Path("a.webp"))
-    decode_exact(encoded(Image.new("L", (16, 16)), "TIFF", compression="tiff_lzw"), Path("a.tif"))
+@pytest.mark.parametrize(
+    ("kind", "shape", "options"),
+    [
+        ("WEBP", (16, 24, 3), {"lossless": True}),
+        ("TIFF", (16, 24), {"compression": "tiff_lzw"}),
+        ("TIFF", (16, 24), {"compression": "tiff_adobe_deflate"}),
+        ("BMP", (16, 24), {}),
+        ("PPM", (16, 24, 3), {}),
+    ],
+)
+def test_lossless_pictures_may_be_masks(kind: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    picture = decode_exact(encoded(Image.fromarray(values), kind, **options), Path("mask"))
+    assert (np.asarray(picture) == values).all()
 
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
