@@ -305,7 +305,8 @@ def _check_names(current: Bank | None, rows: Mapping[LabelKey, tuple[str, str]])
         raise BankError(
             f"labels have come to mean something else: {some(changed, separator='; ')}",
             where=current.folder,
-            fix="Give new classes new indices, at the end of the list, or choose another --out",
+            fix="Give new classes new indices, at the end of the list. What is only called otherwise keeps its name "
+            "here and gets another description; or choose another --out, and make its shards again",
         )
 
 
