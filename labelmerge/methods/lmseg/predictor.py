@@ -51,7 +51,9 @@ class _Window:
         masks = self.masks if queries is None else self.masks[queries]
         share = self.y.share[rows][:, None]
         lines = masks[:, self.y.before[rows]] * (1 - share) + masks[:, self.y.after[rows]] * share
-        return (lines[..., self.x.before] * (1 - self.x.share) + lines[..., self.x.after] * self.x.share).sigmoid()
+        out = lines[..., self.x.before].mul_(1 - self.x.share)  # in place: large maps are slow to allocate
+        out += lines[..., self.x.after].mul_(self.x.share)
+        return out.sigmoid_()
 
 
 class LmsegPredictor(Predictor):
