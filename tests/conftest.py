@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
@@ -77,6 +78,17 @@ def run() -> Run:
         return CliRunner().invoke(group, [str(arg) for arg in args], prog_name="labelmerge")
 
     return invoke
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: what is this small takes longer to share among threads than to work through."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import Result
 from PIL import Image
 
@@ -22,7 +21,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.fixture
-def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
     """Toy shards, a bank and a photograph, in the current folder."""
     from labelmerge.demo.datasets import write_worlds
 
@@ -33,10 +32,7 @@ def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.Monkey
     ).exit_code
     assert not run("embed", "cityscapes", "camvid", "--encoder", "offline", "--out", "bank").exit_code
     Image.new("RGB", (64, 48), "green").save("photo.jpg")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 def test_python_of_banks_and_of_notebooks_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,10 @@ import glob
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import Result
 from PIL import Image
 
@@ -105,11 +104,9 @@ def _shard_images_with_depths(run: Callable[..., Result]) -> None:
 
 
 @pytest.fixture
-def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
     """Toy shards, their bank and its merge, runs of a step, and a photograph, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     _write(tmp_path / "shards-out")
     Image.new("RGB", (64, 48), "green").save("photo.jpg")
     _shard_images_with_depths(run)
@@ -126,8 +123,7 @@ def place(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.Monkey
         result = run(*words)
         assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}\n{result.stderr}"
     shutil.copyfile("merge/taxonomy.csv", "groups.csv")
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 def test_the_pages_run(place: Path, run: Callable[..., Result]) -> None:

@@ -13,13 +13,12 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-import torch
 
 from labelmerge.compare.compare import run_plan
 from labelmerge.compare.plan import Job, Plan
@@ -37,7 +36,7 @@ QUICK = ("--steps", 2, "--batch-size", 2, "--crop", 32, "--device", "cpu")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
     """Shards, two banks and two evaluation sets, in the current folder."""
     for toy in (STREETS, THINGS):
         toy.write(tmp_path / "shards")
@@ -47,10 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     toy_bank(toys).save(tmp_path / "bank")
     toy_bank(toys, 8, encoder="words").save(tmp_path / "bank-words")
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 def arguments(*more: object, bank: str | None = "bank") -> tuple[object, ...]:

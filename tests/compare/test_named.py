@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from labelmerge.compare.named import names_of_comparisons
 
@@ -25,7 +23,7 @@ TINY = ("--steps", 1, "--crop", 32, "--device", "cpu")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
     """Training shards of streets and rooms, others of yards, and validation shards of the first two; a bank of all."""
     for toy in (STREETS, ROOMS):
         toy.write(tmp_path / "shards")
@@ -33,10 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     YARDS.write(tmp_path / "others")
     toy_bank([STREETS, ROOMS, YARDS]).save(tmp_path / "bank")
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 def compare(name: str, *more: object, shards: str = "shards", val: str = "val") -> tuple[object, ...]:

@@ -1,5 +1,5 @@
 """What training's tests use."""
 
-from ..train.conftest import bank, one_thread, shards
+from ..train.conftest import bank, shards, small
 
-__all__ = ["bank", "one_thread", "shards"]
+__all__ = ["bank", "shards", "small"]

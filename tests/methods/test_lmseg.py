@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,6 +36,7 @@ from labelmerge.train.loop import RunResult, train
 
 from ..conftest import Run
 from ..loading.toy_shards import Toy, toy_bank
+from ..weights import weights
 from .things import ToyThings
 
 SMALL = {"queries": 8, "query_dim": 16, "attention_heads": 2, "decoder_layers": 2, "drop_path": 0.0}
@@ -59,10 +59,6 @@ def data(tmp_path: Path) -> tuple[Path, Path]:
 
 def config(**changes: Any) -> TrainConfig:
     return TrainConfig.from_dict({**PLAIN, **SMALL, **changes})
-
-
-def weights(result: RunResult) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(result.checkpoint / "model.safetensors")
 
 
 def log(result: RunResult) -> list[dict[str, Any]]:

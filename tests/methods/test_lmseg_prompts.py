@@ -21,10 +21,11 @@ from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import load_trained
 from labelmerge.model.views import Views
-from labelmerge.train.loop import RunResult, train
+from labelmerge.train.loop import train
 
 from ..embed.conftest import clip_spec, clip_weights
 from ..loading.toy_shards import Toy, toy_bank
+from ..weights import weights
 from .test_lmseg import config
 from .things import ToyThings
 
@@ -84,10 +85,6 @@ def data(tmp_path: Path, clip_spec: str) -> tuple[Path, Path]:
     made = replace(bank, vectors=encoder.encode(bank.texts), encoder=clip_spec, identity=encoder.identity)
     made.save(tmp_path / "bank")
     return tmp_path / "shards", tmp_path / "bank"
-
-
-def weights(result: RunResult) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(result.checkpoint / "model.safetensors")
 
 
 def test_a_run_learns_it_and_goes_on_exactly(data: tuple[Path, Path], tmp_path: Path, clip_spec: str) -> None:

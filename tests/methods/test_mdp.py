@@ -42,9 +42,10 @@ from labelmerge.train.loop import train
 
 from ..train.conftest import STREETS
 from ..train.test_train_ranks import two_processes
-from .test_usss import _RUN, one_thread, same, two, weights
+from ..weights import same, weights
+from .test_usss import _RUN, two
 
-__all__ = ["one_thread", "two"]  # fixtures
+__all__ = ["two"]  # a fixture
 
 OWN = MdpSettings(projection_dim=8, projection_features=12, prototype_memory=3, key_momentum=0.9)
 CONFIG = TrainConfig(

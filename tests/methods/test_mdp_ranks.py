@@ -10,9 +10,9 @@ import torch
 
 from ..train.test_train_ranks import two_processes
 from .test_mdp import CONFIG
-from .test_usss import one_thread, two
+from .test_usss import two
 
-__all__ = ["one_thread", "two"]  # fixtures
+__all__ = ["two"]  # a fixture
 
 
 def remember(shards: str, bank: str, out: str, words: str) -> None:

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
-from torch import Tensor
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import ConfigError, UsageError
@@ -28,6 +26,7 @@ from labelmerge.train.loop import RunResult, train
 from ..conftest import Run
 from ..loading.toy_shards import Toy, toy_bank
 from ..train.conftest import STREETS
+from ..weights import same, weights
 from .averages.method import AveragesLearner
 from .averages.settings import AveragesSettings
 
@@ -63,14 +62,6 @@ def averages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def config(averages: None) -> TrainConfig:
     return replace(PLAIN, method="averages", method_settings=AveragesSettings())
-
-
-def weights(result: RunResult) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(result.checkpoint / "model.safetensors")
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.fixture

@@ -30,9 +30,10 @@ from labelmerge.train.loop import train
 from ..loading.toy_shards import Toy, toy_bank, write_split
 from ..train.conftest import STREETS
 from ..train.test_train_ranks import two_processes
-from .test_usss import _RUN, FEW, ROOMS, one_thread, same, two, weights
+from ..weights import same, weights
+from .test_usss import _RUN, FEW, ROOMS, two
 
-__all__ = ["one_thread", "two"]  # fixtures
+__all__ = ["two"]  # a fixture
 
 PLAIN = TrainConfig(steps=4, batch_size=8, crop=32, lr=5e-3, log_every=2, checkpoint_every=2, labelled=FEW)
 ENTROPY, CONSISTENCY = (

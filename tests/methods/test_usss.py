@@ -8,7 +8,7 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
@@ -34,11 +33,12 @@ from labelmerge.model.build import build_model
 from labelmerge.processes import Ranks
 from labelmerge.train.config import TrainConfig
 from labelmerge.train.inputs import read_inputs
-from labelmerge.train.loop import RunResult, train
+from labelmerge.train.loop import train
 
 from ..loading.toy_shards import Toy, toy_bank, write_split
 from ..train.conftest import STREETS
 from ..train.test_train_ranks import two_processes
+from ..weights import same, weights
 
 ROOMS = Toy("rooms", ("wall", "car"), colours=(3, 2))
 FEW = {"streets": 2, "rooms": 3}
@@ -67,14 +67,6 @@ train([Path(shards)], Path(bank), Path(out), config=TrainConfig.from_dict(json.l
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
     """Shards and bank of two datasets with masks."""
@@ -82,15 +74,6 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
         toy.write(tmp_path / "shards")
     toy_bank([STREETS, ROOMS]).save(tmp_path / "bank")
     return tmp_path / "shards", tmp_path / "bank"
-
-
-def weights(result: RunResult | Path) -> dict[str, Tensor]:
-    folder = result if isinstance(result, Path) else result.checkpoint
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def upsampled_to(side: int) -> Callable[[Tensor], Tensor]:

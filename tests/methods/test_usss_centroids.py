@@ -22,9 +22,10 @@ from labelmerge.train.loop import train
 
 from ..loading.toy_shards import Toy, toy_bank
 from ..train.conftest import STREETS
-from .test_usss import CONFIG, FEW, JOINT, MOVING, ROOMS, one_thread, two, weights
+from ..weights import weights
+from .test_usss import CONFIG, FEW, JOINT, MOVING, ROOMS, two
 
-__all__ = ["one_thread", "two"]  # fixtures
+__all__ = ["two"]  # a fixture
 
 
 def test_centroids_are_class_means_and_turn_with_the_features() -> None:

@@ -1,5 +1,5 @@
 """What evaluation's tests use."""
 
-from ..evaluate.conftest import one_thread, tools
+from ..evaluate.conftest import small, tools
 
-__all__ = ["one_thread", "tools"]
+__all__ = ["small", "tools"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from ..loading.toy_shards import Toy, toy_bank
 
@@ -30,8 +28,5 @@ def bank(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def small(one_thread: None) -> None:
+    """All that is computed here."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import safetensors.torch
 import tomli_w
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from labelmerge.train.optimizer import schedule_factor
 from labelmerge.train.run import lock_run
 
 from ..loading.toy_shards import Toy, toy_bank
+from ..weights import same, weights
 from .conftest import STREETS, THINGS, TOYS
 
 T = TypeVar("T")
@@ -37,13 +37,8 @@ CONFIG = TrainConfig(
 )
 
 
-def weights(result: RunResult) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(result.checkpoint / "model.safetensors")
-
-
 def same_weights(a: RunResult, b: RunResult) -> bool:
-    ours, theirs = weights(a), weights(b)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    return same(weights(a), weights(b))
 
 
 def log_lines(run: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -26,13 +25,10 @@ from labelmerge.train.config import TrainConfig
 from labelmerge.train.loop import RunResult, train
 
 from ..loading.toy_shards import toy_bank
+from ..weights import weights
 from .conftest import TOYS
 
 CONFIG = TrainConfig(steps=4, batch_size=4, crop=32, lr=1e-3, log_every=2, checkpoint_every=2)
-
-
-def weights(result: RunResult) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(result.checkpoint / "model.safetensors")
 
 
 def apart(a: RunResult, b: RunResult) -> float:

@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 
 from labelmerge.errors import ConfigError
 from labelmerge.train.config import TrainConfig, load_config
-from labelmerge.train.loop import RunResult, train
+from labelmerge.train.loop import train
 from labelmerge.train.views import augmentations
+
+from ..weights import weights
 
 CONFIG = TrainConfig(
     steps=3, batch_size=6, crop=32, optimizer="sgd", lr=1e-2, scale_min=0.9, scale_max=1.2, log_every=1,
     views={"streets": {"crop": [16, 40], "flip": 0}, "things": {"crop": 24, "scale_max": 1}},
 )  # fmt: skip
-
-
-def weights(result: RunResult) -> dict[str, Any]:
-    return safetensors.torch.load_file(result.checkpoint / "model.safetensors")
 
 
 def test_a_table_changes_what_it_names_and_nothing_else() -> None:
