@@ -40,7 +40,7 @@ class Named:
         needs: what the user must give, by name, and what that is.
         settings: of all variants, by name; those that the user gives come before them.
         first: the runs that are trained first: `name`; `shards`, with commas; or `each`: one for each dataset of the
-            comparison, measured on that; and `settings`.
+            comparison that has labels, measured on that; and `settings`.
     """
 
     name: str
@@ -179,8 +179,11 @@ def _runs(first: Mapping[str, Any], asked: Comparison, fill: Callable[[str], str
     own = {key: fill(_text(value)) for key, value in first.get("settings", {}).items()}
     folders = [Path(folder) for folder in fill(first.get("shards", "")).split(",") if folder] or asked.shards
     datasets: dict[str, list[Path]] = {}
+    labelled = set()
     for split in find_splits(folders, asked.split, also=UNLABELED):
-        datasets.setdefault(ShardSet.open(split).dataset, []).append(split)
+        opened = ShardSet.open(split)
+        datasets.setdefault(opened.dataset, []).append(split)
+        labelled |= {opened.dataset} if opened.annotation_type != "image" else set()
     if not first.get("each"):
         return [First(f"first/{first['name']}", folders, {**asked.settings, **_labelled(asked, set(datasets)), **own})]
     sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"))
@@ -192,6 +195,7 @@ def _runs(first: Mapping[str, Any], asked: Comparison, fill: Callable[[str], str
             tuple(Path(each.where) for each in sets if each.dataset == dataset),
         )
         for dataset, splits in datasets.items()
+        if dataset in labelled  # images without labels teach nothing alone
     ]
 
 

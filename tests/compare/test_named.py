@@ -131,6 +131,10 @@ def test_runs_trained_first_are_as_many_as_what_is_swept_needs(run: Any, place: 
         assert runs[f"first/second+seed={seed}"]["init"] == f"out/first/one+seed={seed}"
         assert runs[f"second+seed={seed}"]["init"] == f"out/first/second+seed={seed}"
         assert runs[f"init=+flip=0.3+seed={seed}"]["init"] == ""
+    # Images without labels are learned from beside others, not alone.
+    Toy("photos", ("road", "sky", "car"), "image").write(place / "shards")
+    runs = planned(*compare("usss"))
+    assert [name for name in runs if name.startswith("first/")] == ["first/alone-rooms", "first/alone-streets"]
     words = ("compare", "usss", "--bank", "bank", "--eval-shards", "val", "--out", "out", "--vary", "shards=shards")
     refused = run(*words)
     assert refused.exit_code == 2 and "usss trains on --shards first, so shards can't vary" in refused.output
