@@ -107,6 +107,9 @@ def _merged_text(report: Any) -> str:
     if report.lost:
         lines.append("`labelmerge relabel --checkpoint RUN` splits such labels; or give each of them one concept.")
     lines += [f"left out: {reason}" for reason in report.left_out]
+    if report.crowds:
+        crowds = options.counted(report.crowds, "crowd or depiction", "crowds and depictions")
+        lines.append(f"left out: {crowds}, which {report.format} can't mark")
     if report.things:
         lines.append(f"things: {some(report.things, _MAX_THINGS_SHOWN)}")
     if report.format == "yolo" and "val" not in report.splits:

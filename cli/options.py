@@ -319,8 +319,16 @@ class _Lines(Generic[T]):
             if (now := time.monotonic()) - last >= _SECONDS_BETWEEN_LINES:
                 last = now
                 share = f" of {self._total:,} ({done / self._total:.0%})" if self._total else ""
-                minutes = f"{(now - began) / 60:.0f} min"
-                click.echo(f"{self._what}: {done:,}{share}, {minutes}{self._more}", err=True)
+                left = f", about {_span((now - began) / done * (self._total - done))} left" if self._total else ""
+                click.echo(f"{self._what}: {done:,}{share}, {_span(now - began)}{left}{self._more}", err=True)
+
+
+def _span(seconds: float) -> str:
+    """As people say it: ``4 min``, ``3.5 h``, ``2.1 days``."""
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.1f} days"
 
 
 def styled(text: str, **style: Any) -> str:

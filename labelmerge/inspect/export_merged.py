@@ -47,6 +47,7 @@ class MergedReport:
         left_out: the splits that such files can't hold, and why.
         pushed: the repository that it was pushed to.
         task: of YOLO's files: ``detect`` or ``segment``.
+        crowds: how many crowds and depictions were left out, because the format can't mark them.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class MergedReport:
     left_out: tuple[str, ...]
     pushed: str | None = None
     task: str | None = None
+    crowds: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "folder": str(self.folder), "lost": [vars(each) for each in self.lost]}
@@ -142,6 +144,7 @@ def export_merged(
         lost=sets.lost,
         left_out=tuple(left_out),
         task=TASKS[segments] if format == YOLO else None,
+        crowds=request.counts["crowds"],
     )
     return report if push is None else replace(report, pushed=_push(out, push))
 

@@ -113,9 +113,10 @@ def test_progress_is_a_line_a_minute_where_there_is_no_terminal(
     bar.set_postfix_str("loss 1.5")
     assert list(bar) == list(range(8))
     assert capsys.readouterr().err.splitlines() == [
-        "training: 3 of 8 (38%), 1 min, loss 1.5",
-        "training: 6 of 8 (75%), 2 min, loss 1.5",
+        "training: 3 of 8 (38%), 1 min, about 2 min left, loss 1.5",
+        "training: 6 of 8 (75%), 2 min, about 1 min left, loss 1.5",
     ]
+    assert [OPTIONS._span(60 * minutes) for minutes in (0.2, 89, 150, 3000)] == ["0 min", "89 min", "2.5 h", "2.1 days"]
     OPTIONS.be_quiet(True)
     assert OPTIONS.track([1], "training") == [1]
     OPTIONS.be_quiet(False)

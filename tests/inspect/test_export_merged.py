@@ -361,3 +361,31 @@ def test_the_command(run: Callable[..., Any], world: Path, tmp_path: Path) -> No
     shard(load_recipe(world / "gate.toml"), world / "gate", "train", tmp_path / "s", taxonomy=world / "company.csv")
     in_one = run("export", tmp_path / "s", "--format", "coco-instances", "--out", tmp_path / "gate2", "--json")
     assert json.loads(in_one.stdout)["classes"] == CLASSES, "one that was merged has the class list's"
+
+
+@pytest.mark.parametrize("reader", ["coco_instances", "coco_boxes"])
+def test_crowds_that_yolo_cant_mark_are_counted(reader: str, run: Callable[..., Any], tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    (root / "images/train").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    Image.new("RGB", (64, 48)).save(root / "images/train/a.jpg")
+    one = {"image_id": 1, "category_id": 1, "area": 100, "iscrowd": 0}
+    found = [
+        {**one, "id": 1, "bbox": [2, 3, 10, 10], "segmentation": [[2, 3, 12, 3, 12, 13, 2, 13]]},
+        {**one, "id": 2, "bbox": [0, 0, 64, 48], "iscrowd": 1, "segmentation": {"size": [48, 64], "counts": [0, 3072]}},
+    ]
+    images = [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}]
+    told = {"images": images, "annotations": found, "categories": [{"id": 1, "name": "car"}]}
+    (root / "annotations/train.json").write_text(json.dumps(told))
+    kind = "box" if reader == "coco_boxes" else "noisy_mask"
+    (tmp_path / "toy.toml").write_text(
+        f'name = "toy"\nreader = "{reader}"\nannotation_type = "{kind}"\ndescriptions = "toy.csv"\n'
+        '[layout]\nimages = "images/{split}"\nannotations = "annotations/{split}.json"\n'
+    )
+    (tmp_path / "toy.csv").write_text("index,name\n0,car\n")
+    shard(load_recipe(tmp_path / "toy.toml"), root, "train", tmp_path / "shards")
+    result = run("export", tmp_path / "shards", "--format", "yolo", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert "left out: 1 crowd or depiction, which yolo can't mark" in result.stdout
+    (path,) = (tmp_path / "out/labels").rglob("*.txt")
+    assert len(path.read_text().splitlines()) == 1

@@ -1,7 +1,7 @@
 """YOLO's text files: `images/<split>/`, `labels/<split>/`, `data.yaml` (docs.ultralytics.com/datasets).
 
 A line is a class and its box (centre and size), or a class and its outline, in shares of the image's width and height.
-Crowds and depictions are left out.
+Crowds and depictions are left out, and counted.
 """
 
 from __future__ import annotations
@@ -51,12 +51,19 @@ def _lines(request: Request, sample: MergedSample) -> Iterator[str]:
     size = np.array([sample.width, sample.height], dtype=np.float64)
     if sample.instances is None:
         for box in sample.boxes:
-            if box["class_index"] in request.things and not (box["iscrowd"] or box["group_of"] or box["depiction"]):
+            if box["class_index"] not in request.things:
+                continue
+            if box["iscrowd"] or box["group_of"] or box["depiction"]:
+                request.counts["crowds"] += 1
+            else:
                 low, high = (np.array(box["bbox"][i : i + 2]) for i in (0, 2))
                 yield _line(box["class_index"], ((low + high) / 2 / size, (high - low) / size))
         return
     for segment in sample.segments:
-        if segment["class_index"] not in request.things or segment["iscrowd"]:
+        if segment["class_index"] not in request.things:
+            continue
+        if segment["iscrowd"]:
+            request.counts["crowds"] += 1
             continue
         rows, columns = np.nonzero(sample.instances == segment["id"])
         if not rows.size:
