@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
 
@@ -17,6 +16,7 @@ from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 from labelmerge.text import printable_json, printable_lines
 
+from .log_lines import LogLines
 from .paths import InputPath as InputPath
 from .paths import existing_file as existing_file
 from .paths import existing_folder as existing_folder
@@ -273,7 +273,6 @@ class SpreadCommand(click.Command):
                 formatter.write_dl(records)
 
 
-_SECONDS_BETWEEN_LINES = 60.0
 _quiet = False
 
 
@@ -288,7 +287,7 @@ def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterab
     if _quiet:
         return things
     if not sys.stderr.isatty():
-        return _Lines(things, printable(what), total)
+        return LogLines(things, printable(what), total)
     from tqdm import tqdm
 
     bar: Iterable[T] = tqdm(things, desc=printable(what), total=total, dynamic_ncols=True, mininterval=0.2)
@@ -299,36 +298,6 @@ def load_torch() -> None:
     """Import it, which takes seconds: a terminal shows what one waits for."""
     if "torch" not in sys.modules:
         once(lambda: __import__("torch"), "loading torch", track)
-
-
-class _Lines(Generic[T]):
-    """Progress for a log file."""
-
-    def __init__(self, things: Iterable[T], what: str, total: int | None) -> None:
-        self._things, self._what, self._more = things, what, ""
-        self._total = total if total is not None else len(things) if isinstance(things, Sized) else None
-
-    def set_postfix_str(self, text: str = "", refresh: bool = True) -> None:
-        """What else the lines say, as tqdm takes it."""
-        self._more = f", {text}" if text else ""
-
-    def __iter__(self) -> Iterator[T]:
-        began = last = time.monotonic()
-        for done, thing in enumerate(self._things, 1):
-            yield thing
-            if (now := time.monotonic()) - last >= _SECONDS_BETWEEN_LINES:
-                last = now
-                share = f" of {self._total:,} ({done / self._total:.0%})" if self._total else ""
-                left = f", about {_span((now - began) / done * (self._total - done))} left" if self._total else ""
-                click.echo(f"{self._what}: {done:,}{share}, {_span(now - began)}{left}{self._more}", err=True)
-
-
-def _span(seconds: float) -> str:
-    """As people say it: ``4 min``, ``3.5 h``, ``2.1 days``."""
-    minutes = seconds / 60
-    if minutes < 90:
-        return f"{minutes:.0f} min"
-    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.1f} days"
 
 
 def styled(text: str, **style: Any) -> str:

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_progress_is_a_line_a_minute_where_there_is_no_terminal(
 ) -> None:
     OPTIONS.be_quiet(False)
     clock = iter(range(0, 1000, 25))
-    monkeypatch.setattr(OPTIONS.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     bar = OPTIONS.track(range(8), "training", 8)
     bar.set_postfix_str("loss 1.5")
     assert list(bar) == list(range(8))
@@ -116,7 +117,8 @@ def test_progress_is_a_line_a_minute_where_there_is_no_terminal(
         "training: 3 of 8 (38%), 1 min, about 2 min left, loss 1.5",
         "training: 6 of 8 (75%), 2 min, about 1 min left, loss 1.5",
     ]
-    assert [OPTIONS._span(60 * minutes) for minutes in (0.2, 89, 150, 3000)] == ["0 min", "89 min", "2.5 h", "2.1 days"]
+    span = importlib.import_module("labelmerge.cli.log_lines").span
+    assert [span(60 * minutes) for minutes in (0.2, 89, 150, 3000)] == ["1 min", "89 min", "2.5 h", "2.1 days"]
     OPTIONS.be_quiet(True)
     assert OPTIONS.track([1], "training") == [1]
     OPTIONS.be_quiet(False)
