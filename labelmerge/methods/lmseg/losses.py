@@ -64,8 +64,8 @@ def projection_loss(logits: Tensor, boxes: Tensor, stride: int) -> Tensor:
     A mask's projection is its largest probability along a row or column (Tian et al., "BoxInst", CVPR 2021, eq. 2–4).
 
     Args:
-        logits: ``[…, h, w]``.
-        boxes: ``[…, 4]``, x0, y0, x1, y1 in pixels.
+        logits: ``[…, h, w]``; each mask is projected once, whatever number of boxes it is compared with.
+        boxes: ``[…, 4]``, x0, y0, x1, y1 in pixels; both are broadcast.
         stride: pixels per logit.
 
     Returns:
@@ -146,8 +146,8 @@ def matching_costs(
             every = outputs.classes[..., None, :].expand(-1, -1, len(places), -1)
             costs = -(-class_losses(every, places.expand(every.shape[:-1]), closed)).exp()
         if targets.boxes is not None:
-            spread = outputs.masks[:, :, None].expand(-1, -1, len(targets), -1, -1)
-            return costs + settings.box_weight * projection_loss(spread, targets.boxes, outputs.stride)
+            extents = projection_loss(outputs.masks[:, :, None], targets.boxes, outputs.stride)
+            return costs + settings.box_weight * extents
         known = _at_centres(targets.known, outputs).flatten().to(outputs.masks.dtype)
         wanted = _at_centres(targets.masks, outputs).flatten(1).to(outputs.masks.dtype) * known
         logits = outputs.masks.flatten(2)
