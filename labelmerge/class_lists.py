@@ -48,7 +48,7 @@ def read_class_list(path: Path) -> list[Description]:
 
     ``.csv`` and ``.tsv``: a header with a column `name` (or `class`, `label`, `category`), maybe one `description`, and
     any others, which are ignored (`ignored_columns`); with the columns `index` and `name` it is a descriptions file
-    (`labelmerge.descriptions.read_descriptions`).
+    (`labelmerge.descriptions.read_descriptions`). So is ``.txt`` with such a header of several columns.
 
     Raises:
         DescriptionsError: the file can't be read, has no such column, or has a name twice; all in one message.
@@ -56,10 +56,10 @@ def read_class_list(path: Path) -> list[Description]:
     text = read_text(path, DescriptionsError)
     if not text.strip():
         raise DescriptionsError("is empty", where=path, fix="Write the names of the classes into it")
-    if path.suffix.lower() == ".txt":
+    columns, delimiter = _header(text)
+    if _is_plain(path, columns):
         found = [(line, name, "") for line, _, name in plain_names(text, path)]
     else:
-        columns, delimiter = _header(text)
         if {"index", "name"} <= set(columns) <= set(HEADER):
             return read_descriptions(path)
         found = list(_table(path, text, columns, delimiter))
@@ -90,27 +90,37 @@ def plain_names(text: str, path: Path | None = None) -> list[tuple[int, int | No
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if len(lines) > 1 and lines[0][1].lower() in _NAMES:
         lines = lines[1:]
-    if len(lines) == 1 and "," in lines[0][1] and not _QUOTED.fullmatch(lines[0][1]):
-        fault = "is one line of names with commas between them"
-        raise DescriptionsError(fault, where=path, fix="Write one name a line, and quotes around one that has commas")
+    if len(lines) == 1 and not _QUOTED.fullmatch(lines[0][1]):
+        for mark, what in ((",", "commas"), (";", "semicolons"), ("\t", "tabs")):
+            if mark in lines[0][1]:
+                fault = f"is one line of names with {what} between them"
+                raise DescriptionsError(fault, where=path, fix=f"Write one name a line, quotes around one with {what}")
     numbered = [_NUMBERED.fullmatch(line) for _, line in lines]
     numbers = [int(match[1]) for match in numbered if match]
     if len(lines) > 1 and len(numbers) == len(lines) and numbers == sorted(set(numbers)):
         lines = [(number, match[2]) for (number, _), match in zip(lines, numbered, strict=True) if match]
     else:
         numbers = []
+    if tabs := [line for line, name in lines if "\t" in name]:
+        fix = "Write one name a line, or name the columns in the first line"
+        raise DescriptionsError(f"line {tabs[0]}: several columns, with tabs between them", where=path, fix=fix)
     names = [(line, match[2] if (match := _QUOTED.fullmatch(name)) else name) for line, name in lines]
     return [(line, numbers[place] if numbers else None, name) for place, (line, name) in enumerate(names)]
 
 
 def ignored_columns(path: Path) -> list[str]:
     """The columns that are ignored, of a list that has no descriptions: one of them may be meant as that."""
-    if path.suffix.lower() == ".txt":
-        return []
     columns, _ = _header(read_text(path, DescriptionsError))
+    if _is_plain(path, columns) or not set(columns) & set(_NAMES):
+        return []
     if {"index", "name"} <= set(columns) <= set(HEADER) or set(columns) & set(_DESCRIPTIONS):
         return []
     return [column for column in columns if column and column not in (*_NAMES, "index", "id")]
+
+
+def _is_plain(path: Path, columns: list[str]) -> bool:
+    """Whether a list has one name a line, and is no table: by its ending, unless its first line names columns."""
+    return path.suffix.lower() == ".txt" and not (len(columns) > 1 and set(columns) & set(_NAMES))
 
 
 def _header(text: str) -> tuple[list[str], str]:

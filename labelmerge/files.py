@@ -22,6 +22,7 @@ from labelmerge.urls import url_of
 
 _MOST_SHOWN = 3
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+_OLD_LINE_END = re.compile("\r(?!\n)")  # of a spreadsheet that saves "CSV (Macintosh)"
 PUSH = "Write to a local folder, then `labelmerge push DIR URL`"
 
 _log = logging.getLogger(__name__)
@@ -30,11 +31,13 @@ _log = logging.getLogger(__name__)
 def read_text(path: Path, fault: type[LabelmergeError]) -> str:
     """A text that a person may have saved in a spreadsheet or an editor: UTF-8, with or without a byte order mark.
 
+    Lines that end as on old Macintoshes end as others do.
+
     Raises:
         `fault`: there is no such file, it can't be read, or it is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return _OLD_LINE_END.sub("\n", path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise fault("no such file", where=path) from None
     except OSError as error:

@@ -38,6 +38,12 @@ def _file(path: Path, text: str) -> Path:
         ("a.csv", "class;definition\nroad;What one drives on.\nsky;", [("road", "What one drives on."), ("sky", "")]),
         ("a.tsv", "id\tcategory\n7\troad\n8\tsky\n", [("road", ""), ("sky", "")]),
         ("a.csv", "name\nroad\nsky\n", [("road", ""), ("sky", "")]),
+        ("a.csv", "name;meaning\rroad;A way, or two, paved\rsky;\r", [("road", "A way, or two, paved"), ("sky", "")]),
+        ("a.txt", "road\rsky\r", [("road", ""), ("sky", "")]),
+        ("a.txt", "0\troad\n1\tsky\n", [("road", ""), ("sky", "")]),
+        ("a.txt", "index,name\n0,road\n1,sky\n", [("road", ""), ("sky", "")]),
+        ("a.txt", "id\tlabel\n4\troad\n6\tsky\n", [("road", ""), ("sky", "")]),
+        ("a.txt", "name,description\nroad,A way.\n", [("road", "A way.")]),
     ],
 )
 def test_a_list_is_read(tmp_path: Path, name: str, text: str, expected: list[tuple[str, str]]) -> None:
@@ -63,6 +69,9 @@ def test_a_descriptions_file_keeps_its_indices(tmp_path: Path) -> None:
         ("a.csv", "name,description\n", "no names. Write the names"),
         ("a.txt", "road, sky\n", "is one line of names with commas between them. Write one name a line"),
         ("a.txt", "# none\n", "no names"),
+        ("a.txt", "road; sky\n", "is one line of names with semicolons between them"),
+        ("a.txt", "road\tsky\n", "is one line of names with tabs between them"),
+        ("a.txt", "road\tA way\nsky\n", "line 1: several columns, with tabs between them"),
         ("a.csv", "road\nsky\n", "no column is called name"),
         ("a.csv", "id,name\n1,road\n2\n", "line 3"),
         ("a.csv", 'name\n"road\n', "line 2"),
@@ -82,6 +91,7 @@ def test_columns_that_may_be_meant_as_descriptions_are_named(tmp_path: Path, cap
     assert ignored_columns(_file(tmp_path / "c.txt", "road, sense\n")) == []
     find_datasets([str(sense)])
     assert "these are not used: sense" in caplog.text
+    assert ignored_columns(_file(tmp_path / "d.csv", "road\n")) == []  # no table at all, which is said when it is read
 
 
 def test_what_is_no_dataset_is_told_from_one_that_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,13 +69,19 @@ class Classes:
 
 def names_in_words(names: Sequence[str]) -> str | None:
     """Names as --only and --leave-out take them; None where there are none."""
-    return ", ".join(f'"{name}"' if "," in name else name for name in names) or None
+    quoted = ('"{}"'.format(name.replace('"', '""')) if "," in name or name.startswith('"') else name for name in names)
+    return ", ".join(quoted) or None
 
 
 def names_of(words: str) -> tuple[str, ...]:
-    """``"road, car"``: names between commas, which those in double quotes may have themselves."""
-    names = (name for row in csv.reader([words], skipinitialspace=True) for name in row)
-    return tuple(" ".join(name.split()) for name in names if name.strip())
+    """``"road, car"``: names between commas, which those in double quotes may have themselves, or on lines.
+
+    Raises UsageError where there are none.
+    """
+    names = (" ".join(name.split()) for row in csv.reader(words.splitlines(), skipinitialspace=True) for name in row)
+    if not (found := tuple(filter(None, names))):
+        raise UsageError(f"no class is named in {words!r}", fix='Write names, such as "road, car"')
+    return found
 
 
 def _with(data: EvalSet, space: LabelSpace) -> EvalSet:

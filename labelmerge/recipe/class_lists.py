@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from posixpath import basename
 from typing import Any
 
 from labelmerge.class_lists import plain_names
+from labelmerge.errors import DescriptionsError
 from labelmerge.recipe.tree import Tree
 
 _NAMES = re.compile(
@@ -22,6 +24,8 @@ _NAMES = re.compile(
 _MAX_BYTES = 1 << 20
 _CAMVID = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)\s+(\S.*)", re.ASCII)  # label_colors.txt
 _CVAT = re.compile(r"([^:#]+):(\d+),(\d+),(\d+):.*", re.ASCII)  # labelmap.txt
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,9 @@ def class_lists(tree: Tree) -> list[ClassList]:
         try:
             text = file.read_bytes().decode("utf-8-sig") if file.stat().st_size <= _MAX_BYTES else ""
             read = _read(path, text)
+        except DescriptionsError as error:
+            _log.warning("%s: %s, and is not used", file, error.what)
+            continue
         except (OSError, ValueError, KeyError, TypeError, csv.Error, RecursionError):
             continue
         if read is not None and read.names:
@@ -85,6 +92,8 @@ def _read(path: str, text: str) -> ClassList | None:
     delimiter = "\t" if "\t" in header else ","
     if delimiter in header and any(word in re.split(r"[\t,]", header) for word in ("name", "class")):
         rows_of = list(csv.DictReader(io.StringIO("\n".join([header, *lines[1:]])), delimiter=delimiter))
+        if not rows_of:
+            return None
         key = "name" if "name" in rows_of[0] else "class"
         names = tuple(row[key].strip() for row in rows_of)
         if all(channel in rows_of[0] for channel in "rgb"):

@@ -107,6 +107,12 @@ def test_what_cant_be_is_said(world: Path, which: dict[str, Any], message: str) 
 def test_names_are_read_back() -> None:
     names = ("road", "car, parked", "parks:sky")
     assert names_of('road,  "car, parked" , parks:sky,') == names
+    assert names_of('road\n"car, parked"\r\nparks:sky\n') == names
+    for odd in (('"sky" above', "a"), ('the "b", or c',)):
+        assert names_of(names_in_words(odd) or "") == odd
+    for nothing in ("", " , ,"):
+        with pytest.raises(UsageError, match="no class is named"):
+            names_of(nothing)
     words = names_in_words(names)
     assert words is not None and names_of(words) == names and names_in_words(()) is None
 

@@ -335,6 +335,23 @@ def test_a_bad_file_is_said_and_does_not_end_it(tmp_path: Path, run: Run) -> Non
     assert result.exit_code == 0 and "can't be used: JPEGImages/0.jpg" in result.output
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("road,sky", "classes.txt: is one line of names with commas between them, and is not used"),
+        ("road\tx\nsky\n", "classes.txt: line 1: several columns, with tabs between them, and is not used"),
+        ("index,name\n", ""),
+        ("name,r,g,b\n", ""),
+    ],
+)
+def test_a_list_that_is_none_is_said_and_does_not_end_it(text: str, said: str, tmp_path: Path, run: Run) -> None:
+    photo(tmp_path / "data/images/0.jpg")
+    mask(tmp_path / "data/masks/0.png", [0, 1])
+    (tmp_path / "data/classes.txt").write_text(text)
+    result = run("recipe", tmp_path / "data", "--out", tmp_path)
+    assert result.exit_code == 0 and said in result.output and "Nothing says what the classes" in result.output
+
+
 def test_names() -> None:
     assert named_after(Path("/a/Straßen & Wege-2")) == "stra_en_wege_2"
     assert named_after(Path("/")) == "my_dataset"
