@@ -82,20 +82,18 @@ def slow_masks(logits: Tensor, target: Tensor, known: Tensor) -> tuple[float, fl
     return total / count, 1 - (2 * both + 1) / (x + y + 1)
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.integers(0, 1000))
 def test_masks_are_projected_once_for_all_boxes() -> None:
     torch.manual_seed(0)
-    masks, boxes = (
-        torch.randn(2, 3, 5, 7),
-        torch.tensor([[0.0, 0, 9, 9], [3, 4, 27, 12], [8, 1, 9, 2], [20, 2, 28, 20]]),
-    )
+    masks = torch.randn(2, 3, 5, 7)
+    boxes = torch.tensor([[0.0, 0, 9, 9], [3, 4, 27, 12], [8, 1, 9, 2], [20, 2, 28, 20]])
     each = projection_loss(masks[:, :, None], boxes, 4)
     assert each.shape == (2, 3, 4)
     for t, query, n in itertools.product(range(2), range(3), range(4)):
         assert each[t, query, n] == projection_loss(masks[t, query], boxes[n], 4)
 
 
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 1000))
 def test_costs_are_those_of_the_slow_way(seed: int) -> None:
     outputs, targets = drawn(seed)
     costs = matching_costs(outputs, targets, targets.labels, SETTINGS)
