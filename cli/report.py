@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from labelmerge.text import aligned
+
 from . import options
 
 
@@ -28,6 +30,10 @@ def command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     report = report_runs(runs, out)
     results = sum(len(run.results) for run in report.runs)
     lines = [f"Note: {note}" for note in report.notes]
+    if results:
+        first = report.tables[0]
+        cells = [[f"{cell.text}*" if cell.best else cell.text for cell in row] for row in first.rows]
+        lines += [*aligned([first.columns, *cells]), f"({first.about[0].lower()}{first.about[1:-1]} by *)", ""]
     page, text = report.paths
     counts = f"{len(report.runs)} run{'s' * (len(report.runs) != 1)}, {results} result{'s' * (results != 1)}"
     lines.append(f"Wrote {page} and {text.name}: {counts}")

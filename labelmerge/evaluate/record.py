@@ -323,8 +323,8 @@ class Results:
     def _confused(self, result: SetResult) -> str:
         names = result.data.space.names
         worst = worst_mistakes(result.confusion, _MISTAKES_SHOWN)
-        lines: list[tuple[str, ...]] = [(f"{result.name}, most confused", "taken for", "% of its pixels")]
-        lines += [(names[m.truth], names[m.prediction], _percent(m.share)) for m in worst]
+        lines: list[tuple[str, ...]] = [(f"{result.name}, most confused", "taken for", "pixels", "% of its pixels")]
+        lines += [(names[m.truth], names[m.prediction], f"{m.pixels:,}", _percent(m.share)) for m in worst]
         return "\n".join(aligned(lines)) if worst else ""
 
 

@@ -276,6 +276,10 @@ def test_command(runs: Sequence[Path], tmp_path: Path, run: Callable[..., Any]) 
     result = run("report", *runs, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1].endswith("report.html and report.md: 3 runs, 2 results")
+    shown = [line.split() for line in result.stdout.splitlines()]
+    assert ["naive", "naive", "hd,", "wd", "tiny", "20", "50.0*", "25.0", "-", "33.3"] in shown
+    assert ["unmeasured", "embedding", "hd,", "wd", "tiny", "20", *"----"] in shown
+    assert "the best of each column is marked by *" in result.stdout
     data = json.loads(run("report", runs[0], "--out", tmp_path / "out", "--json").stdout)
     assert data["tables"][0]["rows"][0][:2] == ["naive", "naive"]
     result = run("report", tmp_path, "--out", tmp_path / "no")
