@@ -37,6 +37,8 @@ class Case:
     signed: bool = False  # the losses' weights are of both signs, and some 0
     channels_last: bool = False
     trimmed: bool = False
+    length: float = 3.0  # of the embeddings' numbers
+    bare: bool = False  # the first image has no label
 
 
 CASES = {
@@ -53,6 +55,14 @@ CASES = {
     "many labels": Case((1, 1), (2, 3), batch=1, labels=301, ignore=65535, targets=torch.uint16),
     "one label": Case((3, 3), (12, 12), labels=1),
     "nothing labelled": Case((3, 3), (12, 12), ignored=1),
+    "one column": Case((5, 1), (20, 4), labels=8),
+    "one row": Case((1, 5), (4, 20), labels=4),
+    "one pixel": Case((1, 1), (1, 1), batch=1, labels=12),
+    "an image without labels": Case((3, 3), (12, 12), bare=True, trimmed=True),
+    "an image without labels, sets": Case((3, 3), (12, 12), bare=True, table="sets", trimmed=True),
+    "long": Case((3, 4), (12, 16), length=1e6),
+    "short": Case((3, 4), (12, 16), length=1e-6),
+    "long, bfloat16": Case((3, 4), (12, 16), channels=16, length=1e6, dtype=torch.bfloat16, table="soft"),
     "subsets": Case((3, 3), (12, 12), batch=3, labels=9, subsets=True),
     "cold": Case((3, 3), (12, 12), tau=1e-3),
     "channels last": Case((3, 4), (12, 16), channels=70, channels_last=True),
@@ -97,7 +107,7 @@ def off_by(case: Case) -> dict[str, float]:
     reference = runpy.run_path(str(Path(__file__).with_name("reference.py")))
     generator = torch.Generator().manual_seed(0)
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
-    v = torch.randn(case.batch, case.channels, *case.low, generator=generator).mul(3).to(case.dtype)
+    v = torch.randn(case.batch, case.channels, *case.low, generator=generator).mul(case.length).to(case.dtype)
     v = v.contiguous(memory_format=layout).requires_grad_()
     labels = F.normalize(torch.randn(case.labels, case.channels, generator=generator), dim=1).requires_grad_()
     tau = torch.tensor(case.tau, requires_grad=True)
@@ -127,6 +137,8 @@ def off_by(case: Case) -> dict[str, float]:
     chosen = torch.multinomial(reached.float(), case.size[0] * case.size[1], replacement=True, generator=generator)
     targets = chosen.view(case.batch, *case.size)
     targets[torch.rand(targets.shape, generator=generator) < case.ignored] = case.ignore
+    if case.bare:
+        targets[0] = case.ignore
 
     competing = torch.rand(case.batch, case.labels, generator=generator) < 0.5 if case.unannotated else None
 
