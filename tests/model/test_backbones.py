@@ -119,27 +119,31 @@ def test_recomputed_activations_change_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_blocks_weights_are_cast_together_to_the_same_bits(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, images = [], torch.randn(2, 3, 64, 32)
+@pytest.mark.parametrize(("stage", "channels", "weights"), [(1, 32, 12), (4, 256, 10)])  # with a reduction, and without
+def test_a_blocks_weights_are_cast_together_to_the_same_bits(
+    stage: int, channels: int, weights: int, recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     casts: list[int] = []
     copy_all = torch._foreach_copy_
-    monkeypatch.setattr(torch, "_foreach_copy_", lambda out, given: (casts.append(len(out)), copy_all(out, given)))
+
+    def count(out: list[Tensor], given: list[Tensor]) -> None:
+        casts.append(len(out))
+        copy_all(out, given)
+
+    monkeypatch.setattr(torch, "_foreach_copy_", count)
+    found, block = [], segformer().get_submodule(f"net.encoder.block{stage}.0")
+    images = torch.randn(1, channels, 8, 8, requires_grad=True)
     for together in (True, False):
-        model = copy.deepcopy(segformer()).train()
-        if recompute:
-            model.recompute()
-        blocks = [part for part in model.modules() if isinstance(part, FastBlock)]
-        assert all(block.parts[0] is block.attn.q for block in blocks)  # its own, not those of what was copied
-        for block in blocks:
-            block.parts = block.parts if together else ()
+        own = copy.deepcopy(block).train()
+        assert isinstance(own, FastBlock) and own.parts[0] is own.attn.q  # not that of what was copied
+        own.recomputes, own.parts = recompute, own.parts if together else ()
         casts.clear()
         with torch.autocast("cpu", torch.bfloat16):
-            found.append(gradients(model, images))
-        assert len(casts) == (len(blocks) * (3 if recompute else 2) if together else 0)
-        assert all(count in (10, 12) for count in casts)  # without and with a reduction
-        assert all(part.cast is None for block in blocks for part in block.parts)
+            found.append(gradients(own, images))
+        assert casts == ([weights] * (3 if recompute else 2) if together else [])
+        assert all(part.cast is None for part in own.parts)
     (loss, grads), (wanted, others) = found
-    assert torch.equal(loss, wanted) and len(grads) == len(others) > 0
+    assert torch.equal(loss, wanted) and len(grads) == len(others) > weights
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(grads, others, strict=True))
 
 
