@@ -64,7 +64,11 @@ class LmsegSettings:
     nothing_weight: float = setting(0.1, "Weight of queries without a segment in the classification loss.", maximum=1)
     query_temperature: float = setting(0.07, "τ of the cosines at the start; it is learned.", minimum=0.01, maximum=1)
     segment_score: float = setting(
-        0.7, "A query becomes a segment if its class is at least this probable.", maximum=1, flag=True
+        0.7,
+        "A query becomes a segment if its class is at least this probable; `--segment-score` of `eval` and `predict` "
+        "takes another value.",
+        maximum=1,
+        flag=True,
     )
     segment_overlap: float = setting(
         0.8, "A segment of which less than this share is left, because surer ones cover it, is dropped.", maximum=1
