@@ -145,16 +145,19 @@ class _Words(Meanings):
         name, dataset = self._bank.names[row], self._bank.keys[row][0]
         if row in self._said or len(synonyms(name)) > 1:
             return None  # its text, or its synonyms, say more
-        votes = self._votes(name, self._company[dataset])
-        if not votes and (word := everyday_word(name)):
+        votes, usual = self._votes(name, self._company[dataset]), None
+        word = None if votes else everyday_word(name)
+        if word is not None:
             if not word.means:
-                return None
-            votes = [(Sense(word.means, {}, ()), FIRST)]
-        chosen = self._kinship(dataset).choose(name, row, votes)
+                usual = Concept(word.word, word.kind_of, word.part_of)
+                if not all(whole in self._known.graph for whole in usual.wholes):
+                    return None
+            votes = [(Sense(word.means or (word.word,), {}, ()), FIRST)]
+        chosen = self._kinship(dataset).choose(name, row, votes, usual)
         if chosen is None:
             return None
         self.new.update({concept.name: concept for concept in chosen.new})
-        most = _BY_NAME if chosen.known else _BY_WORD
+        most = _BY_NAME if chosen.known and word is None else _BY_WORD
         return Attachment(chosen.concepts, TEXT, round(most * chosen.share, 2), chosen.note)
 
     def by_name(self, row: int) -> Attachment | None:

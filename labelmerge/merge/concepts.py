@@ -122,6 +122,11 @@ class ConceptGraph:
         """bool ``[K, K]``: whether the second concept is a kind of the first, or is it."""
         return self._closed({name: concept.kind_of for name, concept in self._concepts.items()})
 
+    @cached_property
+    def parts(self) -> Booleans:
+        """bool ``[K, K]``: whether the second concept is a part of the first, or of a part of it, or is it."""
+        return self._closed({name: concept.part_of for name, concept in self._concepts.items()})
+
     def _closed(self, above: Mapping[str, Sequence[str]]) -> Booleans:
         found = np.eye(len(self), dtype=np.bool_)
         for name in self._order:  # wholes come before what lies within them

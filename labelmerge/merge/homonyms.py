@@ -86,45 +86,58 @@ class Kinship:
 
     Args:
         graph: K concepts.
-        labels: the concepts of each label that is clear without the others, by any key.
+        labels: of each label that is clear without the others, what it is a kind of, and a part of, by any key.
     """
 
-    def __init__(self, graph: ConceptGraph, labels: Mapping[int, Sequence[str]]) -> None:
+    def __init__(self, graph: ConceptGraph, labels: Mapping[int, tuple[Sequence[str], Sequence[str]]]) -> None:
         self._graph = graph
         size = graph.within.sum(axis=1)
         # 0 for what everything lies within, 1 for what nothing else does.
         self._says = 1 - np.log(size) / np.log(max(len(graph), 2))
         self._says[[row for row, name in enumerate(graph.names) if name in NEARLY_ALL]] = 0
-        self._labels = {key: (self._around(graph.kinds, own), self._around(graph.within, own))
-                        for key, own in labels.items()}  # fmt: skip
+        self._labels = {
+            key: (self._around(graph.kinds, kinds), self._around(graph.within, [*kinds, *parts]))
+            for key, (kinds, parts) in labels.items()
+        }
 
     def _around(self, inside: Booleans, concepts: Sequence[str]) -> Booleans:
         return np.asarray(inside[:, self._graph.rows(concepts)].any(axis=1), dtype=np.bool_)
 
-    def of(self, kinds: Sequence[str], label: int, parts: Sequence[str] = ()) -> float:
+    def of(self, kinds: Sequence[str], label: int, parts: Sequence[str] = (), beside: Sequence[str] = ()) -> float:
         """How near a meaning is to the labels that are nearest to it, in the mean: 0, nothing in common, to 1.
 
-        What lies within a building speaks for other parts of it, and for no kind of building.
+        Parts of a building speak for other parts of it, and for no kind of building. Only parts of a car speak for a
+        meaning that is a new part of cars: most lists have the car alone.
 
         Args:
             kinds: its concepts; of a new one, what it is a kind of.
             label: the key of the label itself.
-            parts: what else it lies within or is found beside.
+            parts: what else a new one lies within.
+            beside: what a new one is found beside, itself or its parts.
         """
-        kind = self._around(self._graph.kinds, kinds)
-        part = self._around(self._graph.within, [*kinds, *parts]) & ~kind
+        graph = self._graph
+        kind = self._around(graph.kinds, kinds)
+        whole = self._around(graph.within, kinds) & ~kind
+        part = self._around(graph.parts, parts)
+        found = np.isin(graph.names, beside)
         others = (own for key, own in self._labels.items() if key != label)
-        near = [float((self._says * (kind & of_kind | part & whole)).max()) for of_kind, whole in others]
+        near = [
+            float((self._says * (kind & of_kind | whole & within | part & within & ~of_kind | found & within)).max())
+            for of_kind, within in others
+        ]
         nearest = sorted(near, reverse=True)[: max(_NEAREST, int(_SHARE * len(near)))]
         return sum(nearest) / len(nearest) if nearest else 0.0
 
-    def choose(self, name: str, label: int, votes: Sequence[tuple[Sense, float]]) -> Choice | None:
+    def choose(
+        self, name: str, label: int, votes: Sequence[tuple[Sense, float]], usual: Concept | None = None
+    ) -> Choice | None:
         """Which of its meanings a name has among these labels.
 
         Args:
             name: as its list spells it.
             label: its key.
             votes: the meanings that ship, and what speaks for each.
+            usual: the concept of the one meaning among these votes, where the graph lacks it.
 
         Returns:
             None where it has one meaning that ships, or several that lie within each other, or where the list says
@@ -135,6 +148,8 @@ class Kinship:
         further = {(meaning.concept.name,): meaning for meaning in further_meanings(name)}
         further = {own: meaning for own, meaning in further.items() if own not in prior}
         prior.update(dict.fromkeys(further, _SELDOM if votes else 1 / max(len(further), 1)))
+        if usual is not None and further:
+            further[(usual.name,)] = Meaning(usual, ())
         new = {own for own in further if own[0] not in self._graph}
         place = {own: further[own].concept.wholes if own in new else own for own in prior}
 
@@ -146,7 +161,7 @@ class Kinship:
         near = {own: [self.of([concept], label) for concept in own if own not in further] for own in prior}
         for own, meaning in further.items():
             kinds = meaning.concept.kind_of if own in new else own
-            near[own] = [self.of(kinds, label, (*meaning.concept.part_of, *meaning.beside))]
+            near[own] = [self.of(kinds, label, meaning.concept.part_of, meaning.beside)]
         kin = {own: sum(each) / len(each) for own, each in near.items()}  # several things: with all of these
         if not any(kin.values()) and not (further and votes):
             return None
@@ -156,17 +171,19 @@ class Kinship:
         some = tuple(each for each, much in zip(best, near[best], strict=True) if much > _LITTLE * max(near[best]))
         best = some if some in prior else best
         others, share = self._against(best, weight, apart)
-        usual = votes[0][0].concepts if votes else best
-        if best != usual and best in further and share < _SURE:
-            best = usual  # a list that does not decide leaves a word what it mostly means
+        mostly = votes[0][0].concepts if votes else best
+        if best != mostly and best in further and share < _SURE:
+            best = mostly  # a list that does not decide leaves a word what it mostly means
             others, share = self._against(best, weight, apart)
             share = max(share, _KEPT)
         note = ""
         if share < _SURE or any(own in further and kin[own] >= kin[best] for own in others):
             note = f"the name may also mean: {'; '.join(', '.join(own) for own in others[:3])}"
-        elif votes and best != usual:
+        elif votes and best != mostly:
             note = f"read as {', '.join(best)} because of the names beside it"
-        return Choice(best, (further[best].concept,) if best in new else (), share, note, bool(votes) and best == usual)
+        return Choice(
+            best, (further[best].concept,) if best in new else (), share, note, bool(votes) and best == mostly
+        )
 
     @staticmethod
     def _against(

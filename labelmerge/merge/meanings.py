@@ -83,10 +83,11 @@ class Meanings:
                     if further_meanings(phrase) or (votes and agree < DEMANDED * sum(much for _, much in votes)):
                         break
                     found = self._meaning(phrase, self._company[dataset])
-                    known = [c for one in found for c in ((one,) if one in graph else self.new[one].wholes)]
-                    known = [each for each in known if each in graph]
-                    if known and known != [WHOLE]:
-                        clear[row] = known
+                    kinds = [c for one in found for c in ((one,) if one in graph else self.new[one].kind_of)]
+                    parts = [c for one in found if one not in graph for c in self.new[one].part_of]
+                    kinds, parts = ([each for each in own if each in graph] for own in (kinds, parts))
+                    if parts or kinds and kinds != [WHOLE]:
+                        clear[row] = kinds, parts
                         break
             self._kin[dataset] = Kinship(graph, clear)
         return self._kin[dataset]

@@ -6,8 +6,9 @@
 must be one or lie within one (`meant`); ``?`` is a meaning for which the graph had no concept when it was judged: right
 is then to say so (unsure, or a note), or a new concept. One person wrote lists and meanings before the merge had seen
 any. Samples 1 and 2 were looked at while the rule was made (2 showed that parts of a building are no company for a
-factory), sample 3 after everything was done, so that it alone is blind; ``label_descriptions/homonyms.csv`` was written
-after 1 and 2 by the same person, so that the words of these are known there.
+factory), sample 3 after everything was done; ``label_descriptions/homonyms.csv`` was written after 1 and 2 by the same
+person, so that the words of these are known there. Sample 4 was written after words for parts of bodies, animals and
+vehicles had been added. Samples 3 and 4 were blind when they were first measured; docs/merge.md has those figures.
 
 - *right*: as judged; *told*: not so, but unsure or with a note; *wrong*: not so, and nothing says it.
 """

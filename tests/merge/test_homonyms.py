@@ -36,6 +36,10 @@ def read(word: str, *others: str) -> Attachment:
         ("veg", "road building sky", "vegetation"),
         ("chicken", "dog cat cow horse", "chicken (bird)"),
         ("bug", "mosquito wasp moth spider", "bug (insect)"),
+        ("bow", "stern keel rudder", "bow (of a ship)"),
+        ("door", "bumper fender windshield headlight", "door (of a vehicle)"),
+        ("shoulder", "elbow wrist neck chest", "shoulder (of a body)"),
+        ("shoulder", "road lane curb sidewalk", "road shoulder"),
     ],
 )
 def test_the_other_names_of_a_list_decide(word: str, others: str, concept: str) -> None:
@@ -66,7 +70,7 @@ def test_a_word_beside_its_synonyms_or_in_a_list_needs_no_company() -> None:
 
 def test_kinship_counts_the_narrowest_common_concept_and_not_the_label_itself() -> None:
     graph = lexicon().graph
-    kinship = Kinship(graph, {0: ("duck",), 1: ("zebra",)})
+    kinship = Kinship(graph, {0: (("duck",), ()), 1: (("zebra",), ())})
     assert kinship.of(("swan",), 2) > kinship.of(("swan",), 0) > 0
     assert kinship.of(("car",), 2) == 0 and Kinship(graph, {}).of(("car",), 0) == 0
 
@@ -87,6 +91,17 @@ def test_what_ships_is_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         homonyms._homonyms.__wrapped__()
 
 
-def test_what_only_a_near_name_says_of_a_word_of_several_meanings_is_a_guess() -> None:
-    own = read("bow", "stern", "keel")
+def test_a_word_without_a_usual_meaning_is_unknown_where_the_list_is_too() -> None:
+    own = read("bow", "bilge", "gunwale")
     assert own.confidence < UNSURE and "bow (of a ship)" in own.note
+
+
+def test_only_parts_speak_for_new_parts_of_a_whole() -> None:
+    assert read("door", "car", "truck", "bus", "motorcycle").concepts == ("door",)
+    assert read("saddle", "bumper", "fender", "headlight").concepts == ("saddle",), "no part of a bicycle"
+
+
+def test_everyday_words_have_further_meanings_too() -> None:
+    assert read("calf", "cow", "bull", "sheep").concepts == ("calf",)
+    graph, found = attached(named("calf", "thigh", "knee", "ankle", "toe"))
+    assert found["mine calf"].concepts == ("calf (of a leg)",) and "calf (of a leg)" in graph.below("human leg")
