@@ -17,7 +17,7 @@ from labelmerge.evaluate.depths import DepthLimits, ask_depths, measure_depth, r
 from labelmerge.evaluate.examples import EXAMPLES
 from labelmerge.evaluate.protocol import command, protocol
 from labelmerge.evaluate.questions import Question, ask
-from labelmerge.evaluate.record import Results, SetResult
+from labelmerge.evaluate.record import FORMAT, Results, SetResult
 from labelmerge.evaluate.sets import EvalSet, measurable, open_splits
 from labelmerge.files import output_faults
 from labelmerge.methods.meaning import By
@@ -37,6 +37,7 @@ Measure = Literal["semantic", "panoptic", "instances", "depth"]
 """What can be measured."""
 
 _AS_TRAINED = Views()
+_HEAD = 1000  # bytes of a results.json in which its format is named
 
 _log = logging.getLogger(__name__)
 
@@ -208,6 +209,11 @@ def _check_out(out: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, "Is a directory")
+        if out.is_file():
+            with out.open("rb") as stream:
+                if (head := stream.read(_HEAD)) and FORMAT.encode() not in head:
+                    fix = "Remove it, or choose another --out"
+                    raise OutputError("is there already, and holds no results", where=out, fix=fix)
     if not os.access(there, os.W_OK):
         raise OutputError("no permission to write here", where=out, fix="Choose another --out")
 

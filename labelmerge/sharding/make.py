@@ -16,6 +16,7 @@ from labelmerge.errors import SampleError
 from labelmerge.sharding.depths import KEY, LAYOUT, TOO_FAR, Meaning, depth_map, has_depth, read_depth
 from labelmerge.sharding.pictures.images import (
     image_member,
+    is_stack,
     load,
     open_image,
     passes_through,
@@ -116,6 +117,7 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
     reader = READERS[source.reader]
     data = read_file(path) if reader.image is None else reader.image(source, item)
     image = open_image(data, path)
+    several = is_stack(image, data)
     orientation = orientation_of(data, image)
     upright = bool(source.options.get(UPRIGHT)) and orientation != AS_STORED
     shown = image
@@ -151,6 +153,8 @@ def make_sample(source: Source, item: Item, key: str, options: Options, tally: T
         notes[CROWD_BOXES] += crowds
     if orientation != AS_STORED:
         notes["images_turned_upright" if upright else "images_with_orientation_tag"] += 1
+    if several:
+        notes["images_of_several_pages_of_which_the_first_counts"] += 1
     if encoded_anew and size == original:
         notes["reencoded_images"] += 1
 

@@ -371,6 +371,9 @@ def test_faults_of_options(world: Path) -> None:
         evaluate(*args, world / "r.json", views=Views(scales=(0,)))
     with pytest.raises(OutputError, match="a folder is where a file must go"):
         evaluate(*args, world / "shards")
+    for path in world.glob("shards/*/*/manifest.json"):
+        with pytest.raises(OutputError, match="manifest.json: is there already, and holds no results"):
+            evaluate(*args, path)
 
 
 def test_another_prompt_is_said(world: Path, tools: Any, caplog: pytest.LogCaptureFixture) -> None:

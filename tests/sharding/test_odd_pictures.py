@@ -109,6 +109,34 @@ def test_lossless_pictures_may_be_masks(kind: str, shape: tuple[int, ...], optio
     assert (np.asarray(picture) == values).all()
 
 
+def pages(kind: str, *sizes: tuple[int, int]) -> bytes:
+    random = np.random.default_rng(0)
+    first, *others = (Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)) for size in sizes)
+    return encoded(first, kind, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG"])
+def test_masks_of_several_pages_are_refused(kind: str) -> None:
+    decode_exact(pages(kind, (8, 12)), Path("mask"))
+    with pytest.raises(SampleError, match="holds several pages or frames"):
+        decode_exact(pages(kind, (8, 12), (8, 12)), Path("mask"))
+    if kind == "TIFF":  # whose smaller pages are for quick views
+        assert decode_exact(pages(kind, (8, 12), (4, 6)), Path("mask")).size == (12, 8)
+
+
+def test_images_of_several_pages_are_counted(own: Own, tmp_path: Path, read_samples: Samples) -> None:
+    own.write_recipe(own.recipe_file.read_text().replace("*.jpg", "*.tif"))
+    for name, count in (("a", 3), ("b", 1)):
+        own.mask(f"masks/train/{name}.png")
+        (own.root / "images/train").mkdir(parents=True, exist_ok=True)
+        (own.root / f"images/train/{name}.tif").write_bytes(pages("TIFF", *[(12, 16)] * count))
+    report = shard(own.recipe, own.root, "train", tmp_path)
+    assert report.notes["images_of_several_pages_of_which_the_first_counts"] == 1 and report.folder is not None
+    for sample in read_samples(report.folder).values():
+        with Image.open(own.root / sample["json"]["source"]["path"]) as first:
+            assert (sample["png"][..., 0] == np.asarray(first)).all()
+
+
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 

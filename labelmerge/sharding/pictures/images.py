@@ -88,13 +88,30 @@ def decode_exact(data: bytes, where: Path) -> Image.Image:
     """Decode a picture whose values are ids: as stored, never turned.
 
     Raises:
-        SampleError: unreadable; or of a kind that stores nearly the same values (JPEG and its like, whatever the file
-            is called), where ids would be guesses.
+        SampleError: unreadable; of a kind that stores nearly the same values (JPEG and its like, whatever the file
+            is called), where ids would be guesses; or one of several pages or frames.
     """
     image = decode_whole(tiff_as_stored(data), where)
+    if is_stack(image, data):
+        raise SampleError("holds several pages or frames, and nothing says which of them is meant", where=where)
     if kind := _lossy_kind(image, data):
         raise SampleError(f"is a {kind}, which does not keep values exactly: its ids would be guesses", where=where)
     return image
+
+
+def is_stack(image: Image.Image, data: bytes) -> bool:
+    """Whether more pictures of its size follow the first in a file: pages or frames.
+
+    Not the smaller ones that a TIFF may have for quick views, nor what cameras and phones put behind a JPEG (MPO).
+    """
+    if image.format in ("JPEG", "MPO") or not getattr(image, "is_animated", False):
+        return False
+    try:
+        with Image.open(BytesIO(data)) as again:  # as `image` must keep its pixels
+            again.seek(1)
+            return again.size == image.size
+    except Exception:  # whatever damage comes after the first picture
+        return False
 
 
 def _lossy_kind(image: Image.Image, data: bytes) -> str | None:
