@@ -88,6 +88,9 @@ from . import options
     metavar="N",
     help="Keep pictures of N images of each set for `labelmerge report`; default: 4.",
 )
+@click.option(
+    "--worst", type=click.IntRange(min=0), metavar="N", help="Also of the N images of each set with the most mistakes."
+)
 @click.option("--per-class", is_flag=True, help="Show the IoU of every class (always in the JSON file).")
 @options.device
 @options.as_json
@@ -149,8 +152,10 @@ def command(
         f"{results.images_path.name} has every image, the worst first"
     )
     lines.append(f"Wrote {out}{'' if results.of_depths else pictures}")
-    if examples := sum(len(result.examples) for result in results.sets):
-        shown = f"{options.counted(examples, 'example')} in {examples_folder(out).name}/"
+    if (examples := sum(len(result.examples) for result in results.sets)) or any(each.worst for each in results.sets):
+        worst = sum(len(result.worst) for result in results.sets)
+        shown = options.counted(examples, "example") + (f" and {worst:,} of the worst images" if worst else "")
+        shown += f" in {examples_folder(out).name}/"
         of = out.parent if (out.parent / "config.toml").is_file() else out
         lines.append(f"{shown}: `labelmerge report {of} --out DIR` shows them")
     if is_first():

@@ -67,7 +67,7 @@ class ImageExamples:
 
 @dataclass(frozen=True)
 class SetExamples:
-    """The examples of one set, in its order."""
+    """Examples of one set, in its order or the worst first."""
 
     name: str
     about: str
@@ -100,17 +100,31 @@ def read_examples(results: Path, name: str, entries: Any) -> list[ExampleRecord]
     return found
 
 
+_BY_PLACE = (
+    "chosen by their place and not by their result: the middle ones of equal parts of the images measured. Beside each "
+    "run: how much of the labelled pixels is right. Dark grey has no label."
+)
+_BY_RESULT = (
+    "of which the least is right in this run; the table of images beside its results has all of them, the worst first."
+)
+
+
 def side_by_side(
-    name: str, classes: Sequence[str], results: Sequence[tuple[str, str, Sequence[ExampleRecord]]]
+    name: str,
+    classes: Sequence[str],
+    results: Sequence[tuple[str, str, Sequence[ExampleRecord]]],
+    *,
+    worst: bool = False,
 ) -> SetExamples:
     """Every image that some results of a set have pictures of.
 
     Pictures that are missing, or are not those that the results speak of, are left out.
 
     Args:
-        name: of the set.
+        name: what to call them.
         classes: the names of its label space, which decide the colours.
         results: what each is called, what data it was measured on, and its examples.
+        worst: they are those with the most mistakes, of one result; and stand in order of that.
     """
     colours = {word: "#" + bytes(rgb).hex() for word, rgb in zip(classes, palette(classes), strict=True)}
     images: dict[tuple[int, str, str], list[tuple[str, ExampleRecord, Sequence[Picture]]]] = {}
@@ -119,7 +133,7 @@ def side_by_side(
             if pictures := _pictures(example):
                 images.setdefault((example.number, example.key, data), []).append((label, example, pictures))
     rows = []
-    for (_, key, _), shown in sorted(images.items(), key=lambda item: item[0]):
+    for (_, key, _), shown in images.items() if worst else sorted(images.items(), key=lambda item: item[0]):
         image, truth, _ = shown[0][2]
         pictures = [replace(image, caption="image"), replace(truth, caption="truth")]
         pictures += [replace(own[2], caption=label, note=_right(example)) for label, example, own in shown]
@@ -132,11 +146,7 @@ def side_by_side(
                 labels=[LabelColour(word, colours[word]) for word in labels[:_MOST_LABELS]],
             )
         )
-    about = (
-        f"{counted(len(rows), 'image')}, chosen by their place and not by their result: the middle ones of equal parts "
-        "of the images measured. Beside each run: how much of the labelled pixels is right. Dark grey has no label."
-    )
-    return SetExamples(name, about, rows)
+    return SetExamples(name, f"{counted(len(rows), 'image')}{f' {_BY_RESULT}' if worst else f', {_BY_PLACE}'}", rows)
 
 
 def _right(example: ExampleRecord) -> str:

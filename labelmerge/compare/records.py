@@ -31,6 +31,7 @@ class SetFigures:
         classes: IoU by class name, in the order of the label space.
         unknown: how many of them have no vector, and are never predicted.
         examples: the images of which it has pictures.
+        worst: the same of those with the most mistakes.
     """
 
     data: str
@@ -39,6 +40,7 @@ class SetFigures:
     classes: Mapping[str, float | None]
     unknown: int = 0
     examples: Sequence[ExampleRecord] = ()
+    worst: Sequence[ExampleRecord] = ()
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,7 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
         classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},
         unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),
         examples=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("examples", ())),
+        worst=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("worst", ())),
     )
 
 

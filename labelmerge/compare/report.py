@@ -108,7 +108,10 @@ def _examples(rows: Sequence[Row]) -> list[SetExamples]:
         ]
         shown = [(label, figures.data, figures.examples) for label, figures in within]
         classes = list(dict.fromkeys(word for _, figures in within for word in figures.classes))
-        found.append(side_by_side(name, classes, shown))
+        found.append(side_by_side(f"{name}: examples", classes, shown))
+        for label, figures in within:
+            result = [(label, figures.data, figures.worst)]
+            found.append(side_by_side(f"{name}: the worst images of {label}", classes, result, worst=True))
     return [one for one in found if one.images]
 
 

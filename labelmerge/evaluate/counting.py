@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -35,8 +37,15 @@ class _Part:
     counts: list[Any]
     examples: list[Example] = field(default_factory=list)
     each: list[ImageResult] = field(default_factory=list)
+    worst: list[tuple[float, Example]] = field(default_factory=list)
     images: int = 0
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def bar(self, most: int) -> float:
+        """The accuracy below which an image is among the worst `most` so far."""
+        if len(self.worst) < most:
+            return math.inf
+        return self.worst[-1][0] if most else -math.inf
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class Counted:
         skipped: key and reason of those that could not be used.
         examples: a few of the images.
         each: how well each image with labels was segmented, the worst first.
+        worst: pictures of the first of these.
     """
 
     totals: list[Any]
@@ -56,6 +66,7 @@ class Counted:
     skipped: list[tuple[str, str]]
     examples: list[Example]
     each: list[ImageResult]
+    worst: list[Example]
 
 
 def count_set(
@@ -70,6 +81,7 @@ def count_set(
     track: Track,
     nothing: str = "a labelled pixel",
     depth: bool = False,
+    worst: int = 0,
 ) -> Counted:
     """One set, by all processes together.
 
@@ -78,6 +90,7 @@ def count_set(
         examples: of how many images they are drawn.
         segments, depth: read these of the samples, too.
         nothing: what no image has where there is nothing to measure.
+        worst: of how many of the worst images the answers of `own` are drawn, too.
 
     Raises:
         ShardError: nothing could be measured.
@@ -92,7 +105,7 @@ def count_set(
         for number, picture in progress(_read_ahead(data, numbers, segments, depth), what, len(numbers)):
             try:
                 shown = picture()
-                counted, each, example = _count(jobs, shown, own, number in drawn)
+                counted, each, example = _count(jobs, shown, own, number in drawn, mine.bar(worst))
             except SampleError as error:
                 _log.warning("skipped %s", error)
                 mine.skipped.append((number, str(error.where or f"sample {number}"), error.what))
@@ -103,7 +116,11 @@ def count_set(
                 if each is not None:
                     mine.each.append(each)
                 if example is not None:
-                    mine.examples.append(replace(example, number=number))
+                    example = replace(example, number=number)
+                    if number in drawn:
+                        mine.examples.append(example)
+                    if each is not None:
+                        mine.worst = _worst([*mine.worst, (each.pixel_accuracy, example)], worst)
     parts = ranks.gather(mine)
     totals = [task.total([part.counts[place] for part in parts]) for place, (task, _) in enumerate(jobs)]
     skipped = [(key, reason) for _, key, reason in sorted(entry for part in parts for entry in part.skipped)]
@@ -120,7 +137,13 @@ def count_set(
         skipped,
         sorted((one for part in parts for one in part.examples), key=lambda one: one.number),
         worst_first(one for part in parts for one in part.each),
+        [example for _, example in _worst([one for part in parts for one in part.worst], worst)],
     )
+
+
+def _worst(images: list[tuple[float, Example]], most: int) -> list[tuple[float, Example]]:
+    """Those of the lowest accuracy, as `worst_first` has them."""
+    return heapq.nsmallest(most, images, key=lambda image: (image[0], image[1].number))
 
 
 def _read_ahead(
@@ -145,9 +168,16 @@ def _read_ahead(
 
 
 def _count(
-    jobs: Jobs, picture: LabelledImage, own: Semantic | None, drawn: bool
+    jobs: Jobs, picture: LabelledImage, own: Semantic | None, drawn: bool, bar: float
 ) -> tuple[list[Any], ImageResult | None, Example | None]:
-    """Segment an image and count what is right and wrong; what `own` makes of it, and its answer drawn. SampleError."""
+    """Segment an image and count what is right and wrong, for `own` in words and pictures, too.
+
+    Args:
+        drawn: its answer is drawn; if not, it is where the pixel accuracy is below `bar`.
+
+    Raises:
+        SampleError: it can't be segmented or measured.
+    """
     counted, each, example = [], None, None
     for task, predictor in jobs:
         ways = {"classes": predictor.classes, "segments": predictor.segments, "instances": predictor.instances}
@@ -162,6 +192,6 @@ def _count(
         counted.append(task.count(picture, prediction))
         if own is not None and task is own:
             each = ImageResult.of(picture, counted[-1])
-            if drawn:
+            if drawn or (each is not None and each.pixel_accuracy < bar):
                 example = draw_example(picture, prediction, own)
     return counted, each, example

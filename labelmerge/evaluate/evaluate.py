@@ -60,6 +60,7 @@ def evaluate(
     leave_out: Sequence[str] = (),
     tasks: Collection[Measure] = (),
     examples: int = EXAMPLES,
+    worst: int = 0,
     depth_crop: str | None = None,
     depth_max: float | None = None,
     segment_score: float | None = None,
@@ -96,6 +97,7 @@ def evaluate(
             count, and nothing is taken for them. None: all.
         leave_out: the same, of the classes that are not measured.
         examples: of how many images of each set pictures are kept (`labelmerge.evaluate.examples.chosen`).
+        worst: of how many of the worst images of each set pictures are kept, too.
         tasks: what to measure; ``semantic`` always is, and ``panoptic`` and ``instances`` on sets that have segments.
             Of a run that gives depths it is ``depth``, and nothing else.
         depth_crop: of depths, the part of the image that counts (`labelmerge.tasks.depth.CROPS`).
@@ -144,7 +146,7 @@ def evaluate(
             if deep:
                 measured.append(measure_depth(question, limits, limit, ranks, track))
             else:
-                measured.append(_measure(question, more, limit, examples, ranks, track))
+                measured.append(_measure(question, more, limit, examples, worst, ranks, track))
         results = Results(
             sets=tuple(measured),
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
@@ -219,7 +221,7 @@ def _check_out(out: Path) -> None:
 
 
 def _measure(
-    question: Question, more: Sequence[str], limit: int | None, examples: int, ranks: Ranks, track: Track
+    question: Question, more: Sequence[str], limit: int | None, examples: int, worst: int, ranks: Ranks, track: Track
 ) -> SetResult:
     """One set, by all processes together. Raises ShardError where nothing could be measured."""
     data, space = question.data, question.data.space
@@ -253,6 +255,7 @@ def _measure(
         own=own,
         examples=examples,
         segments=bool(more),
+        worst=worst,
         ranks=ranks,
         track=track,
     )
@@ -275,6 +278,7 @@ def _measure(
         instances=things.figures(found[id(things)]) if things is not None else None,
         examples=counted.examples,
         each=counted.each,
+        worst=counted.worst,
     )
 
 

@@ -52,6 +52,7 @@ class SetResult:
         depth: what its depths came to, of a run that gives depths and labels nothing.
         examples: a few of the images.
         each: how well each image was segmented, the worst first.
+        worst: pictures of the worst of them, where they were asked for.
     """
 
     data: EvalSet
@@ -69,6 +70,7 @@ class SetResult:
     instances: AveragePrecision | None = None
     examples: Sequence[Example] = ()
     each: Sequence[ImageResult] = ()
+    worst: Sequence[Example] = ()
     depth: DepthFigures | None = None
 
     @property
@@ -145,6 +147,7 @@ class SetResult:
                 for mistake in worst_mistakes(self.confusion, _MISTAKES)
             ],
             "examples": [example.to_json(space) for example in self.examples],
+            **({"worst": [example.to_json(space) for example in self.worst]} if self.worst else {}),
             **self._foot(),
         }
 
@@ -240,7 +243,8 @@ class Results:
             return
         matrices = io.BytesIO()
         np.savez_compressed(matrices, allow_pickle=False, **{result.name: result.confusion for result in self.sets})
-        examples = [(result.name, example) for result in self.sets for example in result.examples]
+        kept = {(result.name, one.number): one for result in self.sets for one in (*result.examples, *result.worst)}
+        examples = [(name, example) for (name, _), example in kept.items()]
         pictures = [path for name, example in examples for path in picture_paths(self.path, name, example.number)]
         with whole_or_nothing([self.confusion_path, self.images_path, *map(self.picture_path, self.sets), *pictures]):
             write_bytes(self.confusion_path, matrices.getvalue())

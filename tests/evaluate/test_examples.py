@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import io
 import json
@@ -116,6 +117,28 @@ def test_a_second_measurement_leaves_no_old_picture(world: Path) -> None:
     assert not mine.parent.exists()
 
 
+def test_the_worst_images_are_kept_on_request_and_shown_for_each_run(world: Path) -> None:
+    content = measure(world, examples=1, worst=3)
+    (entry,) = content["sets"]
+    with (world / "run/results.images.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [one["key"] for one in entry["worst"]] == [row["key"] for row in table[:3]]
+    assert [one["pixel_accuracy"] for one in entry["worst"]] == pytest.approx(
+        [float(row["pixel_accuracy"]) for row in table[:3]], abs=5e-5
+    )
+    for one in entry["worst"]:
+        parts = ("image", "truth", "prediction")
+        data = [(world / f"run/results.examples/streets-val-{one['number']:06d}.{p}.webp").read_bytes() for p in parts]
+        assert hashlib.sha256(b"".join(data)).hexdigest() == one["sha256"]
+    measure(world, "other")
+    page = page_of(world, "run", "other")
+    assert page.count("the worst images of run</h2>") == 1 and "the worst images of other" not in page
+    shown = page[page.index("the worst images of run") :]
+    notes = re.findall(r"run<span>([0-9.]+) % right", shown)
+    assert notes == [f"{100 * one['pixel_accuracy']:.1f}" for one in entry["worst"]]
+    assert "worst" not in measure(world)["sets"][0]
+
+
 def page_of(world: Path, *runs: str) -> str:
     report_runs([world / run for run in runs], world / "report")
     return (world / "report" / HTML).read_text()
@@ -193,4 +216,6 @@ def test_command(world: Path, run: Callable[..., Any]) -> None:
     assert shown.exit_code == 0, shown.output
     line = shown.stdout.splitlines()[-1]
     assert line == f"1 example in results.examples/: `labelmerge report {world / 'run'} --out DIR` shows them"
+    more = run("eval", *args, "--examples", 2, "--worst", 2).stdout.splitlines()[-1]
+    assert more.startswith("1 example and 2 of the worst images in results.examples/")
     assert "example" not in run("eval", *args, "--examples", 0).stdout

@@ -56,7 +56,7 @@ with processes() as ranks:
 def measure(world: Path, out: str, shards: str = "shards") -> list[Done]:
     """`labelmerge eval` in two processes."""
     command = ["-m", "labelmerge.cli", "eval", "--checkpoint", "run", "--shards", shards, "--out", out]
-    return start(world, 2, [*command, "--device", "cpu"])
+    return start(world, 2, [*command, "--device", "cpu", "--worst", "2"])
 
 
 def start(world: Path, count: int, arguments: list[str]) -> list[Done]:
@@ -86,7 +86,7 @@ def test_two_processes_find_what_one_does(world: Path, monkeypatch: pytest.Monke
     with np.load(world / "results.confusion.npz") as matrices:
         confusion = matrices["rooms-val"]
     monkeypatch.chdir(world)
-    evaluate(Path("run"), [Path("shards")], None, Path("results.json"), device="cpu")
+    evaluate(Path("run"), [Path("shards")], None, Path("results.json"), device="cpu", worst=2)
     assert (world / "results.json").read_text() == text
     with np.load(world / "results.confusion.npz") as matrices:
         np.testing.assert_array_equal(matrices["rooms-val"], confusion)
