@@ -78,15 +78,16 @@ def test_pretraining(run: Any, place: Path, ran: list[str]) -> None:
     assert "--with others=" in missing.output
     words = (*words, "--with", "others=others", "--labelled", "streets=2")
     printed = run(*words, "--print")
-    assert printed.exit_code == 0 and len(printed.stdout.splitlines()) == 7 + 8 + 1
+    assert printed.exit_code == 0 and len(printed.stdout.splitlines()) == 8 + 9 + 1
     assert not ran
     done = run(*words)
     assert done.exit_code == 0, done.output
-    firsts = ["union", "ssiw", "mdp", "mdp-without-mixing", "mdp-without-sparse", "mdp-concepts", "mdp-pixels"]
-    assert ran[:7] == [f"train {name}" for name in firsts]  # not measured: they know other words
+    parts = ["mdp-without-mixing", "mdp-without-sparse", "mdp-prototypes", "mdp-concepts", "mdp-pixels"]
+    firsts = ["union", "ssiw", "mdp", *parts]
+    assert ran[:8] == [f"train {name}" for name in firsts]  # not measured: they know other words
     rows = ["init=", *(f"{name}+encoder_only=true" for name in firsts)]
-    assert ran[7:] == [f"{what} {name}" for name in rows for what in ("train", "eval")]
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:9]] == rows
+    assert ran[8:] == [f"{what} {name}" for name in rows for what in ("train", "eval")]
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:10]] == rows
     for name in firsts:
         config = (place / "out/first" / name / "config.toml").read_text()
         assert "labelled" not in config or "streets" not in config.split("labelled")[1].splitlines()[0]
