@@ -18,6 +18,8 @@ from . import options
 
 if TYPE_CHECKING:
     from labelmerge.merge.edits import Carried
+    from labelmerge.merge.report import MergeReport
+    from labelmerge.merge.taxonomy import Taxonomy
 
 _PAGE, _BANK = "merge.html", "bank"  # in --out, beside the tables
 
@@ -138,7 +140,6 @@ def command(
     """
     from labelmerge.bank.bank import Bank
     from labelmerge.bank.concepts import concept_encoder
-    from labelmerge.merge.attachment import TEXT
     from labelmerge.merge.counts import read_counts
     from labelmerge.merge.edits import carry_edits
     from labelmerge.merge.merge import JSON, RELATIONS, TABLE, TAXONOMY, write_merge
@@ -147,6 +148,7 @@ def command(
     from labelmerge.plot.crops import CROPS, label_crops
     from labelmerge.plot.merge_page.page import write_merge_page
 
+    _refuse(how, taxonomy, edits, checkpoint, shards, crops, images)
     for name in (name for name, count in Counter(datasets).items() if count > 1):
         _log.warning("%s is named more than once, and counts once: nothing is compared with itself", name)
     with whole_or_nothing(out / name for name in (TAXONOMY, RELATIONS, TABLE, JSON, _PAGE, _BANK)):
@@ -163,25 +165,15 @@ def command(
         encode = concept_encoder(labels, device=device, track=options.track)
         kept = ""
         if edits is not None:
-            if how != "concepts" or taxonomy is not None or checkpoint is not None:
-                raise click.UsageError("--edits goes with --merge concepts, without --taxonomy and --checkpoint")
             carried = carry_edits(labels, edits, encode)
             found, kept = carried.taxonomy, _edits(carried)
         elif checkpoint is not None:
             from labelmerge.evaluate.cross import IMAGES, count_predictions
 
-            if how != "concepts" or taxonomy is not None:
-                raise click.UsageError("--checkpoint is evidence for --merge concepts, without --taxonomy")
-            if not shards:
-                raise click.UsageError("--checkpoint needs --shards, whose images it is shown")
             seen = count_predictions(
                 checkpoint, shards, bank, limit=images or IMAGES, seed=seed, device=device, track=options.track
             )
             found = by_concepts(labels, encode, seen)
-        elif crops is not None and not shards:
-            raise click.UsageError("--crops is how many images of --shards the page shows")
-        elif images is not None:
-            raise click.UsageError("--images is how many --checkpoint looks at")
         elif how == "similar" and taxonomy is None:
             found = by_similarity(labels, threshold)
         else:
@@ -196,6 +188,35 @@ def command(
         each = CROPS if crops is None else crops
         pictures = label_crops(shards, labels, each=each, track=options.track) if shards and each else {}
         write_merge_page(report, found, labels, out / _PAGE, crops=pictures, seed=seed, track=options.track)
+    options.say(content, as_json, _summary(report, found, kept, out))
+
+
+def _refuse(
+    how: str,
+    taxonomy: Path | None,
+    edits: Path | None,
+    checkpoint: Path | None,
+    shards: tuple[Path, ...],
+    crops: int | None,
+    images: int | None,
+) -> None:
+    """Raise UsageError where options don't go together."""
+    if edits is not None and (how != "concepts" or taxonomy is not None or checkpoint is not None):
+        raise click.UsageError("--edits goes with --merge concepts, without --taxonomy and --checkpoint")
+    if checkpoint is not None and (how != "concepts" or taxonomy is not None):
+        raise click.UsageError("--checkpoint is evidence for --merge concepts, without --taxonomy")
+    if checkpoint is not None and not shards:
+        raise click.UsageError("--checkpoint needs --shards, whose images it is shown")
+    if crops is not None and not shards:
+        raise click.UsageError("--crops is how many images of --shards the page shows")
+    if images is not None and checkpoint is None:
+        raise click.UsageError("--images is how many --checkpoint looks at")
+
+
+def _summary(report: MergeReport, found: Taxonomy, kept: str, out: Path) -> str:
+    """What was found, in lines; `kept` says what became of a person's edits."""
+    from labelmerge.merge.attachment import TEXT
+
     wide = [
         f"{entry.key[0]}'s {entry.name} ({' or '.join(entry.concepts)})"
         for entry in found.entries
@@ -203,9 +224,7 @@ def command(
     ]
     merged = sum(len(group.members) for group in report.groups)
     pairs = report.relations
-    options.say(
-        content,
-        as_json,
+    return (
         f"{options.counted(sum(report.datasets.values()), 'label')}, {options.counted(report.concepts, 'concept')}: "
         f"{merged:,} labels in {options.counted(len(report.groups), 'class', 'classes')} of several datasets, "
         f"{len(report.alone):,} alone\n"
@@ -217,7 +236,7 @@ def command(
         + kept
         + (f"Taken for any of several things: {some(wide)}. Edit taxonomy.csv where that is wrong\n" if wide else "")
         + f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
-        "merge.json",
+        "merge.json"
     )
 
 

@@ -77,10 +77,18 @@ def test_what_a_table_leaves_out_is_said(place: Path, run: Run) -> None:
     assert {dataset for dataset, _ in rows("old/taxonomy.csv")} == {"a", "b"}
 
 
-@pytest.mark.parametrize("more", [["--taxonomy", "merge/taxonomy.csv"], ["--merge", "text"]])
-def test_what_doesnt_go_together_is_refused(place: Path, run: Run, more: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--taxonomy", "merge/taxonomy.csv"], "--edits goes with --merge concepts"),
+        (["--merge", "text"], "--edits goes with --merge concepts"),
+        (["--crops", "2"], "--crops is how many images of --shards"),
+        (["--images", "2"], "--images is how many --checkpoint looks at"),
+    ],
+)
+def test_what_doesnt_go_together_is_refused(place: Path, run: Run, more: list[str], message: str) -> None:
     result = run("merge", "--bank", "bank", "--edits", "merge/taxonomy.csv", "--out", "no", *more)
-    assert result.exit_code == 2 and "--edits goes with --merge concepts" in result.stderr
+    assert result.exit_code == 2 and message in result.stderr
     assert not Path("no").exists()
 
 
