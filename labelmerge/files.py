@@ -185,7 +185,8 @@ def whole_or_nothing(paths: Iterable[Path]) -> Iterator[None]:
             yield
         except BaseException:
             for path in new:
-                _remove(path)
+                with suppress(OSError):  # what failed is what is to be said
+                    _remove(path)
             raise
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from labelmerge.bank.bank import IMPORTED, WORD_TEMPLATE, Bank, Vectors
 from labelmerge.bank.store import INDEX, bank_lock, read_index
 from labelmerge.errors import BankError, RecipeError, UsageError
-from labelmerge.files import read_text, write_bytes, write_text
+from labelmerge.files import read_text, whole_or_nothing, write_bytes, write_text
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.names import prompt_name
 from labelmerge.text import csv_text, csv_value
@@ -47,8 +47,9 @@ def export_bank(bank: Bank, out: Path) -> list[Path]:
         buffer = io.BytesIO()
         np.save(buffer, bank.vectors, allow_pickle=False)
         names = out.with_name(f"{out.stem}.names.csv")
-        write_text(names, csv_text([list(NAMES_HEADER), *labels]))
-        write_bytes(out, buffer.getvalue())
+        with whole_or_nothing((names, out)):
+            write_text(names, csv_text([list(NAMES_HEADER), *labels]))
+            write_bytes(out, buffer.getvalue())
         return [out, names]
     if out.suffix == ".safetensors":
         write_bytes(out, _safetensors(bank, labels))

@@ -26,7 +26,7 @@ from labelmerge.compare.tables import (
     show,
     training_table,
 )
-from labelmerge.files import write_text
+from labelmerge.files import whole_or_nothing, write_text
 from labelmerge.pages import render_page
 from labelmerge.text import harmless_markdown
 
@@ -93,8 +93,9 @@ def report_runs(paths: Sequence[Path], out: Path) -> RunsReport:
         examples=_examples(rows),
         paths=(out / HTML, out / MARKDOWN),
     )
-    write_text(out / MARKDOWN, markdown(report))
-    write_text(out / HTML, html(report))
+    with whole_or_nothing(report.paths):
+        write_text(out / MARKDOWN, markdown(report))
+        write_text(out / HTML, html(report))
     return report
 
 

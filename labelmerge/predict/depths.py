@@ -18,7 +18,7 @@ from labelmerge import __version__
 from labelmerge.bank.bank import Bank
 from labelmerge.device import choose_device
 from labelmerge.errors import BankError, CheckpointError, SampleError, UsageError
-from labelmerge.files import write_bytes, write_json
+from labelmerge.files import whole_or_nothing, write_bytes, write_json
 from labelmerge.methods.method import find_method
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.methods.restore import Trained, load_trained
@@ -136,13 +136,14 @@ def predict_depths(
                 _log.warning("skipped %s: %s", path, error.what)
                 failed.append((found.origins.get(path, path), error.what))
                 continue
-            values, picture, json = _outputs(out, stem)
+            values, picture, json = outputs = _outputs(out, stem)
             stored = stored_depth(depth)
-            write_bytes(values, png_bytes(stored))
-            write_bytes(picture, _picture(stored))
             image = str(found.origins.get(path, path))
             size = {"height": depth.shape[0], "width": depth.shape[1], "exif_orientation": orientation}
-            write_json(json, {**about, "image": image, **size, "depth": values.name, "picture": picture.name})
+            with whole_or_nothing(outputs):
+                write_bytes(values, png_bytes(stored))
+                write_bytes(picture, _picture(stored))
+                write_json(json, {**about, "image": image, **size, "depth": values.name, "picture": picture.name})
             written.append(DepthPrediction(path, values, picture, json))
     return DepthPredictions(tuple(written), tuple(failed))
 

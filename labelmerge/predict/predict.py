@@ -18,7 +18,7 @@ from labelmerge import __version__
 from labelmerge.colours import Palette, palette
 from labelmerge.device import choose_device
 from labelmerge.errors import SampleError, UsageError
-from labelmerge.files import write_bytes, write_json
+from labelmerge.files import whole_or_nothing, write_bytes, write_json
 from labelmerge.methods.meaning import By
 from labelmerge.methods.predictor import LabelList, SegmentMap
 from labelmerge.methods.restore import load_trained
@@ -292,13 +292,10 @@ def _write(
     asked: LabelList,
     about: dict[str, Any],
 ) -> Prediction:
-    mask_path, labels_path, overlay_path, instances_path = _outputs(out, stem)
+    mask_path, labels_path, overlay_path, instances_path = outputs = _outputs(out, stem)
     names = [label.name for label in labels]
     colours = palette(names)
-    write_bytes(mask_path, _index_png(classes, colours))
-    write_bytes(overlay_path, overlay_jpg(pixels, classes, names, None if segments is None else segments.ids))
     if segments is not None:
-        write_bytes(instances_path, ids_png(segments))
         about = {**about, "instances": instances_path.name, "segments": segment_rows(segments, asked.things)}
     counts = np.bincount(classes.ravel(), minlength=len(labels))
     rows = [
@@ -307,7 +304,12 @@ def _write(
     ]
     for row, columns in zip(rows, asked.columns, strict=False):  # () where labels are asked for by text
         row["columns"] = list(columns)
-    write_json(labels_path, {**about, "mask": mask_path.name, "overlay": overlay_path.name, "labels": rows})
+    with whole_or_nothing(outputs):
+        write_bytes(mask_path, _index_png(classes, colours))
+        write_bytes(overlay_path, overlay_jpg(pixels, classes, names, None if segments is None else segments.ids))
+        if segments is not None:
+            write_bytes(instances_path, ids_png(segments))
+        write_json(labels_path, {**about, "mask": mask_path.name, "overlay": overlay_path.name, "labels": rows})
     order = sorted(rows, key=lambda row: -row["pixels"])
     shares = {str(row["name"]): row["pixels"] / classes.size for row in order}
     if segments is None:

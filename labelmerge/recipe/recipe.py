@@ -12,7 +12,7 @@ from pathlib import Path
 from labelmerge.catalog import SPLITS, dataset_names, load_recipe
 from labelmerge.descriptions import Description, write_descriptions
 from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
-from labelmerge.files import write_text
+from labelmerge.files import whole_or_nothing, write_text
 from labelmerge.recipe.columns import columns
 from labelmerge.recipe.documents import DOCUMENTS
 from labelmerge.recipe.pictures import PICTURES, images_alone
@@ -159,8 +159,9 @@ def named_after(folder: Path) -> str:
 
 def _write(proposal: Proposal, name: str, recipe: Path, descriptions: Path) -> None:
     rows = [Description(index, label) for index, label in sorted(proposal.classes.items())]
-    write_descriptions(descriptions, rows)
-    write_text(recipe, proposal.toml(name))
+    with whole_or_nothing((descriptions, recipe)):
+        write_descriptions(descriptions, rows)
+        write_text(recipe, proposal.toml(name))
 
 
 def _try(path: Path, folder: Path) -> tuple[dict[str, Tried], dict[str, LabelmergeError]]:
