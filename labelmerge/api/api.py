@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labelmerge.bank.bank import Bank
 from labelmerge.merge.taxonomy import Taxonomy
+from labelmerge.progress import Track, no_track
 from labelmerge.shardset.shardset import ShardSet
 
 if TYPE_CHECKING:
@@ -16,10 +17,18 @@ if TYPE_CHECKING:
     from labelmerge.predict.segmenter import Segmenter
     from labelmerge.train.finished import RunResult
 
+T = TypeVar("T")
 Paths = str | Path | Sequence[str | Path]
 
 
-def embed_labels(datasets: str | Sequence[str], out: str | Path, *, encoder: str | None = None, **options: Any) -> Bank:
+def embed_labels(
+    datasets: str | Sequence[str],
+    out: str | Path,
+    *,
+    encoder: str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Bank:
     """Turn labels and what they mean into vectors: a new version of the bank in `out`, or the one that is there.
 
     Args:
@@ -27,6 +36,7 @@ def embed_labels(datasets: str | Sequence[str], out: str | Path, *, encoder: str
             ``.txt``).
         out: the bank's folder. What it already holds stays.
         encoder: ``offline``, ``open_clip:MODEL/TAG`` …; None: the bank's own, or CLIP ViT-B/32 for a new one.
+        progress: show a bar.
         options: of `labelmerge.embed.embed.embed_labels`, such as ``words=True`` and ``device``.
 
     Returns:
@@ -39,7 +49,7 @@ def embed_labels(datasets: str | Sequence[str], out: str | Path, *, encoder: str
     from labelmerge.embed.embed import embed_labels as embed
 
     names = [datasets] if isinstance(datasets, str) else list(datasets)
-    embed(find_datasets([str(name) for name in names]), Path(out), encoder=encoder, **options)
+    embed(find_datasets([str(name) for name in names]), Path(out), encoder=encoder, track=_track(progress), **options)
     return Bank.load(Path(out))
 
 
@@ -106,6 +116,7 @@ def train_run(
     preset: str | None = None,
     config: str | Path | None = None,
     device: str | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> RunResult:
     """Train one model on all the shards, or go on with a run that was interrupted.
@@ -117,6 +128,7 @@ def train_run(
         preset: ``tiny`` (default), ``lite``, ``segformer-b5`` or ``hrnet-w48``.
         config: a TOML file of settings.
         device: ``cpu``, ``cuda`` …; None: a GPU if there is one.
+        progress: show a bar, with the loss.
         settings: those of docs/training.md, such as ``steps=300, batch_size=8``.
 
     Returns:
@@ -129,11 +141,17 @@ def train_run(
     from labelmerge.train.loop import train
 
     chosen = load_config(preset, None if config is None else Path(config), settings)
-    return train(_paths(shards), Path(bank), Path(out), config=chosen, device=device)
+    return train(_paths(shards), Path(bank), Path(out), config=chosen, device=device, track=_track(progress))
 
 
 def evaluate_run(
-    run: str | Path, shards: Paths, out: str | Path, *, bank: str | Path | None = None, **options: Any
+    run: str | Path,
+    shards: Paths,
+    out: str | Path,
+    *,
+    bank: str | Path | None = None,
+    progress: bool = False,
+    **options: Any,
 ) -> Results:
     """Measure a run on sets in shards, each by its own labels.
 
@@ -142,6 +160,7 @@ def evaluate_run(
         shards: one folder or several: splits, datasets, or folders of datasets.
         out: results.json; confusion matrices, a table of all images and pictures go beside it.
         bank: with these sets' labels; None: the one that the checkpoint carries.
+        progress: show a bar.
         options: of `labelmerge.evaluate.evaluate.evaluate`, such as ``split``, ``limit``, ``mixed`` and ``views``.
 
     Returns:
@@ -152,7 +171,8 @@ def evaluate_run(
     """
     from labelmerge.evaluate.evaluate import evaluate
 
-    return evaluate(Path(run), _paths(shards), None if bank is None else Path(bank), Path(out), **options)
+    own = None if bank is None else Path(bank)
+    return evaluate(Path(run), _paths(shards), own, Path(out), track=_track(progress), **options)
 
 
 def open_run(run: str | Path, *, device: str | None = None) -> Segmenter:
@@ -168,6 +188,19 @@ def open_run(run: str | Path, *, device: str | None = None) -> Segmenter:
     from labelmerge.predict.segmenter import Segmenter
 
     return Segmenter(run, device=device)
+
+
+def _track(progress: bool) -> Track:
+    """Bars that notebooks and terminals show, or none."""
+    if not progress:
+        return no_track
+    from tqdm.auto import tqdm
+
+    def track(things: Iterable[T], what: str, total: int | None = None, /) -> Iterable[T]:
+        bar: Iterable[T] = tqdm(things, desc=what, total=total)
+        return bar
+
+    return track
 
 
 def _paths(paths: Paths) -> list[Path]:
