@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+import labelmerge
+from labelmerge.merge.merge import write_merge
+from labelmerge.merge.report import merge_report
+
 Run = Callable[..., Result]
 Sets = dict[tuple[str, str], set[str]]
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
-    """A bank of two lists, its merge in `merge`, and a third list."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank of two lists and its merge, and the bank `grown-bank` that has a third, too."""
+    folder = tmp_path_factory.mktemp("made")
     for name, words in (("a", "person\ncar\nroad"), ("b", "human\nvehicle\nroad"), ("c", "rider\ntruck\nsky\nchild")):
-        Path(f"{name}.txt").write_text(words)
-    assert run("embed", "a.txt", "b.txt", "--encoder", "offline", "--out", "bank").exit_code == 0
-    assert run("merge", "--bank", "bank", "--out", "merge").exit_code == 0
-    return tmp_path
+        (folder / f"{name}.txt").write_text(words)
+    bank = labelmerge.embed_labels([f"{folder}/a.txt", f"{folder}/b.txt"], folder / "bank", encoder="offline")
+    taxonomy = labelmerge.merge_labels(bank=bank)
+    write_merge(merge_report(bank, taxonomy), taxonomy, bank, folder / "merge")
+    shutil.copytree(folder / "bank", folder / "grown-bank")
+    labelmerge.embed_labels(f"{folder}/c.txt", folder / "grown-bank")
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what was made, to work in."""
+    shutil.copytree(made, tmp_path / "own")
+    monkeypatch.chdir(tmp_path / "own")
+    return tmp_path / "own"
 
 
 def rows(file: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -42,9 +58,8 @@ def edit(old: str, new: str) -> None:
 def test_edited_rows_stay_and_all_others_are_as_without_them(place: Path, run: Run) -> None:
     assert sets("merge/taxonomy.csv")["b", "vehicle"] == {"vehicle", "car"}
     edit("a,1,car,car,", "a,1,car,vehicle,")
-    assert run("embed", "c.txt", "--out", "bank").exit_code == 0
-    assert run("merge", "--bank", "bank", "--out", "anew").exit_code == 0
-    result = run("merge", "--bank", "bank", "--edits", "mine.csv", "--out", "grown")
+    assert run("merge", "--bank", "grown-bank", "--out", "anew").exit_code == 0
+    result = run("merge", "--bank", "grown-bank", "--edits", "mine.csv", "--out", "grown")
     assert result.exit_code == 0, result.stderr
     anew, grown = sets("anew/taxonomy.csv"), sets("grown/taxonomy.csv")
     assert anew["a", "car"] == {"car"} and "truck" in anew["b", "vehicle"]
@@ -59,8 +74,7 @@ def test_edited_rows_stay_and_all_others_are_as_without_them(place: Path, run: R
 
 def test_words_of_ones_own_stay_as_they_are(place: Path, run: Run) -> None:
     edit("a,2,road,road,", "a,2,road,my own road;road,")
-    assert run("embed", "c.txt", "--out", "bank").exit_code == 0
-    assert run("merge", "--bank", "bank", "--edits", "mine.csv", "--out", "grown").exit_code == 0
+    assert run("merge", "--bank", "grown-bank", "--edits", "mine.csv", "--out", "grown").exit_code == 0
     assert sets("grown/taxonomy.csv")["a", "road"] == {"my own road", "road"}
 
 
@@ -71,8 +85,7 @@ def test_nothing_edited_is_what_is_found(place: Path, run: Run) -> None:
 
 
 def test_what_a_table_leaves_out_is_said(place: Path, run: Run) -> None:
-    assert run("embed", "c.txt", "--out", "bank").exit_code == 0
-    result = run("merge", "--bank", "bank", "--taxonomy", "merge/taxonomy.csv", "--out", "old")
+    result = run("merge", "--bank", "grown-bank", "--taxonomy", "merge/taxonomy.csv", "--out", "old")
     assert "left out: c, which merge/taxonomy.csv has no rows of; --edits finds them" in result.stderr
     assert {dataset for dataset, _ in rows("old/taxonomy.csv")} == {"a", "b"}
 
