@@ -187,13 +187,11 @@ def choose_splits(folders: Sequence[Path], split: str | None) -> list[Path]:
     found = find_splits(folders, split)
     if split is None:
         named = {stand_in(folder) for folder in folders}
-        taken = [folder for folder in found if folder.resolve() in named]
+        taken = {folder for folder in found if folder.resolve() in named}
         by_dataset: dict[Path, list[Path]] = {}
-        for folder in found:
-            if folder.resolve() not in named:
-                by_dataset.setdefault(folder.parent, []).append(folder)
-        taken += [min(splits, key=_preference) for splits in by_dataset.values()]
-        found = sorted(taken)
+        for folder in found:  # those that are named, too: else the next best split would be measured besides
+            by_dataset.setdefault(folder.parent.resolve(), []).append(folder)
+        found = sorted(taken | {min(splits, key=_preference) for splits in by_dataset.values()})
     return found
 
 

@@ -262,8 +262,9 @@ def test_split_preference(world: Path, tools: Any, monkeypatch: pytest.MonkeyPat
     for split in ("train", "test"):
         tools.split(shards / "rooms" / split, ROOMS, [(b"", b"")])
     assert choose_splits([shards], None) == [shards / "rooms/val", shards / "streets/val"]
-    assert choose_splits([shards / "rooms"], "train") == [shards / "rooms/train"]
-    assert choose_splits([shards / "rooms/train"], None) == [shards / "rooms/train"]
+    rooms = shards / "rooms"
+    assert choose_splits([rooms], "train") == choose_splits([rooms / "train"], None) == [rooms / "train"]
+    assert [len(choose_splits([rooms, rooms / name], None)) for name in ("val", "train")] == [1, 2]
     monkeypatch.chdir(shards)
     both = [Path("rooms/train"), Path("rooms/val")]  # relative, as a user gives them
     assert choose_splits(both, None) == both
