@@ -312,10 +312,11 @@ class _Words(Meanings):
                     return self._make(row, how, wholes, said, _BY_HEAD, f"a {how} of {', '.join(wholes)} by its name")
         near = near or self.near.nearest(row)
         if near is not None and near[1] >= self.near.limit:
-            note = f"nearest name: cosine {near[1]:.2f}"
+            # Bare names are near each other for their letters, too: *switchgear* and *light switch*.
+            note = f"nearest name: {', '.join(near[0].concepts)}, cosine {near[1]:.2f}"
             if may := "; ".join(meaning.concept.name for meaning in further_meanings(name)):
-                return Attachment(near[0].concepts, TEXT, _MISSPELLED, f"{note}; the name may also mean: {may}")
-            return Attachment(near[0].concepts, TEXT, _BY_MEANING, note)
+                note += f"; the name may also mean: {may}"
+            return Attachment(near[0].concepts, TEXT, _MISSPELLED, note)
         if not contradicted and (concepts := self._known.compounds(plain(name))):
             return Attachment(concepts, TEXT, _MISSPELLED, f"read as short for {', '.join(concepts)}")
         nearest = f"; nearest: {', '.join(near[0].concepts)} ({near[1]:.2f})" if near is not None else ""

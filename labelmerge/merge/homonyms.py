@@ -143,6 +143,8 @@ class Kinship:
             None where it has one meaning that ships, or several that lie within each other, or where the list says
             nothing and all meanings ship, or none does.
         """
+        # No list makes a thing of a word that is nobody's first name for it: an andiron is a *dog* to few.
+        votes = [vote for vote in votes if not vote[0].is_aside] or votes
         total = sum(weight for _, weight in votes)
         prior = {sense.concepts: weight / total for sense, weight in votes}
         further = {(meaning.concept.name,): meaning for meaning in further_meanings(name)}

@@ -247,6 +247,16 @@ def test_texts_that_mean_the_same_are_found_by_their_vectors() -> None:
     assert "cosine" in found["mine fernglas"].note
 
 
+def test_a_bare_name_that_is_only_near_a_known_one_is_a_guess() -> None:
+    bank = named("gubbins", "qwxyz")
+    _, found = attached(
+        bank, encode=lambda texts: bag_of_words([bank.texts[0] if "hydrant" in t else t for t in texts])
+    )
+    own = found["mine gubbins"]
+    assert own.concepts == ("fire hydrant",) and own.confidence < UNSURE
+    assert own.note == "nearest name: fire hydrant, cosine 1.00"
+
+
 def test_one_unknown_word_of_two_datasets_is_one_meaning_only_if_the_texts_agree() -> None:
     rows = {
         ("a", 0): ("flurb", "A flurb is a small animal with six legs and a long tail."),

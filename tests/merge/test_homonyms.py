@@ -101,6 +101,10 @@ def test_only_parts_speak_for_new_parts_of_a_whole() -> None:
     assert read("saddle", "bumper", "fender", "headlight").concepts == ("saddle",), "no part of a bicycle"
 
 
+def test_no_list_gives_a_word_a_meaning_that_is_nobodys_first_name_for_it() -> None:
+    assert read("dog", "tractor", "ladder", "crate", "trailer", "fireplace", "poker").concepts == ("dog",), "no andiron"
+
+
 def test_everyday_words_have_further_meanings_too() -> None:
     assert read("calf", "cow", "bull", "sheep").concepts == ("calf",)
     graph, found = attached(named("calf", "thigh", "knee", "ankle", "toe"))
