@@ -249,9 +249,8 @@ def test_texts_that_mean_the_same_are_found_by_their_vectors() -> None:
 
 def test_a_bare_name_that_is_only_near_a_known_one_is_a_guess() -> None:
     bank = named("gubbins", "qwxyz")
-    _, found = attached(
-        bank, encode=lambda texts: bag_of_words([bank.texts[0] if "hydrant" in t else t for t in texts])
-    )
+    mine = bank.vectors[0]
+    _, found = attached(bank, encode=lambda texts: np.stack([mine if "fire hydrant" in t else -mine for t in texts]))
     own = found["mine gubbins"]
     assert own.concepts == ("fire hydrant",) and own.confidence < UNSURE
     assert own.note == "nearest name: fire hydrant, cosine 1.00"
