@@ -9,8 +9,10 @@ on. Of the photograph (the demo's, scikit-learn's china.jpg with our rough outli
 are learned and those in the right half measured; its shore is in the right half alone, and is left out. Of your
 shards, the split `train` is trained on and `val` measured. Each preset takes as many steps as fit into the minutes,
 on one thread, as its own first steps tell; the time is that of the processor, of which other work on the machine costs
-a training little. Each row is printed as it comes, with the minutes that the training took in the end. Data that --out
-has already are not drawn again, so that a machine without a text encoder can train on what another one drew.
+a training little. Each row is printed as it comes, with the minutes that the training took in the end. Of ADE20K's 150
+classes 16 occur in the toys; mIoU counts a class that is predicted anywhere and occurs nowhere as 0, so it is given for
+those that occur as well. Data that --out has already are not drawn again, so that a machine without a text encoder can
+train on what another one drew.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def main() -> None:
         learned, measured, bank = toys(options.out, options.dataset, options.seed)
     clock = time.process_time if options.device == "cpu" else time.perf_counter
     print(f"{options.minutes:g} minutes each on {options.device}, one thread, seed {options.seed}\n")
-    print("| preset | steps | s a step | minutes | mIoU | pixel accuracy |\n|---|---|---|---|---|---|", flush=True)
+    print("| preset | steps | s a step | minutes | mIoU | of classes that occur | pixel accuracy |", flush=True)
+    print("|---" * 7 + "|", flush=True)
     for preset in options.presets:
         config = load_config(preset, overrides={"log_every": 50, "checkpoint_every": 10**6, "seed": options.seed})
         seconds = seconds_per_step(
@@ -82,7 +85,7 @@ def main() -> None:
         (figures,) = results.to_json()["sets"]
         print(
             f"| `{preset}` | {steps} | {took / steps:.2f} | {took / 60:.1f} | {figures['miou']:.1%} | "
-            f"{figures['pixel_accuracy']:.1%} |",
+            f"{figures['miou_labelled']:.1%} | {figures['pixel_accuracy']:.1%} |",
             flush=True,
         )
 
