@@ -12,7 +12,7 @@ from pathlib import Path
 from labelmerge.descriptions import HEADER, Description, read_descriptions
 from labelmerge.errors import DescriptionsError, UsageError
 from labelmerge.files import read_text
-from labelmerge.text import csv_value, some
+from labelmerge.text import csv_value, delimiter_of, some
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _NAMES = ("name", "class", "class_name", "label", "label_name", "category", "category_name")
@@ -125,8 +125,7 @@ def _is_plain(path: Path, columns: list[str]) -> bool:
 
 def _header(text: str) -> tuple[list[str], str]:
     """The columns of a table, and what separates them."""
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    header, delimiter = text.partition("\n")[0], delimiter_of(text)
     return [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])], delimiter
 
 

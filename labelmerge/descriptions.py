@@ -11,7 +11,7 @@ from pathlib import Path
 from labelmerge.errors import DescriptionsError
 from labelmerge.files import read_text, write_text
 from labelmerge.labels import LabelSpace
-from labelmerge.text import csv_text, csv_value
+from labelmerge.text import csv_text, csv_value, delimiter_of
 
 _MAX_PROBLEMS_SHOWN = 10
 
@@ -59,9 +59,7 @@ def read_descriptions(path: Path) -> list[Description]:
         DescriptionsError: the file can't be read or is malformed; all its problems are in one message.
     """
     text = read_text(path, DescriptionsError)
-    header_line = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header_line.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     rows: list[Description] = []
     problems: list[str] = []
     try:

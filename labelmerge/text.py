@@ -96,6 +96,11 @@ def csv_value(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
+def delimiter_of(table: str) -> str:
+    """What separates the columns of a table, by its first line: commas or, as some spreadsheets save it, others."""
+    return max(",;\t", key=table.partition("\n")[0].count)
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """A CSV: commas, lines that end in a line feed, and no cell that a spreadsheet takes for a formula."""
     return "".join(",".join(_quoted(csv_cell(value)) for value in row) + "\n" for row in rows)

@@ -18,7 +18,7 @@ from labelmerge.errors import BankError, RecipeError, UsageError
 from labelmerge.files import read_text, whole_or_nothing, write_bytes, write_text
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.names import prompt_name
-from labelmerge.text import csv_text, csv_value
+from labelmerge.text import csv_text, csv_value, delimiter_of
 
 FORMATS = (".npy", ".safetensors", ".csv")
 NAMES_HEADER = ("dataset", "index", "name", "text")
@@ -242,9 +242,9 @@ def _some(rows: list[int]) -> str:
 def _read_names(path: Path, dataset: str | None, count: int, vectors: Path) -> dict[LabelKey, tuple[str, str]]:
     """Name and text (empty where there is none) of every row's label, in the order of the rows."""
     text = read_text(path, BankError)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         try:
-            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
             table = [{key: csv_value(value or "") for key, value in row.items() if key is not None} for row in reader]
         except csv.Error as error:
             raise BankError(f"can't be read as CSV ({error})", where=path) from error

@@ -19,7 +19,7 @@ from labelmerge.errors import RecipeError, TaxonomyError, did_you_mean
 from labelmerge.files import read_text
 from labelmerge.labels import LabelKey, LabelSpace
 from labelmerge.merge.concepts import Booleans, split_concepts
-from labelmerge.text import csv_text, csv_value, some
+from labelmerge.text import csv_text, csv_value, delimiter_of, some
 
 HEADER = ("dataset", "index", "name", "concepts", "evidence", "confidence", "note")
 """What `Taxonomy.table` writes. `read_taxonomy` needs the first four, or `group` in place of `concepts`, as the
@@ -136,9 +136,7 @@ def read_taxonomy(path: Path, names: Mapping[LabelKey, str], *, others: bool = F
         TaxonomyError: it can't be read, or contradicts `names` or itself; all problems in one message, by line.
     """
     text = read_text(path, TaxonomyError)
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     entries: dict[LabelKey, Entry] = {}
     lines: dict[LabelKey, int] = {}
     spelled: dict[str, tuple[str, int]] = {}

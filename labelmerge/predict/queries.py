@@ -21,7 +21,7 @@ from labelmerge.errors import BankError, DescriptionsError, UsageError, did_you_
 from labelmerge.files import read_text
 from labelmerge.labels import LabelKey
 from labelmerge.names import prompt_name
-from labelmerge.text import csv_value
+from labelmerge.text import csv_value, delimiter_of
 
 _ALL = "*"
 
@@ -107,11 +107,10 @@ def read_labels(path: Path) -> list[LabelQuery]:
         DescriptionsError: it can't be read, has no column `name`, or holds no labels.
     """
     if path.suffix.lower() == ".txt":
-        return [LabelQuery(row.name) for row in read_class_list(path)]
+        return [LabelQuery(row.name, row.description) for row in read_class_list(path)]
     text = read_text(path, DescriptionsError)
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True))
     except csv.Error as error:
         raise DescriptionsError(f"can't be read as CSV ({error})", where=path) from error
     if rows and "name" not in rows[0]:

@@ -74,6 +74,15 @@ def put(tmp_path: Path, array: Any, names: str = "road\nsky\ncar\n", suffix: str
     return Bank.load(tmp_path / "bank")
 
 
+@pytest.mark.parametrize(
+    ("names", "suffix"),
+    [("index;name\n4;road\n1;sky\n7;car\n", ".csv"), ("index\tname\n4\troad\n1\tsky\n7\tcar\n", ".tsv")],
+)
+def test_names_as_spreadsheets_save_them(names: str, suffix: str, tmp_path: Path) -> None:
+    bank = put(tmp_path, np.eye(3, dtype=np.float32), names, suffix)
+    assert dict(zip(bank.keys, bank.names, strict=True)) == {("a", 4): "road", ("a", 1): "sky", ("a", 7): "car"}
+
+
 def test_a_list_of_names_is_enough(tmp_path: Path) -> None:
     bank = put(tmp_path, UNIT.astype(np.float16))
     assert bank.keys == [("a", 0), ("a", 1), ("a", 2)] and list(bank.texts) == ["road", "sky", "car"]

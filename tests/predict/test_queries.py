@@ -108,6 +108,8 @@ def test_read_csv(tmp_path: Path) -> None:
     path = path.with_suffix(".txt")
     path.write_text("deer\nsky\n")
     assert read_labels(path) == [LabelQuery("deer"), LabelQuery("sky")]
+    path.write_text("name,description\ndeer,Shy\nsky,\n")  # a table by its first line
+    assert read_labels(path) == [LabelQuery("deer", "Shy"), LabelQuery("sky")]
 
 
 @pytest.mark.parametrize(
