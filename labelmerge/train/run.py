@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate
@@ -106,8 +105,7 @@ def claim_run(out: Path, config: TrainConfig, inputs: Mapping[str, Any], *, begu
         raise ConfigError(
             f"another run is here, and it can't resume with other settings or data: {shown}{more}",
             where=out,
-            fix=f"Use what this run began with (its config.toml), or another --out: --init {shlex.quote(str(out))} "
-            "starts it from this run's weights",
+            fix="Use what this run began with (its config.toml), or another --out; there, --init takes its weights",
         )
     return ours
 

@@ -190,7 +190,7 @@ def test_another_configuration_bank_or_data_does_not_go_on(shards: Path, bank: P
     toy_bank(TOYS, encoder="other").save(other_bank)
     with pytest.raises(ConfigError, match="data: the bank was v0001-.* and is now v0001-[0-9a-f]*. Use"):
         train([shards], other_bank, out, config=config, device="cpu")
-    with pytest.raises(ConfigError, match="settings or data: parts/train is gone. Use .*--init .*/run starts it from"):
+    with pytest.raises(ConfigError, match="settings or data: parts/train is gone. Use .*--init takes its weights"):
         train([shards / "streets", shards / "things"], bank, out, config=config, device="cpu")
     Toy("parts", ("tree", "road"), "noisy_mask", count=4).write(shards)
     with pytest.raises(ConfigError, match="settings or data: the shards of parts/train are others. Use"):
