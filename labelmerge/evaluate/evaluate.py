@@ -213,7 +213,9 @@ def _check_out(out: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, "Is a directory")
         if out.is_file():
             with out.open("rb") as stream:
-                if (head := stream.read(_HEAD)) and FORMAT.encode() not in head:
+                head = stream.read(_HEAD)
+                cut_off = f'{{"format":"{FORMAT}"'.encode().startswith(b"".join(head.split()))
+                if FORMAT.encode() not in head and not cut_off:
                     fix = "Remove it, or choose another --out"
                     raise OutputError("is there already, and holds no results", where=out, fix=fix)
     if not os.access(there, os.W_OK):
