@@ -15,7 +15,7 @@ from labelmerge.push.cards import Card, bank_card, export_card, run_card, shards
 from labelmerge.shardset.croissant import CROISSANT
 from labelmerge.shardset.manifest import MANIFEST, read_manifest
 from labelmerge.shardset.splits import find_splits
-from labelmerge.upload import CARD, Content, Uploaded, check_url, upload
+from labelmerge.upload import CARD, Content, Uploaded, check_url, is_hub, upload
 
 SHARDS, EXPORT, BANK, RUN = "shards", "export", "bank", "run"
 _DAMAGED: dict[str, type[LabelmergeError]] = {SHARDS: ShardError, BANK: BankError, RUN: CheckpointError}
@@ -72,7 +72,14 @@ def push(
         RemoteError: other files are there, or the place can't be reached, or refuses.
     """
     check_url(url)
+    if public and not is_hub(url):
+        raise UsageError("only the hub's repositories can be made public", fix="Leave --public out")
+    place = Path(url.removeprefix("file://")) if url.startswith("file://") else None
+    if place is not None and place.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{url} is in {folder} itself", fix="Push to another folder")
     kind, files, card = _look(folder, state)
+    if state and kind != RUN:
+        raise UsageError(f"{folder} is no run: there is nothing to resume", fix="Leave --state out")
     for name, sha256 in _hashes(folder, kind, files).items():
         try:
             whole = sha256_file(folder / name) == sha256

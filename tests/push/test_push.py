@@ -315,6 +315,17 @@ def test_what_makes_no_sense(
     assert "create" not in hub.asked
 
 
+def test_options_without_effect_are_refused(memory: str, shards: Path) -> None:
+    with pytest.raises(UsageError, match="only the hub's repositories"):
+        push(shards, memory, public=True)
+    with pytest.raises(UsageError, match="is no run"):
+        push(shards, memory, state=True)
+    for inside in (shards, shards / "new"):
+        with pytest.raises(UsageError, match="itself. Push to another folder"):
+            push(shards, f"file://{inside}")
+    assert not fsspec.filesystem("memory").exists("/place")
+
+
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
     """Shards of a dataset on disk, which have all that exports need."""
