@@ -156,6 +156,8 @@ def command(
     elif out is None:
         raise UsageError("--out is missing", fix="Say where the shards go, or use --check to write nothing")
     else:
+        if chosen["box_teacher"] is None:
+            options.refuse_idle(["device"], "is for a box teacher", "Give --box-teacher too, or leave it out")
         report = write.shard(recipe, root, split, out, track=options.track, **settings)
         options.say(report.to_json(), as_json, _text(report, check, lost))
 

@@ -122,6 +122,9 @@ def test_a_check_of_all_splits(own: Own, tmp_path: Path, run: Run) -> None:
     assert "classes: 3 of 3 occur" in result.output
     result = run("shard", own.recipe_file, "--root", own.root, "--check", "--part", "1/2")
     assert result.exit_code == 2 and "--part means nothing with --check" in result.stderr
+    words = ("shard", own.recipe_file, "--root", own.root, "--split", "train", "--out", own.folder / "out")
+    result = run(*words, "--device", "cpu")
+    assert result.exit_code == 2 and "--device is for a box teacher" in result.stderr
     result = run("shard", own.recipe_file, "--root", own.root, "--out", tmp_path)
     assert result.exit_code == 2 and "--split is missing" in result.stderr
 
