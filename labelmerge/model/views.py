@@ -10,6 +10,7 @@ from typing import Any
 from labelmerge.errors import UsageError
 
 _SMALLEST_SCALE, _LARGEST_SCALE = 0.05, 16  # beyond these a view shows nothing of an image, or fills any memory
+_SMALLEST_EDGE = 8  # pixels of a view that is scaled down
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,13 @@ class Views:
             raise UsageError(
                 f"scales must be numbers from {_SMALLEST_SCALE} to {_LARGEST_SCALE}, not "
                 f"{', '.join(map(str, self.scales))}"
+            )
+        smallest = (self.short_edge or math.inf) * min(1.0, *self.scales)
+        if min(self.scales) < 1 and 0 < smallest < _SMALLEST_EDGE:
+            raise UsageError(
+                f"a short edge of {self.short_edge} pixels at scale {min(self.scales):g} is {smallest:g}, in which no "
+                "network sees anything",
+                fix=f"Choose sizes of {_SMALLEST_EDGE} pixels and more",
             )
         if min(self.short_edge or 0, self.max_long_edge, self.window) < 0:
             raise UsageError("an edge can't have fewer than 0 pixels")

@@ -177,6 +177,7 @@ def test_command(world: Path, run: Callable[..., Any]) -> None:
         (("--root", world / "data", "--scales", "0.5:1:0"), "FIRST:LAST:STEP"),
         (("--root", world / "data", "--scales", "nan:1:0.1"), "FIRST:LAST:STEP"),
         (("--root", world / "data", "--scales", "0.0001"), "scales must be numbers from 0.05 to 16, not 0.0001"),
+        (("--root", world / "data", "--scales", "1,0.05", "--short-edge", "64"), "at scale 0.05 is 3.2, in which no"),
         (("--root", world / "data", "--window", "3"), "3 is not in the range x>=16"),
         (("--root", world / "data", "--short-edge", "3"), "3 pixels show a network nothing: 0, or 16 and more"),
     ):
