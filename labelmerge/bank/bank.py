@@ -177,9 +177,10 @@ class Bank:
             return (
                 "Its classes are those of a merge: embed the labels into the bank that it was made of, and train again"
             )
-        bank = "BANK" if self.folder is None or url_of(self.folder) else self.folder
-        own = "; a dataset of your own is named by the path of its recipe"
-        return f"`labelmerge embed {' '.join(datasets)} --out {bank}` adds them{own}"
+        local = self.folder is not None and url_of(self.folder) is None
+        made = f"`labelmerge embed {' '.join(datasets)} --out {self.folder if local else 'BANK'}` adds them"
+        given = "" if local else " to a bank of yours, which --bank BANK gives"
+        return f"{made}{given}; a dataset of your own is named by the path of its recipe"
 
     def refuse_other_names(self, space: LabelSpace) -> None:
         """Make sure that the bank means the same classes as a label space, and not others of the same numbers.
