@@ -327,17 +327,6 @@ def test_batches_too_small_for_batch_norm_are_named(
         train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
 
 
-def test_a_worker_that_dies_during_a_step_is_one_clear_line(
-    shards: Path, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(step: int, sums: Tensor) -> Tensor:
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")
-
-    let_losses(monkeypatch, die)  # torch's signal handler raises it anywhere
-    with pytest.raises(LabelmergeError, match=r"a loading process died \(.*Terminated\), at step 1; .* Usually memory"):
-        train([shards], bank, tmp_path / "run", config=CONFIG, device="cpu")
-
-
 def test_boxes_out_of_view_are_no_loss_of_zero(bank: Path, tmp_path: Path) -> None:
     THINGS.write(tmp_path / "shards")
     config = dataclasses.replace(CONFIG, steps=1, crop=2)  # no box is as small as what is left of one

@@ -60,7 +60,7 @@ def test_a_run_is_used_with_its_own_vectors(
     meta, config = read_meta(checkpoint), tomllib.loads((checkpoint / "config.toml").read_text())
     assert len(meta["columns"]) == columns
     assert meta["merge"] == config["merge"] == (merge[1] if len(merge) > 1 else "concepts")
-    assert f"--bank {checkpoint / 'bank'} --out" in trained.stdout
+    assert f"labelmerge eval --checkpoint {out} --shards DIR --out" in trained.stdout  # which takes the run's own bank
 
     again = run(*args)
     assert again.exit_code == 0 and "the run is finished" in again.stderr
