@@ -53,7 +53,7 @@ else
     kernels='--device cuda --batch 16 --size 640'
     minutes='--device cuda --minutes 0.1'
 fi
-few='gpu and (graphs or depthwise or bfloat16 and (none-none or none-sets or competing-soft))' # each takes seconds to compile
+few='gpu and (methods or graphs or depthwise or bfloat16 and (none-none or none-sets or competing-soft))' # each takes seconds to compile
 warm() { # COMMAND…: beside the tests, so that what is timed below is compiled by then
     [ -n "$dry" ] || timeout 70 "$python" -P "$@" > /dev/null 2>&1 &
 }
@@ -62,7 +62,7 @@ part 'A step of SegFormer-B5' 90 $step --kernels --rows 'train, one batch' 'trai
 warm tests/benchmarks/gpu_kernels.py $kernels --repeat 1 --choices
 warm $step --steps 1 --rows 'train, compiled, CUDA graphs'
 part 'CUDA tests' 70 -m pytest -q -n 0 -p no:cacheprovider tests/losses/test_fused_loss.py tests/model/test_graphs.py \
-    tests/model/test_depthwise.py -k "$few"
+    tests/model/test_depthwise.py tests/methods/test_gpu.py -k "$few"
 wait
 part 'The loss' 35 $loss --rows fused
 part 'The loss by kernels' 40 tests/benchmarks/gpu_kernels.py $kernels --choices
