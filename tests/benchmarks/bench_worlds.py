@@ -196,6 +196,8 @@ def show(options: argparse.Namespace) -> None:
         print(table(summarise(scores, FULL)), end="\n\n")
     both = {w: rows for w, rows in sorted(by_world.items()) if {"sentences", "concepts"} <= rows.keys()}
     if not both:
+        if not whole:
+            raise SystemExit("no table: no world has all rows, nor both sentences and concepts")
         return
     print(f"new words in worlds {', '.join(map(str, both))}")
     print("| merge | γ | words added | seen | unseen | without *coach* | right among new | pixels lost |")
