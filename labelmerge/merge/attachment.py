@@ -185,7 +185,7 @@ class _Words(Meanings):
             return Attachment(self._with_more(row, best.concepts), TEXT, _BY_NAME)
         best, much = votes[0]
         wider: tuple[str, ...] = ()
-        if (namesake := self._namesake(name, votes)) is not None:
+        if (namesake := self._namesake(name, votes, company)) is not None:
             wider, (best, much) = best.concepts, namesake
         rest = [vote for vote in votes if vote[0] is not best]
         against = [(s, w) for s, w in rest if not self._agrees(s, best.concepts)]
@@ -202,14 +202,17 @@ class _Words(Meanings):
         word = None if row in self._said else everyday_word(name)
         return Attachment(self._with_more(row, best.concepts), TEXT, confidence, note, word.but if word else ())
 
-    def _namesake(self, name: str, votes: Sequence[tuple[Sense, float]]) -> tuple[Sense, float] | None:
+    def _namesake(
+        self, name: str, votes: Sequence[tuple[Sense, float]], company: Company
+    ) -> tuple[Sense, float] | None:
         """The concept that is called as a label, where only lists like this one say that the label takes in more.
 
         CamVid's *Car* stands for buses and lorries, too. A list that is somewhat like CamVid's is no proof that its
-        *car* does: that is believed only where nearly everything says so.
+        *car* does: that is believed only where nearly everything says so, and nearly all of its names are CamVid's.
         """
         wide, much = votes[0]
-        if len(wide.concepts) == 1 or much >= DEMANDED * sum(weight for _, weight in votes):
+        copied = max((company.shared.get(dataset, 0.0) for dataset in wide.weights), default=0.0) >= DEMANDED
+        if len(wide.concepts) == 1 or (copied and much >= DEMANDED * sum(weight for _, weight in votes)):
             return None
         own = (vote for vote in votes[1:] if len(vote[0].concepts) == 1 and self._agrees(vote[0], wide.concepts))
         return next((v for v in own if word_key(v[0].concepts[0].partition(" (")[0]) == singular_key(name)), None)

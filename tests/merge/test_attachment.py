@@ -190,6 +190,8 @@ def test_a_list_somewhat_like_a_datasets_gives_no_name_more_than_it_says() -> No
     assert car.concepts == ("car",), "CamVid's takes in lorries and buses"
     assert car.confidence < UNSURE and car.note == "in lists like this one the name takes in: truck, bus, train"
     assert found["mine building"].concepts == ("building",) and found["mine bicyclist"].concepts != ("bicycle",)
+    _, found = attached(named("automobile", "bus", "pavement", "cyclist"))  # two of these four are CamVid's
+    assert found["mine cyclist"].concepts == ("bicyclist",), "CamVid's takes in motorcycles"
     _, found = attached(named("car", "cat", "cup"))
     assert found["mine car"].concepts == ("car",) and found["mine car"].confidence > 0.8 and not found["mine car"].note
 
