@@ -172,10 +172,10 @@ def refuse(wrong: Sequence[str], where: Path | str | None = None) -> None:
 
 
 def idle(instance: Any, names: Iterable[str], because: str) -> list[str]:
-    """What to say of those of the settings `names` that were changed and count for nothing: a line each."""
+    """What to say of those of the settings `names` that were changed and have no effect: a line each."""
     declared = {each.name: each.default for each in settings_of(type(instance))}
     changed = [name for name in names if getattr(instance, name) != declared[name]]
-    return [f"{name} = {getattr(instance, name)} counts for nothing: {because}" for name in changed]
+    return [f"{name} = {getattr(instance, name)} has no effect: {because}" for name in changed]
 
 
 def values_of(instance: Any) -> dict[str, Any]:

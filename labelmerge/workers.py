@@ -34,7 +34,7 @@ def worker_pool(
     """
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # it lets interrupts in as it starts
-    with interrupts_held_back():  # or a lock that was made may not be known to whom shall remove it
+    with interrupts_held_back():  # in between, a lock would exist that nobody knows to remove
         stop = context.Event()
         pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(stop, setup, args))
     try:

@@ -183,7 +183,7 @@ def open_run(run: str | Path, *, device: str | None = None) -> Segmenter:
         device: ``cpu``, ``cuda`` …; None: a GPU if there is one.
 
     Raises:
-        CheckpointError: there is none, or it can't be used.
+        CheckpointError: no checkpoint is there, or it can't be used.
     """
     from labelmerge.predict.segmenter import Segmenter
 

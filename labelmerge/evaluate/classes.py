@@ -68,7 +68,7 @@ class Classes:
 
 
 def names_in_words(names: Sequence[str]) -> str | None:
-    """Names as --only and --leave-out take them; None where there are none."""
+    """Names in the form that --only and --leave-out take; None for an empty list."""
     quoted = ('"{}"'.format(name.replace('"', '""')) if "," in name or name.startswith('"') else name for name in names)
     return ", ".join(quoted) or None
 
@@ -76,7 +76,7 @@ def names_in_words(names: Sequence[str]) -> str | None:
 def names_of(words: str) -> tuple[str, ...]:
     """``"road, car"``: names between commas, which those in double quotes may have themselves, or on lines.
 
-    Raises UsageError where there are none.
+    Raises UsageError if no name is given.
     """
     names = (" ".join(name.split()) for row in csv.reader(words.splitlines(), skipinitialspace=True) for name in row)
     if not (found := tuple(filter(None, names))):

@@ -99,7 +99,7 @@ def load_bank(folder: Path | None, trained: Trained) -> Bank:
         folder: None: the checkpoint's own bank.
 
     Raises:
-        BankError: there is none, or it is of another encoder; the message names both.
+        BankError: no bank is there, or another encoder made it; the message names both encoders.
         CheckpointError: the checkpoint's own was asked for, and it carries none.
     """
     checkpoint, dim = trained.checkpoint, trained.learner.vocabulary.dim

@@ -17,7 +17,7 @@ from labelmerge.model.views import Views
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.predict.segments import which_are_things
 
-_log = logging.getLogger("labelmerge.predict.predict")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)

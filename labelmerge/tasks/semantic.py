@@ -218,14 +218,13 @@ class Mistake:
 
 def worst_mistakes(confusion: Confusion, most: int) -> Sequence[Mistake]:
     """The `most` largest entries beside the diagonal, largest first; those of 0 pixels left out."""
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    truth_pixels = confusion.sum(axis=1)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    truth, prediction = confusion.nonzero()  # of thousands of classes, an image has few
+    wrong = truth != prediction
+    truth, prediction = truth[wrong], prediction[wrong]
+    order = np.argsort(-confusion[truth, prediction], kind="stable")[:most]
     return [
-        Mistake(int(t), int(p), int(wrong[t, p]), float(wrong[t, p] / truth_pixels[t]))
-        for t, p in zip(*np.unravel_index(order, wrong.shape), strict=True)
-        if wrong[t, p]
+        Mistake(int(t), int(p), int(confusion[t, p]), float(confusion[t, p] / confusion[t].sum()))
+        for t, p in zip(truth[order], prediction[order], strict=True)
     ]
 
 

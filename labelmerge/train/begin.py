@@ -46,7 +46,7 @@ def begin(
 
     learner = method.build(config.method_settings, vocabulary, network)
     if config.encoder_only and not config.init:
-        _log.warning("encoder_only counts for nothing: it is about the weights of --init, and there is none")
+        _log.warning("encoder_only has no effect without --init, whose weights it is about")
     if not config.init:
         return learner, None
     given = load_checkpoint(Path(config.init))

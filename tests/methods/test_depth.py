@@ -161,8 +161,8 @@ def test_settings_that_count_for_nothing_are_told(caplog: pytest.LogCaptureFixtu
     METHOD.check(DepthSettings(gradient_weight=0, gradient_scales=2, field_of_view=90), [], toy_bank([STREETS]))
     METHOD.check(DepthSettings(gradient_scales=2, field_of_view=90, normal_weight=1), [], toy_bank([STREETS]))
     assert caplog.messages == [
-        "gradient_scales = 2 counts for nothing: gradient_weight is 0",
-        "field_of_view = 90 counts for nothing: normal_weight is 0",
+        "gradient_scales = 2 has no effect: gradient_weight is 0",
+        "field_of_view = 90 has no effect: normal_weight is 0",
     ]
 
 

@@ -285,19 +285,19 @@ def test_the_comparisons_of_the_page_can_be_run(tmp_path: Path, monkeypatch: pyt
         ({"classifier": "heads"}, []),
         (
             {"attention_order": "text-visual", "text_attention": False},
-            ["attention_order = text-visual counts for noth"],
+            ["attention_order = text-visual has no effect: "],
         ),
         (
             {"classifier": "union", "text_attention": False, "query_temperature": 0.1},
             [
-                "text_attention = False counts for nothing: classifier = union knows no words",
-                "query_temperature = 0.1 counts for nothing: classifier = union knows no words",
+                "text_attention = False has no effect: classifier = union knows no words",
+                "query_temperature = 0.1 has no effect: classifier = union knows no words",
             ],
         ),
-        ({"prompt_vectors": 4}, ["prompt_vectors = 4 counts for nothing: there is no text_tower"]),
+        ({"prompt_vectors": 4}, ["prompt_vectors = 4 has no effect: there is no text_tower"]),
     ],
 )
-def test_settings_that_count_for_nothing_are_told(
+def test_settings_that_have_no_effect_are_told(
     settings: dict[str, Any], lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     METHOD.check(LmsegSettings(targets="classes", **settings), [], toy_bank([Toy("streets", ("road",))]))

@@ -144,9 +144,9 @@ def test_an_encoder_alone_is_taken_over(
     first = train([shards], bank, tmp_path / "first", config=config, device="cpu")
     again = replace(config, init=str(first.run), encoder_only=True, steps=1, lr=0.0, seed=1)
     second = train([shards], bank, tmp_path / "second", config=again, device="cpu")
-    assert "encoder_only counts for nothing" not in caplog.text
+    assert "encoder_only has no effect" not in caplog.text
     new = train([shards], bank, tmp_path / "new", config=replace(again, init=""), device="cpu")
-    assert "encoder_only counts for nothing: it is about the weights of --init" in caplog.text
+    assert "encoder_only has no effect without --init, whose weights it is about" in caplog.text
     old, own, fresh = (
         safetensors.torch.load_file(each.checkpoint / "model.safetensors") for each in (first, second, new)
     )
