@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "labelmerge"
 LONGEST = 400
+TOP = {
+    *(".ci", ".gitignore", ".oxlintrc.json", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
+    *("cli", "docs", "label_descriptions", "labelmerge", "pyproject.toml", "shards", "tests"),
+}
 
 # package: what it may import besides itself and the ground floor (the single files of the library)
 ARROWS: dict[str, tuple[str, ...]] = {
@@ -91,6 +99,13 @@ def test_no_file_is_long() -> None:
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in paths if path.suffix in suffixes}
     long = [f"{path.relative_to(ROOT)}: {lines} lines" for path, lines in lengths.items() if lines > LONGEST]
     assert not long, "\n".join(long)
+
+
+def test_nothing_strays_into_the_repository() -> None:
+    if not ((ROOT / ".git").exists() and shutil.which("git")):
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert {path.split("/")[0] for path in listed.split("\0") if path} == TOP
 
 
 def test_the_page_shows_the_same_table() -> None:

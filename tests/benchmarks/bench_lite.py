@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_lite.py --minutes 10 --out bench-lite                     # toy pictures
     python tests/benchmarks/bench_lite.py --minutes 0.5 --photograph --out bench-lite        # halves of a photograph
-    python tests/benchmarks/bench_lite.py --minutes 10 --shards shards-out/mine --bank bank --out bench-lite   # yours
+    python tests/benchmarks/bench_lite.py --minutes 10 --shards shards-out/camvid --bank bank --out bench-lite  # yours
 
 Toy pictures are those of one toy dataset (`labelmerge demo`), one hundred to learn from and fifty others to measure
 on. Of the photograph (the demo's, scikit-learn's china.jpg with our rough outlines), the outlines in the left half
@@ -70,7 +70,10 @@ def main() -> None:
     print("| preset | steps | s a step | minutes | mIoU | of classes that occur | pixel accuracy |", flush=True)
     print("|---" * 7 + "|", flush=True)
     for preset in options.presets:
-        config = load_config(preset, overrides={"log_every": 50, "checkpoint_every": 10**6, "seed": options.seed})
+        config = load_config(
+            preset,
+            overrides={"log_every": 50, "checkpoint_every": 10**6, "seed": options.seed, "eval_sets": True},
+        )
         seconds = seconds_per_step(
             learned, bank, options.out / f"{preset}-timed", config, options.device, clock, min(3 * options.minutes, 5)
         )
