@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelmerge.errors import UsageError
 from labelmerge.text import aligned
 from labelmerge.urls import path_or_url
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN = 5
 _MAX_LABELS = 10
+_VERSION = re.compile(r"v?\d+(-[0-9a-f]+)?")
 
 
 class _OfBank(click.Command):
@@ -26,9 +30,32 @@ class _OfBank(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = ctx.lookup_default("bank")
-        if own is not None and not any((Path(arg) / "bank.json").is_file() or options.is_url(arg) for arg in args):
+        named = any((Path(arg) / "bank.json").is_file() or options.is_url(arg) for arg in args)
+        if own is not None and not named:
             args = [str(own), *args]
-        return super().parse_args(ctx, args)
+            named = True
+        asked = list(args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.MissingParameter as error:
+            if error.param is not None and error.param.name == "bank":
+                raise UsageError("no bank is named", fix=_which_bank(ctx, asked)) from error
+            raise
+        bank = ctx.params.get("bank")
+        if not named and bank is not None and _VERSION.fullmatch(str(bank)) and not bank.exists():
+            raise UsageError("no bank is named", fix=_which_bank(ctx, asked))
+        return rest
+
+
+def _which_bank(ctx: click.Context, args: Sequence[str]) -> str:
+    """How to name the bank: the one that lies here, where it is alone."""
+    here = sorted(file.parent.name for file in Path().glob("*/bank.json"))
+    bank = here[0] if len(here) == 1 else "BANK"
+    lie = f"Here lie {', '.join(here)}. " if len(here) > 1 else ""
+    return (
+        f"{lie}Give its folder, `{ctx.command_path} {shlex.join([bank, *args])}`, or name it once for all commands in "
+        f'labelmerge.toml: bank = "{bank}"'
+    )
 
 
 _bank = click.argument("bank", type=options.input_folder)
@@ -74,6 +101,7 @@ def list_command(bank: Path, as_json: bool) -> None:
 
 @command.command("show", cls=_OfBank)
 @_bank
+@click.argument("number", required=False, metavar="[VERSION]")
 @_version
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Also show the texts of its labels.")
 @click.option(
@@ -81,18 +109,26 @@ def list_command(bank: Path, as_json: bool) -> None:
 )
 @options.as_json
 def show_command(
-    bank: Path, version: str | None, datasets: tuple[str, ...], labels: tuple[str, ...], as_json: bool
+    bank: Path,
+    number: str | None,
+    version: str | None,
+    datasets: tuple[str, ...],
+    labels: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Show what a version holds, and what made it.
 
     \b
     Example:
+      labelmerge bank show bank 2
       labelmerge bank show bank --label car --label camvid:Road
     """
     from labelmerge.bank.bank import Bank
     from labelmerge.bank.versions import summarise
 
-    loaded = Bank.load(bank, version)
+    if number is not None and version is not None:
+        raise UsageError(f"two versions are named, {number} and {version}")
+    loaded = Bank.load(bank, version or number)
     if labels:
         _show_labels(loaded.for_datasets(datasets) if datasets else loaded, loaded.version, labels, as_json)
         return

@@ -6,9 +6,12 @@ import click
 
 _HOW = {
     "bash": """eval "$(labelmerge completion bash)"  # in ~/.bashrc""",
-    "zsh": """eval "$(labelmerge completion zsh)"  # in ~/.zshrc, after compinit""",
+    "zsh": """eval "$(labelmerge completion zsh)"  # in ~/.zshrc""",
     "fish": "labelmerge completion fish | source  # in ~/.config/fish/config.fish",
 }
+
+# zsh itself knows no completion until this has run, which not every ~/.zshrc does.
+_BEFORE = {"zsh": "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"}
 
 
 @click.command("completion")
@@ -27,4 +30,6 @@ def command(context: click.Context, shell: str) -> None:
     assert completion is not None
     root = context.find_root()
     click.echo(f"# {_HOW[shell]}")
+    if shell in _BEFORE:
+        click.echo(_BEFORE[shell])
     click.echo(completion(root.command, {}, "labelmerge", "_LABELMERGE_COMPLETE").source())

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from labelmerge.catalog import Recipe, dataset_names, load_descriptions, load_recipe
+from labelmerge.catalog import Recipe, load_descriptions, load_recipe
 from labelmerge.errors import DescriptionsError, UsageError
 
 from . import options
 
 
 @click.command("describe")
-@click.argument("datasets", shell_complete=options.complete_dataset, nargs=-1, required=True, metavar="DATASET…")
+@click.argument("datasets", shell_complete=options.complete.datasets, nargs=-1, required=True, metavar="DATASET…")
 @click.option(
     "--from",
     "source",
@@ -47,7 +47,12 @@ from . import options
     metavar="N",
     help="Longest sentence, with its prompt; default: 60 (CLIP reads 77).",
 )
-@click.option("--encoder", metavar="SPEC", help="With --lint: count tokens as this encoder does, not as CLIP does.")
+@click.option(
+    "--encoder",
+    shell_complete=options.complete.encoder,
+    metavar="SPEC",
+    help="With --lint: count tokens as this encoder does, not as CLIP does.",
+)
 @options.as_json
 @click.pass_context
 def command(
@@ -67,9 +72,10 @@ def command(
 ) -> None:
     """Write what the labels of a dataset mean.
 
-    DATASET is a name (`labelmerge ls` shows them), the path of a recipe of your own, or `all`. Edit the files as you
-    like and give their folder to `labelmerge embed --descriptions`; a file needs only the rows that differ from ours.
-    --lint checks the shipped descriptions, or those in --out; the exit status is 1 if any is at fault.
+    DATASET is a name (`labelmerge ls` shows them), the path of a recipe of your own, a mixture such as mseg7, or `all`.
+    Edit the files as you like and give their folder to `labelmerge embed --descriptions`; a file needs only the rows
+    that differ from ours. --lint checks the shipped descriptions, or those in --out; the exit status is 1 if any is at
+    fault.
 
     Wikipedia's answers are kept in DIR/.wikipedia, so an interrupted run resumes where it stopped.
 
@@ -79,7 +85,9 @@ def command(
       labelmerge describe cityscapes --from wikipedia --contact me@example.org --out words
       labelmerge describe cityscapes --lint --out words
     """
-    names = [name for given in datasets for name in (dataset_names() if given == "all" else [given])]
+    from labelmerge.embed.datasets import expand
+
+    names = [name for given in datasets for name in expand(given)]
     recipes = [load_recipe(name) for name in dict.fromkeys(names)]
     if encoder and not check:
         raise UsageError("--encoder goes with --lint; to embed with it, use `labelmerge embed --encoder`")

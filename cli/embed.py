@@ -21,7 +21,7 @@ _MAX_CHANGES_SHOWN = 10
 
 
 @click.command("embed")
-@click.argument("datasets", shell_complete=options.complete_dataset, nargs=-1, required=True, metavar="DATASET...")
+@click.argument("datasets", shell_complete=options.complete.datasets, nargs=-1, required=True, metavar="DATASET...")
 @options.out_folder("The bank: a folder, created if needed.")
 @click.option(
     "--descriptions",
@@ -31,7 +31,7 @@ _MAX_CHANGES_SHOWN = 10
 )
 @click.option(
     "--encoder",
-    shell_complete=options.complete_encoder,
+    shell_complete=options.complete.encoder,
     metavar="SPEC",
     help="open_clip:MODEL/TAG_OR_PATH, sentence-transformers:NAME_OR_PATH, or offline; default: the bank's own, or "
     "open_clip:ViT-B-32/laion2b_s34b_b79k for a new bank.",

@@ -21,7 +21,7 @@ from . import options
     "names",
     multiple=True,
     metavar="DATASET|RECIPE.toml",
-    shell_complete=options.complete_dataset,
+    shell_complete=options.complete.dataset,
     help="A dataset as it was unpacked, read without shards; needs --root.",
 )
 @click.option(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from labelmerge.catalog import ANNOTATION_TYPES, ROLES, Recipe, dataset_names, load_label_space, load_recipe
+from labelmerge.errors import UsageError, did_you_mean
 from labelmerge.names import prompt_name
 from labelmerge.text import aligned
 
@@ -18,7 +19,7 @@ _COLUMNS = ("name", "type", "role", "classes", "reader", "layout")
 
 
 @click.command()
-@click.argument("datasets", metavar="[DATASET|RECIPE.toml|PATTERN]…", nargs=-1, shell_complete=options.complete_dataset)
+@click.argument("datasets", metavar="[DATASET|RECIPE.toml|PATTERN]…", nargs=-1, shell_complete=options.complete.dataset)
 @click.option("--type", "kind", type=click.Choice(ANNOTATION_TYPES), help="Only datasets of this annotation type.")
 @click.option("--role", type=click.Choice(ROLES), help="Only datasets to train on, or to evaluate on.")
 @click.option("--label", metavar="NAME", help="Only datasets that have a class of this name.")
@@ -41,9 +42,17 @@ def command(datasets: tuple[str, ...], kind: str | None, role: str | None, label
         text = "\n\n".join(map(_page, recipes))
         options.say(facts[0] if len(facts) == 1 else facts, as_json, text)
         return
-    names = [name for name in dataset_names() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    shipped = dataset_names()
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in shipped):
+            raise UsageError(f"no dataset matches {pattern!r}", fix=f"Known: {', '.join(shipped)}")
+    names = [name for name in shipped if any(fnmatchcase(name, pattern) for pattern in patterns)]
     names += [word for word in datasets if word not in patterns]
-    recipes = [load_recipe(name) for name in (dict.fromkeys(names) if datasets else dataset_names())]
+    recipes = [load_recipe(name) for name in (dict.fromkeys(names) if datasets else shipped)]
+    if label is not None and not any(_has(recipe, label) for recipe in recipes):
+        classes = {name for recipe in recipes for name in load_label_space(recipe).names}
+        near = did_you_mean(label, classes)
+        raise UsageError(f"no dataset has a class {label!r}", fix=None if near.startswith("Known") else near)
     rows = [
         _facts(recipe)
         for recipe in recipes
@@ -52,7 +61,8 @@ def command(datasets: tuple[str, ...], kind: str | None, role: str | None, label
     cells = [[*map(str, (row[column] for column in _COLUMNS[:-1])), _layout(row)] for row in rows]
     lines = aligned([_COLUMNS, *cells], left=len(_COLUMNS)) if rows else []
     count = options.counted(len(rows), "dataset")
-    lines.append(f"{count}. `labelmerge ls NAME` shows where to get one and its whole layout.")
+    more = "`labelmerge ls NAME` shows where to get one and its whole layout."
+    lines.append(f"{count}. {more}" if rows else "No dataset is of this kind.")
     options.say(rows, as_json, "\n".join(lines))
 
 

@@ -102,7 +102,7 @@ class _Pipeline(options.Group):
 
 
 @click.group(cls=_Pipeline, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="labelmerge")
+@click.version_option(__version__, "-V", "--version", prog_name="labelmerge")
 @click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more details.")
 @click.pass_context

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 @click.command("merge", cls=options.SpreadCommand)
-@click.argument("datasets", shell_complete=options.complete_dataset, nargs=-1, metavar="[DATASET…]")
+@click.argument("datasets", shell_complete=options.complete.datasets, nargs=-1, metavar="[DATASET…]")
 @click.option(
     "--bank",
     type=options.input_folder,
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 )
 @click.option(
     "--encoder",
-    shell_complete=options.complete_encoder,
+    shell_complete=options.complete.encoder,
     metavar="SPEC",
     help="Without --bank: the text encoder, as in `embed`; default: that of the bank in --out, or offline.",
 )

@@ -16,6 +16,7 @@ from labelmerge.settings import Setting
 from labelmerge.text import counted as counted
 from labelmerge.text import printable_json, printable_lines
 
+from . import complete as complete
 from .log_lines import LogLines
 from .paths import InputPath as InputPath
 from .paths import existing_file as existing_file
@@ -31,8 +32,6 @@ from .typed import refuse_idle as refuse_idle
 from .typed import was_typed as was_typed
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from labelmerge.model.views import Views
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,9 +83,12 @@ def shards(
 
 def device(function: F) -> F:
     """`--device`: where tensors live; by default a GPU if there is one."""
-    return click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")(
-        function
-    )
+    return click.option(
+        "--device",
+        shell_complete=complete.device,
+        metavar="DEV",
+        help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.",
+    )(function)
 
 
 def seed(function: F) -> F:
@@ -125,7 +127,8 @@ def setting_flag(declared: Setting, section: str) -> Callable[[F], F]:
         return option(type=click.Choice(declared.choices))
     if get_origin(declared.kind) is not None:  # several values, with commas or by repeating the flag
         return option(multiple=True, metavar=metavar, callback=lambda _, __, texts: ",".join(texts) if texts else None)
-    return option(type=float if declared.kind is float else str, metavar=metavar)
+    kind = float if declared.kind is float else str
+    return option(type=kind, metavar=metavar, shell_complete=complete.setting(declared))
 
 
 def _scales(ctx: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
@@ -252,7 +255,7 @@ class SpreadCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
         out, current = list[str](), ""
-        for arg, after in zip(args, [*args[1:], "--"], strict=True):
+        for arg, after in zip(args, [*args, "--"][1:], strict=True):
             if arg.startswith("-") and arg != "-":
                 current = arg if arg in spread else ""
                 if current and after.startswith("-") and after != "-" and not ctx.resilient_parsing:
@@ -316,33 +319,6 @@ class Group(click.Group):
             near = did_you_mean(name, self.list_commands(ctx))
             raise click.UsageError(f"No such command {name!r}. {near}", ctx)
         return super().resolve_command(ctx, args)
-
-
-def complete_dataset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of datasets, and files: recipes and class lists."""
-    from click.shell_completion import CompletionItem
-
-    from labelmerge.catalog import dataset_names
-
-    names = [CompletionItem(name) for name in dataset_names() if name.startswith(incomplete)]
-    return names or [CompletionItem(incomplete, type="file")]
-
-
-def complete_preset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of presets."""
-    from click.shell_completion import CompletionItem
-
-    from labelmerge.train.config import preset_names
-
-    return [CompletionItem(name) for name in preset_names() if name.startswith(incomplete)]
-
-
-def complete_encoder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The beginnings of encoder specs."""
-    from click.shell_completion import CompletionItem
-
-    specs = ("offline", "open_clip:ViT-B-32/laion2b_s34b_b79k", "sentence-transformers:")
-    return [CompletionItem(spec) for spec in specs if spec.startswith(incomplete)]
 
 
 def close_bars() -> None:

@@ -32,6 +32,7 @@ _MAX_LABELS_SHOWN = 10
 @options.views
 @click.option(
     "--encoder",
+    shell_complete=options.complete.encoder,
     metavar="SPEC",
     help="The text encoder for new labels, if the bank's own is not at its path on this machine.",
 )

@@ -29,7 +29,7 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 
 
 @click.command()
-@click.argument("dataset", metavar="DATASET|RECIPE.toml", shell_complete=options.complete_dataset)
+@click.argument("dataset", metavar="DATASET|RECIPE.toml", shell_complete=options.complete.dataset)
 @click.option(
     "--root",
     type=options.input_folder,

@@ -37,7 +37,13 @@ def settings(function: Any) -> Any:
     presets = ", ".join([f"{DEFAULT_PRESET} (default)", *(name for name in preset_names() if name != DEFAULT_PRESET)])
     for option in (
         *reversed(flags.values()),
-        click.option("--split", default="train", show_default=True, help="Which split of a dataset's folder."),
+        click.option(
+            "--split",
+            shell_complete=options.complete.split,
+            default="train",
+            show_default=True,
+            help="Which split of a dataset's folder.",
+        ),
         click.option(
             "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting of docs/training.md."
         ),
@@ -45,7 +51,7 @@ def settings(function: Any) -> Any:
         click.option(
             "--preset",
             metavar="NAME",
-            shell_complete=options.complete_preset,
+            shell_complete=options.complete.preset,
             help=f"Settings to start from: {presets}.",
         ),
     ):

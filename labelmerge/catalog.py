@@ -6,7 +6,6 @@ a dataset of labels alone.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -18,6 +17,7 @@ from labelmerge.class_lists import SUFFIXES, is_class_list, list_name, read_clas
 from labelmerge.descriptions import Description, label_space, read_descriptions
 from labelmerge.errors import DescriptionsError, LabelmergeError, RecipeError, UsageError, did_you_mean
 from labelmerge.files import read_text
+from labelmerge.guesses import no_such_file, unknown_dataset
 from labelmerge.labels import LabelSpace
 from labelmerge.parsing import parse_toml
 
@@ -138,10 +138,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     path = Path(text)
     if text.endswith(".toml") or is_class_list(text):
         if not path.is_file():
-            what = "recipe" if text.endswith(".toml") else "class list"
-            near = difflib.get_close_matches(path.name, _lying_in(path.parent), n=3, cutoff=0.5)
-            lies = f"{' and '.join(near)} {'lies' if len(near) == 1 else 'lie'} there" if near else None
-            raise UsageError(f"no such {what}", where=path, fix=lies)
+            raise no_such_file(path)
         return _of_class_list(path) if is_class_list(text) else _parse(path, path.parent)
     names = dataset_names()
     if text not in names and path.is_dir():
@@ -150,27 +147,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         fix = f"A recipe ends in .toml, a list of class names in {' or '.join(SUFFIXES)}"
         raise UsageError("is neither a recipe nor a list of class names", where=path, fix=fix)
     if text not in names:
-        files = _lying_in(Path())
-        here = [file for file in files if Path(file).stem == text]
-        near = here or difflib.get_close_matches(text, files, n=2, cutoff=0.7)
-        lies = f"Did you mean {' or '.join(near)}, which {'lies' if len(near) == 1 else 'lie'} here? " if near else ""
-        shipped = "" if here else f"{did_you_mean(text, names)} "
-        if near and shipped.startswith("Known"):  # a file is near and no shipped name: the whole list would hide it
-            shipped = ""
-        raise UsageError(
-            f"unknown dataset {text!r}",
-            fix=f"{lies}{shipped}`labelmerge ls` shows all; a recipe of your own "
-            f"is given by its path, ending in .toml, and a list of classes by one in {' or '.join(SUFFIXES)}",
-        )
+        raise unknown_dataset(text, names)
     return _parse(_recipes_folder() / f"{text}.toml", _descriptions_folder())
-
-
-def _lying_in(folder: Path) -> list[str]:
-    """The names of the recipes and class lists in a folder, sorted."""
-    try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in (".toml", *SUFFIXES))
-    except OSError:
-        return []
 
 
 def _of_class_list(path: Path) -> Recipe:
@@ -251,13 +229,18 @@ def _own_rows(recipe: Recipe) -> list[Description]:
     return (read_class_list if recipe.path == recipe.descriptions else read_descriptions)(recipe.descriptions)
 
 
+def mixture_names() -> list[str]:
+    """The names of the shipped mixtures, sorted."""
+    folder = _recipes_folder() / "mixtures"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.suffix == ".toml")
+
+
 def load_mixture(name: str) -> list[str]:
     """The dataset names of a shipped mixture (`shards/mixtures/<name>.toml`). Raises UsageError."""
-    folder = _recipes_folder() / "mixtures"
-    names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.suffix == ".toml")
-    if name not in names:
+    if name not in (names := mixture_names()):
         raise UsageError(f"unknown mixture {name!r}", fix=did_you_mean(name, names))
-    datasets = parse_toml((folder / f"{name}.toml").read_text(encoding="utf-8"))["datasets"]
+    file = _recipes_folder() / "mixtures" / f"{name}.toml"
+    datasets = parse_toml(file.read_text(encoding="utf-8"))["datasets"]
     return [str(dataset) for dataset in datasets]
 
 

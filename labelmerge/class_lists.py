@@ -12,7 +12,7 @@ from pathlib import Path
 from labelmerge.descriptions import HEADER, Description, read_descriptions
 from labelmerge.errors import DescriptionsError, UsageError
 from labelmerge.files import read_text
-from labelmerge.text import csv_value, delimiter_of, some
+from labelmerge.text import counted, csv_value, delimiter_of, some
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _NAMES = ("name", "class", "class_name", "label", "label_name", "category", "category_name")
@@ -143,7 +143,8 @@ def _table(path: Path, text: str, columns: list[str], delimiter: str) -> Iterabl
         next(reader)
         for row in reader:
             if row and len(row) <= names:
-                raise DescriptionsError(f"line {reader.line_num}: not as many fields as the header has", where=path)
+                have = f"{counted(len(row), 'field')}, not the {len(columns)} of the header"
+                raise DescriptionsError(f"line {reader.line_num}: {have}", where=path)
             if row:
                 description = row[described] if described is not None and described < len(row) else ""
                 yield reader.line_num, csv_value(row[names]).strip(), csv_value(description).strip()

@@ -11,7 +11,7 @@ from pathlib import Path
 from labelmerge.errors import DescriptionsError
 from labelmerge.files import read_text, write_text
 from labelmerge.labels import LabelSpace
-from labelmerge.text import csv_text, csv_value, delimiter_of
+from labelmerge.text import counted, csv_text, csv_value, delimiter_of
 
 _MAX_PROBLEMS_SHOWN = 10
 
@@ -75,7 +75,11 @@ def read_descriptions(path: Path) -> list[Description]:
         for row in reader if not problems else ():
             line = reader.line_num
             if None in row or None in row.values():
-                problems.append(f"line {line}: not as many fields as the header has")
+                have = sum(value is not None for name, value in row.items() if name is not None) + len(
+                    row.get(None, ())
+                )
+                why = " (a text with commas needs quotes)" if None in row else ""
+                problems.append(f"line {line}: {counted(have, 'field')}, not the {len(header)} of the header{why}")
                 continue
             try:
                 index = int(row["index"])

@@ -128,6 +128,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     by_lower = {one.lower(): one for one in reversed(names)}
     near = [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
-    near += [n for n in names if name and name.lower() in n.lower() and n not in near]
+    if len(name) > 1:  # a single letter is in most of them
+        near += [n for n in names if name.lower() in n.lower() and n not in near]
     shown = [quoted(one) for one in near[:3] or names]
     return f"Did you mean {' or '.join(shown)}?" if near else f"Known: {', '.join(shown)}."

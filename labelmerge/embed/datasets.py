@@ -26,7 +26,7 @@ def find_datasets(names: Sequence[str]) -> list[Recipe]:
     """
     found: dict[str, Recipe] = {}
     for name in names:
-        for recipe in map(load_recipe, _expand(name)):
+        for recipe in map(load_recipe, expand(name)):
             if refuse_taken_name(recipe):
                 _log.info("%s: is called as the dataset %s that ships, and stands for it", recipe.path, recipe.name)
             if recipe.path == recipe.descriptions and (columns := ignored_columns(recipe.path)):
@@ -35,7 +35,8 @@ def find_datasets(names: Sequence[str]) -> list[Recipe]:
     return list(found.values())
 
 
-def _expand(name: str) -> list[str]:
+def expand(name: str) -> list[str]:
+    """The names and paths that a word stands for: several where it is a mixture or ``all``."""
     if name == "all":
         return dataset_names()
     if name.endswith(".toml") or is_class_list(name) or name in dataset_names():

@@ -19,6 +19,7 @@ from labelmerge.bank.bank import Bank
 
 OPTIONS = importlib.import_module("labelmerge.cli.options")
 CLI = importlib.import_module("labelmerge.cli.main").cli
+COMMANDS = importlib.import_module("labelmerge.cli.main").COMMANDS
 
 Run = Callable[..., Result]
 
@@ -174,6 +175,12 @@ def test_a_wrong_file_is_said(run: Run, here: Path, text: str, answer: str) -> N
         ("labelmerge train --preset seg", "segformer-b5"),
         ("labelmerge embed x --encoder off", "offline"),
         ("labelmerge shard --sp", "--split"),
+        ("labelmerge train --preset", "--preset"),
+        ("labelmerge compare --vary", "--vary"),
+        ("labelmerge train --method us", "usss"),
+        ("labelmerge train --model tin", "tiny"),
+        ("labelmerge merge --device cu", "cuda"),
+        ("labelmerge embed mseg", "mseg7"),
     ],
 )
 def test_a_shell_completes(words: str, expected: str) -> None:
@@ -184,6 +191,18 @@ def test_a_shell_completes(words: str, expected: str) -> None:
     }
     output = CliRunner().invoke(CLI, [], prog_name="labelmerge", env=environment).output
     assert output.splitlines()[0] == f"plain,{expected}"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_answers_no_words_at_all_and_completes_its_options(
+    run: Run, here: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(name)
+    assert result.exit_code in (0, 2) and not isinstance(result.exception, ValueError), result.exception
+    monkeypatch.setenv("_LABELMERGE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"labelmerge {name} -")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert "plain,--help" in CliRunner().invoke(CLI, [], prog_name="labelmerge").output.splitlines()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -199,6 +218,22 @@ def test_ls_takes_patterns_filters_and_several_names(run: Run) -> None:
     riders = [row["name"] for row in json.loads(run("ls", "--label", "Rider", "--json").output)]
     assert "cityscapes" in riders and "camvid" not in riders
     assert [page["name"] for page in json.loads(run("ls", "voc", "kitti", "--json").output)] == ["voc", "kitti"]
+    assert "no dataset matches 'zz*'" in run("ls", "zz*").stderr
+    assert "no dataset has a class 'ridr'. Did you mean rider" in run("ls", "--label", "ridr").stderr
+
+
+def test_a_recipe_that_lies_here_is_found_by_the_name_in_it(run: Run, here: Path) -> None:
+    (here / "below/streets.toml").write_text('name = "my_streets"\n')
+    (here / "below/broken.toml").write_text("name = \n")
+    assert "Did you mean streets.toml, which lies here?" in run("embed", "my_streets", "--out", "bank").stderr
+
+
+def test_a_bank_that_is_not_named_is_asked_for(run: Run, here: Path) -> None:
+    (here / "below/own").mkdir()
+    (here / "below/own/bank.json").write_text("{}")
+    for words in (["diff", "1", "2"], ["show", "--label", "car"], ["list"]):
+        said = run("bank", *words).stderr
+        assert f"no bank is named. Give its folder, `labelmerge bank {' '.join([words[0], 'own', *words[1:]])}`" in said
 
 
 def test_a_bank_is_looked_into_by_label_and_number(run: Run, tmp_path: Path) -> None:
