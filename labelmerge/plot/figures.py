@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.path import Path as Outline
 
 FORMATS = (".png", ".svg", ".pdf")
-_LEGEND_INCHES = 1.5  # of one dataset in the legend
+_LEGEND_INCHES = (0.5, 0.075)  # of a dataset's mark in the legend, and of each letter of its name
 # Without dates and versions, the same input gives the same file.
 _METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
@@ -42,9 +42,11 @@ def marker(style: Style) -> Outline:
     return Outline([*style.outline, style.outline[0]], closed=True)
 
 
-def legend_columns(inches: float, datasets: int) -> int:
-    """How many datasets stand side by side in the legend of a figure so wide."""
-    return max(1, min(datasets, int(inches / _LEGEND_INCHES)))
+def legend_columns(inches: float, datasets: Iterable[str]) -> int:
+    """How many datasets stand side by side in the legend of a figure so wide, and none is cut off."""
+    names = list(datasets)
+    widest = _LEGEND_INCHES[0] + _LEGEND_INCHES[1] * max(map(len, names), default=0)
+    return max(1, min(len(names), int(inches / widest)))
 
 
 def dataset_legend(figure: Figure, styles: Mapping[str, Style]) -> None:
@@ -54,12 +56,14 @@ def dataset_legend(figure: Figure, styles: Mapping[str, Style]) -> None:
 
     handles = [
         Line2D(
-            [], [], linestyle="none", marker=MarkerStyle(marker(style)), markersize=8, color=style.colour, label=name
+            [], [], linestyle="none", marker=MarkerStyle(marker(style)), markersize=7, color=style.colour, label=name
         )
         for name, style in styles.items()
     ]
-    columns = legend_columns(figure.get_figwidth(), len(handles))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    columns = legend_columns(figure.get_figwidth(), styles)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False, handletextpad=0.2
+    )
 
 
 def save_figure(figure: Figure, out: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _INCHES = 10.0  # the map's longer side
 _FLATTEST = 0.6  # its shorter side's least share of that
-_LEGEND_INCHES = 0.3  # of each line
+_LEGEND_INCHES = 0.2  # of each line
 _GROUPS = 24  # at most
 _LABELS_OF_A_GROUP = 12  # on average, where that makes fewer groups
 _SMALLEST_GROUP = 3
@@ -30,6 +30,9 @@ _DPI = 200
 _MARK_POINTS = 4.2  # a mark's diameter
 _TURN = 2.4  # radians from one label to the next around their text's place: the golden angle
 _FONT = 6.5
+_ACROSS = np.linspace(0.1, 0.9, 9)  # where a group's title may stand, in shares of the group
+
+Frame = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def plot_map(bank: Bank, out: Path, *, datasets: Sequence[str] | None = None, se
     places = flat_map(vectors, seed)
     width, height = np.maximum(np.ptp(places, axis=0), _FLATTEST) * _INCHES
     styles = dataset_styles(bank.datasets())
-    legend = (-(-len(styles) // legend_columns(width + 0.4, len(styles)))) * _LEGEND_INCHES
+    legend = (-(-len(styles) // legend_columns(width + 0.4, styles))) * _LEGEND_INCHES + 0.15
     total = height + 0.4 + legend
     figure = Figure(figsize=(width + 0.4, total), dpi=_DPI)
     FigureCanvasAgg(figure)
@@ -93,12 +96,13 @@ def plot_map(bank: Bank, out: Path, *, datasets: Sequence[str] | None = None, se
         )
     groups = map_groups(places)
     titles = group_names(bank, [np.flatnonzero(np.isin(column, group)) for group in groups]) if groups else []
-    for number, (group, title) in enumerate(zip(groups, titles, strict=True)):
-        _tint(axes, places[group], title, number)
+    for number, group in enumerate(groups):
+        _tint(axes, places[group], number)
+    taken = _write_titles(axes, [(title, places[group]) for title, group in zip(titles, groups, strict=True)], spots)
     counts = np.bincount(column, minlength=len(places))
     names = {place: prompt_name(bank.names[row]) for row, place in reversed(list(enumerate(column.tolist())))}
     order = sorted(range(len(places)), key=lambda place: (-counts[place], place))
-    named = _write_names(axes, [(names[place], places[place], int(counts[place])) for place in order], spots)
+    named = _write_names(axes, [(names[place], places[place], int(counts[place])) for place in order], spots, taken)
     dataset_legend(figure, styles)
     save_figure(figure, out)
     return MapPlot(len(bank), len(places), named, len(groups))
@@ -117,8 +121,8 @@ def map_groups(places: Places) -> list[npt.NDArray[np.int64]]:
     return [group for group in groups if len(group) >= _SMALLEST_GROUP]
 
 
-def _tint(axes: Axes, places: Places, title: str, number: int) -> None:
-    """A pale patch around a group of places, and its name, large and grey, behind everything else."""
+def _tint(axes: Axes, places: Places, number: int) -> None:
+    """A pale patch around a group of places, behind everything else."""
     from matplotlib.patches import Polygon
     from scipy.spatial import ConvexHull, QhullError
 
@@ -126,25 +130,44 @@ def _tint(axes: Axes, places: Places, title: str, number: int) -> None:
         hull = places[ConvexHull(places).vertices]
     except QhullError:  # all on one line
         hull = places
-    middle = places.mean(axis=0)
     grey = ("0.955", "0.93")[number % 2]
     axes.add_patch(Polygon(hull, closed=True, facecolor=grey, edgecolor=grey, lw=14, joinstyle="round", zorder=0.1))
-    name = axes.text(
-        float(middle[0]),
-        float(middle[1]),
-        title.partition(",")[0],
-        ha="center",
-        va="center",
-        fontsize=13,
-        color="0.6",
-        fontweight="bold",
-        zorder=0.2,
-    )
-    there, frame = name.get_window_extent(), axes.get_window_extent()
-    over = max(there.x1 - frame.x1, 0) + min(there.x0 - frame.x0, 0)
-    if over:  # beyond the frame
-        inside = axes.transData.inverted()
-        name.set_x(middle[0] - (inside.transform((over, 0)) - inside.transform((0, 0)))[0])
+
+
+def _write_titles(axes: Axes, groups: Sequence[tuple[str, Places]], spots: Places) -> list[Frame]:
+    """Write each group's name large, over all marks, where it covers the fewest of them; returns the boxes in pixels.
+
+    The largest groups choose first, among places that lie within a group.
+    """
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=3.5, foreground="white")]
+    frame, to_pixels = axes.get_window_extent(), axes.transData
+    marks = to_pixels.transform(spots)
+    boxes: list[Frame] = []
+    for title, places in sorted(groups, key=lambda group: -len(group[1])):
+        text = axes.text(0, 0, title, fontsize=11, color="0.2", fontweight="bold", path_effects=halo, zorder=4)
+        text.set(ha="center", va="center")
+        extent = text.get_window_extent()
+        own = to_pixels.transform(places)
+        low, high, middle = own.min(axis=0), own.max(axis=0), own.mean(axis=0)
+        best = None
+        for share in np.stack(np.meshgrid(_ACROSS, _ACROSS), axis=-1).reshape(-1, 2):
+            at = low + share * (high - low)
+            at[0] = np.clip(at[0], frame.x0 + extent.width / 2 + 4, frame.x1 - extent.width / 2 - 4)
+            left, right = at[0] - extent.width / 2, at[0] + extent.width / 2
+            bottom, top = at[1] - extent.height / 2, at[1] + extent.height / 2
+            over = sum(left < x1 and right > x0 and bottom < y1 and top > y0 for x0, y0, x1, y1 in boxes)
+            covered = (marks > (left - 4, bottom - 2)).all(axis=1) & (marks < (right + 4, top + 2)).all(axis=1)
+            away = float(np.abs(at - middle).sum() / max((high - low).sum(), 1))
+            cost = 1000 * over + int(covered.sum()) + 4 * away
+            if best is None or cost < best[0]:
+                best = (cost, at, (left, bottom, right, top))
+        if best is not None:
+            x, y = to_pixels.inverted().transform(best[1])
+            text.set_position((float(x), float(y)))
+            boxes.append(best[2])
+    return boxes
 
 
 def _around(places: Places, column: npt.NDArray[np.int64], unit: float) -> Places:
@@ -159,7 +182,9 @@ def _around(places: Places, column: npt.NDArray[np.int64], unit: float) -> Place
     return spots
 
 
-def _write_names(axes: Axes, names: Sequence[tuple[str, npt.NDArray[np.float64], int]], spots: Places) -> int:
+def _write_names(
+    axes: Axes, names: Sequence[tuple[str, npt.NDArray[np.float64], int]], spots: Places, taken: Sequence[Frame]
+) -> int:
     """Write the names (name, place, labels there), first ones first, where there is room; returns how many."""
     from matplotlib.patheffects import withStroke
 
@@ -180,6 +205,7 @@ def _write_names(axes: Axes, names: Sequence[tuple[str, npt.NDArray[np.float64],
         marks=to_pixels.transform(spots),
         reach=0.5 * _MARK_POINTS * point,
         frame=(frame.x0, frame.y0, frame.x1, frame.y1),
+        taken=taken,
     )
     for number, corner in corners.items():
         # Anchored on the map, not on pixels, so that it keeps its place at every resolution.
@@ -194,7 +220,8 @@ def place_names(
     sizes: npt.NDArray[np.float64],
     marks: Places,
     reach: float,
-    frame: tuple[float, float, float, float],
+    frame: Frame,
+    taken: Sequence[Frame] = (),
 ) -> dict[int, tuple[float, float]]:
     """Where names may stand so that none covers a mark or another name, the first ones choosing first.
 
@@ -207,12 +234,13 @@ def place_names(
         marks: the middles of all marks: [m, 2].
         reach: how far a mark extends from its middle.
         frame: left, bottom, right and top of the area.
+        taken: where no name may stand.
 
     Returns:
         The left bottom corner of every name that has a place, by its number.
     """
     corners: dict[int, tuple[float, float]] = {}
-    taken = np.empty((0, 4))  # left, bottom, right, top
+    full = np.array(taken, dtype=np.float64).reshape(-1, 4)  # left, bottom, right, top
     for number, ((x, y), gap, (width, height)) in enumerate(zip(anchors, gaps, sizes, strict=True)):
         for left, bottom in (
             (x + gap, y - height / 2),
@@ -223,11 +251,11 @@ def place_names(
             right, top = left + width, bottom + height
             if left < frame[0] or bottom < frame[1] or right > frame[2] or top > frame[3]:
                 continue
-            over = (taken[:, 0] < right) & (taken[:, 2] > left) & (taken[:, 1] < top) & (taken[:, 3] > bottom)
+            over = (full[:, 0] < right) & (full[:, 2] > left) & (full[:, 1] < top) & (full[:, 3] > bottom)
             hidden = (marks[:, 0] > left - reach) & (marks[:, 0] < right + reach)
             hidden &= (marks[:, 1] > bottom - reach) & (marks[:, 1] < top + reach)
             if not over.any() and not hidden.any():
                 corners[number] = (float(left), float(bottom))
-                taken = np.vstack([taken, (left, bottom, right, top)])
+                full = np.vstack([full, (left, bottom, right, top)])
                 break
     return corners

@@ -14,9 +14,9 @@ from labelmerge.merge.neighbours import Neighbourhood
 from labelmerge.plot.figures import check_format, dataset_legend, marker, save_figure
 
 _ROW_INCHES = 0.24
-_PANEL_INCHES = 0.75  # title and margins
+_PANEL_INCHES = 0.85  # title and margins
 _MARKS_SHOWN = 14
-_NUMBER_WIDTH = 0.07  # of a cosine in print, in cosines
+_NUMBER_WIDTH = 0.08  # of a cosine in print, in cosines
 
 
 def plot_neighbours(bank: Bank, found: Sequence[Neighbourhood], out: Path) -> None:
@@ -35,9 +35,7 @@ def plot_neighbours(bank: Bank, found: Sequence[Neighbourhood], out: Path) -> No
     """
     check_format(out)
     from matplotlib.figure import Figure
-    from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2.5, foreground="white")]
     styles = dataset_styles(bank.datasets())
     limit = calibrated_threshold(bank)
     drawn = {dataset for one in found for neighbour in one.neighbours for dataset in neighbour.datasets}
@@ -48,13 +46,19 @@ def plot_neighbours(bank: Bank, found: Sequence[Neighbourhood], out: Path) -> No
     for (bars, marks), one in zip(rows, found, strict=True):
         places = np.arange(len(one.neighbours))
         cosines = [neighbour.cosine for neighbour in one.neighbours]
-        bars.barh(places, cosines, height=0.62, color=["#0072b2" if c >= limit else "#9fb8c9" for c in cosines])
+        bars.barh(places, cosines, height=0.62, color=["#0072b2" if c >= limit else "#b5c9d6" for c in cosines])
         for place, cosine in zip(places, cosines, strict=True):
-            begin = max(cosine, 0) + 0.01
-            if begin - 0.01 <= limit <= begin + _NUMBER_WIDTH:  # the line would go through the number
-                begin = limit + 0.01
-            bars.text(begin, place, f"{cosine:.2f}", va="center", fontsize=8, path_effects=halo)
-        bars.axvline(limit, color="0.3", lw=0.9, ls="--", zorder=0.5)
+            inside = cosine > _NUMBER_WIDTH  # a bar has room for its number, which so never meets the line
+            bars.text(
+                cosine - 0.01 if inside else max(cosine, 0) + 0.01,
+                place,
+                f"{cosine:.2f}",
+                ha="right" if inside else "left",
+                va="center",
+                fontsize=8,
+                color="white" if inside and cosine >= limit else "0.1",
+            )
+        bars.axvline(limit, color="0.3", lw=0.9, ls="--", zorder=3)
         bars.set_yticks(places, [neighbour.name for neighbour in one.neighbours], fontsize=9)
         bars.set_ylim(max(len(places), 1) - 0.4, -0.6)
         bars.set_xlim(low, 1.09)

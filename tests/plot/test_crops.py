@@ -16,8 +16,11 @@ from labelmerge.catalog import load_recipe
 from labelmerge.embed.datasets import find_datasets
 from labelmerge.embed.embed import embed_labels
 from labelmerge.errors import ShardError
+from labelmerge.plot import crops
 from labelmerge.plot.crops import SIDE, label_crops
 from labelmerge.sharding.shard import shard
+from labelmerge.shardset.shardset import ShardSet
+from labelmerge.shardset.splits import find_splits
 
 from .. import companies
 
@@ -49,8 +52,8 @@ def crops_of(strip: bytes) -> list[npt.NDArray[np.uint8]]:
 
 def test_a_crop_shows_its_label_bright_and_the_rest_dark(made: Path) -> None:
     bank = Bank.load(made / "bank")
-    crops = label_crops([made / "shards"], bank, each=2)
-    shown = {(dataset, bank.names[row]): crops.get((dataset, index)) for row, (dataset, index) in enumerate(bank.keys)}
+    strips = label_crops([made / "shards"], bank, each=2)
+    shown = {(dataset, bank.names[row]): strips.get((dataset, index)) for row, (dataset, index) in enumerate(bank.keys)}
     assert {key for key, strip in shown.items() if strip is None} <= {("gate", "person"), ("depot", "person")}
     for (dataset, name), strip in shown.items():
         if strip is None:
@@ -69,7 +72,26 @@ def test_a_crop_shows_its_label_bright_and_the_rest_dark(made: Path) -> None:
                 assert lit[SIDE // 2, SIDE // 2]
                 # The crop is half as wide again as the object, unless the image is too small.
                 assert not lit[0].any() and lit[SIDE // 2].sum() > SIDE / 3
-    assert crops == label_crops([made / "shards"], bank, each=2)
+    assert strips == label_crops([made / "shards"], bank, each=2)
+
+
+def test_the_frames_of_one_film_dont_fill_a_strip(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder,) = find_splits([made / "shards/yard"])
+    shards = ShardSet.open(folder)
+    meta = shards.meta(0)
+    monkeypatch.setattr(ShardSet, "__len__", lambda self: 1000)  # a film
+    monkeypatch.setattr(ShardSet, "meta", lambda self, number: meta)
+    numbers = [number for number, _ in crops._worth_a_look(shards, 6)]
+    assert len(numbers) == 6 and numbers == sorted(numbers)
+    assert min(b - a for a, b in zip(numbers, numbers[1:], strict=False)) > 6 and numbers[-1] - numbers[0] > 500
+
+
+def test_a_dark_thing_is_outlined() -> None:
+    shown = np.zeros((96, 96), dtype=np.bool_)
+    shown[32:64, 32:64] = True
+    pixels = crops._crop(np.full((96, 96, 3), 9, np.uint8), shown, (32, 32, 64, 64), 1024.0).pixels
+    box = pixels.max(axis=2) == 255
+    assert box.sum() > 100 and not box[40:56].all(axis=1).any() and pixels.min() < 9
 
 
 def test_a_dataset_that_the_bank_lacks_is_left_out(made: Path) -> None:
@@ -90,8 +112,8 @@ def test_a_damaged_sample_is_counted_and_others_are_shown(
     tar.write_bytes(data)
     bank = Bank.load(made / "bank")
     with caplog.at_level(logging.WARNING):
-        crops = label_crops([tmp_path], bank)
-    assert [len(crops_of(strip)) for strip in crops.values()] == [2, 2]
+        strips = label_crops([tmp_path], bank)
+    assert [len(crops_of(strip)) for strip in strips.values()] == [2, 2]
     assert "1 sample can't be read" in caplog.text
     with pytest.raises(ShardError):
         label_crops([tmp_path / "nothing"], bank)

@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from labelmerge.bank.bank import Bank
+from labelmerge.colours import dataset_styles
 from labelmerge.errors import BankError, UsageError
+from labelmerge.plot import map as map_figure
+from labelmerge.plot.figures import dataset_legend
 from labelmerge.plot.map import place_names, plot_map
 
 
@@ -29,6 +32,12 @@ def test_names_cover_neither_marks_nor_names(seed: int) -> None:
     corners = place_names(anchors, np.full(60, 1.5), sizes, anchors, 1.0, (0, 0, 100, 100))
     boxes = {number: (x, y, x + sizes[number, 0], y + sizes[number, 1]) for number, (x, y) in corners.items()}
     assert 10 < len(boxes) < 60 and 0 in boxes  # the first has all the room, some have none
+    title = (20.0, 20.0, 60.0, 60.0)
+    beside = place_names(anchors, np.full(60, 1.5), sizes, anchors, 1.0, (0, 0, 100, 100), [title])
+    assert beside and not any(
+        x < title[2] and x + sizes[n, 0] > title[0] and y < title[3] and y + sizes[n, 1] > title[1]
+        for n, (x, y) in beside.items()
+    )
     for number, (left, bottom, right, top) in boxes.items():
         assert left >= 0 and bottom >= 0 and right <= 100 and top <= 100
         assert not any(left - 1 < x < right + 1 and bottom - 1 < y < top + 1 for x, y in anchors)
@@ -46,6 +55,35 @@ def test_the_same_bank_and_seed_give_the_same_file(bank: Bank, tmp_path: Path, e
     for name in "one", "two":
         plot_map(bank, tmp_path / f"{name}{ending}", datasets=["b"], seed=3)
     assert (tmp_path / f"one{ending}").read_bytes() == (tmp_path / f"two{ending}").read_bytes()
+
+
+def test_the_groups_names_stand_over_the_marks_and_apart(
+    bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(map_figure, "save_figure", lambda figure, out: seen.append(figure))
+    drawn = plot_map(bank, tmp_path / "map.png")
+    (axes,) = seen[0].axes
+    titles = [text for text in axes.texts if text.get_fontweight() == "bold"]
+    assert drawn.groups == len(titles) == 2
+    assert min(title.get_zorder() for title in titles) > max(marks.get_zorder() for marks in axes.collections)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    frame = axes.get_window_extent()
+    for number, box in enumerate(boxes):
+        assert box.x0 >= frame.x0 and box.x1 <= frame.x1
+        assert box.count_overlaps([other for other in boxes[number + 1 :]]) == 0
+
+
+def test_no_name_of_the_legend_is_cut_off() -> None:
+    from matplotlib.figure import Figure
+
+    styles = dataset_styles([f"a_dataset_with_a_long_name_{number}" for number in range(26)])
+    for inches in (4, 9, 20):
+        figure = Figure(figsize=(inches, 8), layout="constrained", dpi=100)
+        dataset_legend(figure, styles)
+        figure.draw_without_rendering()
+        box = figure.legends[0].get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= 100 * inches
 
 
 def test_one_label_is_a_map_too(bank: Bank, tmp_path: Path) -> None:
