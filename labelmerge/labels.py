@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelmerge.errors import RecipeError
+from labelmerge.errors import RecipeError, ShardError
+from labelmerge.names import prompt_name
 from labelmerge.text import counted, some
 
 LabelKey = tuple[str, int]
@@ -121,6 +122,47 @@ class LabelSpace:
         if space.hash != data["hash"]:
             raise RecipeError("the label space's hash does not match its content", where=space.name)
         return space
+
+
+def names_of(spaces: Iterable[LabelSpace]) -> dict[LabelKey, str]:
+    """The names of all labels of several splits. Raises ShardError where two splits of a dataset differ in one."""
+    names: dict[LabelKey, str] = {}
+    for space in spaces:
+        for key, name in zip(space.keys, space.names, strict=True):
+            if (other := names.setdefault(key, name)) != name:
+                raise ShardError(
+                    f"class {key[1]} is {other!r} in one split and {name!r} in another",
+                    where=space.name,
+                    fix="Make their shards again with one recipe",
+                )
+    return names
+
+
+class LabelNames:
+    """A list of labels, in which those of another list are found by key and name.
+
+    A dataset's class list may have been written anew in another order, and then a number is another class.
+    """
+
+    def __init__(self, labels: Iterable[tuple[LabelKey, str]]) -> None:
+        self._name = {key: " ".join(name.split()) for key, name in labels}
+        self._key: dict[tuple[str, str], LabelKey] = {}
+        for key, name in self._name.items():
+            self._key.setdefault((key[0], name), key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._name
+
+    def find(self, key: LabelKey, name: str) -> LabelKey | None:
+        """The key that a label has in this list: its own where the name is the same, or reads the same in a sentence
+        and no label of the dataset has the very name; else that of the label with its name. None where there is none.
+        """
+        name = " ".join(name.split())
+        mine = self._name.get(key)
+        if mine == name:
+            return key
+        same = self._key.get((key[0], name))
+        return key if same is None and mine is not None and prompt_name(mine) == prompt_name(name) else same
 
 
 def summed_up(missing: Sequence[LabelKey], have: Iterable[str], most: int = 5) -> str:

@@ -76,7 +76,7 @@ def count_predictions(
         keys=tuple(key for own in lists for key in own.keys),
         vectors=np.concatenate([own.vectors for own in lists]),
     )
-    predictor = trained.predictor(every, _ONCE)
+    predictor = trained.predictor(every, _ONCE, vectors)
     words = _words(predictor, [len(own.names) for own in lists])
     found = []
     for place, data in enumerate(sets):
@@ -90,7 +90,8 @@ def count_predictions(
 
 
 def _known(data: EvalSet, bank: Bank) -> LabelList:
-    """The labels of a set that the bank holds. Raises BankError where it has none of them."""
+    """The labels of a set that the bank holds. Raises BankError where it has none of them, or other names for them."""
+    bank.refuse_other_names(data.space)
     keys = [key for key in data.space.keys if key in bank]
     if not keys:
         bank.for_dataset(data.dataset)  # says how to add them

@@ -121,7 +121,7 @@ def ask(
             asked = columns.ask(asked, listed.members, bank)
 
     def predictor(labels: LabelList | None) -> Predictor | None:
-        return trained.predictor(labels, views) if labels is not None and any(labels.counts) else None
+        return trained.predictor(labels, views, bank) if labels is not None and any(labels.counts) else None
 
     try:
         everywhere = predictor(asked)

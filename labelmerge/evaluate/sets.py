@@ -130,7 +130,8 @@ def measurable(splits: Sequence[ShardSet], datasets: Sequence[Samples], *, depth
         depth: depths are what counts, in place of masks.
 
     Raises:
-        ShardError, LayoutError, RecipeError: nothing has masks, or something is there twice.
+        ShardError, LayoutError, RecipeError: nothing has masks, or something is there twice, or splits of one dataset
+            have different classes.
     """
     kept, reasons = [], []
     for data in splits:
@@ -155,7 +156,15 @@ def measurable(splits: Sequence[ShardSet], datasets: Sequence[Samples], *, depth
     for reason in reasons:
         _log.info("left out: %s", reason)
     first: dict[str, EvalSet] = {}
+    of_dataset: dict[str, EvalSet] = {}
     for each in kept:
+        other_split = of_dataset.setdefault(each.dataset, each)
+        if each.space.hash != other_split.space.hash:
+            raise ShardError(
+                f"is {each.dataset} with other classes than in {other_split.where}",
+                where=each.where,
+                fix="Evaluate them one after the other, or write both again with one recipe",
+            )
         if first.setdefault(each.name, each) is not each:
             raise ShardError(
                 f"{each.dataset} {each.split} is given twice: {first[each.name].where} holds it too",

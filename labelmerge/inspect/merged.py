@@ -13,7 +13,7 @@ import numpy as np
 
 from labelmerge.errors import ShardError, TaxonomyError, UsageError, did_you_mean
 from labelmerge.inspect.samples import Array, ExportSplit, Record, faults, member_pixels
-from labelmerge.labels import LabelSpace
+from labelmerge.labels import LabelSpace, names_of
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
 from labelmerge.shardset.manifest import read_manifest
 from labelmerge.shardset.splits import find_splits
@@ -236,10 +236,7 @@ def _one_space(splits: Sequence[ExportSplit]) -> tuple[LabelSpace, Any]:
 
 
 def _in_taxonomy(splits: Sequence[ExportSplit], path: Path) -> tuple[LabelSpace, Any]:
-    own = [split.space for split in splits]
-    table = read_taxonomy(
-        path, {key: name for space in own for key, name in zip(space.keys, space.names, strict=True)}, others=True
-    )
+    table = read_taxonomy(path, names_of(split.space for split in splits), others=True)
     space = table.space(space_name(path))
 
     def class_of(split: ExportSplit) -> dict[int, int]:

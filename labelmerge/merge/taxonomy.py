@@ -17,7 +17,7 @@ import numpy as np
 
 from labelmerge.errors import RecipeError, TaxonomyError, did_you_mean
 from labelmerge.files import read_text
-from labelmerge.labels import LabelKey, LabelSpace
+from labelmerge.labels import LabelKey, LabelNames, LabelSpace
 from labelmerge.merge.concepts import Booleans, split_concepts
 from labelmerge.text import csv_text, csv_value, delimiter_of, some
 
@@ -93,6 +93,15 @@ class Taxonomy:
 
     def __getitem__(self, key: LabelKey) -> Entry:
         return self.entries[self.rows[key]]
+
+    @cached_property
+    def _names(self) -> LabelNames:
+        return LabelNames((entry.key, entry.name) for entry in self.entries)
+
+    def row_of(self, key: LabelKey, name: str) -> int | None:
+        """The row of another list's label, as `LabelNames.find` finds it; None where there is none."""
+        found = self._names.find(key, name)
+        return None if found is None else self.rows[found]
 
     @property
     def datasets(self) -> list[str]:

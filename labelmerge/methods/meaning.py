@@ -148,7 +148,8 @@ class RunColumns:
             return replace(labels, several=own_vectors, divisors=tuple(self.divisors(own) for own in own_vectors))
         sets = np.zeros((len(members), len(taxonomy.concepts)), dtype=np.bool_)
         for place, own in enumerate(members):
-            rows = [taxonomy.rows[key] for key in own if key in taxonomy]
+            called = ((key, bank.names[row]) for key, row in zip(own, bank.positions(own), strict=True))
+            rows = [row for key, name in called if (row := taxonomy.row_of(key, name)) is not None]
             sets[place] = taxonomy.sets[rows].any(axis=0)
         column_of = self._column_of(taxonomy)
         if lost := len(self.names) - len(set(column_of[column_of >= 0].tolist())):
@@ -168,10 +169,18 @@ class RunColumns:
         return replace(labels, several=tuple(several), divisors=tuple(divisors), columns=named)
 
     def _column_of(self, taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
-        """int64 ``[concepts]``: the column that exactly the same training labels may mean, or -1."""
-        known = [row for row, key in enumerate(self.labels) if key in taxonomy]
-        told = taxonomy.sets[[taxonomy.rows[self.labels[row]] for row in known]]
-        column = {self.positive[known, n].tobytes(): n for n in range(self.positive.shape[1])}
+        """int64 ``[concepts]``: the column that exactly the same training labels may mean, or -1.
+
+        Where some training labels are not in the taxonomy, columns that only these tell apart are no concept's.
+        """
+        names = [self.bank.names[row] for row in self.bank.positions(self.labels)]
+        places = [taxonomy.row_of(key, name) for key, name in zip(self.labels, names, strict=True)]
+        known = [row for row, place in enumerate(places) if place is not None]
+        told = taxonomy.sets[[place for place in places if place is not None]]
+        column: dict[bytes, int] = {}
+        for n in range(self.positive.shape[1]):
+            own = self.positive[known, n].tobytes()
+            column[own] = -1 if own in column else n
         return np.array(
             [column.get(told[:, c].tobytes(), -1) if told[:, c].any() else -1 for c in range(told.shape[1])],
             dtype=np.int64,

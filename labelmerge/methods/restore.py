@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import BankError, CheckpointError, ConfigError, UsageError
+from labelmerge.labels import LabelKey, LabelNames
 from labelmerge.methods.method import Learner, Vocabulary, find_method, settings_in
 from labelmerge.methods.predictor import LabelList, Predictor
 from labelmerge.model.build import SegmentationModel, build_model
@@ -35,11 +37,21 @@ class Trained:
     checkpoint: Checkpoint
     device: torch.device
 
-    def predictor(self, labels: LabelList, views: Views) -> Predictor:
+    @cached_property
+    def _names(self) -> LabelNames | None:
+        """Of the labels that it may have been trained with; None where the checkpoint doesn't say."""
+        folder = self.checkpoint.bank_folder
+        if folder is None:
+            return None
+        bank = Bank.load(folder)
+        return LabelNames(zip(bank.keys, bank.names, strict=True))
+
+    def predictor(self, labels: LabelList, views: Views, bank: Bank | None = None) -> Predictor:
         """What segments images with these labels.
 
         Args:
             views: how images are shown; where its short edge is None, as in training.
+            bank: that the labels' keys are of; None: the checkpoint's own. In another one a key may be another class.
 
         Raises:
             UsageError: the learner knows its own labels only, and these are others.
@@ -47,9 +59,24 @@ class Trained:
         """
         if views.short_edge is None:
             views = views.at(self.checkpoint.short_edge)
+        if bank is not None and self._names is not None:
+            labels = replace(labels, keys=_as_trained(labels.keys, bank, self._names))
         if self.learner.can_name == "trained":
             _refuse_new_words(labels, self.learner, self.checkpoint)
         return self.learner.predictor(labels, views)
+
+
+def _as_trained(keys: Sequence[LabelKey | None], bank: Bank, names: LabelNames) -> tuple[LabelKey | None, ...]:
+    """Labels of a bank by the keys that the classes of their names had in training; None where a key was another's."""
+    found: list[LabelKey | None] = []
+    for key in keys:
+        if key is None or key not in bank:
+            found.append(key)
+            continue
+        (row,) = bank.positions([key])
+        same = names.find(key, bank.names[row])
+        found.append(key if same is None and key not in names else same)
+    return tuple(found)
 
 
 def load_trained(path: Path, device: torch.device | str = "cpu") -> Trained:

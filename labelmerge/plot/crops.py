@@ -70,6 +70,7 @@ def label_crops(
 
     Raises:
         ShardError: no manifest there, or a damaged one.
+        BankError: the shards have other names for the bank's labels.
     """
     crops: dict[LabelKey, list[_Crop]] = defaultdict(list)
     wanted: list[tuple[ShardSet, int, list[int]]] = []
@@ -77,6 +78,7 @@ def label_crops(
     for folder in find_splits(folders):
         shards = ShardSet.open(folder)
         if shards.dataset in known:
+            bank.refuse_other_names(shards.space)
             wanted += [(shards, *one) for one in _worth_a_look(shards, each * _TRIED)]
     lost = 0
     for shards, number, indices in track(wanted, "cutting crops of the labels", len(wanted)):

@@ -199,4 +199,4 @@ def _labeller(other: Trained, trained: Trained, labels: LabelList, views: Views)
             where=other.checkpoint.folder,
             fix="Give a --labeller that was trained with a bank of the same encoder",
         )
-    return other.predictor(labels, views)
+    return other.predictor(labels, views, _bank(trained))

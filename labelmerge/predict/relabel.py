@@ -24,7 +24,7 @@ from labelmerge.files import (
     whole_or_nothing,
     write_json,
 )
-from labelmerge.labels import LabelKey, LabelSpace
+from labelmerge.labels import LabelKey, LabelSpace, names_of
 from labelmerge.merge.columns import concept_vectors
 from labelmerge.merge.taxonomy import Taxonomy, read_taxonomy, space_name
 from labelmerge.methods.predictor import LabelList
@@ -221,7 +221,7 @@ def _taxonomy(path: Path, sets: Sequence[ShardSet], bank: Bank | None) -> Taxono
     for each in sets:
         if bank is not None:
             bank.refuse_other_names(each.space)
-        names |= dict(zip(each.space.keys, each.space.names, strict=True))
+    names |= names_of(each.space for each in sets)
     table = read_taxonomy(path, names, others=True)
     for each in sets:
         if not all(key in table for key in each.space.keys):
@@ -267,12 +267,13 @@ def _rule(job: Job, each: ShardSet) -> Rule:
 def _own_labels(job: Job, each: ShardSet) -> Rule:
     """Masks of boxes and of images alone, in the dataset's own labels, asked for by their texts, as in the paper.
 
-    Raises BankError where the checkpoint's bank lacks some.
+    Raises BankError where the checkpoint's bank lacks some, or calls them otherwise.
     """
     assert job.trained is not None and job.bank is not None  # `relabel` asks for a checkpoint
+    job.bank.refuse_other_names(each.space)
     own = {index: (index,) for index in each.space.indices}
     if each.annotation_type != "box":
-        predictor = job.trained.predictor(LabelList.of(each.space, job.bank), job.views)
+        predictor = job.trained.predictor(LabelList.of(each.space, job.bank), job.views, job.bank)
         return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence)
     others = _elsewhere(job.trained, job.bank, each.space)
     rows = [*job.bank.positions(each.space.keys), *job.bank.positions(others)]
@@ -280,7 +281,7 @@ def _own_labels(job: Job, each: ShardSet) -> Rule:
     labels = LabelList(names, texts, (*each.space.keys, *others), job.bank.vectors[rows])
     first = each.space.indices[-1] + 1
     numbers = (*each.space.indices, *range(first, first + len(others)))  # those of others are no class's
-    model = Model(job.trained.predictor(labels, job.views), numbers)
+    model = Model(job.trained.predictor(labels, job.views, job.bank), numbers)
     return Rule(
         each.space, each.space, own, model, job.confidence, job.least_cover, each.space.indices_of(each.annotated)
     )
