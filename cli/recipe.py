@@ -19,9 +19,20 @@ from . import options
 )
 @click.option("--name", metavar="NAME", help="Name of the dataset; default: the folder's name.")
 @click.option("--reader", metavar="READER", help="The reader to use, if a folder can be read in several ways.")
+@click.option(
+    "--annotations", metavar="TEXT", help="Part of the path of the annotations to use, if there are several of a kind."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing recipe and CSV.")
 @options.as_json
-def command(folder: Path, out: Path, name: str | None, reader: str | None, overwrite: bool, as_json: bool) -> None:
+def command(
+    folder: Path,
+    out: Path,
+    name: str | None,
+    reader: str | None,
+    annotations: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Find out what a folder holds, and write its recipe and the CSV of its classes.
 
     \b
@@ -30,7 +41,7 @@ def command(folder: Path, out: Path, name: str | None, reader: str | None, overw
     """
     from labelmerge.recipe.recipe import make, summary
 
-    found = make(folder, out, name, reader, overwrite)
+    found = make(folder, out, name, reader, overwrite, annotations)
     result: dict[str, Any] = {
         "what": found.proposal.what,
         "reader": found.proposal.reader,

@@ -90,7 +90,15 @@ def label_crops(
             lost += 1
     if lost:
         _log.warning("%s can't be read and show nothing on the page: see `labelmerge verify`", counted(lost, "sample"))
-    return {key: _strip(sorted(own, key=lambda crop: -crop.share)[:each]) for key, own in crops.items()}
+    return {key: _strip(_best(own, each)) for key, own in crops.items()}
+
+
+def _best(crops: Sequence[_Crop], each: int) -> list[_Crop]:
+    """The crops of the largest parts; where more are large enough than are wanted, some from all over the split."""
+    enough = [crop for crop in crops if crop.share >= _ENOUGH]
+    if each > 1 and len(enough) > each:
+        return [enough[place * (len(enough) - 1) // (each - 1)] for place in range(each)]
+    return sorted(crops, key=lambda crop: -crop.share)[:each]
 
 
 def _worth_a_look(shards: ShardSet, most: int) -> Iterator[tuple[int, list[int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ class _Coco:
     files: list[str] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    key_points: bool = False
 
     @property
     def kind(self) -> str:
@@ -61,7 +62,11 @@ def coco(tree: Tree) -> Iterator[Proposal]:
         folder, parts = placed
         key = (template(path).text, template(folder).text, read.kind)
         found.setdefault(key, []).append((read, template(path), folder, parts))
+    # COCO gives the people of its instances once more, in a file of their own with their key points.
+    whole = {(images, kind) for (_, images, kind), files in found.items() if not _of_key_points(files)}
     for (place, images, kind), files in found.items():
+        if _of_key_points(files) and (images, kind) in whole:
+            continue
         splits = [(made.split or template(each).split, made.word or template(each).word) for _, made, each, _ in files]
         classes = indexed([name for read, *_ in files for name in read.classes])
         count = sum(read.counts["annotations"] for read, *_ in files)
@@ -77,6 +82,12 @@ def coco(tree: Tree) -> Iterator[Proposal]:
         named = {name.strip() for read, *_ in files for name in read.names.values()}
         if left := sorted(named - set(classes.values())):
             remarks.append(f"Left out as no class, since no annotation is of it: {', '.join(left[:5])}.")
+        if (images, kind) in whole:
+            remarks += [
+                f"{other} is not read: it has the key points of some of the objects."
+                for (other, *about), others in found.items()
+                if tuple(about) == (images, kind) and _of_key_points(others)
+            ]
         yield Proposal(
             what=f"COCO's JSON: {what} ({counted(count, 'annotation')})",
             reader=kind,
@@ -89,12 +100,17 @@ def coco(tree: Tree) -> Iterator[Proposal]:
         )
 
 
+def _of_key_points(files: Sequence[tuple[_Coco, Template, str, int]]) -> bool:
+    return all(read.key_points for read, *_ in files)
+
+
 def _read_coco(tree: Tree, path: str) -> _Coco | None:
     found = _Coco(path)
     names = NameById()
 
     def category(record: Record) -> None:
         names(record)
+        found.key_points |= "keypoints" in record
         found.parents.add(str(record.get("supercategory")))
 
     def image(record: Record) -> None:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from posixpath import basename, dirname, splitext
+from posixpath import basename, commonprefix, dirname, splitext
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from labelmerge.recipe.class_lists import ClassList, class_lists
 from labelmerge.recipe.proposal import Proposal, indexed
 from labelmerge.recipe.tree import Tree, endings, split_lists, split_of, spread, template, words_of
 from labelmerge.sharding.pictures.images import decode_exact, indices, packed_colours, read_file
-from labelmerge.text import counted
+from labelmerge.text import counted, some
 
 ROLE = re.compile(
     r"(mask|label|annot|segm|(?<![a-z])seg(?![a-z])|(?<![a-z])gt|ground.?truth|instance|panoptic|semantic)", re.I
@@ -116,11 +116,11 @@ def masks(tree: Tree) -> Iterator[Proposal]:
     looks = {id(each): _looks(tree.root, each) for each in series}
     candidates: list[tuple[tuple[bool, bool, int, bool], Series, Series]] = []
     for one in series:
-        name = one.pattern + one.suffix
         if looks[id(one)] not in ("index", "colour") or not all(path.lower().endswith(_EXACT) for path in one.paths):
             continue
         for other in series:
-            shared, called = len(one.keys & other.keys), other.pattern + other.suffix
+            shared = len(one.keys & other.keys)
+            name, called = _names_apart(one, other)
             if other is one or 2 * shared < len(one.keys) or ROLE.search(called):
                 continue
             if looks[id(other)] == "photo" or _IMAGE_ROLE.search(called) or ROLE.search(name):
@@ -135,6 +135,13 @@ def masks(tree: Tree) -> Iterator[Proposal]:
         if others:
             proposal.remarks.append(f"Other masks that lie there are not read: {', '.join(sorted(others)[:4])}.")
         yield proposal
+
+
+def _names_apart(one: Series, other: Series) -> tuple[str, str]:
+    """What two series are called, from the first folder on that they do not share: its name is no one's role."""
+    names = one.pattern + one.suffix, other.pattern + other.suffix
+    shared = commonprefix([name.rpartition("/")[0] + "/" for name in names]).rpartition("/")[0]
+    return names[0][len(shared) :], names[1][len(shared) :]
 
 
 def _looks(root: Path, series: Series) -> str:
@@ -165,13 +172,15 @@ def _of_masks(tree: Tree, chosen: Series, images: Series, look: str) -> Proposal
     if not values:
         return None
     ends = endings(chosen.paths)
+    # Of the same names there may be other pictures, such as the parts of ADE20K's objects.
+    pictures = [path for key, path in images.files.items() if key in chosen.files]
     places = [chosen.of_stem(images, ending) for ending in ends]
     proposal = Proposal(
         what=f"{'index' if look == 'index' else 'colour'} masks, one beside each image",
         reader="index_png" if look == "index" else "colour_png",
         kind="mask",
         layout={
-            "images": [images.place(ending) for ending in endings(images.paths)],
+            "images": [images.place(ending) for ending in endings(pictures)],
             "masks": places if len(places) > 1 else places[0],
         },
         splits=words_of(images.words),
@@ -309,7 +318,7 @@ def polygons(tree: Tree) -> Iterator[Proposal]:
             except (SampleError, ValueError, KeyError, TypeError, RecursionError):
                 continue
         images = max(
-            (each for each in all_series(tree.images) if not ROLE.search(each.pattern + each.suffix)),
+            (each for each in all_series(tree.images) if not ROLE.search(_names_apart(one, each)[1])),
             key=lambda each: len(each.keys & one.keys),
             default=None,
         )
@@ -344,8 +353,15 @@ def images_alone(tree: Tree) -> Iterator[Proposal]:
         else words_of((split_of(dirname(path)), template(dirname(path)).word) for path in tree.images),
         classes={0: "class 0"},
         named=False,
-        remarks=["The classes are those that the images may show; none of them is in the files."],
+        remarks=["The classes are those that the images may show; none of them is in the files.", *_masks_among(tree)],
     )
+
+
+def _masks_among(tree: Tree) -> Iterator[str]:
+    """What to say of pictures that look like masks where all are taken for images."""
+    places = [each.place("") for each in all_series(tree.images) if _looks(tree.root, each) in ("index", "colour")]
+    if places:
+        yield f"Some look like masks, with no images of their names: {some(places, 3)}."
 
 
 PICTURES: tuple[Callable[[Tree], Iterator[Proposal]], ...] = (masks, polygons)

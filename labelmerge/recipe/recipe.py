@@ -20,7 +20,10 @@ from labelmerge.recipe.proposal import Proposal
 from labelmerge.recipe.tree import Tree, spread
 from labelmerge.sharding.make import Tally, make_sample
 from labelmerge.sharding.plan import Plan, make_plan
+from labelmerge.sharding.readers import READERS
+from labelmerge.sharding.source.layout import exists, fill, mask_wildcards, strings
 from labelmerge.sharding.source.locate import NoLabels, open_source
+from labelmerge.sharding.source.source import Source
 from labelmerge.text import counted, some
 
 _TRIED, _MOST_TRIED = 3, 20  # samples of each split that are made to see that the recipe works
@@ -61,12 +64,13 @@ class Found:
     descriptions: Path
 
 
-def find(folder: Path, reader: str | None = None) -> Proposal:
+def find(folder: Path, reader: str | None = None, annotations: str | None = None) -> Proposal:
     """How a folder is read.
 
     Args:
         folder: what to look at.
         reader: which of several, by the name of its reader; None: the only one.
+        annotations: which of several, by part of the path of its annotations; None: the only one.
 
     Raises:
         LayoutError: it is nothing known, or several things at once; says what was looked for, or found.
@@ -83,6 +87,11 @@ def find(folder: Path, reader: str | None = None) -> Proposal:
         found = list(images_alone(tree))
     elif reader is not None:
         found = [proposal for proposal in found if proposal.reader == reader]
+    if found and annotations is not None:
+        there = some((_where(each) for each in found), 4)
+        found = [proposal for proposal in found if annotations in _where(proposal)]
+        if not found:
+            raise LayoutError(f"no annotations here have {annotations!r} in their path; found {there}", where=folder)
     if not found:
         have = some((path for path in tree.paths), 4) or "nothing"
         wanted = f"nothing for the reader {reader!r} was found" if reader else f"looked for {_LOOKED_FOR}"
@@ -95,7 +104,7 @@ def find(folder: Path, reader: str | None = None) -> Proposal:
         listed = "; ".join(f"{each.reader}: {each.what} ({_where(each)})" for each in found[:6])
         fix = "Say which: --reader NAME"
         if len({each.reader for each in found}) < len(found):
-            fix = "Name a folder that holds one of them"
+            fix = "Say which: --annotations with part of its path"
         fix = f"{fix}. {_shipped(folder)}".rstrip(". ")
         raise LayoutError(f"may be read in {len(found)} ways: {listed}", where=folder, fix=fix)
     return found[0]
@@ -112,14 +121,21 @@ def _where(proposal: Proposal) -> str:
     return place if isinstance(place, str) else str(place[0])
 
 
-def make(folder: Path, out: Path, name: str | None = None, reader: str | None = None, overwrite: bool = False) -> Found:
+def make(
+    folder: Path,
+    out: Path,
+    name: str | None = None,
+    reader: str | None = None,
+    overwrite: bool = False,
+    annotations: str | None = None,
+) -> Found:
     """Write ``<name>.toml`` and ``<name>.csv`` for a folder into `out`.
 
     Args:
         folder: the dataset.
         out: where the two files go.
         name: the dataset's; None: after the folder.
-        reader: see `find`.
+        reader, annotations: see `find`.
         overwrite: replace files that are there.
 
     Raises:
@@ -137,13 +153,13 @@ def make(folder: Path, out: Path, name: str | None = None, reader: str | None = 
                 where=file,
                 fix="Give --overwrite, another --name or --out",
             )
-    proposal = find(folder, reader)
+    proposal = find(folder, reader, annotations)
     with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
         trial = Path(scratch)
         _write(proposal, name, trial / f"{name}.toml", trial / f"{name}.csv")
         splits, faults = _try(trial / f"{name}.toml", folder)
         # Masks of a thing and its background are laid out as many datasets are, and are none of them.
-        alike = _alike(folder, proposal.reader) if len(proposal.classes) > _BINARY else ()
+        alike = _alike(folder) if len(proposal.classes) > _BINARY else ()
     for split, error in faults.items():
         proposal.splits[split] = ""
         proposal.remarks.append(f"{split} is left out: {error.what}.")
@@ -207,23 +223,33 @@ def _samples(plan: Plan) -> list[str]:
 
 
 def _shipped(folder: Path) -> str:
-    return _said_alike(_alike(folder, None))
+    return _said_alike(_alike(folder))
 
 
 def _said_alike(alike: Sequence[str]) -> str:
     return f"It lies on disk as {' or '.join(alike[:3])}: if it is that, use that name and no recipe" if alike else ""
 
 
-def _alike(folder: Path, reader: str | None) -> tuple[str, ...]:
-    """The shipped datasets, of one reader or of any, that lie on disk as this folder does."""
+def _alike(folder: Path) -> tuple[str, ...]:
+    """The shipped datasets that lie on disk as this folder does, with all that their layouts name."""
     found = []
     for name in dataset_names():
-        recipe = load_recipe(name)
-        if reader is None or recipe.reader == reader:
-            with suppress(LabelmergeError):
-                open_source(recipe, folder, "train")
+        with suppress(LabelmergeError):
+            source = open_source(load_recipe(name), folder, "train")
+            images = strings(source.layout, "images")
+            if images and all(_there(source, key, images) for key in READERS[source.reader].KEYS.layout):
                 found.append(name)
     return tuple(found)
+
+
+def _there(source: Source, key: str, images: Sequence[str]) -> bool:
+    """Whether some file or folder is where one of a layout's patterns says."""
+    return any(
+        exists(source.root / base, mask_wildcards(fill(pattern, {"split": source.word}), image))
+        for base in source.bases
+        for pattern in strings(source.layout, key)
+        for image in images
+    )
 
 
 def summary(found: Found, folder: Path) -> list[str]:

@@ -25,7 +25,9 @@ _WORDS = {
     "test": ("testing", "test"),
 }
 _WORD = re.compile(
-    rf"(?<![a-z])({'|'.join(word for words in _WORDS.values() for word in words)})(?![a-z])", re.IGNORECASE
+    rf"(?<![a-z])({'|'.join(word for words in _WORDS.values() for word in words)})"
+    r"(?:(?![a-z])|(?=annot|label|mask|image))",  # SegNet's CamVid: trainannot lies beside train
+    re.IGNORECASE,
 )
 
 

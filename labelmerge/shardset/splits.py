@@ -52,7 +52,7 @@ def find_splits(
         wanted = [path for path in here if split is None or path == folder or path.name in (split, also)]
         if not wanted:
             others = ", ".join(sorted({path.name for path in here}))
-            raise ShardError(f"no {split} shards here, only {others}", where=folder)
+            raise ShardError(f"no {split} shards here, only {others}", where=folder, fix="--split says which to take")
         for path in wanted:
             if not unfinished and not (path / MANIFEST).is_file():
                 raise ShardError(

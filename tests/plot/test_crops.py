@@ -117,3 +117,22 @@ def test_a_damaged_sample_is_counted_and_others_are_shown(
     assert "1 sample can't be read" in caplog.text
     with pytest.raises(ShardError):
         label_crops([tmp_path / "nothing"], bank)
+
+
+def test_crops_are_not_neighbours(tmp_path: Path) -> None:
+    """Of a video's frames, those that lie far apart are shown: each of these 40 is a little lighter than the last."""
+    for number in range(40):
+        for folder, value in (("images", 5 * number), ("masks", 0)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("L", (64, 48), value).save(tmp_path / folder / f"{number:02}.png")
+    (tmp_path / "film.csv").write_text("index,name,description\n0,road,A road is paved.\n")
+    (tmp_path / "film.toml").write_text(
+        'name = "film"\nannotation_type = "mask"\nreader = "index_png"\ndescriptions = "film.csv"\n'
+        '[layout]\nimages = "images/*.png"\nmasks = "masks/{stem}.png"\n[splits]\nval = ""\ntest = ""\n'
+    )
+    shard(load_recipe(str(tmp_path / "film.toml")), tmp_path, "train", tmp_path / "shards")
+    bank = tmp_path / "bank"
+    embed_labels(find_datasets([str(tmp_path / "film.toml")]), bank, encoder="offline")
+    (strip,) = label_crops([tmp_path / "shards"], Bank.load(bank)).values()
+    light = [float(crop.mean()) for crop in crops_of(strip)]
+    assert len(light) == 3 and max(light) - min(light) > 50

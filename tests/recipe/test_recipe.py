@@ -143,35 +143,6 @@ def test_colour_masks_without_names(tmp_path: Path) -> None:
     assert set(recipe_of(tmp_path / "data", tmp_path).classes.values()) == {"colour 0 0 0", "colour 128 64 128"}
 
 
-def test_a_layout_as_of_ade20k(tmp_path: Path, run: Run) -> None:
-    for word in ("training", "validation"):
-        photo(tmp_path / f"data/images/{word}/ADE_{word}_1.jpg")
-        mask(tmp_path / f"data/annotations/{word}/ADE_{word}_1.png", [0, 1, 2, 5])
-    names = enumerate(("wall", "building", "sky", "floor", "tree"), 1)
-    rows = "".join(f"{number}\t0.1\t20\t2\t1\t{name}\n" for number, name in names)
-    tools.text(tmp_path / "data/objectInfo150.txt", f"Idx\tRatio\tTrain\tVal\tStuff\tName\n{rows}")
-    proposal = recipe_of(tmp_path / "data", tmp_path)
-    assert proposal.ids == {"ignore": [0, 255], "offset": -1}
-    assert proposal.classes == dict(enumerate(("wall", "building", "sky", "floor", "tree")))
-    result = run("recipe", tmp_path / "data", "--out", tmp_path, "--overwrite")
-    assert result.exit_code == 0 and "It lies on disk as ade20k" in result.output
-
-
-def test_a_layout_as_of_cityscapes(tmp_path: Path) -> None:
-    for split, city in (("train", "aachen"), ("train", "bremen"), ("val", "bonn")):
-        stem = f"{split}/{city}/{city}_000000_000019"
-        photo(tmp_path / f"data/leftImg8bit/{stem}_leftImg8bit.png")
-        for kind in ("labelIds", "instanceIds"):
-            mask(tmp_path / f"data/gtFine/{stem}_gtFine_{kind}.png", [0, 7, 8, 24])
-        mask(tmp_path / f"data/gtFine/{stem}_gtFine_color.png", [(0, 0, 0), (128, 64, 128)])
-    proposal = recipe_of(tmp_path / "data", tmp_path)
-    assert proposal.layout == {
-        "images": ["leftImg8bit/{split}/*/*_leftImg8bit.png"],
-        "masks": "gtFine/{split}/{stem}_gtFine_labelIds.png",
-    }
-    assert len(proposal.classes) == 25
-
-
 def test_polygon_json(tmp_path: Path) -> None:
     photo(tmp_path / "data/images/train/a_leftImg8bit.png")
     square = [[0, 0], [9, 0], [9, 9], [0, 9]]
@@ -282,6 +253,9 @@ def test_images_alone(tmp_path: Path) -> None:
     photo(tmp_path / "data/a.JPG")
     proposal = recipe_of(tmp_path / "data", tmp_path)
     assert (proposal.reader, proposal.layout) == ("images", {"images": ["*.JPG"]})
+    mask(tmp_path / "data/masks/b.png", [0, 1, 2])
+    *_, remark = recipe_of(tmp_path / "data", tmp_path / "again").remarks
+    assert remark == "Some look like masks, with no images of their names: masks/*."
 
 
 def test_unknown_and_ambiguous_folders(tmp_path: Path) -> None:

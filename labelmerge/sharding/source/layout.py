@@ -178,7 +178,7 @@ def first_place(source: Source, key: str, what: str) -> str:
     found = optional_place(source, key)
     if found is None:
         expected = " or ".join(base + place for base in source.bases for place in places(source, key))
-        raise LayoutError(f"no {what}: expected {expected}", where=source.root, fix=see(source.recipe))
+        raise LayoutError(f"no {what}: expected {expected}", where=source.root, fix=see(source.recipe, source.root))
     return found
 
 
@@ -215,9 +215,12 @@ def strings(table: Mapping[str, Any], key: str) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def see(recipe: Recipe) -> str:
-    """The sentence that sends a user to the expected layout."""
-    return f"`labelmerge ls {recipe.argument}` shows the whole layout"
+def see(recipe: Recipe, root: Path | None = None) -> str:
+    """The sentence that sends a user to the expected layout, and from a shipped one to a recipe for what `root` has."""
+    seen = f"`labelmerge ls {recipe.argument}` shows the whole layout"
+    shipped = recipe.argument == recipe.name
+    own = f"; for other files, `labelmerge recipe {root}` writes a recipe" if shipped else ""
+    return seen + (own if root is not None else "")
 
 
 def pair(source: Source, key: str) -> Iterator[Item | Skip]:

@@ -63,7 +63,7 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
             for base in (base for base, _ in fitting if base not in here):
                 _log.warning("%s is laid out in another way than %s: not read; shard it by itself", base, here[0])
             return _source(recipe, root, split, here, variant)
-    raise LayoutError(_expected(recipe, root, split), where=root, fix=see(recipe))
+    raise LayoutError(_expected(recipe, root, split), where=root, fix=see(recipe, root))
 
 
 def _images_alone(recipe: Recipe) -> Recipe:
