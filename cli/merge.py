@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labelmerge.catalog import load_recipe
 from labelmerge.files import whole_or_nothing
 from labelmerge.merge.choices import MERGES
 from labelmerge.text import some
@@ -161,7 +162,7 @@ def command(
             raise click.UsageError("--encoder is for a bank in --out; --bank has its own")
         else:
             whole = Bank.load(bank)
-            labels = whole.for_datasets(datasets) if datasets else whole
+            labels = whole.for_datasets(_names_of(datasets)) if datasets else whole
         encode = concept_encoder(labels, device=device, track=options.track)
         kept = ""
         if edits is not None:
@@ -249,6 +250,14 @@ def _edits(carried: Carried) -> str:
     ]
     kept = f"Kept as you wrote {'them' if len(shown) != 1 else 'it'}: {some(shown, 8)}" if shown else "Nothing edited"
     return f"{kept}\n" + (f"Found for datasets that the table lacked: {some(carried.new)}\n" if carried.new else "")
+
+
+def _names_of(datasets: tuple[str, ...]) -> list[str]:
+    """What a bank calls these datasets: a recipe's or list's name, where they are named by its path."""
+    from labelmerge.embed.datasets import expand
+
+    names = [name for given in datasets for name in expand(given)]
+    return [load_recipe(name).name if Path(name).is_file() else name for name in names]
 
 
 def _bank_of(datasets: tuple[str, ...], encoder: str | None, out: Path, device: str | None) -> Path:

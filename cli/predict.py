@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from labelmerge.errors import SampleError, UsageError, printable
+from labelmerge.errors import SampleError, UsageError, printable, quoted
 from labelmerge.text import some
 
 from . import options
@@ -162,5 +162,5 @@ def _refuse_failed(failed: tuple[tuple[str | Path, str], ...], written: int) -> 
 
 def _shares(shares: dict[str, float]) -> str:
     """The labels that an image has pixels of, the largest first."""
-    present = [f"{name} {share:.1%}" for name, share in shares.items() if share > 0]
+    present = [f"{quoted(name)} {share:.1%}" for name, share in shares.items() if share > 0]
     return some(present, _MAX_LABELS_SHOWN)

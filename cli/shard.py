@@ -9,7 +9,7 @@ import click
 
 from labelmerge.catalog import SPLITS, UNLABELED, load_recipe
 from labelmerge.errors import UsageError, printable
-from labelmerge.text import some
+from labelmerge.text import kinds, some
 
 from . import options
 
@@ -193,10 +193,13 @@ def _text(report: Any, check: bool, lost: bool) -> str:
         lines.append(f"… and {len(notes) - _MAX_NOTES_SHOWN} smaller counts{'' if check else ', in manifest.json'}")
     if report.variant:
         lines.insert(0, f"layout: {report.variant}")
-    shown = report.skipped if check else report.skipped[:_MAX_SKIPS_SHOWN]
-    lines += [f"skipped {skip['path']}: {skip['reason']}" for skip in shown]
-    if len(shown) < len(report.skipped):
-        lines.append(f"… and {len(report.skipped) - len(shown)} more, listed in manifest.json")
+    skipped = kinds(f"skipped {skip['path']}: {skip['reason']}" for skip in report.skipped)
+    shown = skipped if check else skipped[:_MAX_SKIPS_SHOWN]
+    lines += shown
+    if len(shown) < len(skipped):
+        lines.append(f"… and {options.counted(len(skipped) - len(shown), 'other reason')}, in manifest.json")
+    elif len(shown) < len(report.skipped):
+        lines.append("--json lists them all" if check else "manifest.json lists them all")
     lines += _classes(report, lost)
     counts = f"{report.written:,} of {options.counted(report.found, 'image')} of {report.dataset} {report.split}"
     shards = f"{options.counted(report.shards, 'shard')}, {size(report.bytes)}"

@@ -141,7 +141,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             raise no_such_file(path)
         return _of_class_list(path) if is_class_list(text) else _parse(path, path.parent)
     names = dataset_names()
-    if text not in names and path.is_dir():
+    if text not in names and path.is_dir() and not Path(f"{text}.toml").is_file():
         raise UsageError("is a folder", where=path, fix=f"`labelmerge recipe {path}` looks at it and writes its recipe")
     if text not in names and path.is_file():
         fix = f"A recipe ends in .toml, a list of class names in {' or '.join(SUFFIXES)}"

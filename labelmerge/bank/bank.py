@@ -226,10 +226,13 @@ class Bank:
         have = self.datasets()
         if missing := [name for name in dict.fromkeys(names) if name not in have]:
             near = did_you_mean(missing[0], have) if len(missing) == 1 else f"It has {', '.join(have)}."
+            by_path = all(Path(name).stem in have for name in missing)  # as `embed` takes them
             raise BankError(
                 f"the bank ({self.version}) has no labels of {some(map(repr, missing), len(missing))}",
                 where=self.folder,
-                fix=f"{near} {self._how_to_add(missing)}",
+                fix=f"Did you mean {some(Path(name).stem for name in missing)}?"
+                if by_path
+                else f"{near} {self._how_to_add(missing)}",
             )
         return self.for_keys([key for key in self.keys if key[0] in names])
 

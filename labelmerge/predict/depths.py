@@ -133,7 +133,7 @@ def predict_depths(
                 pixels, orientation = read_photo(path)
                 depth = predictor.depth(pixels, None if other is None else other.classes(pixels))
             except SampleError as error:
-                _log.warning("skipped %s: %s", path, error.what)
+                _log.warning("skipped %s: %s", found.origins.get(path, path), error.what)
                 failed.append((found.origins.get(path, path), error.what))
                 continue
             values, picture, json = outputs = _outputs(out, stem)

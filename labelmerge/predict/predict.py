@@ -181,7 +181,7 @@ def _predict(
             segments = predictor.segments(pixels) if with_segments else None
             classes = predictor.classes(pixels)
         except SampleError as error:
-            _log.warning("skipped %s: %s", path, error.what)
+            _log.warning("skipped %s: %s", found.origins.get(path, path), error.what)
             failed.append((found.origins.get(path, path), error.what))
             continue
         if segments is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.device import choose_device
-from labelmerge.errors import SampleError, UsageError
+from labelmerge.errors import SampleError, UsageError, quoted
 from labelmerge.methods.meaning import By
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
@@ -42,7 +42,7 @@ class Segmentation:
     image: Picture
 
     def __repr__(self) -> str:
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+        shares = ", ".join(f"{quoted(name)} {share:.1%}" for name, share in self.shares.items())
         return f"Segmentation({' x '.join(map(str, self.classes.shape))}: {shares})"
 
     @property

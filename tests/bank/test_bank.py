@@ -172,3 +172,5 @@ def test_an_unknown_version_is_refused(bank: Bank, tmp_path: Path) -> None:
 def test_all_missing_datasets_are_named_at_once(bank: Bank) -> None:
     with pytest.raises(BankError, match=r"no labels of 'c', 'd'\. It has a, b\. `labelmerge embed c d --out"):
         bank.for_datasets(["c", "a", "d"])
+    with pytest.raises(BankError, match=r"no labels of 'x/a.toml'\. Did you mean a\?$"):
+        bank.for_datasets(["x/a.toml"])

@@ -225,7 +225,17 @@ def test_ls_takes_patterns_filters_and_several_names(run: Run) -> None:
 def test_a_recipe_that_lies_here_is_found_by_the_name_in_it(run: Run, here: Path) -> None:
     (here / "below/streets.toml").write_text('name = "my_streets"\n')
     (here / "below/broken.toml").write_text("name = \n")
-    assert "Did you mean streets.toml, which lies here?" in run("embed", "my_streets", "--out", "bank").stderr
+    (here / "below/my_yard").mkdir()
+    (here / "below/my_yard.toml").write_text('name = "my_yard"\n')
+    for name, file in (("my_streets", "streets.toml"), ("my_yard", "my_yard.toml")):
+        assert f"Did you mean {file}, which lies here?" in run("embed", name, "--out", "bank").stderr
+
+
+def test_a_merge_of_a_bank_takes_paths_of_lists_as_their_names(run: Run, here: Path) -> None:
+    (here / "below/mine.csv").write_text("name\ncar\nsky\n")
+    assert run("embed", "mine.csv", "camvid", "kitti", "--encoder", "offline", "--out", "bank").exit_code == 0
+    done = run("merge", "mine.csv", "camvid", "--bank", "bank", "--out", "merge", "--json")
+    assert json.loads(done.stdout)["datasets"] == {"camvid": 11, "mine": 2}, done.stderr
 
 
 def test_a_bank_that_is_not_named_is_asked_for(run: Run, here: Path) -> None:

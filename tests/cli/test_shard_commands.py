@@ -57,6 +57,16 @@ def test_shard_then_verify(run: Run, recipe: Path, tmp_path: Path) -> None:
     assert damaged.exit_code == 1 and json.loads(damaged.stdout)["problems"]
 
 
+def test_skips_of_one_kind_are_summed_up(run: Run, recipe: Path, tmp_path: Path) -> None:
+    for number in range(7):
+        Image.new("RGB", (16, 12), (number, 0, 0)).save(tmp_path / f"data/images/train/{number}.jpg")
+    words = ("shard", recipe, "--root", tmp_path / "data", "--split", "train")
+    expected = "skipped images/train/0.jpg: no annotation: expected masks/train/0.png (and 6 more like it)\n"
+    trial, done = run(*words, "--check").stdout, run(*words, "--out", tmp_path / "out").stdout
+    assert expected in trial and "--json lists them all\n" in trial
+    assert expected in done and "manifest.json lists them all\n" in done and done.count("skipped") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
