@@ -74,7 +74,8 @@ def command(
 
     Every pixel gets the nearest of the labels. A name that the model was trained with needs no description; where
     datasets differ about it, DATASET:NAME chooses one's meaning, and DATASET:* takes all its labels. Any other label
-    is best described: NAME = DESCRIPTION, up to the next semicolon.
+    is best described: NAME = DESCRIPTION, up to the next semicolon. Without --labels, the labels are those of the
+    dataset that the model was trained on, if it is one.
 
     A FOLDER stands for the images in it, a PATTERN ("shots/**/*.jpg") for those it matches. For each image,
     the command writes an index PNG, a JSON file that says what its values mean, and an overlay, and prints the share of
@@ -100,20 +101,20 @@ def command(
         if gives_depth(checkpoint):
             _depths(images, checkpoint, out, as_json, labeller, chosen)
             return
-        raise UsageError("no labels to choose from", fix="Give --labels or --labels-file")
     if labeller is not None:
         raise UsageError("--labeller is for runs that give depths, which take no --labels", fix="Leave one of them out")
     from labelmerge.predict.queries import parse_labels, read_labels
 
     queries = parse_labels(labels) if labels is not None else []
     queries += read_labels(labels_file) if labels_file is not None else []
+    given = labels is not None or labels_file is not None
     options.load_torch()
     from labelmerge.predict.predict import predict
 
     done = predict(
         images,
         checkpoint,
-        queries,
+        queries if given else None,
         out,
         views=options.chosen_views(chosen),
         track=options.track,

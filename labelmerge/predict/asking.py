@@ -16,6 +16,7 @@ from labelmerge.methods.restore import Trained
 from labelmerge.model.views import Views
 from labelmerge.predict.queries import LabelQuery, ResolvedLabel, resolve
 from labelmerge.predict.segments import which_are_things
+from labelmerge.text import counted
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Asked:
 
 def ask_run(
     trained: Trained,
-    labels: Sequence[LabelQuery],
+    labels: Sequence[LabelQuery] | None,
     views: Views,
     *,
     encoder: str | None = None,
@@ -50,11 +51,13 @@ def ask_run(
     """Look labels up in the bank that a checkpoint carries, encode new ones, and make what segments images with them.
 
     Args:
+        labels: None: all labels of the dataset that the run was trained on, if it is one.
         encoder, device, by: as of `labelmerge.predict.predict.predict`.
         segments: which of them are things is to be known, too.
 
     Raises:
-        UsageError: a label can't be found, the run gives depths, or its method knows its own labels only.
+        UsageError: a label can't be found, the run gives depths, its method knows its own labels only, or there is
+            nothing to choose from.
         CheckpointError, BankError, EncoderError: these can't be used.
     """
     source = trained.checkpoint
@@ -63,6 +66,10 @@ def ask_run(
     if source.bank_folder is None:
         raise CheckpointError("the checkpoint carries no bank, so no label can be looked up", where=source.folder)
     bank = Bank.load(source.bank_folder)
+    if labels is None:
+        labels = _all_of_one(trained, bank)
+    if not labels:
+        raise UsageError("no labels to choose from")
     # A method with a closed list knows the words of its datasets alone.
     first = trained.learner.vocabulary.datasets if trained.learner.can_name == "trained" else ()
     resolved = tuple(resolve(labels, bank, first=first, encoder=encoder, device=device))
@@ -79,6 +86,18 @@ def ask_run(
     predictor = trained.predictor(listed, views)
     _warn(resolved, predictor)
     return Asked(resolved, listed, predictor, "text" if columns is None else "concepts")
+
+
+def _all_of_one(trained: Trained, bank: Bank) -> list[LabelQuery]:
+    """All labels of the one dataset that a run was trained on. Raises UsageError where it is several."""
+    datasets = trained.learner.vocabulary.datasets or tuple(sorted({dataset for dataset, _ in bank.keys}))
+    if len(datasets) == 1:
+        return [LabelQuery(f"{datasets[0]}:*")]
+    raise UsageError(
+        f"no labels to choose from: the run was trained on {counted(len(datasets), 'dataset')}",
+        where=trained.checkpoint.folder,
+        fix=f'Give --labels "road, sky", or --labels "{datasets[0]}:*" for all labels of one dataset',
+    )
 
 
 def _warn(labels: Sequence[ResolvedLabel], predictor: Predictor) -> None:

@@ -95,7 +95,7 @@ class Predictions:
 def predict(
     images: Sequence[str | Path],
     checkpoint: Path,
-    labels: Sequence[LabelQuery],
+    labels: Sequence[LabelQuery] | None,
     out: Path,
     *,
     views: Views = _AS_TRAINED,
@@ -118,7 +118,8 @@ def predict(
         images: files of any format that Pillow reads, folders of them, patterns, or addresses on the web
             (`labelmerge.predict.images.find_images`). A file given twice is segmented once.
         checkpoint: a run, or one checkpoint folder.
-        labels: as in `labelmerge.predict.queries`; names are looked up in the bank that the checkpoint carries.
+        labels: as in `labelmerge.predict.queries`; names are looked up in the bank that the checkpoint carries. None:
+            all labels of the dataset that the run was trained on, if it is one.
         views: how images are shown to the model.
         encoder: spec of the text encoder for new labels, where the bank's own can't be used on this machine.
         device: where the model lives; by default a GPU if there is one.
@@ -135,8 +136,6 @@ def predict(
         CheckpointError, BankError, EncoderError: these can't be used.
         OutputError: `out` can't be written.
     """
-    if not labels:
-        raise UsageError("no labels to choose from")
     if segment_score is not None and not segments:
         raise UsageError("--segment-score is for --segments", fix="Give that, too, or leave it out")
     with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
@@ -152,7 +151,7 @@ def _predict(
     found: Found,
     places: dict[Path, str],
     checkpoint: Path,
-    labels: Sequence[LabelQuery],
+    labels: Sequence[LabelQuery] | None,
     out: Path,
     views: Views,
     encoder: str | None,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.device import choose_device
-from labelmerge.errors import SampleError, UsageError, quoted
+from labelmerge.errors import SampleError, quoted
 from labelmerge.methods.meaning import By
 from labelmerge.methods.restore import Trained, load_trained
 from labelmerge.model.views import Views
@@ -100,7 +100,7 @@ class Segmenter:
     def segment(
         self,
         image: str | Path | Picture | Image.Image,
-        labels: Labels,
+        labels: Labels | None = None,
         *,
         short_edge: int | None = None,
         scales: Sequence[float] = (1.0,),
@@ -114,7 +114,8 @@ class Segmenter:
             image: a file, which is turned as its EXIF orientation says; a picture of Pillow; or uint8 ``[H, W, 3]``,
                 RGB.
             labels: as in ``--labels``, ``"road; deer = A deer is a hoofed animal"``; a list of names; or names with
-                what each means, where "" says nothing.
+                what each means, where "" says nothing. None: all labels of the dataset that the run was trained on, if
+                it is one.
             short_edge: pixels that the short edge is resized to; 0: its own size; None: as in training.
             scales: factors of that size; results at several are averaged.
             flip: also average over mirror images.
@@ -129,7 +130,7 @@ class Segmenter:
         """
         pixels = _pixels(image)
         views = Views(short_edge=short_edge, scales=tuple(scales), flip=flip, window=window)
-        queries = _queries(labels)
+        queries = None if labels is None else _queries(labels)
         wanted = (queries, views, by)
         if self._asked is None or self._asked[0] != wanted:
             self._asked = (wanted, ask_run(self.trained, queries, views, device=self._device, by=by))
@@ -141,8 +142,6 @@ def _queries(labels: Labels) -> list[LabelQuery]:
     if isinstance(labels, str):
         return parse_labels(labels)
     meanings = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
-    if not meanings:
-        raise UsageError("no labels to choose from")
     return [LabelQuery(name, " ".join(meaning.split())) for name, meaning in meanings.items()]
 
 

@@ -91,8 +91,8 @@ def test_command_says_json(trained: Path, tmp_path: Path, run: Callable[..., Any
     data = json.loads(result.stdout)
     assert [label["name"] for label in data["labels"]] == ["road", "sky"]
     assert data["written"][0]["mask"] == str(tmp_path / "out/a.png")
-    result = run(*args)
-    assert result.exit_code == 2 and "Give --labels or --labels-file" in result.stderr
+    result = run(*args, "--labels", "")
+    assert result.exit_code == 2 and "no labels" in result.stderr
 
 
 def test_an_input_is_never_replaced(trained: Path, tmp_path: Path) -> None:
@@ -176,6 +176,9 @@ def test_odd_label_lists(trained: Path, tmp_path: Path, tools: Any, caplog: pyte
     assert "every pixel gets it" in caplog.text
     predict([tmp_path / "a.png"], trained, [*QUERIES, LabelQuery("set:sky")], tmp_path / "out")
     assert "'set:sky' means the same as 'sky'" in caplog.text
+    assert [label.key for label in predict([tmp_path / "a.png"], trained, None, tmp_path / "out").labels] == [
+        ("set", 0), ("set", 1), ("set", 2),
+    ]  # fmt: skip
     with pytest.raises(UsageError, match="no labels"):
         predict([tmp_path / "a.png"], trained, [], tmp_path / "out")
     with pytest.raises(CheckpointError, match="carries no bank"):
@@ -203,6 +206,9 @@ def test_labels_of_datasets_have_the_runs_columns(
     assert about["by"] == "concepts" and [row["columns"] for row in about["labels"]] == [["sky"], ["walker", "rider"]]
     predict([tmp_path / "a.png"], trained, [*queries, LabelQuery("walker"), LabelQuery("rider")], tmp_path / "out")
     assert "'people' is covered by narrower labels of the list" in caplog.text
+    done = run("predict", tmp_path / "a.png", "--checkpoint", trained, "--out", tmp_path / "none")
+    assert done.exit_code == 2 and not (tmp_path / "none").exists()
+    assert 'trained on 2 datasets. Give --labels "road, sky", or --labels "a:*" for all labels of one' in done.stderr
     done = run("predict", tmp_path / "a.png", "--checkpoint", trained, "--labels", "sky, people", "--by", "text",
                "--out", tmp_path / "text")  # fmt: skip
     assert done.exit_code == 0, done.output

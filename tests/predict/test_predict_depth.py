@@ -73,7 +73,6 @@ def test_labels_come_from_another_run(world: Path, run: Callable[..., Any]) -> N
         (["--checkpoint", "none", "--coco"], "the run gives depths, and --coco is of labels"),
         (["--checkpoint", "none", "--window", "16"], "depths of windows don't fit together"),
         (["--checkpoint", "labeller", "--labels", "road", "--labeller", "labeller"], "--labeller is for runs"),
-        (["--checkpoint", "labeller"], "no labels to choose from"),
     ],
 )
 def test_what_does_not_fit_is_one_line(words: list[str], message: str, world: Path, run: Callable[..., Any]) -> None:

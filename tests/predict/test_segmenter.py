@@ -54,6 +54,7 @@ def test_other_labels_and_views_are_asked_anew(place: Path) -> None:
     segmenter = labelmerge.open_run(place / "run")
     assert segmenter.labels == ("set:road", "set:sky", "set:deer")
     whole = segmenter.segment(place / "a.png", "set:*")
+    assert segmenter.segment(place / "a.png").names == whole.names
     two = segmenter.segment(place / "a.png", "sky, road")
     assert whole.names == ("road", "sky", "deer") and two.names == ("sky", "road")
     larger = segmenter.segment(place / "a.png", "set:*", short_edge=48, flip=True)
