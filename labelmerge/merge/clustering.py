@@ -79,11 +79,19 @@ def clusters_of(similarity: Matrix, limit: float) -> list[list[int]]:
     return sorted(found.values())
 
 
-def blocks_of(similarity: Matrix, count: int) -> npt.NDArray[np.int64]:
-    """The block of each of K things, int64 [K], when complete linkage is cut where `count` clusters are left."""
+def blocks_of(
+    similarity: Matrix, count: int, tree: Sequence[tuple[int, int, float]] | None = None
+) -> npt.NDArray[np.int64]:
+    """The block of each of K things, int64 [K], when complete linkage is cut where `count` clusters are left.
+
+    Args:
+        similarity: float32 [K, K], symmetric.
+        count: of clusters.
+        tree: its `linkage`, where that is known.
+    """
     block = np.arange(len(similarity))
     members = [[thing] for thing in range(len(similarity))]
-    for a, b, _ in linkage(similarity)[: len(similarity) - count]:
+    for a, b, _ in (linkage(similarity) if tree is None else tree)[: len(similarity) - count]:
         members.append(members[a] + members[b])
         block[members[-1]] = members[-1][0]
     return block

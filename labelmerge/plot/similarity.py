@@ -13,7 +13,7 @@ import numpy.typing as npt
 from labelmerge.bank.bank import WORD_TEMPLATE, Bank
 from labelmerge.colours import dataset_styles
 from labelmerge.errors import UsageError
-from labelmerge.merge.clustering import blocks_of, cosines_of, seriation
+from labelmerge.merge.clustering import blocks_of, cosines_of, linkage, seriation
 from labelmerge.names import prompt_name
 from labelmerge.plot.figures import check_format, dataset_legend, save_figure
 from labelmerge.plot.groups import group_names
@@ -112,9 +112,10 @@ def named_blocks(bank: Bank, order: npt.NDArray[np.int64], most: int) -> list[tu
     """
     texts, vectors, column = bank.columns()
     cosines = cosines_of(vectors)
+    tree = linkage(cosines)
     best: list[npt.NDArray[np.int64]] = []
     for count in sorted({round(len(texts) / share) for share in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96)} - {0}):
-        block = blocks_of(cosines, count)[column[order]]
+        block = blocks_of(cosines, count, tree)[column[order]]
         starts = np.flatnonzero(np.diff(block, prepend=-1))
         lengths = np.diff(starts, append=len(block))
         found = [np.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]

@@ -157,6 +157,74 @@ def test_search_offers_labels_and_enter_chooses(tab: Tab) -> None:
     assert tab.run(CHOSEN) == "mouse"
 
 
+def test_the_head_says_what_was_merged_and_what_to_check(tab: Tab) -> None:
+    lead = " ".join(texts(tab, "header p")[0].split())
+    assert f"{2 * THINGS + 8} labels of 3 datasets become {THINGS + 7} classes" in lead
+    assert texts(tab, ".example") == ["road = street"] or texts(tab, ".example") == ["street = road"]
+    assert "curated: 807 labels; text: 1 label" in texts(tab, ".basis")[0]
+    tiles = dict(zip(texts(tab, ".tiles dt"), texts(tab, ".tiles dd"), strict=True))
+    assert tiles["unsure labels"] == "1" and tiles["pairs: two names, one meaning"] == "1"
+    click(tab, ".tiles a[href='#other-name-title']")
+    tab.until("document.querySelectorAll('#other-name tr.pair').length")
+    assert 0 < tab.run("document.getElementById('other-name-title').getBoundingClientRect().top") < 400
+    click(tab, ".example")
+    assert tab.run(CHOSEN) == "street"
+
+
+def test_a_label_has_an_address_and_the_back_button_works(tab: Tab, page: Path) -> None:
+    search(tab, "coarse person")
+    tab.press("Enter")
+    tab.until(f"{CHOSEN} === 'person'")
+    assert tab.run("location.hash") == "#label=coarse:1"
+    click(tab, "nav a[href='#check']")
+    tab.until("location.hash === '#check' && history.state")
+    assert tab.run(CHOSEN) == "person"  # a link within the page chooses nothing
+    click(tab, "#clear")
+    tab.until("document.querySelectorAll('#other-name .chip').length")
+    click(tab, "#other-name .chip")
+    tab.until(f"{CHOSEN} === 'street' && location.hash === '#label=coarse:0'")
+    tab.run("history.back()")
+    tab.until(f"{CHOSEN} === 'person' && location.hash === '#check'")
+    tab.run("history.go(-2)")
+    tab.until("document.getElementById('about').className === 'idle' && location.hash === ''")
+    tab.run("history.forward()")
+    tab.until(f"{CHOSEN} === 'person'")
+    # On the map, steps on the way to a label are not remembered.
+    before = tab.run("history.length")
+    tab.run("document.getElementById('map-canvas').focus()")
+    tab.press("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp")
+    assert tab.run("history.length") <= before
+    for hash_, chosen in (("label=coarse:3", "bat"), ("label=coarse:99", None), ("label=%", None)):
+        tab.run("history.replaceState(null, '', '#')")
+        tab.send("Page.navigate", url="about:blank")
+        tab.send("Page.navigate", url=f"{page.as_uri()}#{hash_}")
+        tab.until("document.readyState === 'complete' && document.getElementById('found')?.textContent")
+        assert tab.run(CHOSEN) == chosen
+
+
+def test_labels_of_one_name_are_written_once(tab: Tab) -> None:
+    search(tab, "thing 399")
+    go(tab, "classes")
+    tab.until("document.querySelectorAll('#classes-list .same').length")
+    assert texts(tab, "#classes-list .same b")[0] == "thing 399"
+    assert texts(tab, "#classes-list .same:first-child .chip") == ["fine", "many"]
+    names = tab.run("[...document.querySelectorAll('#classes-list .same:first-child .chip')].map(b => b.ariaLabel)")
+    assert names == ["thing 399, fine", "thing 399, many"]
+
+
+def test_the_bar_is_low_and_shows_its_switches_to_who_steps_to_them(tab: Tab) -> None:
+    go(tab, "contains")
+    seen = "Math.round(document.querySelector('.bar').getBoundingClientRect().bottom)"
+    tab.until(f"scrollY > 500 && {seen} < 120")
+    assert tab.run("document.getElementById('search').getBoundingClientRect().top") >= 4
+    assert texts(tab, "#shown-datasets") == ["all 3"]
+    click(tab, "#to-switches")
+    tab.press("ArrowRight", " ")
+    tab.until("document.querySelector('.switches').getBoundingClientRect().top >= 0")
+    assert tab.run("scrollY") > 500
+    assert texts(tab, "#shown-datasets") == ["2 of 3"]
+
+
 def test_the_chosen_label_tells_its_concepts_its_class_and_what_contains_what(tab: Tab) -> None:
     search(tab, "coarse person")
     tab.press("Enter")
@@ -320,7 +388,7 @@ def test_the_tab_key_stops_once_in_every_list(tab: Tab) -> None:
     tab.press("ArrowRight", "ArrowRight")
     assert tab.run("document.activeElement.dataset.dataset") == "1"
     tab.press("Tab")
-    assert tab.run("document.activeElement.tagName") == "A"
+    assert tab.run("document.activeElement.id") == "search"
     go(tab, "classes")
     tab.until("document.querySelectorAll('#classes-list .chip').length")
     tab.run("document.querySelector('#classes-list .chip').focus()")

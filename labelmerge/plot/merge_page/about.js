@@ -3,21 +3,25 @@
 import { cosineOf, levelsOf } from "./cosines.js";
 import { crops } from "./crops.js";
 import { byId, classes, datasetName, family, labels, members, partsOf, textCount, wholesOf } from "./data.js";
-import { chip, chips, conceptList, counted, element, grounds, mark } from "./dom.js";
+import { chip, chips, conceptList, counted, element, grounds, mark, named } from "./dom.js";
 import { tabStops } from "./lists.js";
 import { on, state, tell, when } from "./state.js";
 
 const FEW = 8;
-const companion = row => {
-  const pictures = crops(row);
-  return pictures.length ? [element("div", { class: "line" }, chip(row), ...pictures)] : [chip(row)];
-};
+
+// The other labels of a class: those with crops first, the others by name.
+function company(rows) {
+  const pictured = rows.filter(row => crops(row).length);
+  const lines = pictured.map(row => element("div", { class: "line" }, chip(row), ...crops(row)));
+  return [...lines, ...chips(rows.filter(row => !pictured.includes(row)))];
+}
 const title = words => element("h4", {}, words);
 
 function relative(other) {
   const { rows, name } = classes[other.classAt];
-  const text = rows.length > 1 ? element("small", {}, `${name}: `) : "";
-  return element("div", { class: "line" }, text, ...chips(rows, 2), grounds(other));
+  const alike = rows.every(row => labels[row].short.toLowerCase() === name.toLowerCase());
+  const text = rows.length > 1 && !alike ? element("small", {}, `${name}: `) : "";
+  return element("div", { class: "part" }, element("div", {}, text, ...chips(rows, 3)), grounds(other));
 }
 
 // A line for each class that contains the label's or lies within it.
@@ -60,19 +64,19 @@ function describe(row) {
   const parts = [`${datasetName(row)}, index ${label.index}`];
   if (label.pixels !== null) parts.push(counted(label.pixels, "pixel", "pixels"));
   if (label.boxes !== null) parts.push(counted(label.boxes, "box", "boxes"));
-  const company = others.length ? `one class with ${counted(others.length, "other label", "other labels")}` : "alone";
-  byId("said").textContent = `${label.name}, ${datasetName(row)}, ${company}`;
+  const said = others.length ? `one class with ${counted(others.length, "other label", "other labels")}` : "alone";
+  byId("said").textContent = `${label.name}, ${datasetName(row)}, ${said}`;
   byId("about-body").replaceChildren(
-    element("h3", {}, mark(row), label.name),
+    element("h3", {}, mark(row), named("span", label.name)),
     element("p", {}, parts.join(" · ")),
-    element("p", { class: "sense" }, label.meaning || "No description: only the bare name was embedded."),
+    named("p", label.meaning || "No description: only the bare name was embedded.", "sense"),
     ...crops(row),
     title(`Stands for ${counted(concepts.length, "concept", "concepts")}`),
     conceptList(label.classAt, FEW),
     element("p", {}, "Evidence ", grounds(label)),
     ...(label.note ? [element("p", { class: "warning" }, label.note)] : []),
     title(others.length ? `One class with ${counted(others.length, "label", "labels")}` : "A class of its own"),
-    element("div", { class: "rove" }, ...others.flatMap(companion)),
+    element("div", { class: "rove" }, ...company(others)),
     ...relatives("Contains", partsOf.get(label.classAt) || [], "No label of another dataset."),
     ...relatives("Lies within", wholesOf.get(label.classAt) || [], "No label of another dataset."),
     title("Nearest texts of other datasets"),
@@ -81,7 +85,8 @@ function describe(row) {
   byId("about").scrollTop = 0;
 }
 
-export function choose(row, { scroll = true } = {}) {
+// `step`: one of many on the way to a label, which the back button leaves out.
+export function choose(row, { scroll = true, step = false } = {}) {
   state.chosen = row;
   byId("about").classList.toggle("idle", row === null);
   if (row === null) {
@@ -89,7 +94,7 @@ export function choose(row, { scroll = true } = {}) {
     byId("said").textContent = "No label is chosen.";
   } else describe(row);
   tabStops(byId("about-body"));
-  tell("choice", { scroll });
+  tell("choice", { scroll, step });
 }
 byId("let-go").addEventListener("click", () => choose(null));
 when("filter", () => {

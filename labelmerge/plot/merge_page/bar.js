@@ -6,6 +6,7 @@ import { tabStop } from "./lists.js";
 import { offer } from "./results.js";
 import { state } from "./state.js";
 
+const GAP = 8; // pixels above the search where the bar has stuck
 const PAUSE = 120; // ms without a key before the search begins
 const bar = document.querySelector(".bar");
 const switches = document.querySelector(".switches");
@@ -47,8 +48,16 @@ switches.addEventListener("click", event => {
 });
 tabStop(switches);
 
+// Where the bar has stuck, its switches are out of sight; they come back while one of them has the focus.
+byId("to-switches").addEventListener("click", () => {
+  switches.querySelector('[tabindex="0"]').focus({ preventScroll: true });
+});
+
 // What a link leads to begins below the bar, however many rows the bar has.
 new ResizeObserver(() => {
   const stuck = getComputedStyle(bar).position === "sticky";
-  document.documentElement.style.setProperty("--bar", `${stuck ? bar.offsetHeight : 0}px`);
+  const away = switches.offsetTop + switches.offsetHeight - GAP;
+  const style = document.documentElement.style;
+  style.setProperty("--away", `${away}px`);
+  style.setProperty("--bar", `${stuck ? bar.offsetHeight - away : 0}px`);
 }).observe(bar);

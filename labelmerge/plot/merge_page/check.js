@@ -2,12 +2,12 @@
 
 import { byId, classes, data, labels } from "./data.js";
 import { crops } from "./crops.js";
-import { chip, conceptList, element, fixed, grounds, number } from "./dom.js";
+import { chip, conceptList, element, fixed, grounds, named, number } from "./dom.js";
 import { rows } from "./rows.js";
 import { kept, on, when } from "./state.js";
 
 const said = { contains: "contains", part_of: "lies within", overlaps: "overlaps", "": "unrelated" };
-const sense = row => element("p", { class: "sense" }, labels[row].meaning);
+const sense = row => named("p", labels[row].meaning, "sense");
 const side = row => element("td", { class: "side" }, chip(row), sense(row), ...crops(row));
 
 function buildDoubt(row) {

@@ -1,7 +1,7 @@
 // The lists of classes, and of classes that contain others.
 
 import { byId, classes, covers, data, labels } from "./data.js";
-import { amount, chip, chips, conceptList, element, fixed, grounds, number } from "./dom.js";
+import { amount, chips, conceptList, element, fixed, grounds, named, number } from "./dom.js";
 import { rows } from "./rows.js";
 import { kept, on, when } from "./state.js";
 
@@ -17,17 +17,17 @@ function sum(own, what) {
 const head = place => {
   const { name, concepts } = classes[place];
   const list = concepts.length > 1 || concepts[0] !== name ? [conceptList(place, 4)] : [];
-  return element("th", { scope: "row" }, name, ...list);
+  return element("th", { scope: "row" }, named("span", name), ...list);
 };
 
 function buildClass(place) {
   const own = classes[place];
-  const counts = data.counted ? ["pixels", "boxes"].map(what => number(amount(sum(own.rows, what)))) : [];
+  const counts = data.counted.map(what => number(amount(sum(own.rows, what))));
   return element(
     "tr",
     {},
     head(place),
-    element("td", {}, ...own.rows.filter(on).map(chip)),
+    element("td", {}, ...chips(own.rows.filter(on))),
     element("td", {}, grounds(own)),
     number(fixed(own.lowest)),
     ...counts,
@@ -35,7 +35,7 @@ function buildClass(place) {
 }
 
 const line = part =>
-  element("div", { class: "line" }, ...chips(classes[part.classAt].rows.filter(on), 3), grounds(part));
+  element("div", { class: "part" }, element("div", {}, ...chips(classes[part.classAt].rows.filter(on), 4)), grounds(part));
 
 function buildCover({ whole, parts }) {
   const shown = opened.has(whole) ? parts : parts.slice(0, PARTS);

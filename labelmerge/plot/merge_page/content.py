@@ -16,11 +16,15 @@ from labelmerge.merge.label_lines import LabelLine
 from labelmerge.merge.report import Member, MergeReport, Pair
 from labelmerge.merge.taxonomy import Entry, Taxonomy
 from labelmerge.names import prompt_name, sentence
+from labelmerge.plot.groups import group_names
 from labelmerge.plot.layout import flat_map
+from labelmerge.plot.map import map_groups
+from labelmerge.plot.similarity import named_blocks
 
 # matplotlib's colours for light and dark paper, from far to near: even in lightness, which every eye tells apart.
 _RAMPS = {"light": "PuBu", "dark": "magma"}
 _RAMP_STEPS = 33
+_BLOCKS = 30  # of the heat map that have a name, at most
 _LEAST_QUANTILE = 0.02  # of the cosines: those below are not told apart
 _PALE_QUANTILE = 0.5  # likewise: those below have the palest colour, since half of all pairs have nothing in common
 
@@ -45,7 +49,8 @@ def page_data(
 
     ``cosines`` holds those of every two of the K distinct texts, the upper triangle row by row without the diagonal, as
     bytes in base64: 0 is ``low`` or less, 255 is 1. That is 2.7 MB at 2,000 texts. The colours of the heat map begin at
-    the byte ``pale``.
+    the byte ``pale``, and its ``blocks`` are where `named_blocks` of ``order`` begin and end, and what they are called.
+    ``groups`` are places on the map, with the names of what lies around them.
 
     Args:
         report: what `merge_report` says of `taxonomy`.
@@ -55,6 +60,7 @@ def page_data(
         seed: of the map.
     """
     _, vectors, column = bank.columns()
+    places, order = flat_map(vectors, seed), seriation(bank)
     low, packed = pack_cosines(vectors)
     pale = min(float(np.quantile(np.frombuffer(packed, np.uint8), _PALE_QUANTILE)), 254.0) if packed else 0.0
     styles = dataset_styles(list(report.datasets))
@@ -114,14 +120,36 @@ def page_data(
             "same-dataset": [pair(each) for each in report.same_dataset],
         },
         "evidence": list(evidence.number_of),
-        "counted": bool(report.counted),
-        "places": [[round(float(x), 4), round(1 - float(y), 4)] for x, y in flat_map(vectors, seed)],
-        "order": seriation(bank).tolist(),
+        "counted": counted_kinds(lines),
+        "places": [_place(place) for place in places],
+        "groups": [[*_place(places[group].mean(axis=0)), name] for group, name in _map_groups(bank, places, column)],
+        "order": order.tolist(),
+        "blocks": named_blocks(bank, order, _BLOCKS) if len(bank) > _BLOCKS else [],
         "low": low,
         "pale": pale,
         "cosines": base64.b64encode(packed).decode(),
         "ramps": {theme: _ramp(name) for theme, name in _RAMPS.items()},
     }
+
+
+def counted_kinds(lines: Iterable[LabelLine]) -> list[str]:
+    """What the shards hold of the labels: pixels, boxes, both or nothing."""
+    members = [line.member for line in lines]
+    return [kind for kind in ("pixels", "boxes") if any(getattr(member, kind) for member in members)]
+
+
+def _place(place: npt.NDArray[np.float64]) -> list[float]:
+    """On the map, downwards."""
+    return [round(float(place[0]), 4), round(1 - float(place[1]), 4)]
+
+
+def _map_groups(
+    bank: Bank, places: npt.NDArray[np.float64], column: npt.NDArray[np.int64]
+) -> list[tuple[npt.NDArray[np.int64], str]]:
+    """What lies together on the map, and its name."""
+    groups = map_groups(places)
+    names = group_names(bank, [np.flatnonzero(np.isin(column, group)) for group in groups]) if groups else []
+    return list(zip(groups, names, strict=True))
 
 
 Class = tuple[str, tuple[Member, ...], float | None]

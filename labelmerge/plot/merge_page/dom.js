@@ -11,17 +11,41 @@ export function element(tag, attributes = {}, ...children) {
 }
 export const mark = row => element("i", { class: `mark d${labels[row].dataset}` });
 
-export function chip(row) {
-  const name = element("b", {}, labels[row].name);
-  const dataset = element("span", {}, datasetName(row));
+// Words that may be of any script, from left to right or from right to left.
+export const named = (tag, words, kind) => element(tag, { dir: "auto", ...(kind && { class: kind }) }, words);
+
+function pickable(row, ...words) {
   const chosen = row === state.chosen ? " chosen" : "";
-  return element("button", { class: `chip${chosen}`, "data-pick": row, tabindex: -1 }, mark(row), name, " ", dataset);
+  return element("button", { class: `chip${chosen}`, "data-pick": row, tabindex: -1 }, mark(row), ...words);
 }
 
-// The first labels, and how many more there are.
-export function chips(rows, most) {
-  const more = rows.length > most ? [element("small", {}, `and ${rows.length - most} more`)] : [];
-  return [...rows.slice(0, most).map(chip), ...more];
+export const chip = row => pickable(row, named("b", labels[row].name), " ", element("span", {}, datasetName(row)));
+
+// Labels of one name are a row of their datasets behind the name, which is written once.
+function sameName(rows) {
+  if (rows.length === 1) return chip(rows[0]);
+  const datasets = rows.map(row => {
+    const made = pickable(row, element("span", {}, datasetName(row)));
+    made.setAttribute("aria-label", `${labels[row].name}, ${datasetName(row)}`);
+    return made;
+  });
+  return element("span", { class: "same" }, named("b", labels[rows[0]].name), ...datasets);
+}
+
+// The first labels, by name, and how many more there are.
+export function chips(rows, most = rows.length) {
+  const byName = new Map();
+  for (const row of rows) {
+    const name = labels[row].name.toLowerCase();
+    byName.set(name, [...(byName.get(name) || []), row]);
+  }
+  let left = most;
+  const shown = [];
+  for (const own of byName.values()) {
+    if (left > 0) shown.push(sameName(own.slice(0, left)));
+    left -= own.length;
+  }
+  return left < 0 ? [...shown, element("small", {}, `and ${-left} more`)] : shown;
 }
 
 export const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;

@@ -13,6 +13,8 @@ export function refresh() {
   }
   const found = labels.reduce((sum, { row }) => sum + kept(row), 0);
   byId("found").textContent = `${found.toLocaleString("en")} of ${labels.length.toLocaleString("en")} labels`;
+  const shown = data.datasets.length - state.off.size;
+  byId("shown-datasets").textContent = `${state.off.size ? `${shown} of` : "all"} ${data.datasets.length}`;
   tell("filter");
 }
 

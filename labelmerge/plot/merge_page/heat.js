@@ -9,6 +9,9 @@ import { dark, inks } from "./theme.js";
 
 const STRIP = 10; // pixels of the datasets' colours along two sides
 const MARGIN = 190; // pixels for names
+const BLOCK_MARGIN = 150; // likewise, of blocks
+const ROOMY = 500; // pixels: a narrower picture has no room for them
+const SMALLEST = 10; // pixels: a smaller block has no name
 const PAUSE = 30; // ms before it is painted anew
 const READABLE = 11; // pixels that a row with a name needs
 const canvas = byId("heat-canvas");
@@ -17,6 +20,7 @@ const picture = document.createElement("canvas"); // one pixel for each cell
 const view = { k: 1, x: 0, y: 0 };
 const colours = new Uint32Array(256); // of the levels
 let shown = []; // rows of labels, in the matrix's order
+let blocks = []; // of labels that stand together by meaning: [from, to, name]
 let cell = null; // that is read out: its row and column
 let near = false; // whether the heat map is on the screen, or nearly
 let waiting = 0;
@@ -33,7 +37,7 @@ const orders = {
 };
 
 const named = () => shown.length > 0 && ((canvas.clientWidth - MARGIN) * view.k) / shown.length >= READABLE;
-const begin = () => (named() ? MARGIN : STRIP + 4);
+const begin = () => (named() ? MARGIN : blocks.length && canvas.clientWidth >= ROOMY ? BLOCK_MARGIN : STRIP + 4);
 const side = () => Math.max(1, canvas.clientWidth - begin() - 2);
 const pixel = () => (side() * view.k) / Math.max(shown.length, 1); // a cell's side
 const first = axis => Math.max(0, Math.floor(-view[axis] / pixel()));
@@ -46,9 +50,16 @@ function fill() {
     .map(({ row }) => row)
     .filter(kept)
     .sort(orders[byId("heat-order").value]);
+  blocks = byId("heat-order").value === "meaning" ? data.blocks.map(shownOf).filter(([from, to]) => to > from + 1) : [];
   cell = null;
   Object.assign(view, { k: 1, x: 0, y: 0 });
   repaint();
+}
+
+// Where what is shown of a block begins and ends.
+function shownOf([from, to, name]) {
+  const [start, end] = [from, to].map(limit => shown.reduce((sum, row) => sum + (place[row] < limit), 0));
+  return [start, end, name];
 }
 
 // The picture has a pixel for each of millions of pairs: it is painted when it is in sight, and after all else.
@@ -154,10 +165,16 @@ function paintBelow(context) {
   const [x, y] = [start + view.x + left * size, start + view.y + top * size];
   if (wide > 0 && high > 0) context.drawImage(picture, left, top, wide, high, x, y, wide * size, high * size);
   if (size >= 34) writeCosines(context, start, size);
+  context.strokeStyle = inks.soft;
+  context.lineWidth = 1;
+  for (const [from, to] of blocks) {
+    context.strokeRect(start + view.x + from * size, start + view.y + from * size, (to - from) * size, (to - from) * size);
+  }
   context.restore();
   for (const axis of ["y", "x"]) {
     paintStrip(context, axis, start, size);
     if (named()) writeNames(context, axis, start, size);
+    else if (start === BLOCK_MARGIN) writeBlocks(context, axis, start, size);
   }
 }
 
@@ -189,23 +206,41 @@ function writeCosines(context, start, size) {
   context.textAlign = "start";
 }
 
+// A name left of the matrix, or, for the other axis, above it.
+function writeName(context, axis, middle, name, room) {
+  let words = name;
+  while (words.length > 2 && context.measureText(words).width > room) words = `${words.slice(0, -2)}…`;
+  context.save();
+  if (axis === "x") {
+    context.translate(middle, room + 2);
+    context.rotate(-Math.PI / 2);
+  } else context.translate(room + 2 - context.measureText(words).width, middle);
+  context.fillText(words, 0, 0);
+  context.restore();
+}
+
 function writeNames(context, axis, start, size) {
   context.font = fontOf(Math.min(12, Math.max(9, size * 0.82)));
   context.textBaseline = "middle";
   context.fillStyle = inks.ink;
-  const room = start - STRIP - 8;
   for (let i = first(axis); i < last(axis); i++) {
     const middle = start + view[axis] + (i + 0.5) * size;
     if (middle < start || middle > start + side()) continue;
-    let name = `${labels[shown[i]].short} · ${datasetName(shown[i])}`;
-    while (name.length > 2 && context.measureText(name).width > room) name = `${name.slice(0, -2)}…`;
-    context.save();
-    if (axis === "x") {
-      context.translate(middle, room + 2);
-      context.rotate(-Math.PI / 2);
-    } else context.translate(room + 2 - context.measureText(name).width, middle);
-    context.fillText(name, 0, 0);
-    context.restore();
+    writeName(context, axis, middle, `${labels[shown[i]].short} · ${datasetName(shown[i])}`, start - STRIP - 8);
+  }
+}
+
+function writeBlocks(context, axis, start, size) {
+  context.font = fontOf(12);
+  context.textBaseline = "middle";
+  context.fillStyle = inks.ink;
+  let free = start; // where the next name may stand
+  for (const [from, to, name] of blocks) {
+    const [low, high] = [from, to].map(end => Math.min(start + side(), Math.max(start, start + view[axis] + end * size)));
+    const middle = Math.max((low + high) / 2, free);
+    if (high - low < SMALLEST || middle > high + 4) continue;
+    writeName(context, axis, middle, name, start - STRIP - 8);
+    free = middle + 15;
   }
 }
 

@@ -6,6 +6,7 @@ import "./classes.js";
 import "./check.js";
 import "./datasets.js";
 import { choose } from "./about.js";
+import { follow } from "./address.js";
 import { byId } from "./data.js";
 import { refresh, showOnly } from "./filter.js";
 import { draw as drawHeat, zoom as zoomHeat } from "./heat.js";
@@ -45,3 +46,4 @@ new ResizeObserver(() => {
 }).observe(document.querySelector("main"));
 refresh();
 repaint();
+follow();

@@ -7,6 +7,7 @@ import { hit, kept, on, state, when } from "./state.js";
 import { inks } from "./theme.js";
 
 const PAD = 34; // pixels around the places
+const NEAR = 2.5; // times zoomed in, beyond which groups have no names
 const MOST = 60; // times that one can zoom in
 const canvas = byId("map-canvas");
 const layers = layered(canvas);
@@ -17,12 +18,13 @@ const spans = [0, 1].map(axis => {
   const values = data.places.map(place => place[axis]);
   return [Math.min(...values), Math.max(...values)];
 });
-const places = data.places.map(place =>
+const filled = place =>
   place.map((value, axis) => {
     const [low, high] = spans[axis]; // the map fills its frame
     return high > low ? (value - low) / (high - low) : 0.5;
-  }),
-);
+  });
+const places = data.places.map(filled);
+const groups = data.groups.map(([x, y, name]) => [filled([x, y]), name]);
 const numbers = []; // row → its number among the labels of its text
 for (const own of members) {
   own.forEach((row, number) => {
@@ -30,18 +32,17 @@ for (const own of members) {
   });
 }
 
-const radius = () => Math.min(7.5, 3.6 * Math.sqrt(view.k));
+const smallest = Math.max(3.4, Math.min(6, 90 / Math.sqrt(labels.length))); // few labels are drawn larger
+const radius = () => Math.min(7.5, smallest * Math.sqrt(view.k));
+
+const spot = place => [0, 1].map(axis => (PAD + place[axis] * (frame[axis] - 2 * PAD)) * view.k + view["xy"[axis]]);
 
 // Where a label lies on the canvas; labels of one text lie around one point, in a spiral.
 function at(row) {
-  const [x, y] = places[labels[row].column];
-  const [width, height] = frame;
+  const [x, y] = spot(places[labels[row].column]);
   const angle = 2.4 * numbers[row];
   const out = 1.15 * radius() * Math.sqrt(numbers[row]);
-  return [
-    (PAD + x * (width - 2 * PAD)) * view.k + view.x + out * Math.cos(angle),
-    (PAD + y * (height - 2 * PAD)) * view.k + view.y + out * Math.sin(angle),
-  ];
+  return [x + out * Math.cos(angle), y + out * Math.sin(angle)];
 }
 
 // ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,15 +116,33 @@ function paint(context, width, height) {
   if (byId("map-names").checked) writeNames(context, width, height);
 }
 
+// What lies together, named large: until one has come near, and while nothing is sought. Returns the names' boxes.
+function writeGroups(context, width) {
+  const taken = [];
+  if (view.k > NEAR || state.words.length || state.off.size) return taken;
+  context.font = `650 ${fontOf(15)}`;
+  context.lineWidth = 4;
+  for (const [place, name] of groups) {
+    const long = context.measureText(name).width;
+    const [x, y] = spot(place);
+    const left = Math.max(4, Math.min(width - long - 4, x - long / 2));
+    if (taken.some(box => left < box[1] && left + long > box[0] && y - 10 < box[3] && y + 10 > box[2])) continue;
+    taken.push([left - 4, left + long + 4, y - 10, y + 10]);
+    context.strokeText(name, left, y);
+    context.fillText(name, left, y);
+  }
+  return taken;
+}
+
 // Names stand where they cover no other name; those of the most labels come first.
 function writeNames(context, width, height) {
-  const taken = [];
-  const high = 7;
-  const gap = radius() + 3;
   context.lineJoin = "round";
-  context.lineWidth = 3;
+  context.textBaseline = "middle";
   context.strokeStyle = inks.paper;
   context.fillStyle = inks.ink;
+  const taken = writeGroups(context, width);
+  const high = 7;
+  context.lineWidth = 3;
   const order = members
     .map(rows => {
       const shown = rows.filter(kept);
@@ -131,8 +150,9 @@ function writeNames(context, width, height) {
     })
     .filter(({ rank }) => rank)
     .sort((a, b) => b.rank - a.rank);
-  for (const { first } of order) {
+  for (const { first, rank } of order) {
     const [x, y] = at(first);
+    const gap = radius() * (1 + 1.15 * Math.sqrt(Math.min(rank, 5) - 1)) + 3; // beside the labels of one text
     if (x < 0 || y < 0 || x > width || y > height) continue;
     const name = labels[first].short;
     const long = widthOf(context, name);
@@ -226,7 +246,7 @@ function step(dx, dy) {
   const from = chosenAndOn() ? state.chosen : labels.findIndex((_, row) => kept(row));
   if (from < 0) return;
   if (state.chosen !== from) {
-    choose(from);
+    choose(from, { step: true });
     return;
   }
   const [x, y] = at(from);
@@ -241,7 +261,7 @@ function step(dx, dy) {
   }
   if (best !== null) {
     intoView(best);
-    choose(best);
+    choose(best, { step: true });
   }
 }
 

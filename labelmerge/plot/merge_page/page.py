@@ -15,11 +15,13 @@ from labelmerge.labels import LabelKey
 from labelmerge.merge.label_lines import LabelLine, label_lines
 from labelmerge.merge.report import UNSURE, MergeReport, sum_of_known
 from labelmerge.merge.taxonomy import Taxonomy
+from labelmerge.names import prompt_name
 from labelmerge.pages import joined_script, joined_styles, render_page
 from labelmerge.plot.merge_page.content import page_data
 from labelmerge.progress import Track, no_track, once
 
 _PACKAGE = "labelmerge.plot.merge_page"
+_EXAMPLES, _NAMES = 4, 3  # classes that the head of the page names, and names of each
 STYLES = ("base.css", "layout.css", "tables.css", "print.css")
 """The style sheets, in the order in which later rules win."""
 
@@ -95,9 +97,13 @@ def merge_page(
     values = {
         "report": report,
         "unsure": UNSURE,
+        "counted": data["counted"],
+        "evidence": Counter(taxonomy[line.member.key].evidence for line in lines).most_common(),
+        "examples": examples(report),
         "lines": lines,
         "classes": len(data["classes"]),
         "datasets": dataset_rows(report, lines),
+        "row_of": {line.member.key: row for row, line in enumerate(lines)},
         "number_of": {name: number for number, name in enumerate(report.datasets)},
         "data": data,
         "crops": [_text(crops.get(line.member.key)) for line in lines] if crops else [],
@@ -126,6 +132,32 @@ def dataset_rows(report: MergeReport, lines: Sequence[LabelLine]) -> list[Datase
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class Example:
+    """A class whose labels have different names: the names, commonest first, a label, and of how many datasets."""
+
+    names: tuple[str, ...]
+    key: LabelKey
+    datasets: int
+
+
+def examples(report: MergeReport) -> list[Example]:
+    """Classes that unite different names, those of the most datasets first; at most `_EXAMPLES`.
+
+    A name that is a part of another one (*mouse*, *computer mouse*) shows nothing.
+    """
+    found = []
+    for group in report.groups:
+        names: list[str] = []
+        for name, _ in Counter(prompt_name(member.name).lower() for member in group.members).most_common():
+            if not any(name in other or other in name for other in names):
+                names.append(name)
+        if len(names) > 1:
+            owners = {member.dataset for member in group.members}
+            found.append(Example(tuple(names[:_NAMES]), group.members[0].key, len(owners)))
+    return sorted(found, key=lambda example: -example.datasets)[:_EXAMPLES]
 
 
 def _text(picture: bytes | None) -> str | None:

@@ -2,7 +2,7 @@
 
 import { choose } from "./about.js";
 import { byId, datasetName, labels } from "./data.js";
-import { element, mark } from "./dom.js";
+import { element, mark, named } from "./dom.js";
 import { kept, state } from "./state.js";
 
 const MOST = 12;
@@ -26,7 +26,7 @@ function option(label, place) {
   const { row } = label;
   const dataset = element("small", {}, datasetName(row));
   const attributes = { role: "option", id: `result-${place}`, "aria-selected": "false", "data-result": row };
-  return element("li", attributes, mark(row), element("b", {}, label.name), " ", dataset);
+  return element("li", attributes, mark(row), named("b", label.name), " ", dataset);
 }
 
 export function close() {

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { onJump, tabStop } from "./lists.js";
-import { state, when } from "./state.js";
+import { narrowed, state, when } from "./state.js";
 
 const SLACK = 500; // pixels beyond the box's edges that are built
 const CHUNK = 8; // rows that are built at a time
@@ -50,6 +50,7 @@ class Rows {
     this.#items = items;
     this.#table.setAttribute("aria-rowcount", items.length);
     this.#box.classList.toggle("none", !items.length);
+    this.#box.dataset.none = narrowed() ? "None among the labels that are shown." : "None.";
     this.#clear(0);
     this.#box.scrollTop = 0;
     this.#fill();

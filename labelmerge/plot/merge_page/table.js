@@ -1,29 +1,28 @@
 // The table of all labels, sorted by the column whose head is clicked.
 
 import { byId, classes, data, datasetName, family, labels, merged } from "./data.js";
-import { amount, element, fixed, grounds, mark, number } from "./dom.js";
+import { amount, element, fixed, grounds, mark, named, number } from "./dom.js";
 import { rows } from "./rows.js";
 import { kept, state, when } from "./state.js";
 
 const heads = [...document.querySelectorAll("[data-sort]")];
 const words = new Intl.Collator("en", { numeric: true });
 const compare = (a, b) => (typeof a === "number" ? a - b : words.compare(a, b));
-const nearestName = ({ nearest }) => (nearest === null ? "" : labels[nearest].name);
-const nearestCell = ({ nearest }) =>
-  nearest === null ? [] : [mark(nearest), labels[nearest].name, " ", element("small", {}, datasetName(nearest))];
+const nearestCell = ({ nearest, cosine }) => {
+  if (nearest === null) return [];
+  const where = element("small", {}, `${datasetName(nearest)} ${fixed(cosine)}`);
+  return [mark(nearest), named("span", labels[nearest].name), " ", where];
+};
 const keys = {
   name: label => label.name,
   dataset: label => datasetName(label.row),
-  index: label => label.index,
   class: label => classes[label.classAt].name,
-  size: label => family(label.row).length,
   evidence: label => label.confidence, // the least sure first
-  nearest: nearestName,
   cosine: label => label.cosine ?? -2,
   pixels: label => label.pixels ?? -1,
   boxes: label => label.boxes ?? -1,
 };
-const largestFirst = new Set(["size", "cosine", "pixels", "boxes"]);
+const largestFirst = new Set(["cosine", "pixels", "boxes"]);
 
 const toCheck = new Set([...data.doubts, ...Object.values(data.pairs).flatMap(list => list.flatMap(([a, b]) => [a, b]))]);
 const inScope = {
@@ -35,19 +34,18 @@ const inScope = {
 
 function build(row) {
   const label = labels[row];
-  const counts = data.counted ? [number(amount(label.pixels)), number(amount(label.boxes))] : [];
-  const sense = label.meaning ? [element("p", { class: "sense" }, label.meaning)] : [];
+  const counts = data.counted.map(kind => number(amount(label[kind])));
+  const sense = label.meaning ? [named("p", label.meaning, "sense")] : [];
+  const { length } = family(row);
+  const company = length > 1 ? [" ", element("small", {}, `${length} labels`)] : [];
   return element(
     "tr",
     { "data-pick": row, tabindex: -1, class: row === state.chosen ? "chosen" : "" },
-    element("th", { scope: "row" }, label.name, ...sense),
-    element("td", {}, mark(row), datasetName(row)),
-    number(label.index),
-    element("td", {}, classes[label.classAt].name),
-    number(family(row).length),
+    element("th", { scope: "row" }, named("span", label.name), ...sense),
+    element("td", {}, mark(row), datasetName(row), " ", element("small", { title: "its index" }, label.index)),
+    element("td", {}, named("span", classes[label.classAt].name), ...company),
     element("td", {}, grounds(label)),
     element("td", {}, ...nearestCell(label)),
-    number(fixed(label.cosine)),
     ...counts,
   );
 }
