@@ -103,9 +103,12 @@ def _text(report: Any) -> str:
 def _merged_text(report: Any) -> str:
     from labelmerge.inspect.merged import lost_words
 
-    lines = lost_words(report.lost)
+    lines = lost_words(report.lost, report.labelled)
     if report.lost:
-        lines.append("`labelmerge relabel --checkpoint RUN` splits such labels; or give each of them one concept.")
+        lines.append(
+            "`labelmerge relabel --checkpoint RUN` splits such labels; `labelmerge merge --into DATASET` makes one "
+            "class of all that a label of that dataset stands for; or give each of them one concept."
+        )
     lines += [f"left out: {reason}" for reason in report.left_out]
     if report.crowds:
         crowds = options.counted(report.crowds, "crowd or depiction", "crowds and depictions")

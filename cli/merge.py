@@ -19,6 +19,7 @@ from . import options
 
 if TYPE_CHECKING:
     from labelmerge.merge.edits import Carried
+    from labelmerge.merge.folding import Folded
     from labelmerge.merge.report import MergeReport
     from labelmerge.merge.taxonomy import Taxonomy
 
@@ -78,6 +79,13 @@ _log = logging.getLogger(__name__)
     "changed, and find all others.",
 )
 @click.option(
+    "--into",
+    metavar="DATASET",
+    shell_complete=options.complete.datasets,
+    help="Make one concept of all that each label of this dataset stands for: fewer and wider classes, so that more "
+    "labels of the other datasets have just one.",
+)
+@click.option(
     "--checkpoint",
     type=options.input_folder,
     metavar="RUN",
@@ -112,6 +120,7 @@ def command(
     how: str,
     taxonomy: Path | None,
     edits: Path | None,
+    into: str | None,
     checkpoint: Path | None,
     images: int | None,
     device: str | None,
@@ -138,11 +147,13 @@ def command(
       labelmerge merge --bank bank --shards shards-out --out merge
       labelmerge merge --bank bank --shards shards-out --checkpoint run --out merge
       labelmerge merge --bank bank --edits merge/taxonomy.csv --out merge2
+      labelmerge merge --bank bank --into camvid --out in-camvids-classes
     """
     from labelmerge.bank.bank import Bank
     from labelmerge.bank.concepts import concept_encoder
     from labelmerge.merge.counts import read_counts
     from labelmerge.merge.edits import carry_edits
+    from labelmerge.merge.folding import fold
     from labelmerge.merge.merge import JSON, RELATIONS, TABLE, TAXONOMY, write_merge
     from labelmerge.merge.merges import by_concepts, by_similarity, taxonomy_of
     from labelmerge.merge.report import merge_report
@@ -183,6 +194,10 @@ def command(
                 left_out = some(name for name in labels.datasets() if name not in found.datasets)
                 _log.warning("left out: %s, which %s has no rows of; --edits finds them", left_out, taxonomy)
                 labels = labels.for_datasets(found.datasets)
+        if into is not None:
+            folded = fold(found, into)
+            found = folded.taxonomy
+            kept += _into(folded, into)
         report = merge_report(labels, found, read_counts(shards, labels) if shards else None, threshold)
         report = replace(report, version=whole.version)  # as the bank has it, for what is chosen of it has another
         content = write_merge(report, found, labels, out)
@@ -238,6 +253,16 @@ def _summary(report: MergeReport, found: Taxonomy, kept: str, out: Path) -> str:
         + (f"Taken for any of several things: {some(wide)}. Edit taxonomy.csv where that is wrong\n" if wide else "")
         + f"Made {out / 'merge.html'} to read, taxonomy.csv to edit and train with, relations.csv, merge.csv and "
         "merge.json"
+    )
+
+
+def _into(folded: Folded, dataset: str) -> str:
+    """What became of the other datasets' labels, in lines."""
+    across = [f"{each.key[0]}'s {each.name} ({' or '.join(each.concepts)})" for each in folded.across]
+    return (
+        f"Into the classes of {dataset}: {options.counted(len(folded.within), 'label')} of other datasets, and not "
+        f"{len(folded.outside):,} that have nothing in common with them\n"
+        + (f"More than one class, or more than these classes: {some(across, 8)}\n" if across else "")
     )
 
 

@@ -44,6 +44,7 @@ class MergedReport:
         classes: the class list, in the order of its numbers.
         things: which of them are things, for formats that tell.
         lost: the labels that have no class.
+        labelled: the pixels and boxes that have a label in the shards.
         left_out: the splits that such files can't hold, and why.
         pushed: the repository that it was pushed to.
         task: of YOLO's files: ``detect`` or ``segment``.
@@ -59,6 +60,7 @@ class MergedReport:
     classes: tuple[str, ...]
     things: tuple[str, ...]
     lost: tuple[Lost, ...]
+    labelled: tuple[int, int]
     left_out: tuple[str, ...]
     pushed: str | None = None
     task: str | None = None
@@ -142,6 +144,7 @@ def export_merged(
         classes=sets.space.names,
         things=tuple(sets.space.names[index] for index in sorted(countable)),
         lost=sets.lost,
+        labelled=sets.labelled,
         left_out=tuple(left_out),
         task=TASKS[segments] if format == YOLO else None,
         crowds=request.counts["crowds"],

@@ -165,6 +165,15 @@ class MergedSets:
         """The datasets' names, sorted."""
         return sorted({each.split.dataset for each in self.splits})
 
+    @property
+    def labelled(self) -> tuple[int, int]:
+        """How many pixels and boxes have a label in the shards, with a class or without."""
+        manifests = [each.split.manifest for each in self.splits]
+        pixels, boxes = (
+            sum(sum(each[what].values()) for each in manifests) for what in ("class_pixels", "class_boxes")
+        )
+        return pixels, boxes
+
     def by_name(self) -> dict[str, list[tuple[int, MergedSplit]]]:
         """The splits of each name, each with the number of its first image."""
         found: dict[str, list[tuple[int, MergedSplit]]] = {}
@@ -279,8 +288,16 @@ def _lost(splits: Sequence[MergedSplit], taxonomy: Path | None) -> Iterator[Lost
     yield from found.values()
 
 
-def lost_words(lost: Sequence[Lost]) -> list[str]:
-    """A line for each label that is lost, for a terminal."""
+def lost_words(lost: Sequence[Lost], labelled: tuple[int, int]) -> list[str]:
+    """A line for each label that is lost, and one for all of them, for a terminal; `labelled` is what there was."""
+    if not lost:
+        return []
+    counts = sum(each.pixels for each in lost), sum(each.boxes for each in lost)
+    shares = [
+        f"{count:,} of {whole:,} labelled {what} ({count / whole:.0%})"
+        for count, whole, what in zip(counts, labelled, ("pixels", "boxes"), strict=True)
+        if count
+    ]
     return [
         f"WARNING: {each.dataset}: {each.name!r} may be {some(each.concepts, 3)}: "
         + " and ".join(
@@ -288,4 +305,4 @@ def lost_words(lost: Sequence[Lost]) -> list[str]:
             + [f"{each.boxes:,} boxes are left out"] * bool(each.boxes)
         )
         for each in lost
-    ]
+    ] + [f"Together these are {' and '.join(shares)}."]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import ShardError
+from labelmerge.errors import ShardError, quoted
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.manifest import MANIFEST, read_manifest, role
 from labelmerge.shardset.splits import find_splits
@@ -254,7 +254,7 @@ def _row(split: SplitStats) -> list[str]:
 
 def _some(names: Sequence[str]) -> str:
     """As many names as fit a line, and how many more there are."""
-    shown = list(names)
+    shown = [quoted(name) for name in names]
     while len(shown) > 1 and len(", ".join(shown)) > _WIDTH:
         shown.pop()
     rest = len(names) - len(shown)

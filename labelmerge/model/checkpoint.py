@@ -235,6 +235,12 @@ def find_checkpoint(path: Path) -> Path:
     if any((path / name).exists() for name in (_WEIGHTS, _META)):
         missing = [name for name in _FILES if not (path / name).is_file()]
         raise CheckpointError(f"the checkpoint lacks {', '.join(missing)}", where=path, fix=_MEND)
+    if (path / _CONFIG).is_file():
+        raise CheckpointError(
+            "the run has no checkpoint yet",
+            where=path,
+            fix="It was stopped, or is, before the first one (`checkpoint_every`); the same `labelmerge train` goes on",
+        )
     raise CheckpointError(
         "there is no checkpoint here", where=path, fix="Give the folder that `labelmerge train --out` wrote"
     )

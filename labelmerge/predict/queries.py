@@ -165,7 +165,15 @@ def resolve(
             fix="Where several datasets have a label, write DATASET:NAME",
         )
     new = [label for label in found if isinstance(label, LabelQuery)]
-    encoded = iter(_encode(new, bank, encoder, device) if new else ())
+    vectors = _encode(new, bank, encoder, device) if new else []
+    for query, label in zip(new, vectors, strict=True):
+        if not query.description and (cosines := bank.vectors @ label.vector).size:
+            row = int(cosines.argmax())
+            _log.info(
+                "%r is nearest in meaning to %s of %s, by its bare name (cosine %.2f)",
+                query.name, bank.names[row], bank.keys[row][0], cosines[row],
+            )  # fmt: skip
+    encoded = iter(vectors)
     return [next(encoded) if isinstance(label, LabelQuery) else label for label in found]
 
 

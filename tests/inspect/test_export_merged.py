@@ -353,6 +353,13 @@ def test_the_command(run: Callable[..., Any], world: Path, tmp_path: Path) -> No
     assert result.exit_code == 0, result.stderr
     assert "WARNING: depot: 'vehicle' may be car, bus: 3,360 pixels became `no label`" in result.stdout
     assert "`labelmerge relabel --checkpoint RUN` splits such labels" in result.stdout
+    manifests = [
+        json.loads(path.read_bytes())
+        for name in ("depot", "gate")
+        for path in (world / "shards" / name).glob("*/manifest.json")
+    ]
+    labelled = sum(sum(each["class_pixels"].values()) for each in manifests)
+    assert f"Together these are 3,360 of {labelled:,} labelled pixels" in result.stdout
     assert result.stdout.splitlines()[-1].startswith("Wrote 9 images of depot, gate (train, val) to ")
     told = json.loads(run(*words, "--format", "yolo", "--out", tmp_path / "yolo", "--json").stdout)
     assert told["task"] == "segment" and told["lost"][0]["concepts"] == ["car", "bus"]

@@ -203,6 +203,10 @@ def test_damaged_state(tmp_path: Path, learner: Learner) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such run or checkpoint"):
         find_checkpoint(tmp_path / "none")
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped/config.toml").touch()
+    with pytest.raises(CheckpointError, match="has no checkpoint yet.*`checkpoint_every`.*the same `labelmerge train`"):
+        find_checkpoint(tmp_path / "stopped")
     (tmp_path / "note.txt").write_text("")
     with pytest.raises(CheckpointError, match="no checkpoint here"):
         find_checkpoint(tmp_path)

@@ -181,11 +181,16 @@ def test_a_description_that_is_too_long_is_told(
 
 
 def test_new_labels_are_encoded(bank: Bank, encoder: FakeEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="labelmerge")
     labels = resolve([LabelQuery("deer", "Shy."), LabelQuery("road"), LabelQuery("raod")], bank)
     assert encoder.encoded == [PROBE, sentence("deer", "Shy."), sentence("raod", "")]
     assert [label.source for label in labels] == ["new", "mapillary:0", "new"]
     np.testing.assert_array_equal(labels[0].vector, encoder.vector(sentence("deer", "Shy.")))
     assert "'raod' is not a label" in caplog.text and "Did you mean road" in caplog.text
+    cosines = bank.vectors @ labels[2].vector
+    nearest = int(cosines.argmax())
+    said = f"{bank.names[nearest]} of {bank.keys[nearest][0]}, by its bare name (cosine {cosines[nearest]:.2f})"
+    assert f"'raod' is nearest in meaning to {said}" in caplog.text and "'deer' is nearest" not in caplog.text
 
 
 def test_a_bank_of_words_gets_words(bank: Bank, encoder: FakeEncoder, caplog: pytest.LogCaptureFixture) -> None:
