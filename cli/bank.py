@@ -308,7 +308,7 @@ def import_command(
 @command.command("prune", cls=_OfBank)
 @click.argument("bank", type=options.folder)
 @click.argument("versions", nargs=-1, metavar="[VERSION...]")
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Remove all but the N newest versions.")
+@click.option("--keep", type=options.WholeNumber(min=1), metavar="N", help="Remove all but the N newest versions.")
 @click.option("--check", is_flag=True, help="Only say what would be removed.")
 @options.as_json
 def prune_command(bank: Path, versions: tuple[str, ...], keep: int | None, check: bool, as_json: bool) -> None:

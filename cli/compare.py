@@ -69,7 +69,7 @@ _EVAL = "eval_"
     help="Also segment every set with one list of all sets' labels, where the method has such a list.",
 )
 @partial(options.depth_limits, option=options.eval_option, prefix="eval-")
-@options.eval_option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
+@options.eval_option("--eval-limit", type=options.WholeNumber(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
     "--launcher",
     default="",

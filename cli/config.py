@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -35,9 +36,16 @@ SHARED: dict[str, dict[str, str]] = {
 # The cache of what is fetched from URLs: the library's own variables, which it reads.
 CACHE = {"cache": FOLDER_VARIABLE, "cache_gb": SIZE_VARIABLE}
 _PATHS = ("bank", "shards", "checkpoint", "descriptions")
+_VARIABLES = (
+    *(f"LABELMERGE_{key.upper()}" for key in SHARED),
+    *CACHE.values(),
+    *("LABELMERGE_CONTACT", "LABELMERGE_MAX_PIXELS"),  # of `describe` and of what reads images
+)
 # Between folders as in PATH; the colons of URLs separate nothing.
 _SEPARATOR = re.compile(rf"{re.escape(os.pathsep)}(?!//|\d+(?:/|$))")
 _EXAMPLE = 'bank = "bank"\nshards = ["shards-out"]\nencoder = "offline"\n[train]\npreset = "tiny"'
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,9 @@ def read_settings(commands: tuple[str, ...]) -> Settings:
     for key in SHARED:
         if value := os.environ.get(variable := f"LABELMERGE_{key.upper()}"):
             shared[key] = Given(_SEPARATOR.split(value) if key == "shards" else value, variable)
+    for variable in sorted(name for name in os.environ if name.startswith("LABELMERGE_") and name not in _VARIABLES):
+        near = did_you_mean(variable, _VARIABLES)
+        _log.warning("%s is set, and is no variable of labelmerge's. %s", variable, near)
     for key, variable in CACHE.items():
         if value := os.environ.get(variable):
             cache[key] = Given(value, variable)

@@ -17,7 +17,7 @@ from . import options
 @options.out_folder("A new folder, or that of an earlier demo, which is replaced.")
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=options.WholeNumber(min=1),
     metavar="N",
     default=1,
     show_default=True,
@@ -25,7 +25,10 @@ from . import options
 )
 @options.seed
 @click.option(
-    "--steps", type=click.IntRange(min=1), metavar="N", help="Training steps of every model; fewer is faster and worse."
+    "--steps",
+    type=options.WholeNumber(min=1),
+    metavar="N",
+    help="Training steps of every model; fewer is faster and worse.",
 )
 @click.option(
     "--quick", is_flag=True, help="Train nothing: show the datasets and what their labels mean, in half a minute."

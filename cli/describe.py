@@ -43,7 +43,7 @@ from . import options
 @click.option("--lint", "check", is_flag=True, help="Write nothing; list what is wrong with the descriptions.")
 @click.option(
     "--max-tokens",
-    type=click.IntRange(min=10),
+    type=options.WholeNumber(min=10),
     metavar="N",
     help="Longest sentence, with its prompt; default: 60 (CLIP reads 77).",
 )

@@ -70,7 +70,7 @@ from . import options
 )
 @click.option(
     "--segment-score",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     metavar="P",
     help="For panoptic: how probable the label of a segment has to be; default: `segment_score` as in training.",
 )
@@ -81,15 +81,18 @@ from . import options
 )
 @click.option("--leave-out", metavar="NAMES", help="Measure all classes but these, such as the background.")
 @options.depth_limits
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images of each set.")
+@click.option("--limit", type=options.WholeNumber(min=1), metavar="N", help="At most N images of each set.")
 @click.option(
     "--examples",
-    type=click.IntRange(min=0),
+    type=options.WholeNumber(min=0),
     metavar="N",
     help="Keep pictures of N images of each set for `labelmerge report`; default: 4.",
 )
 @click.option(
-    "--worst", type=click.IntRange(min=0), metavar="N", help="Also of the N images of each set with the most mistakes."
+    "--worst",
+    type=options.WholeNumber(min=0),
+    metavar="N",
+    help="Also of the N images of each set with the most mistakes.",
 )
 @click.option("--per-class", is_flag=True, help="Show the IoU of every class (always in the JSON file).")
 @options.device

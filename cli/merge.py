@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 )
 @click.option(
     "--crops",
-    type=click.IntRange(min=0),
+    type=options.WholeNumber(min=0),
     metavar="N",
     help="With --shards: how many image crops the page shows for each label; default: 3.",
 )
@@ -94,14 +94,14 @@ _log = logging.getLogger(__name__)
 )
 @click.option(
     "--images",
-    type=click.IntRange(min=1),
+    type=options.WholeNumber(min=1),
     metavar="N",
     help="With --checkpoint: how many images of each dataset to look at; default: 50.",
 )
 @options.device
 @click.option(
     "--threshold",
-    type=click.FloatRange(-1, 1),
+    type=options.Number(-1, 1),
     metavar="T",
     help="Cosine above which two texts count as similar; default: one that hardly any two labels of the same dataset "
     "reach.",

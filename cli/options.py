@@ -28,6 +28,8 @@ from .paths import is_url as is_url
 from .paths import new_file as new_file
 from .paths import own_folder as own_folder
 from .paths import refuse_missing as refuse_missing
+from .typed import Number as Number
+from .typed import WholeNumber as WholeNumber
 from .typed import refuse_idle as refuse_idle
 from .typed import was_typed as was_typed
 
@@ -94,7 +96,7 @@ def device(function: F) -> F:
 def seed(function: F) -> F:
     """`--seed N`."""
     return click.option(
-        "--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Random seed."
+        "--seed", type=WholeNumber(min=0), metavar="N", default=0, show_default=True, help="Random seed."
     )(function)
 
 
@@ -122,12 +124,12 @@ def setting_flag(declared: Setting, section: str) -> Callable[[F], F]:
     metavar = declared.metavar or ("N" if declared.is_number else None)
     if declared.kind is int:
         minimum, maximum = (None if bound is None else int(bound) for bound in (declared.minimum, declared.maximum))
-        return option(type=click.IntRange(minimum, maximum), metavar=metavar)
+        return option(type=WholeNumber(minimum, maximum), metavar=metavar)
     if declared.kind is str and declared.choices:
         return option(type=click.Choice(declared.choices))
     if get_origin(declared.kind) is not None:  # several values, with commas or by repeating the flag
         return option(multiple=True, metavar=metavar, callback=lambda _, __, texts: ",".join(texts) if texts else None)
-    kind = float if declared.kind is float else str
+    kind = Number() if declared.kind is float else str
     return option(type=kind, metavar=metavar, shell_complete=complete.setting(declared))
 
 
@@ -202,7 +204,7 @@ def depth_limits(function: F, option: Callable[..., Callable[[F], F]] = click.op
     """--depth-crop and --depth-max."""
     function = option(
         f"--{prefix}depth-max",
-        type=float,
+        type=Number(),
         metavar="METRES",
         help="For depth: ignore what is farther away, such as 10 (NYUv2) or 80 (KITTI).",
     )(function)
@@ -222,7 +224,7 @@ def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "
     )(function)
     function = option(
         f"--{prefix}window",
-        type=click.IntRange(min=_SMALLEST_EDGE),
+        type=WholeNumber(min=_SMALLEST_EDGE),
         metavar="N",
         help="Slide a window of N x N pixels over the image, and average where windows overlap.",
     )(function)
@@ -237,7 +239,7 @@ def _views(option: Callable[..., Callable[[F], F]], function: F, prefix: str = "
     )(function)
     return option(
         f"--{prefix}short-edge",
-        type=click.IntRange(min=0),
+        type=WholeNumber(min=0),
         callback=_edge,
         metavar="N",
         help="Resize each image's short edge to N pixels; 0 keeps its size; default: as in training.",

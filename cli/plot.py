@@ -103,7 +103,7 @@ def flat_map(bank: Path, datasets: tuple[str, ...], seed: int, out: Path) -> Non
 @_datasets
 @click.option(
     "--count",
-    type=click.IntRange(min=1),
+    type=options.WholeNumber(min=1),
     metavar="N",
     default=8,
     show_default=True,

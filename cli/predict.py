@@ -43,7 +43,7 @@ _MAX_LABELS_SHOWN = 10
 )
 @click.option(
     "--segment-score",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     metavar="P",
     help="With --segments: how probable the label of a segment has to be; default: `segment_score` as in training.",
 )

@@ -40,7 +40,7 @@ _OF_MODELS = ("bank", "confidence", "short_edge", "scales", "flip", "window", "w
 @click.option("--name", metavar="NAME", help="Name of the label space.  [default: the file's name]")
 @click.option(
     "--confidence",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     default=0.5,
     show_default=True,
     metavar="P",
@@ -49,7 +49,7 @@ _OF_MODELS = ("bank", "confidence", "short_edge", "scales", "flip", "window", "w
 @click.option("--instances", is_flag=True, help="Also make a mask of each box by itself (instances.png).")
 @click.option(
     "--least-cover",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     default=0.2,
     show_default=True,
     metavar="SHARE",

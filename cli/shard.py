@@ -49,10 +49,13 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     help="Folder for all shards, which go into DIR/<dataset>/<split>/; needed unless --check.",
 )
 @click.option(
-    "--short-edge", type=click.IntRange(min=1), metavar="N", help="Shrink larger images to this short edge, in pixels."
+    "--short-edge",
+    type=options.WholeNumber(min=1),
+    metavar="N",
+    help="Shrink larger images to this short edge, in pixels.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Number of processes; the shards are the same. [1]"
+    "--workers", type=options.WholeNumber(min=1), metavar="N", help="Number of processes; the shards are the same. [1]"
 )
 @click.option(
     "--executor",
@@ -67,7 +70,7 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     callback=_part,
     help="Make only part I of N, one per cluster job; `verify --finish` completes the split.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")
+@click.option("--limit", type=options.WholeNumber(min=1), metavar="N", help="Only the first N images.")
 @click.option(
     "--image-format",
     type=click.Choice(["jpg", "png"]),
@@ -76,7 +79,7 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 )
 @click.option(
     "--quality",
-    type=click.IntRange(1, 100),
+    type=options.WholeNumber(1, 100),
     metavar="N",
     help="Quality of JPEGs that must be encoded again; others are copied unchanged. [95]",
 )
@@ -92,13 +95,13 @@ def _part(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 )
 @click.option(
     "--samples-per-shard",
-    type=click.IntRange(min=1),
+    type=options.WholeNumber(min=1),
     metavar="N",
     help="Images in one shard, made by one process. [250]",
 )
 @click.option(
     "--max-skip-ratio",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     metavar="R",
     help="Fail if a larger share of the samples is unusable.",
 )

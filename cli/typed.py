@@ -1,12 +1,32 @@
-"""What a user typed, as opposed to what labelmerge.toml, the environment or a default says."""
+"""Numbers on the command line; and what was typed there, as opposed to labelmerge.toml, the environment, defaults."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
 from labelmerge.errors import UsageError
+
+
+class WholeNumber(click.IntRange):
+    """click's, in plainer words."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """click's, in plainer words, and without `nan`, which is within any bounds."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def was_typed(context: click.Context, name: str) -> bool:

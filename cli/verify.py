@@ -15,7 +15,7 @@ from . import options
 
 @click.command()
 @click.argument("folders", metavar="DIR…", type=options.existing_folder, nargs=-1, required=True)
-@click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Number of processes. [1]")
+@click.option("--workers", type=options.WholeNumber(min=1), default=1, metavar="N", help="Number of processes. [1]")
 @click.option("--no-leaks", is_flag=True, help="Exit with status 1 if an image is both trained and evaluated on.")
 @click.option(
     "--twins",

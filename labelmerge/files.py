@@ -277,6 +277,12 @@ def _only_holder(descriptor: int) -> bool:
     return True
 
 
+def copy_file(source: Path, path: Path) -> None:
+    """Write `path` as another file has it, whole or not at all. Raises OutputError."""
+    with source.open("rb") as content, atomic_file(path) as stream:
+        shutil.copyfileobj(content, stream, 1 << 20)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically; raises OutputError."""
     with atomic_file(path) as stream:

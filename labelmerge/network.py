@@ -34,6 +34,11 @@ def is_web(url: str) -> bool:
     return url.partition(":")[0] in _WEB
 
 
+def is_here(url: str) -> bool:
+    """Whether it is a path of this machine, so that nothing is gained by trying again."""
+    return url.partition(":")[0] in ("file", "local")
+
+
 def first_pauses() -> Sequence[float]:
     """Between tries at the start of a run."""
     return PAUSES[:_FIRST_PAUSES]

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from labelmerge import network
-from labelmerge.errors import RemoteError, UsageError
-from labelmerge.files import sha256_file
+from labelmerge.errors import OutputError, RemoteError, UsageError
+from labelmerge.files import copy_file, sha256_file, write_bytes
 from labelmerge.hub import ask_hub
-from labelmerge.network import first_pauses, is_web, open_system, patiently
+from labelmerge.network import first_pauses, is_here, is_web, open_system, patiently
 from labelmerge.progress import Track, no_track
 from labelmerge.remote import list_files
 from labelmerge.text import counted, some
@@ -165,6 +165,18 @@ def _sha256(content: Content) -> str:
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_file(content)
 
 
+def _copy(content: Content, path: Path, url: str) -> None:
+    """Write a file of this machine, whole or not at all. Raises RemoteError."""
+    try:
+        if isinstance(content, bytes):
+            write_bytes(path, content)
+        else:
+            copy_file(content, path)
+    except OutputError as error:
+        fix = "Make room or get access there, and run again: what was done is kept"
+        raise RemoteError(error.what, where=url, fix=fix) from error
+
+
 def read_record(url: str) -> dict[str, str]:
     """What earlier uploads to a URL have put there: SHA-256 by name; nothing where that can't be read."""
 
@@ -224,6 +236,8 @@ class _Folder:
 
         def put() -> None:
             system, path = open_system(url)
+            if is_here(url):
+                return _copy(content, Path(path), url)
             if self._url.partition(":")[0] not in _STORES:
                 system.makedirs(path.rpartition("/")[0], exist_ok=True)
             if isinstance(content, bytes):
@@ -260,7 +274,7 @@ class _Folder:
 
     def close(self) -> None:
         if self._done:
-            with suppress(RemoteError):  # what has failed is told by what was being sent
+            with suppress(RemoteError, OSError):  # what has failed is told by what was being sent
                 self._write_record()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from labelmerge.catalog import Recipe, load_descriptions
 from labelmerge.descriptions import read_descriptions, write_descriptions
 from labelmerge.errors import OutputError, UsageError
+from labelmerge.files import whole_or_nothing
 
 
 def write_curated(datasets: Sequence[Recipe], out: Path, *, force: bool = False) -> list[Path]:
@@ -36,8 +37,9 @@ def write_curated(datasets: Sequence[Recipe], out: Path, *, force: bool = False)
                 where=edited[0],
                 fix="Choose another --out, or give --force to replace them",
             )
-    for path in targets:
-        write_descriptions(path, rows[path])
+    with whole_or_nothing(targets):
+        for path in targets:
+            write_descriptions(path, rows[path])
     return list(targets)
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmerge.errors import ShardError
+from labelmerge.errors import OutputError, ShardError
 from labelmerge.files import locked, output_faults, sha256_file, write_json
 from labelmerge.parsing import parse_json
 from labelmerge.sharding.executors import ShardRecord
@@ -128,9 +128,8 @@ def begin(folder: Path, wanted: Request, ours: range, alone: bool) -> dict[int, 
         ShardError: the folder holds what was made from other files or options.
     """
     there: dict[int, ShardRecord] = {}
-    state = folder / UNFINISHED
-    begun = (state / _RUN).is_file()
-    if begun and alone and not any(state.glob("[0-9]*.json")) and not any(folder.glob("*.tar")):
+    begun = (folder / UNFINISHED / _RUN).is_file()
+    if begun and alone and not _has_shards(folder):
         begun = False  # but nothing was made: whatever was asked for then can't be mixed with this
     if begun:
         _refuse_other(folder, read_request(folder).manifest, wanted.manifest)
@@ -211,6 +210,28 @@ def refuse_changed(folder: Path, as_before: Callable[[int, State], bool]) -> Non
             where=folder,
             fix="Remove the folder to make them again, or choose another --out",
         )
+
+
+def _has_shards(folder: Path) -> bool:
+    """Whether a run, finished or not, has made any."""
+    return any((folder / UNFINISHED).glob("[0-9]*.json")) or any(folder.glob("*.tar"))
+
+
+@contextmanager
+def nothing_begun(folder: Path, alone: bool) -> Iterator[None]:
+    """Where the block fails before the first shard is made, leave no trace of the request, which helps nobody go on.
+
+    Args:
+        folder: the split's.
+        alone: whether no other part can be under way, which goes by the same request.
+    """
+    try:
+        yield
+    except BaseException:
+        if alone and not _has_shards(folder):
+            with suppress(OSError, OutputError):  # what failed is what is to be said
+                sweep(folder)
+        raise
 
 
 def sweep(folder: Path) -> None:

@@ -29,6 +29,7 @@ from labelmerge.sharding.resume import (
     Request,
     begin,
     finished_manifest,
+    nothing_begun,
     refuse_changed,
     working_folder,
     write_record,
@@ -115,7 +116,8 @@ def shard(
                     write_record(folder, event)
 
         what = f"sharding {recipe.name} {split}" + (f" {part[0]}/{part[1]}" if part[1] > 1 else "")
-        _work_off(progress(), track, what, sum(plan.sizes[number] for number in todo))
+        with nothing_begun(folder, alone=part == WHOLE):
+            _work_off(progress(), track, what, sum(plan.sizes[number] for number in todo))
         kept = len(ours) - len(todo)
         if part[1] == 1:
             return replace(complete(folder, wanted, there), kept=kept, seconds=time.monotonic() - start)

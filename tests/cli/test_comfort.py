@@ -156,7 +156,7 @@ def test_a_file_and_the_environment_give_options(run: Run, here: Path, monkeypat
         ("shards = [3]\n", "'shards' must be a text or a list of texts, not [3]"),
         ("workers = 2.5\n", "'workers' must be a whole number, not 2.5"),
         ("[train]\nsteps = [1]\n", "[train] 'steps' must be a text, not [1]"),
-        ("[train]\nsteps = 2.5\n", "[train] 'steps': '2.5' is not a valid integer range"),
+        ("[train]\nsteps = 2.5\n", "[train] 'steps': '2.5' is not a valid whole number"),
         ("[predict]\nflip = 'no'\n", "[predict] 'flip' must be true or false, not 'no'"),
     ],
 )
@@ -165,6 +165,13 @@ def test_a_wrong_file_is_said(run: Run, here: Path, text: str, answer: str) -> N
     result = run("config")
     assert result.exit_code == 1
     assert answer in result.stderr
+
+
+def test_a_mistyped_variable_is_named(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELMERGE_BNAK", "bank")
+    assert (
+        "LABELMERGE_BNAK is set, and is no variable of labelmerge's. Did you mean LABELMERGE_BANK" in run("ls").stderr
+    )
 
 
 @pytest.mark.parametrize(
