@@ -54,14 +54,15 @@ def palette(names: Sequence[str]) -> Palette:
     """A colour for each name: uint8 ``[K, 3]``, RGB.
 
     A name has the same colour wherever it is drawn (case and surrounding blanks don't matter). Only where an earlier
-    one of `names` has a colour too much like it does it take another: the next one along that is far enough from all
-    the earlier ones, or, in long lists, the farthest there is. Equal names have equal colours.
+    one of `names` has a colour too much like it does it take another; things whose colour everybody expects (the sky's,
+    a road's) choose before all others. The other colour is the next one along that is far enough from all earlier ones,
+    or, in long lists, the farthest there is. Equal names have equal colours.
     """
     colours, lab = _candidates()
     chosen: dict[str, Palette] = {}
     taken = np.empty((0, 3))
     gaps = np.full(len(lab), np.inf)  # from each candidate to the nearest colour taken
-    for name in map(_key, names):
+    for name in sorted(map(_key, names), key=lambda name: name not in _NATURAL):
         if name in chosen:
             continue
         own, start = _own(name)

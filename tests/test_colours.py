@@ -27,6 +27,13 @@ def test_colours_in_one_picture_differ() -> None:
     assert len(np.unique(many, axis=0)) > 150
 
 
+def test_a_road_looks_like_itself_whoever_stands_before_it() -> None:
+    from labelmerge.colours import _NATURAL
+
+    others = [f"thing {number}" for number in range(200)]
+    assert tuple(palette([*others, "Road", "sky"])[-2:].tolist()) == (list(_NATURAL["road"]), list(_NATURAL["sky"]))
+
+
 def test_equal_names_have_equal_colours_and_none_is_fine() -> None:
     same = palette(["sky", "deer", "sky"])
     assert (same[0] == same[2]).all() and (same[0] != same[1]).any()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from labelmerge.compare.curves import loss_curves
 from labelmerge.compare.records import read_records
 from labelmerge.compare.report import report_runs
 from labelmerge.compare.tables import Table
@@ -94,6 +96,22 @@ def test_results_side_by_side(runs: Sequence[Path], tmp_path: Path) -> None:
     assert about.endswith("Difference: ours less naive, in points.")
     assert texts(report.tables, "streets-val: classes")[1][-1] == "+50.0"
     assert texts(report.tables, "zoo-test: classes")[0] == ["class", "ours"]
+
+
+def test_a_short_curve_is_whole_and_a_long_one_without_its_few_peaks() -> None:
+    def record(losses: Sequence[float]) -> Any:
+        return SimpleNamespace(name="run", log=[{"step": n + 1, "loss": loss} for n, loss in enumerate(losses)])
+
+    short = loss_curves([record([1.86, 0.91, 0.6, 0.57, 0.47, 0.48])])
+    assert short is not None and not short.cut
+    assert [loss for loss, _ in short.ticks] == [0.0, 0.5, 1.0, 1.5]
+    heights = [float(point.split(",")[1]) for point in short.lines[0].points.split()]
+    assert min(heights) == heights[0] > 5  # the first is not cut off
+    at_one = short.ticks[2][1]
+    assert heights[1] > at_one > heights[0]
+    long = loss_curves([record([100.0, *[1.0] * 199])])
+    assert long is not None and long.cut and long.ticks[-1][0] == 1.0
+    assert loss_curves([record([1.0])]) is None
 
 
 def test_page_and_markdown_hold_the_same(runs: Sequence[Path], tmp_path: Path) -> None:
