@@ -68,6 +68,8 @@ _EVAL = "eval_"
     is_flag=True,
     help="Also segment every set with one list of all sets' labels, where the method has such a list.",
 )
+@options.eval_option("--eval-only", metavar="NAMES", help='Measure these classes alone: "road, car, camvid:Sky".')
+@options.eval_option("--eval-leave-out", metavar="NAMES", help="Measure all classes but these.")
 @partial(options.depth_limits, option=options.eval_option, prefix="eval-")
 @options.eval_option("--eval-limit", type=options.WholeNumber(min=1), metavar="N", help="At most N images of each set.")
 @click.option(

@@ -51,7 +51,8 @@ class Comparison:
         settings: those that all variants share; values are texts, as ``train --set KEY=VALUE`` takes them.
         eval_shards: what every variant is measured on.
         eval_options: keywords of `labelmerge.evaluate.evaluate.evaluate`: short_edge, scales, flip, window,
-            window_stride, split, limit, task, mixed, depth_crop, depth_max. Defaults are left out.
+            window_stride, split, limit, task, mixed, depth_crop, depth_max; and only and leave_out, as `eval` takes
+            them. Defaults are left out.
         first: the runs that are trained before the variants.
     """
 

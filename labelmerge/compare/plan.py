@@ -17,6 +17,7 @@ from labelmerge.compare.records import read_results
 from labelmerge.compare.variants import INPUTS, Variant
 from labelmerge.device import choose_device
 from labelmerge.errors import ConfigError, LabelmergeError, UsageError
+from labelmerge.evaluate.classes import Classes, names_of
 from labelmerge.evaluate.sets import EvalSet, open_sets
 from labelmerge.methods.method import find_method
 from labelmerge.model.checkpoint import newest_checkpoint, read_meta
@@ -29,7 +30,7 @@ from labelmerge.train.run import claim_run
 from labelmerge.urls import path_or_url
 
 RESULTS = "results.json"
-_NO_VIEWS = ("split", "limit", "task", "mixed", "depth_crop", "depth_max")  # of the options of `eval`
+_NO_VIEWS = ("split", "limit", "task", "mixed", "only", "leave_out", "depth_crop", "depth_max")  # of `eval`'s options
 _WEIGHTS = "model.safetensors"
 
 
@@ -105,6 +106,7 @@ def make_plan(asked: Comparison, *, here: bool = True) -> Plan:
     views = Views(**{key: value for key, value in asked.eval_options.items() if key not in _NO_VIEWS})
     depth = _gives_depth(asked, variants)
     sets = open_sets(asked.eval_shards, [], asked.eval_options.get("split"), depth=depth)
+    _refuse_classes(asked.eval_options, sets, depth)
     if here:
         choose_device(asked.device)
     jobs: list[Job] = []
@@ -224,8 +226,24 @@ def _plan_job(
         protocol["tasks"] = tasks
     if asked.eval_options.get("mixed"):
         protocol["mixed"] = True
+    protocol["classes"] = _classes(asked.eval_options).to_json() or None
     measured = _is_measured(folder / RESULTS, checkpoint, inputs.bank.content_hash, sets, protocol)
     return Job(variant, folder, tuple(words), tuple(measure), trained=True, measured=measured)
+
+
+def _classes(eval_options: Mapping[str, Any]) -> Classes:
+    """Which classes are measured."""
+    chosen = {key: names_of(words) for key in ("only", "leave_out") if (words := eval_options.get(key)) is not None}
+    return Classes(**chosen)
+
+
+def _refuse_classes(eval_options: Mapping[str, Any], sets: Sequence[EvalSet], depth: bool) -> None:
+    """Raise UsageError for classes that no set has, or where all that is measured is not classes."""
+    classes = _classes(eval_options)
+    if classes and (depth or eval_options.get("task")):
+        fix = "Leave out --eval-only and --eval-leave-out, or --eval-task"
+        raise UsageError("some classes alone are measured by pixels", fix=fix)
+    classes.of(sets)
 
 
 def _awaits(config: TrainConfig, before: Sequence[Job]) -> bool:

@@ -163,6 +163,22 @@ def test_the_same_command_does_what_is_left(run: Any, place: Path, ran: list[str
     assert left() == ["train text", "eval text"]
 
 
+def test_a_part_of_the_classes_is_measured_and_measured_again_where_it_is_another(
+    run: Any, place: Path, ran: list[str]
+) -> None:
+    Toy("village", ("car", "lawn", "hill"), split="val", count=3).write(place / "fields")
+    toy_bank([STREETS, THINGS, Toy("village", ("car", "lawn", "hill"))]).save(place / "bank3")
+    plain = arguments("--vary", "merge=text", "merge=naive", bank="bank3")
+    args = tuple("fields" if word == "held-out" else word for word in plain)
+    assert run(*args, "--eval-leave-out", "Hill").exit_code == 0
+    results = json.loads((place / "out/text/results.json").read_text())
+    assert results["protocol"]["classes"] == {"leave_out": ["Hill"]}
+    assert [row["name"] for row in results["sets"][0]["classes"]] == ["car", "lawn"]
+    ran.clear()
+    assert run(*args, "--eval-leave-out", "Hill").exit_code == 0 and ran == []
+    assert run(*args).exit_code == 0 and ran == ["eval text", "eval naive"]
+
+
 def test_a_killed_variant_is_one_line_and_the_others_run(run: Any, place: Path) -> None:
     """The commands as real processes, behind a launcher that kills one of them."""
     launcher = place / "launcher.py"
@@ -243,6 +259,10 @@ def test_everything_is_refused_before_anything_runs(run: Any, place: Path, ran: 
     assert "no pretrained weights" in fault("--vary", "seed=1", "seed=2", "--pretrained", "imagenet")
     assert "elsewhere: no such folder" in fault("--vary", "merge=name", "--eval-shards", "elsewhere")
     assert "no device 'cuda:77'" in fault("--vary", "merge=name", "--device", "cuda:77")
+    assert "no set has a class 'lwan'. Did you mean lawn" in fault("--vary", "merge=name", "--eval-leave-out", "lwan")
+    assert "village-val is left with 1 of its classes" in fault("--vary", "merge=name", "--eval-only", "car, sky, road")
+    tasks = ("--eval-task", "panoptic", "--eval-only", "car, lawn")
+    assert "some classes alone are measured by pixels" in fault("--vary", "merge=name", *tasks)
     assert "can't be read as a shell would" in fault("--vary", "merge=name", "--launcher", "torchrun 'x")
     assert "there is no program 'nosuchlauncher' here" in fault("--vary", "merge=name", "--launcher", "nosuchlauncher")
     assert "nothing varies. Give --vary KEY=VALUE" in fault()

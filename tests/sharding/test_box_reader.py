@@ -291,7 +291,9 @@ def test_a_clipped_box_is_the_part_inside_the_image(x: float, y: float, width: f
         ),
         (
             {"categories": [{"id": 1, "name": "cat"}], "images": [IMAGE], "annotations": [BOX]},
-            "1 of its 1 categories are not classes of my_streets: 'cat'",
+            "1 of its 1 category is not a class of my_streets: 'cat'. Add to my_streets.csv what is missing, or say "
+            'under .ids. in my_streets.toml which class it is, map = {"cat" = "CLASS"}, or that it means no label, '
+            'ignore = ."cat".$',
         ),
     ],
 )

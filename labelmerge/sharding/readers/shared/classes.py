@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, did_you_mean
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.source.source import Source
-from labelmerge.text import some
+from labelmerge.text import counted, some
 
 
 def class_index(space: LabelSpace, target: object, where: Path) -> int:
@@ -126,13 +127,26 @@ def match_categories(
                 where=where,
                 fix="ids.map may say which",
             )
+        are = "is not a class" if len(unknown) == 1 else "are not classes"
         raise LayoutError(
-            f"{len(unknown)} of its {len(categories)} categories are not classes of {source.space.name}: "
+            f"{len(unknown)} of its {counted(len(categories), 'category', 'categories')} {are} of {source.space.name}: "
             f"{some(map(repr, unknown), 3)}",
             where=where,
-            fix=f"This is {fitting}: use that name" if fitting else f"Compare with {source.recipe.descriptions.name}",
+            fix=f"This is {fitting}: use that name" if fitting else _how_to_know(source, unknown[0]),
         )
     return {number: index for number, index in found.items() if index is not None}
+
+
+def _how_to_know(source: Source, category: str) -> str:
+    """What a recipe may say about a category that its list of classes lacks."""
+    listed, recipe = source.recipe.descriptions.name, source.recipe
+    if recipe.argument == recipe.name:  # one that ships is not the user's to change
+        return f"Compare with {listed}"
+    name = json.dumps(category, ensure_ascii=False)
+    return (
+        f"Add to {listed} what is missing, or say under [ids] in {recipe.path.name} which class it is, "
+        f'map = {{{name} = "CLASS"}}, or that it means no label, ignore = [{name}]'
+    )
 
 
 def _by_folded_name(space: LabelSpace) -> dict[str, int]:
@@ -140,10 +154,13 @@ def _by_folded_name(space: LabelSpace) -> dict[str, int]:
 
 
 def _fitting_recipe(source: Source, categories: Mapping[Any, str]) -> str | None:
-    """The shipped dataset of the same format whose classes these categories are."""
+    """The shipped dataset of the same format whose classes these categories are, or most of them."""
     names = {folded(name) for name in categories.values()}
     for name in catalog.dataset_names():
         recipe = catalog.load_recipe(name)
-        if recipe.reader == source.reader and names <= _by_folded_name(catalog.load_label_space(recipe)).keys():
+        if recipe.reader != source.reader:
+            continue
+        classes = _by_folded_name(catalog.load_label_space(recipe)).keys()
+        if names <= classes and 2 * len(names) > len(classes):  # a few everyday names are among those of large sets
             return name
     return None
