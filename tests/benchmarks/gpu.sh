@@ -17,14 +17,15 @@ case $python in /*) ;; *) python=$PWD/$python ;; esac
 cd "$(dirname "$0")/../.." || exit 1
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
+export PYTHONUNBUFFERED=1 # what a part has printed stays when its time is up
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$HOME/.cache/labelmerge/inductor}
 
 part() { # TITLE SECONDS COMMAND…: its output under a title, with its exit status where it is not 0
     local title=$1 limit=$2 began=$SECONDS
     shift 2
-    [ -n "$dry" ] && limit=600
+    [ -n "$dry" ] && limit=1800
     printf '\n## %s\n\n' "$title"
-    timeout "$limit" "$python" -P "$@" 2> "$out/errors"
+    timeout -k 5 "$limit" "$python" -P "$@" 2> "$out/errors"
     local status=$?
     if [ $status -ne 0 ]; then
         failed=1
@@ -55,7 +56,7 @@ else
 fi
 few='gpu and (methods or graphs or depthwise or bfloat16 and (none-none or none-sets or competing-soft))' # each takes seconds to compile
 warm() { # COMMAND…: beside the tests, so that what is timed below is compiled by then
-    [ -n "$dry" ] || timeout 70 "$python" -P "$@" > /dev/null 2>&1 &
+    [ -n "$dry" ] || timeout -k 5 70 "$python" -P "$@" > /dev/null 2>&1 &
 }
 part 'A step of SegFormer-B5' 90 $step --kernels --rows 'train, one batch' 'train, CUDA graphs' \
     "train, CUDA graphs, torch's Mix-FFN"

@@ -108,6 +108,7 @@ class LmsegLearner(Learner):
         self._unannotated: Unannotated
         self._texts: dict[str, tuple[Tensor, list[str]]] = {}  # of each dataset: its rows, and what they say
         self._unmatched = torch.zeros(())
+        self._found: list[tuple[Batch, list[Targets]]] = []  # of the batches of this step
         self._world = 1
 
     # ---- training
@@ -160,7 +161,8 @@ class LmsegLearner(Learner):
         """Weights of queries for the classes, segments for masks and dice, boxes for boxes."""
         units = torch.zeros(len(TERMS), len(self.vocabulary.datasets), dtype=torch.long, device=batch.masks.device)
         counted = []
-        for targets in self._targets(batch):
+        self._found.append((batch, self._targets(batch)))
+        for targets in self._found[-1][1]:
             matched = min(len(targets), self.settings.queries)
             self._unmatched += len(targets) - matched
             masks, boxes = (matched, 0) if targets.boxes is None else (0, matched)
@@ -191,7 +193,9 @@ class LmsegLearner(Learner):
                 )
                 for place in range(len(batch))
             ]
-            targets = self._targets(batch)
+            # Looking for them reads from the device, so those of a whole batch are looked for once.
+            known = (targets for seen, targets in self._found if seen is batch)
+            targets = next(known, None) or self._targets(batch)
             places = [lists.place[each.labels] for each in targets]
             every = sums_of_images(outputs, targets, places, self.settings, closed)
             for place, own in enumerate(every):
@@ -229,6 +233,7 @@ class LmsegLearner(Learner):
 
     def after_step(self, step: int) -> Mapping[str, float | Tensor]:
         """How many segments of the step had no query, because there are too few of them."""
+        self._found.clear()
         count, self._unmatched = self._unmatched, torch.zeros_like(self._unmatched)
         if self._world > 1:
             torch.distributed.all_reduce(count)

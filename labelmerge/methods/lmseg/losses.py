@@ -75,11 +75,12 @@ def projection_loss(logits: Tensor, boxes: Tensor, stride: int) -> Tensor:
     parts = []
     for axis, low, high in ((-1, 1, 3), (-2, 0, 2)):
         covered = probabilities.amax(axis)
-        centres = (torch.arange(covered.shape[-1], device=logits.device) + 0.5) * stride
+        places = torch.arange(covered.shape[-1], device=logits.device)
+        centres = (places + 0.5) * stride
         wanted = (centres >= boxes[..., low, None]) & (centres < boxes[..., high, None])
         # A box between two centres has the nearest one.
         middle = (boxes[..., low, None] + boxes[..., high, None]) / 2
-        nearest = F.one_hot((centres - middle).abs().argmin(-1), covered.shape[-1]).bool()
+        nearest = places == (centres - middle).abs().argmin(-1, keepdim=True)
         parts.append(dice_loss(covered, (wanted | nearest).to(covered.dtype)))
     return (parts[0] + parts[1]) / 2
 
