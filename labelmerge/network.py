@@ -18,7 +18,11 @@ _FIRST_PAUSES = 3  # of them at the start of a run, when an address may be misty
 _DOWNLOADS = 3  # of a file that arrives damaged
 _CONNECT, _SILENCE = 30.0, 120.0  # seconds
 _INSTALL = "pip install 'labelmerge-seg[remote]'"
-_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # botocore's, which need not be installed
+# botocore's and Google's, which need not be installed
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
+_REFUSED = ("Forbidden: ", "Bad Request: ")  # begins gcsfs' plain OSError and ValueError for 403 and 400
+_GOOGLE = ("gs", "gcs")
+_GOOGLE_TRIES = 33.0  # seconds, in which gcsfs itself tries six times
 _ACCESS = "See to your access to it"
 _WEB = ("http", "https")
 
@@ -50,6 +54,10 @@ def open_system(url: str) -> tuple[Any, str]:
 
     scheme = url.partition(":")[0]
     options: dict[str, Any] = {}
+    if scheme in _GOOGLE:  # they print a traceback at every fault, and that no credentials are needed
+        for name in ("gcsfs", "google"):
+            if not logging.getLogger(name).level:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         if is_web(url):
             import aiohttp
@@ -76,7 +84,9 @@ def patiently(url: str, action: Callable[[], T], pauses: Sequence[float], access
         OSError: the disk here is full, or can't be written to.
         RemoteError: it is refused, or was tried often enough.
     """
-    damaged = 0
+    damaged = lost = 0
+    own = url.partition(":")[0] in _GOOGLE  # whose file system is patient itself
+    most = max(1, round(sum(pauses) / _GOOGLE_TRIES)) if own else len(pauses) + 1
     for pause in (*pauses, None):
         try:
             return action()
@@ -98,9 +108,10 @@ def patiently(url: str, action: Callable[[], T], pauses: Sequence[float], access
             fault = _in_short(error)
             if _is_refusal(error):
                 raise RemoteError(f"is refused ({fault})", where=url, fix=access) from error
-            if pause is None:
+            lost += 1
+            if pause is None or lost == most:
                 fix = "See to the connection, and run again: what was done is kept"
-                tries = len(pauses) + 1
+                tries = 6 * lost if own else lost + damaged
                 raise RemoteError(f"can't be reached, {tries} tries ({fault})", where=url, fix=fix) from error
         _log.info("%s: %s: trying again in %g s", url, fault, pause)
         time.sleep(pause)
@@ -109,10 +120,16 @@ def patiently(url: str, action: Callable[[], T], pauses: Sequence[float], access
 
 def _is_refusal(error: Exception) -> bool:
     """Whether a server has said that it won't, so that asking again is of no use."""
-    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(status, int):
+    if isinstance(status := _status(error), int):
         return 400 <= status < 500 and status not in (408, 425, 429)
-    return isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+    known = isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+    return known or str(error).startswith(_REFUSED)
+
+
+def _status(error: Exception) -> Any:
+    """Of HTTP, where the error has one: aiohttp's, the hub's and gcsfs' in this order."""
+    response = getattr(error, "response", None)
+    return getattr(error, "status", None) or getattr(response, "status_code", None) or getattr(error, "code", None)
 
 
 def _in_short(error: Exception) -> str:

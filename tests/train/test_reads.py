@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,22 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-ig
 
     def add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        self._there[storage._cdata] = StorageWeakRef(storage)
+        self._there[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
     def knows(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._there
+
+    def noting(self, own: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        """A method of tensors that copies them to the processor, which is noted."""
+
+        def read(tensor: Tensor) -> Any:
+            if not self.knows(tensor):
+                return own(tensor)
+            self.note()
+            with _disable_current_modes():  # a copy of which nothing is on the device
+                return own(tensor.detach().clone())
+
+        return read
 
     def note(self) -> None:
         if self.step == 1:
@@ -80,15 +92,7 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-ig
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     mode = Reads()
     for name in COPYING:
-
-        def read(tensor: Tensor, own: Any = getattr(Tensor, name)) -> Any:
-            if not mode.knows(tensor):
-                return own(tensor)
-            mode.note()
-            with _disable_current_modes():  # a copy of which nothing is on the device
-                return own(tensor.detach().clone())
-
-        monkeypatch.setattr(Tensor, name, read)
+        monkeypatch.setattr(Tensor, name, mode.noting(getattr(Tensor, name)))
 
     def at_once(tensor: Tensor, where: torch.device, dtype: torch.dtype | None = None) -> Tensor:
         copy = tensor.clone() if dtype is None else tensor.to(dtype, copy=True)
