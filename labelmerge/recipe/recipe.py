@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelmerge.catalog import SPLITS, dataset_names, load_recipe
-from labelmerge.descriptions import Description, write_descriptions
+from labelmerge.descriptions import write_descriptions
 from labelmerge.errors import LabelmergeError, LayoutError, OutputError, SampleError, UsageError
 from labelmerge.files import whole_or_nothing, write_text
 from labelmerge.recipe.columns import columns
 from labelmerge.recipe.documents import DOCUMENTS
+from labelmerge.recipe.known_names import described
 from labelmerge.recipe.pictures import PICTURES, images_alone
 from labelmerge.recipe.proposal import Proposal
 from labelmerge.recipe.tree import Tree, spread
@@ -54,12 +55,14 @@ class Found:
         proposal: how it is read.
         splits: what each split holds.
         alike: shipped datasets that lie on disk just so.
+        described: whether the classes got the descriptions of a shipped dataset.
         recipe, descriptions: the files that were written.
     """
 
     proposal: Proposal
     splits: Mapping[str, Tried]
     alike: tuple[str, ...]
+    described: bool
     recipe: Path
     descriptions: Path
 
@@ -163,8 +166,11 @@ def make(
     for split, error in faults.items():
         proposal.splits[split] = ""
         proposal.remarks.append(f"{split} is left out: {error.what}.")
+    called = described(proposal.classes)[1]
+    if called is not None:
+        proposal.remarks.append(f"The descriptions are those of {called}, which has all of these names: check them.")
     _write(proposal, name, *files)
-    return Found(proposal, splits, alike, *files)
+    return Found(proposal, splits, alike, called is not None, *files)
 
 
 def named_after(folder: Path) -> str:
@@ -174,7 +180,7 @@ def named_after(folder: Path) -> str:
 
 
 def _write(proposal: Proposal, name: str, recipe: Path, descriptions: Path) -> None:
-    rows = [Description(index, label) for index, label in sorted(proposal.classes.items())]
+    rows, _ = described(proposal.classes)
     with whole_or_nothing((descriptions, recipe)):
         write_descriptions(descriptions, rows)
         write_text(recipe, proposal.toml(name))
@@ -268,6 +274,7 @@ def summary(found: Found, folder: Path) -> list[str]:
     if found.alike:
         lines.append(f"{_said_alike(found.alike)}.")
     split = next(iter(found.splits))
-    lines.append(f"Wrote {found.recipe} and {found.descriptions}; complete the descriptions there. Next:")
+    complete = "" if found.described else "; complete the descriptions there"
+    lines.append(f"Wrote {found.recipe} and {found.descriptions}{complete}. Next:")
     lines.append(f"  labelmerge shard {found.recipe} --root {folder} --split {split} --out shards")
     return lines

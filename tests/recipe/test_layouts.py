@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from labelmerge.catalog import load_descriptions, load_recipe
+from labelmerge.descriptions import read_descriptions
 from labelmerge.errors import LayoutError
 from labelmerge.recipe.recipe import find
 from tests.conftest import Run
@@ -75,6 +77,29 @@ def test_pictures_of_parts_are_no_images(tmp_path: Path, run: Run) -> None:
     proposal = recipe_of(tmp_path / "data", tmp_path)
     assert proposal.layout["images"] == ["images/ADE/{split}/urban/*.jpg"]
     assert "ade20k_full: if it is that" in run("recipe", tmp_path / "data", "--out", tmp_path / "again").output
+
+
+@pytest.mark.parametrize(
+    ("names", "of"),
+    [
+        (["Person", "bicycle", "car", "motorcycle", "stop sign"], "coco_panoptic"),
+        (["road", "sidewalk", "terrain", "rider", "bicycle"], "bdd100k"),  # the first of those with 19
+        (["road", "sidewalk", "terrain", "rider"], None),
+        (["road", "sidewalk", "terrain", "rider", "hovercraft"], None),
+    ],
+)
+def test_known_names_are_described(names: list[str], of: str | None, tmp_path: Path, run: Run) -> None:
+    photo(tmp_path / "data/images/0.jpg")
+    mask(tmp_path / "data/masks/0.png", list(range(len(names))))
+    tools.text(tmp_path / "data/classes.txt", "\n".join(names))
+    output = run("recipe", tmp_path / "data", "--out", tmp_path).output
+    rows = read_descriptions(tmp_path / "data.csv")
+    assert [row.name for row in rows] == names
+    assert (f"The descriptions are those of {of}, which has all of these names" in output) == (of is not None)
+    assert ("complete the descriptions there" in output) == (of is None)
+    shipped = {row.name.casefold(): row.description for row in load_descriptions(load_recipe(of or "voc"))}
+    assert [row.description for row in rows] == [shipped[name.casefold()] if of else "" for name in names]
+    assert {row.source for row in rows} == {"curated" if of else ""}
 
 
 def test_key_points_are_left_out_and_of_other_files_one_is_chosen(tmp_path: Path, run: Run) -> None:
