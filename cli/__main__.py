@@ -1,5 +1,5 @@
 """`python -m labelmerge.cli` is the command `labelmerge`."""
 
-from .main import main
+from .entry import main
 
 main()

@@ -149,5 +149,5 @@ def _take_settings(context: click.Context, name: str) -> None:
 
 
 def main() -> None:
-    """The entry point of the installed command."""
+    """Run the command line as it was typed (`labelmerge.cli.entry` does, too)."""
     cli(prog_name="labelmerge")

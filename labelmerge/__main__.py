@@ -2,4 +2,4 @@
 
 from importlib import import_module
 
-import_module("labelmerge.cli.main").main()
+import_module("labelmerge.cli.entry").main()
