@@ -7,6 +7,7 @@ The sentence is the one of Yin et al., "Scaling Up Multi-domain Semantic Segment
 from __future__ import annotations
 
 import re
+import unicodedata
 
 PROMPT_TEMPLATE = "{name}: An image of {name}. {description}"
 """How a sentence is made; banks store it, because it is part of what a vector means."""
@@ -29,15 +30,24 @@ def prompt_name(name: str) -> str:
     >>> prompt_name("wall-other-merged"), prompt_name("floor_mat"), prompt_name("sofa, couch, lounge")
     ('wall', 'floor mat', 'sofa')
     """
-    text = name.strip().rpartition("--")[2]
+    name = composed(name).strip()
+    text = name.rpartition("--")[2]
     text = next((part for part in _SYNONYMS.split(text) if part.strip()), text).strip()
     text = _CAMEL_CASE.sub(" ", _COCO_SUFFIX.sub("", text))
-    return _NOT_WORDS.sub(" ", text).strip().lower() or name.strip().lower()
+    return _NOT_WORDS.sub(" ", text).strip().lower() or name.lower()
+
+
+def composed(text: str) -> str:
+    """A text whose accents are parts of their letters (Unicode's NFC), as they are not in names of files on a Mac.
+
+    Otherwise labels that look the same would be two.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def sentence(name: str, description: str) -> str:
     """The text to encode for a label: `PROMPT_TEMPLATE`, which ends after the caption where there is no description."""
-    return PROMPT_TEMPLATE.format(name=prompt_name(name), description=" ".join(description.split())).strip()
+    return PROMPT_TEMPLATE.format(name=prompt_name(name), description=" ".join(composed(description).split())).strip()
 
 
 def word(name: str) -> str:

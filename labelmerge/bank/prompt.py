@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labelmerge.errors import UsageError
-from labelmerge.names import PROMPT_TEMPLATE, prompt_name
+from labelmerge.names import PROMPT_TEMPLATE, composed, prompt_name
 
 FIELDS = ("name", "description", "sentence")
 """What a template may name: `sentence` stands for every sentence of the description in turn."""
@@ -55,7 +55,7 @@ class Prompt:
 
     def text(self, name: str, description: str) -> str:
         """A label's text: its sentences, one a line; the bare word where the templates would leave nothing."""
-        fields = {"name": prompt_name(name), "description": " ".join(description.split())}
+        fields = {"name": prompt_name(name), "description": " ".join(composed(description).split())}
         lines = [
             template.format(**fields, sentence=sentence).strip()
             for template in self.templates

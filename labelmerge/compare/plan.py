@@ -32,6 +32,8 @@ from labelmerge.urls import path_or_url
 RESULTS = "results.json"
 _NO_VIEWS = ("split", "limit", "task", "mixed", "only", "leave_out", "depth_crop", "depth_max")  # of `eval`'s options
 _WEIGHTS = "model.safetensors"
+_OTHERWISE = {"--by", "--taxonomy", "--only", "--leave-out", "--segment-score"}
+"""Options of `eval` that no comparison gives: results that were measured with one are another measurement's."""
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,7 @@ def _is_measured(
         and {name: figures.data for name, figures in found.sets.items()}
         == {data.name: str(data.source["manifest_sha256"]) for data in sets}
         and all(found.protocol.get(key) == value for key, value in protocol.items())
+        and _OTHERWISE.isdisjoint(found.command.split())
     )
 
 

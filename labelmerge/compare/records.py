@@ -45,12 +45,14 @@ class SetFigures:
 
 @dataclass(frozen=True)
 class Measured:
-    """One results.json: by set name, the protocol as it stands there, and the version of labelmerge that measured."""
+    """One results.json: by set name, the protocol as it stands there, and the version of labelmerge and the command
+    that measured."""
 
     path: Path
     sets: Mapping[str, SetFigures]
     protocol: Mapping[str, Any]
     version: str = ""
+    command: str = ""
 
     @property
     def checkpoint(self) -> Mapping[str, Any]:
@@ -218,6 +220,7 @@ def read_results(path: Path) -> Measured:
             sets={f"{entry['dataset']}-{entry['split']}": _figures(entry, path) for entry in content["sets"]},
             protocol=dict(content["protocol"]),
             version=str(content.get("labelmerge", "")),
+            command=str(content.get("reproduce", "")),
         )
         if not isinstance(measured.checkpoint["hash"], str) or type(measured.checkpoint["step"]) is not int:
             raise TypeError("checkpoint")
@@ -254,11 +257,19 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
             ),
             **({"ap": _share(entry["instances"]["ap"])} if "instances" in entry else {}),
         },
-        classes={str(row["name"]): _share(row["iou"]) for row in entry["classes"]},
+        classes=dict(zip(_names(entry["classes"]), (_share(row["iou"]) for row in entry["classes"]), strict=True)),
         unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),
         examples=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("examples", ())),
         worst=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("worst", ())),
     )
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The classes' names, with their numbers where a class list has a name twice."""
+    names = [str(row["name"]) for row in rows]
+    return [
+        name if names.count(name) == 1 else f"{name} ({row['index']})" for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def _depth(entry: Mapping[str, Any]) -> dict[str, float | None]:

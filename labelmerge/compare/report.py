@@ -35,7 +35,7 @@ HTML, MARKDOWN = "report.html", "report.md"
 # What must be the same for figures to be comparable.
 _PROTOCOL = (
     *("crop", "window", "window_stride", "short_edge", "scales", "flip", "limit", "relations"),
-    *("classes", "depth_crop", "depth_max"),
+    *("classes", "depth_crop", "depth_max", "max_long_edge"),
 )
 
 
@@ -143,6 +143,13 @@ def incomparable(rows: Sequence[Row]) -> list[str]:
             if len(counts) > 1:  # what could not be read was left out
                 said = [f"{images:,} images by {', '.join(labels)}" for images, labels in counts.items()]
                 notes.append(f"{name} was measured on {'; '.join(said)}.")
+    lists: dict[str, list[str]] = {}
+    for name, measured in known:
+        if measured.protocol.get("mixed"):
+            lists.setdefault(", ".join(sorted(measured.sets)), []).append(name)
+    if len(lists) > 1:
+        said = [f"{', '.join(names)}: {sets}" for sets, names in lists.items()]
+        notes.append(f"One list for all sets is of the labels of different sets. {'; '.join(said)}.")
     never: dict[str, list[str]] = {}
     for name, measured in known:
         some = [

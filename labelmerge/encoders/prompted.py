@@ -60,7 +60,14 @@ class PromptedTower:
         self._clip = clip.requires_grad_(False)
         self._tokenizer: Any = tokenizer
         self._length = int(encoder.max_tokens)
+        self._count = encoder.count_tokens
         self.dim = encoder.dim
+
+    def cut(self, texts: Sequence[str], prompt: int) -> list[str]:
+        """Those of the texts that are too long beside a prompt of so many vectors."""
+        return [
+            text for text, tokens in zip(texts, self._count(texts)[0], strict=True) if tokens + prompt > self._length
+        ]
 
     def __deepcopy__(self, memo: dict[int, object]) -> PromptedTower:
         return self

@@ -13,6 +13,7 @@ from labelmerge.errors import UsageError, did_you_mean
 from labelmerge.evaluate.sets import EvalSet
 from labelmerge.labels import LabelSpace
 from labelmerge.shardset.samples import LabelledImage
+from labelmerge.tasks.semantic import Semantic
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,13 @@ def _with(data: EvalSet, space: LabelSpace) -> EvalSet:
         return data
     table = np.full(np.iinfo(data.space.dtype).max + 1, data.space.ignore_index, data.space.dtype)
     table[list(space.indices)] = space.indices
-    ignored = space.ignore_index
+    ignored, whole = space.ignore_index, Semantic(data.space)
 
     def read(number: int, instances: bool, depth: bool) -> LabelledImage:
         sample = data.read(number, instances, depth)
         if sample.mask is None:
             return sample
+        whole.positions(sample)  # a value that is no class of the set at all is not one that is left out
         mask = table[sample.mask]
         if ignored != data.space.ignore_index:  # of the wider masks of more than 254 classes
             mask = np.where(mask == data.space.ignore_index, ignored, mask).astype(space.dtype)

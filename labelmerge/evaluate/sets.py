@@ -156,12 +156,12 @@ def measurable(splits: Sequence[ShardSet], datasets: Sequence[Samples], *, depth
     for reason in reasons:
         _log.info("left out: %s", reason)
     first: dict[str, EvalSet] = {}
-    of_dataset: dict[str, EvalSet] = {}
+    of_space: dict[str, EvalSet] = {}
     for each in kept:
-        other_split = of_dataset.setdefault(each.dataset, each)
-        if each.space.hash != other_split.space.hash:
+        twin = of_space.setdefault(each.space.name, each)
+        if each.space.hash != twin.space.hash:
             raise ShardError(
-                f"is {each.dataset} with other classes than in {other_split.where}",
+                f"has other classes of {each.space.name} than {twin.where}",
                 where=each.where,
                 fix="Evaluate them one after the other, or write both again with one recipe",
             )

@@ -76,6 +76,8 @@ class Mixture:
         depth: whether they hold depths.
         cache_mb: small datasets come round often, so those that fit (8 × their shards are no more than this many
             megabytes) are decoded whole and kept in memory, up to this much in all processes together. 0 keeps none.
+            What is decoded whole is not decoded smaller (`labelmerge.shardset.pixels.SHRINKS`), so views of JPEGs that
+            shrink a lot may differ by a few grey levels with another value.
         rank, world: of `world` ranks this is number `rank` (0 ..): it makes its own `batch_size` / `world` of each
             step's samples. The ranks' batches one after the other are the batches that a single process makes.
         defer: leave colour and blur to `Batch.to`, that is to the device that trains, where they cost next to nothing.

@@ -123,6 +123,7 @@ class Views:
             "short_edge": self.short_edge or 0,
             "scales": list(self.scales),
             "flip": self.flip,
+            **({"max_long_edge": self.max_long_edge} if self.max_long_edge else {}),
         }
 
 

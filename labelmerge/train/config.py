@@ -155,7 +155,8 @@ class TrainConfig:
     cache_mb: int = setting(
         256,
         "Megabytes of memory for decoded samples: datasets that fit (about 8 times the size of their shards) are "
-        "decoded only once.",
+        "decoded only once, and whole: their JPEGs may differ by a few grey levels from ones that are decoded for each "
+        "view, smaller where it shrinks them four-fold or more.",
         incidental=True,
     )
 

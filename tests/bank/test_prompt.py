@@ -4,7 +4,7 @@ import pytest
 
 from labelmerge.bank.prompt import Prompt, split_sentences
 from labelmerge.errors import UsageError
-from labelmerge.names import PROMPT_TEMPLATE, sentence, word
+from labelmerge.names import PROMPT_TEMPLATE, prompt_name, sentence, word
 
 
 @pytest.mark.parametrize("description", ["", "Where cars drive.", "With {braces}, 100 %."])
@@ -12,6 +12,12 @@ def test_the_default_is_the_papers(description: str) -> None:
     assert Prompt().templates == (PROMPT_TEMPLATE,)
     assert Prompt().text("floor_mat", description) == sentence("floor_mat", description)
     assert Prompt.of(["{name}"]).text("floor_mat", description) == word("floor_mat")
+
+
+def test_accents_are_parts_of_their_letters() -> None:
+    one, two = "Caf\u00e9", "Cafe\u0301"  # as a Mac writes it into names of files
+    assert prompt_name(one) == prompt_name(two) == "caf\u00e9"
+    assert Prompt().text(one, f"A {one}.") == Prompt().text(two, f"A {two}.") == sentence(two, f"A {two}.")
 
 
 def test_several_templates_and_sentences_are_lines() -> None:

@@ -116,6 +116,13 @@ def test_each_variant_is_trained_and_measured_once(run: Any, place: Path, ran: l
     plan = json.loads(run(*args, "--print", "--json").stdout)
     assert [variant["state"] for variant in plan["variants"]] == ["measured"] * 2
 
+    results = place / "out/text/results.json"  # measured by hand, in another way
+    otherwise = {**measured["text"], "reproduce": measured["text"]["reproduce"] + " --leave-out car"}
+    results.write_text(json.dumps(otherwise))
+    plan = json.loads(run(*args, "--print", "--json").stdout)
+    assert [variant["state"] for variant in plan["variants"]] == ["measured", "trained"]
+    results.write_text(json.dumps(measured["text"]))
+
     other = run(*args, "--lr", 1)
     assert other.exit_code == 1 and not ran
     line = other.stderr.splitlines()[-1]

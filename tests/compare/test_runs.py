@@ -202,6 +202,29 @@ def test_results_of_the_run_that_was_there_before_are_left_out(tmp_path: Path, c
         assert bool(read_records([run])[0].results) == kept
 
 
+def test_one_list_for_other_sets_is_another_list(tmp_path: Path) -> None:
+    paths = [
+        make_results(tmp_path / "a.json", {"rooms-val": 0.5, "zoo-val": 0.5}, mixed=True),
+        make_results(tmp_path / "b.json", {"rooms-val": 0.5, "zoo-val": 0.5}, weights="b", mixed=True),
+    ]
+    assert report_runs(paths, tmp_path / "out").notes == []
+    more = {"rooms-val": 0.5, "streets-val": 0.5, "zoo-val": 0.5}
+    paths.append(make_results(tmp_path / "c.json", more, weights="c", mixed=True))
+    assert report_runs(paths, tmp_path / "out").notes == [
+        "One list for all sets is of the labels of different sets. a, b: rooms-val, zoo-val; "
+        "c: rooms-val, streets-val, zoo-val."
+    ]
+
+
+def test_two_classes_of_one_name_are_two(tmp_path: Path) -> None:
+    path = make_results(tmp_path / "a.json", {"rooms-val": 0.5})
+    content = json.loads(path.read_text())
+    content["sets"][0]["classes"] = [{"name": name, "index": k, "iou": k / 10} for k, name in enumerate("xyx")]
+    path.write_text(json.dumps(content))
+    ((measured,),) = (record.results for record in read_records([path]))
+    assert measured.sets["rooms-val"].classes == {"x (0)": 0.0, "y": 0.1, "x (2)": 0.2}
+
+
 def test_other_data_are_said(tmp_path: Path) -> None:
     paths = [make_results(tmp_path / f"{name}.json", {"rooms-val": 0.5}, weights=name) for name in "ab"]
     paths[1].write_text(paths[1].read_text().replace("data of rooms", "other data of rooms"))

@@ -81,7 +81,7 @@ def test_splits_with_other_classes_are_no_one_dataset(tmp_path: Path, tools: Any
     tools.run(tmp_path / "run", bank)
     test = write_anew(tmp_path / "shards", replace(ANEW, split="test"))
     folders = [STREETS.write(tmp_path / "shards"), test]
-    with pytest.raises(ShardError, match=r"streets with other classes than in .*test") as refused:
+    with pytest.raises(ShardError, match=r"has other classes of streets than .*test") as refused:
         evaluate(tmp_path / "run", folders, tmp_path / "bank", tmp_path / "results.json")
     assert str(refused.value.where).endswith("val")
     (tmp_path / "table.csv").write_text(by_concepts(toy_bank([STREETS])).table())

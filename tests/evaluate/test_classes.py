@@ -89,6 +89,19 @@ def test_all_classes_are_as_before(world: Path) -> None:
     assert "classes" not in measured(world)["protocol"]
 
 
+def test_a_value_of_no_class_is_no_class_left_out(world: Path, tools: Any) -> None:
+    space = SPACES[0]
+    samples = [[np.array(each) for each in picture(space, number)] for number in range(2)]
+    samples[1][1][0, 0] = 5
+    pictures = [(tools.png(image), tools.png(mask)) for image, mask in samples]
+    tools.split(world / "odd" / space.name / "val", space, pictures)
+    for which in ({}, {"leave_out": ["sky"]}):
+        evaluate(world / "run", [world / "odd"], None, world / "r.json", **which)
+        (entry,) = json.loads((world / "r.json").read_text())["sets"]
+        assert (entry["images"], entry["skipped"]) == (1, 1)
+        assert entry["skipped_samples"][0]["reason"] == "mask values [5] are not classes of streets"
+
+
 @pytest.mark.parametrize(
     ("which", "message"),
     [

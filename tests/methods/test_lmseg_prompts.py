@@ -17,6 +17,7 @@ from labelmerge.encoders.encoders import load_encoder
 from labelmerge.encoders.prompted import PromptedTower, text_width
 from labelmerge.errors import BankError, ConfigError, EncoderError, UsageError
 from labelmerge.methods.lmseg.learner import LmsegLearner
+from labelmerge.methods.lmseg.prompts import LearnedPrompt
 from labelmerge.methods.lmseg.settings import LmsegSettings
 from labelmerge.methods.predictor import LabelList
 from labelmerge.methods.restore import load_trained
@@ -104,6 +105,19 @@ def test_a_run_learns_it_and_goes_on_exactly(data: tuple[Path, Path], tmp_path: 
     assert isinstance(model, LmsegLearner) and model.prompt is not None
     texts = [Bank.load(bank).texts[row] for row in Bank.load(bank).positions(model.labels)]
     assert torch.allclose(model.prompt.vectors, model.prompt.encode(texts), atol=1e-6)
+
+
+def test_what_is_too_long_beside_the_prompt_is_said(clip_spec: str, caplog: pytest.LogCaptureFixture) -> None:
+    length = int(load_encoder(clip_spec, "cpu").max_tokens)
+    fits, cut = (" ".join(["road"] * (length - 2 - own)) for own in (2, 1))
+    prompt = LearnedPrompt(clip_spec, 2, [("a", 0), ("a", 1)], PromptedTower(clip_spec, "cpu").dim)
+    prompt.begin(["road", fits])
+    assert not caplog.messages
+    prompt.begin([fits, cut])
+    prompt.of_labels([("a", 0), None], ["road", cut])
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "1 text is too long beside the 2 learned vectors, and the text tower does not see the end"
+    ] * 2
 
 
 def test_pieces_are_the_whole(data: tuple[Path, Path], tmp_path: Path, clip_spec: str) -> None:

@@ -239,6 +239,7 @@ def test_colours_agree_with_a_look_at_every_pixel(new_own: Callable[[], Own], pa
         ('"0 0 0"', "3", "3 is not a colour such as"),
         ('"255 0 0"', '"256 0 0"', "'256 0 0' is not a colour"),
         ('"car"', '"lorry"', "has no class 'lorry'"),
+        ('"255 0 0"', '"0 255 1"', "gives two classes to the colour ' 0 255  1 '"),
         ("[ids]", '[ids]\nother = "skip"', "ids.other is 'skip'"),
         ('ignore = ["0 0 0"]\nmap = {"255 0 0" = "car", " 0 255  1 " = 2}', "", "ids.map must name colours"),
         ("[ids]", 'stems = {train = "a*", dev = "b*"}\n[ids]', "layout.stems must be a table of patterns, by split"),

@@ -74,6 +74,7 @@ def test_a_missing_root_and_a_wrong_layout_say_what_is_expected(own: Own, tmp_pa
         ("ignore = [255]", "map = {1 = 'lane'}", "has no class 'lane'"),
         ("ignore = [255]", "map = {1 = 9}", "has no class index 9"),
         ("ignore = [255]", "map = {1 = 1}\noffset = 1", "can't both be given"),
+        ("ignore = [255]", "map = {1 = 1, 01 = 0}", "gives two classes to 1 \\('1' and '01'\\)"),
         ('masks = "masks/{split}/{stem}.png"', "masks = 3", "layout.masks must be a pattern"),
         ("images/{split}/*.jpg", "images/**", r"layout.images: in 'images/\*\*', '\*\*' must be a folder of its own"),
         ("images/{split}/*.jpg", "images/**.jpg", "'\\*\\*' must be a folder of its own"),

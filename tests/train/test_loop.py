@@ -380,3 +380,12 @@ def test_the_learning_rate_warms_up_and_decays_by_the_polynomial() -> None:
     factors = [schedule_factor(step, config) for step in range(10)]
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert factors[5:] == pytest.approx([((6 - k) / 6) ** 2 for k in range(1, 6)])
+
+
+def test_a_run_that_ends_while_the_rate_rises_is_told(
+    shards: Path, bank: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for warmup, told in ((1, False), (2, True)):
+        config = dataclasses.replace(CONFIG, steps=2, warmup=warmup)
+        train([shards], bank, tmp_path / str(warmup), config=config, device="cpu")
+        assert ("before its learning rate has risen: 2 steps, and warmup = 2" in caplog.text) == told

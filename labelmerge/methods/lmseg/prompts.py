@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ from torch.nn import functional as F
 
 from labelmerge.errors import EncoderError, LabelmergeError
 from labelmerge.labels import LabelKey
+from labelmerge.text import some
 
 if TYPE_CHECKING:
     from labelmerge.encoders.prompted import PromptedTower
+
+_log = logging.getLogger(__name__)
 
 
 class LearnedPrompt(nn.Module):
@@ -43,7 +47,16 @@ class LearnedPrompt(nn.Module):
     def begin(self, texts: Sequence[str]) -> None:
         """Before training: the texts of the V labels. Raises UsageError, EncoderError: the tower is not available."""
         self._texts = tuple(texts)
+        self._say_cut(self._texts)
         self.encode(self._texts[:1])
+
+    def _say_cut(self, texts: Sequence[str]) -> None:
+        lines = list(dict.fromkeys(line for text in texts for line in text.split("\n")))
+        if cut := self._load().cut(lines, len(self.context)):
+            _log.warning(
+                "%s too long beside the %d learned vectors, and the text tower does not see the end: %s",
+                "1 text is" if len(cut) == 1 else f"{len(cut)} texts are", len(self.context), some(map(repr, cut), 3),
+            )  # fmt: skip
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of texts, ``[n, C]``; of one with several lines, the mean of theirs, as in a bank.
@@ -69,6 +82,7 @@ class LearnedPrompt(nn.Module):
         found = self.vectors[[max(row, 0) for row in rows]].clone()
         if new:
             try:
+                self._say_cut([texts[place] for place in new])
                 found[new] = self.encode([texts[place] for place in new])
             except LabelmergeError as error:
                 raise EncoderError(

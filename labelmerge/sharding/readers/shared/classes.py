@@ -11,6 +11,7 @@ from typing import Any
 from labelmerge import catalog
 from labelmerge.errors import LayoutError, RecipeError, did_you_mean
 from labelmerge.labels import LabelSpace
+from labelmerge.names import composed
 from labelmerge.sharding.source.source import Source
 from labelmerge.text import counted, some
 
@@ -29,8 +30,8 @@ def class_index(space: LabelSpace, target: object, where: Path) -> int:
 
 
 def folded(name: str) -> str:
-    """A class name as two spellings of it are compared: without case and outer blanks."""
-    return name.strip().casefold()
+    """A class name as two spellings of it are compared: without case and outer blanks, accents as parts of letters."""
+    return composed(name).strip().casefold()
 
 
 class ByName:

@@ -60,7 +60,11 @@ def table(source: Source) -> tuple[npt.NDArray[np.uint32], npt.NDArray[Any]]:
     values.ignores_others(source)
     where, space = source.recipe.path, source.space
     targets = source.ids.get("map", {})
-    meanings = {_packed(colour, source): class_index(space, target, where) for colour, target in targets.items()}
+    meanings: dict[int, int] = {}
+    for colour, target in targets.items():
+        index = class_index(space, target, where)
+        if meanings.setdefault(_packed(colour, source), index) != index:
+            raise RecipeError(f"ids.map gives two classes to the colour {colour!r}", where=where)
     meanings |= {_packed(colour, source): space.ignore_index for colour in source.ids.get("ignore", [])}
     if not meanings:
         raise RecipeError("ids.map must name colours", where=where)

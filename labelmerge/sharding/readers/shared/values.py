@@ -91,8 +91,14 @@ def _by_number(source: Source) -> npt.NDArray[np.int32]:
     if "map" in ids and "offset" in ids:
         raise RecipeError("ids.map and ids.offset can't both be given", where=where)
     if "map" in ids:
+        given: dict[int, str] = {}
         for value, target in ids["map"].items():
-            table[_value(value, source)] = class_index(space, target, where)
+            number, index = _value(value, source), class_index(space, target, where)
+            if given.setdefault(number, value) != value and table[number] != index:
+                raise RecipeError(
+                    f"ids.map gives two classes to {number} ({given[number]!r} and {value!r})", where=where
+                )
+            table[number] = index
     else:
         offset = ids.get("offset", 0)
         if type(offset) is not int:
