@@ -28,7 +28,8 @@ class SetFigures:
     Attributes:
         data: what tells whether two results are of the same data.
         figures: the set's figures by their key in results.json.
-        classes: IoU by class name, in the order of the label space.
+        classes: IoU by class name, in the order of the label space; numbers tell classes of one name apart.
+        names: the classes' names alone, in that order.
         unknown: how many of them have no vector, and are never predicted.
         examples: the images of which it has pictures.
         worst: the same of those with the most mistakes.
@@ -41,6 +42,7 @@ class SetFigures:
     unknown: int = 0
     examples: Sequence[ExampleRecord] = ()
     worst: Sequence[ExampleRecord] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,7 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
         unknown=sum("predicted_as" in row and row["predicted_as"] is None for row in entry["classes"]),
         examples=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("examples", ())),
         worst=read_examples(path, f"{entry['dataset']}-{entry['split']}", entry.get("worst", ())),
+        names=tuple(str(row["name"]) for row in entry["classes"]),
     )
 
 

@@ -107,12 +107,15 @@ def _examples(rows: Sequence[Row]) -> list[SetExamples]:
             for label, (_, m) in zip(row_names(rows), rows, strict=True)
             if m is not None and name in m.sets
         ]
-        shown = [(label, figures.data, figures.examples) for label, figures in within]
-        classes = list(dict.fromkeys(word for _, figures in within for word in figures.classes))
-        found.append(side_by_side(f"{name}: examples", classes, shown))
+        # Colours depend on the whole list of classes: pictures of other lists have a legend of their own.
+        lists = dict.fromkeys(figures.names for _, figures in within)
+        for classes in lists:
+            shown = [(label, each.data, each.examples) for label, each in within if each.names == classes]
+            whose = f" of {', '.join(label for label, *_ in shown)}" if len(lists) > 1 else ""
+            found.append(side_by_side(f"{name}: examples{whose}", classes, shown))
         for label, figures in within:
             result = [(label, figures.data, figures.worst)]
-            found.append(side_by_side(f"{name}: the worst images of {label}", classes, result, worst=True))
+            found.append(side_by_side(f"{name}: the worst images of {label}", figures.names, result, worst=True))
     return [one for one in found if one.images]
 
 

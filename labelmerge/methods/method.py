@@ -154,6 +154,8 @@ class Learner(nn.Module):
         by_text: it knows labels by their own texts alone, and is never asked by a run's columns.
         passes_over_unseen: whether it can also be asked for labels that its datasets list but that never occurred in
             them; it never predicts them.
+        of_labels: how the names of what belongs to single labels begin in its state. Another run's is not taken over
+            (`init`) where its labels are others: they may be as many.
         vocabulary: what it was built for.
         model: its network.
     """
@@ -164,6 +166,7 @@ class Learner(nn.Module):
     by_text: bool = False
     answers: Answers = "labels"
     takes_labels: bool = False
+    of_labels: tuple[str, ...] = ()
 
     def __init__(self, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.errors import RecipeError, SampleError
-from labelmerge.sharding.pictures.images import decode_exact, read_file
+from labelmerge.sharding.pictures.images import decode_exact, read_file, stored_values
 from labelmerge.sharding.source.layout import counterpart
 from labelmerge.sharding.source.source import Source
 from labelmerge.shardset.depth_maps import MOST, RELATIVE, UNKNOWN, DepthMap, metres
@@ -121,7 +121,7 @@ def read_depth(source: Source, path: str) -> tuple[DepthMap, int]:
         raise SampleError(f"no depth: expected {' or '.join(places)}", where=source.root / path)
     where = source.root / place
     data = read_file(where)
-    values = _array(data, where) if place.lower().endswith(".npy") else np.asarray(decode_exact(data, where))
+    values = _array(data, where) if place.lower().endswith(".npy") else stored_values(decode_exact(data, where), data)
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.ndim != 2:

@@ -27,8 +27,9 @@ def begin(
 ) -> tuple[Learner, dict[str, Any] | None]:
     """A learner: new, or with the weights of the run or checkpoint `config.init`.
 
-    What a checkpoint of the same method holds is taken over whole; of another method, what has the same name and shape,
-    that is the encoder and often more; with `config.encoder_only` its encoder, and all else is new.
+    What a checkpoint of the same method holds is taken over whole, but for what belongs to single labels where it has
+    others; of another method, what has the same name and shape, that is the encoder and often more; with
+    `config.encoder_only` its encoder, and all else is new.
 
     Args:
         encoder: of the label vectors.
@@ -93,12 +94,18 @@ def _take_over(learner: Learner, given: Checkpoint, *, encoder_only: bool) -> No
     if encoder_only:
         taken = {key for key in own if key.startswith("model.") and learner.model.is_encoders(key[len("model.") :])}
         given = replace(given, tensors={key: value for key, value in given.tensors.items() if key in taken})
-    fitting = {key: value for key, value in given.tensors.items() if key in own and own[key].shape == value.shape}
+    other_labels = Vocabulary.from_meta(given.meta).labels != learner.vocabulary.labels
+    left = learner.of_labels if other_labels else ()
+    fitting = {
+        key: value
+        for key, value in given.tensors.items()
+        if key in own and own[key].shape == value.shape and not key.startswith(left)
+    }
     if not fitting:
         raise CheckpointError("none of its weights fit", where=given.folder, fix="Use another --init")
     if new := own.keys() - fitting.keys():
         _log.info(
-            "%d of %d tensors are new: %s has none of that name and shape",
+            "%d of %d tensors are new: %s has none of that name and shape, or other labels",
             len(new),
             len(own),
             path_or_url(given.folder),

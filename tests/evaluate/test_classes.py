@@ -95,8 +95,8 @@ def test_a_value_of_no_class_is_no_class_left_out(world: Path, tools: Any) -> No
     samples[1][1][0, 0] = 5
     pictures = [(tools.png(image), tools.png(mask)) for image, mask in samples]
     tools.split(world / "odd" / space.name / "val", space, pictures)
-    for which in ({}, {"leave_out": ["sky"]}):
-        evaluate(world / "run", [world / "odd"], None, world / "r.json", **which)
+    for left_out in ([], ["sky"]):
+        evaluate(world / "run", [world / "odd"], None, world / "r.json", leave_out=left_out)
         (entry,) = json.loads((world / "r.json").read_text())["sets"]
         assert (entry["images"], entry["skipped"]) == (1, 1)
         assert entry["skipped_samples"][0]["reason"] == "mask values [5] are not classes of streets"

@@ -158,6 +158,19 @@ def test_the_report_puts_them_side_by_side(world: Path) -> None:
     assert "car &lt;i&gt;</li>" in page
 
 
+def test_pictures_of_other_lists_of_classes_have_legends_of_their_own(world: Path) -> None:
+    """A name's colour depends on the names before it in the list."""
+    measure(world)
+    measure(world, "other", leave_out=[SPACE.names[0]])
+    shown = report_runs([world / "run", world / "other"], world / "report").examples
+    assert [each.name for each in shown] == ["streets-val: examples of run", "streets-val: examples of other"]
+    for each, names in zip(shown, (SPACE.names, SPACE.names[1:]), strict=True):
+        colours = {name: "#" + bytes(colour).hex() for name, colour in zip(names, palette(names), strict=True)}
+        assert each.images and all(
+            label.colour == colours[label.name] for image in each.images for label in image.labels
+        )
+
+
 def test_pictures_of_other_results_are_not_shown(world: Path) -> None:
     measure(world)
     folder = world / "run/results.examples"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from labelmerge.errors import SampleError
-from labelmerge.sharding.pictures.images import decode_exact, open_image, to_rgb
+from labelmerge.sharding.pictures.images import decode_exact, indices, open_image, to_rgb
 from labelmerge.sharding.pictures.orientation import as_stored, orientation_of, tiff_as_stored
 from labelmerge.sharding.shard import shard
 
@@ -186,3 +187,31 @@ def test_a_png_that_says_how_many_of_its_16_bits_count(bits: int) -> None:
     for stored in (plain, scaled):
         image = open_image(with_significant_bits(stored, bits), Path("a.png"))
         assert (np.asarray(to_rgb(image))[..., 0] == GREY).all()
+
+
+def grey_tiff(values: np.ndarray[Any, Any], bits: int, *, white_is_0: bool) -> bytes:
+    """A TIFF of one strip, after TIFF 6.0; rows must fill whole bytes."""
+    rows = b"".join(
+        int("".join(f"{value:0{bits}b}" for value in row), 2).to_bytes(len(row) * bits // 8, "big")
+        for row in values.tolist()
+    )
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: int(not white_is_0), 273: 8, 277: 1, 278: height}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in {**tags, 279: len(rows)}.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows + struct.pack("<H", 9) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("white_is_0", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_greys_of_a_tiff_are_what_it_stores(bits: int, white_is_0: bool) -> None:
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (6, 8)).astype(np.uint8)
+    np.testing.assert_array_equal(indices(grey_tiff(values, bits, white_is_0=white_is_0), Path("a.tif")), values)
+
+
+@pytest.mark.parametrize("largest", [1, 18, 100, 254, 255, 256, 1000, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_values_of_a_pgm_are_what_it_stores(largest: int, plain: bool) -> None:
+    values = np.random.default_rng(largest).integers(0, largest + 1, (6, 8)).astype(">u2" if largest > 255 else "u1")
+    head = f"P{2 if plain else 5}\n# of a camera: 640 480 255\n8 6 # wide and high\n{largest}\n".encode()
+    data = head + (" ".join(map(str, values.ravel())).encode() if plain else values.tobytes())
+    np.testing.assert_array_equal(indices(data, Path("a.pgm")), values)

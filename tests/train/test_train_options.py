@@ -26,7 +26,7 @@ from labelmerge.train.loop import RunResult, train
 
 from ..loading.toy_shards import toy_bank
 from ..weights import weights
-from .conftest import TOYS
+from .conftest import STREETS, TOYS
 
 CONFIG = TrainConfig(steps=4, batch_size=4, crop=32, lr=1e-3, log_every=2, checkpoint_every=2)
 
@@ -143,6 +143,40 @@ def test_fine_tuning_begins_with_weights_and_temperature(
     plain.run.rename(tmp_path / "elsewhere")
     resumed = train([shards / "streets"], bank, out, config=longer, device="cpu")
     assert load_checkpoint(resumed.run).meta["init"] == meta["init"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels_own"),
+    [
+        ({"method": "mdp"}, "memory"),
+        ({"method": "usss", "cross_weight": 0.0, "within_weight": 0.0}, "decoders.0.weight"),
+        ({"method": "lmseg", "classifier": "heads"}, "heads.weight"),
+    ],
+    ids=["mdp", "usss", "lmseg"],
+)
+def test_what_belongs_to_labels_is_not_other_labels(tmp_path: Path, settings: dict[str, Any], labels_own: str) -> None:
+    """Of a run of other labels that are as many, a head or a class mean is nobody's."""
+    others = dataclasses.replace(STREETS, name="fields", names=("grass", "sky", "cow"))
+    for toy in (STREETS, others):
+        toy.write(tmp_path / "shards")
+    toy_bank([STREETS, others]).save(tmp_path / "bank")
+
+    def trained(dataset: str, **more: Any) -> RunResult:
+        config = TrainConfig.from_dict({"steps": 1, "batch_size": 2, "crop": 32, "lr": 0.0, **settings, **more})
+        out = tmp_path / f"{dataset}{len(more)}"
+        return train([tmp_path / "shards" / dataset], tmp_path / "bank", out, config=config, device="cpu")
+
+    first = trained("streets")
+    same, other = (weights(trained(dataset, init=str(first.run), seed=1)) for dataset in ("streets", "fields"))
+    mine = weights(first)
+    body = next(key for key in mine if key.startswith("model.") and key.endswith("weight"))
+    assert torch.equal(same[body], mine[body]) and torch.equal(other[body], mine[body])
+    if labels_own == "memory":
+        assert mine["images"][0].any() and same["images"][0].any()
+        new = weights(trained("fields", seed=1))
+        assert torch.equal(other["images"], new["images"])
+    else:
+        assert torch.equal(same[labels_own], mine[labels_own]) and not torch.equal(other[labels_own], mine[labels_own])
 
 
 def test_what_does_not_fit_is_not_fine_tuned(

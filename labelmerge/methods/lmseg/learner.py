@@ -62,6 +62,7 @@ class LmsegLearner(Learner):
 
     terms = TERMS
     by_text = True
+    of_labels = ("heads.", "prompt.vectors")
     model: Pyramid
     things: Tensor
 

@@ -45,6 +45,7 @@ class MDPLearner(Learner):
 
     can_name = "trained"
     passes_over_unseen = True
+    of_labels = ("memory", "images")
 
     def __init__(self, settings: MdpSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__(vocabulary, model)
@@ -82,9 +83,6 @@ class MDPLearner(Learner):
         if data.step == 0:
             self.key_model.load_state_dict(self.model.state_dict())
             self.key_projection.load_state_dict(self.projection.state_dict())
-            # What another run remembers (`init`) are the means of its classes, which may be others of the same number.
-            self.memory.zero_()
-            self.images.zero_()
 
     def mix(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Class means of the plain views into the memory; then the mixed views, with `others` (second view, and what

@@ -34,6 +34,7 @@ class USSSLearner(Learner):
 
     can_name = "trained"
     passes_over_unseen = True
+    of_labels = ("decoders.", "embeddings", "known")
 
     def __init__(self, settings: UsssSettings, vocabulary: Vocabulary, model: SegmentationModel) -> None:
         super().__init__(vocabulary, model)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,12 @@ from labelmerge.shardset.pixels import decode_whole, is_whole_png, open_checked,
 _INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 _DEFAULT_QUALITY = 95
 _LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
-_BITS_PER_SAMPLE = 258  # TIFF 6.0
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_0 = 258, 262, 0  # TIFF 6.0
+_PGM, _PGM_COMMENT, _PGM_HEADER = (
+    (b"P2", b"P5"),
+    re.compile(rb"#[^\r\n]*"),
+    4096,
+)  # netpbm's pgm(5): magic, sides, maxval
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp", "jpeg2000")
 
 MAX_FILE_BYTES = 1 << 30
@@ -137,15 +143,35 @@ def indices(data: bytes, where: Path) -> Array:
     image = decode_exact(data, where)
     if image.mode not in _INDEX_MODES:
         raise SampleError(f"is a colour picture ({image.mode}), not an index PNG", where=where)
+    return stored_values(image, data)
+
+
+def stored_values(image: Image.Image, data: bytes) -> Array:
+    """[H, W] values of a grey or paletted picture as its file stores them, ``[H, W, channels]`` of one in colour.
+
+    Pillow makes greys of them: it stretches those of fewer than 8 bits (PNG, TIFF) and of a PGM whose largest value is
+    not 255 or 65535, and turns those of a TIFF around in which 0 is white, as ImageJ and microscopes write them.
+
+    Args:
+        image: decoded.
+        data: its file.
+    """
     values: Array = np.asarray(image)
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
-    if image.format == "PNG" and image.mode == "L":
-        # Pillow stretches the values of greyscale PNGs of 2 and 4 bits to 0..255.
-        depth = data[24]
-        if depth < 8:
-            values = values // (255 // (2**depth - 1))
-    return values
+    bits = 8
+    if image.mode == "L" and image.format == "PNG":
+        bits = data[24]
+    elif image.mode == "L" and image.format == "TIFF":
+        tags = cast(Any, image).tag_v2
+        bits = tags.get(_BITS_PER_SAMPLE, (8,))[0]
+        values = np.uint8(255) - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_0 else values
+    elif image.format == "PPM" and image.mode in ("L", "I"):
+        header = _PGM_COMMENT.sub(b" ", data[:_PGM_HEADER]).split()
+        largest, stretched = int(header[3]) if header[0] in _PGM else 0, 255 if image.mode == "L" else 65535
+        if 0 < largest != stretched:
+            values = np.rint(values * (largest / stretched)).astype(values.dtype)
+    return values // np.uint8(255 // (2**bits - 1)) if bits < 8 else values
 
 
 def packed_colours(data: bytes, where: Path) -> npt.NDArray[np.uint32]:
