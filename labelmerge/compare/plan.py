@@ -220,10 +220,15 @@ def _plan_job(
         return Job(variant, folder, tuple(words), tuple(measure), trained=False, measured=False)
     if not sets:
         return Job(variant, folder, tuple(words), (), trained=True, measured=False)
+    own_edges: dict[str, int] = {}
     if "short_edge" not in asked.eval_options:
         views = replace(views, short_edge=config.short_edge)
+        tables = ((data.dataset, config.views.get(data.dataset, {})) for data in sets)
+        own_edges = {name: table["short_edge"] for name, table in tables if "short_edge" in table}
+        own_edges = {name: edge for name, edge in own_edges.items() if edge != config.short_edge}
     limits = ("split", "limit", "depth_crop", "depth_max")
     protocol = {**views.to_json(), **{key: asked.eval_options.get(key) for key in limits}}
+    protocol["short_edges"] = own_edges or None
     if tasks := [task for task in ("panoptic", "instances") if task in asked.eval_options.get("task", ())]:
         protocol["tasks"] = tasks
     if asked.eval_options.get("mixed"):

@@ -35,7 +35,7 @@ HTML, MARKDOWN = "report.html", "report.md"
 # What must be the same for figures to be comparable.
 _PROTOCOL = (
     *("crop", "window", "window_stride", "short_edge", "scales", "flip", "limit", "relations"),
-    *("classes", "depth_crop", "depth_max", "max_long_edge"),
+    *("classes", "depth_crop", "depth_max", "max_long_edge", "short_edges"),
 )
 
 

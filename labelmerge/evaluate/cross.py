@@ -80,6 +80,7 @@ def count_predictions(
     words = _words(predictor, [len(own.names) for own in lists])
     found = []
     for place, data in enumerate(sets):
+        predictor = trained.predictor(every, _ONCE, vectors, dataset=data.dataset)
         totals = [np.zeros((len(data.space), len(own.names)), dtype=np.int64) for own in lists]
         _count(totals, data, predictor, words, limit, np.random.default_rng([seed, place]), track)
         found += [

@@ -106,7 +106,9 @@ def ask_depths(sets: Sequence[EvalSet], trained: Trained, bank: Bank, views: Vie
                 where=data.where,
                 fix="Relabel it with a trained model (`labelmerge relabel`), or measure a run without labels",
             )
-        questions.append(Question(data, labels, trained.predictor(labels, views), None, None, None))
+        questions.append(
+            Question(data, labels, trained.predictor(labels, views, dataset=data.dataset), None, None, None)
+        )
     return Questions(tuple(questions), by="text", mixed=None, taxonomy="")
 
 

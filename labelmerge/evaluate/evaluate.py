@@ -83,7 +83,7 @@ def evaluate(
         out: results.json; beside it go the confusion matrices, as ``<stem>.confusion.npz`` and one picture each, how
             well each image was segmented, as ``<stem>.images.csv``, and the examples, into ``<stem>.examples/``.
         datasets: other splits, already open: `labelmerge.sharding.raw.open_raw` opens a dataset as it was unpacked.
-        views: how images are shown to the model.
+        views: how images are shown to the model; a short edge of None is that which each dataset was trained at.
         split: which split of a dataset to take; by default `val`, where there is none `test`, then `train`. A split
             folder that is given itself is always taken.
         device: where the model lives; by default a GPU if there is one.
@@ -127,14 +127,17 @@ def evaluate(
         raise UsageError("some classes alone are measured by pixels", fix="Leave out --only and --leave-out, or --task")
     sets = classes.of(measurable(splits, datasets, depth=deep))
     vectors = load_bank(bank, trained)
+    shown, own_edges = views, dict[str, int]()
     if views.short_edge is None:
+        edges = {data.dataset: trained.checkpoint.short_edge_of(data.dataset) for data in sets}
+        own_edges = {name: edge for name, edge in edges.items() if edge != trained.checkpoint.short_edge}
         views = views.at(trained.checkpoint.short_edge)
     more = [task for task in ("panoptic", "instances") if task in tasks]
     _refuse_no_segments(sets, more)
     if deep:
-        asked = ask_depths(sets, trained, vectors, views, limits)
+        asked = ask_depths(sets, trained, vectors, shown, limits)
     else:
-        asked = ask(sets, trained, vectors, views, by=by, mixed=mixed, taxonomy=taxonomy)
+        asked = ask(sets, trained, vectors, shown, by=by, mixed=mixed, taxonomy=taxonomy)
     for data in sets:
         if (seen := trained.checkpoint.meta.get("manifests", {}).get(f"{data.dataset}/{data.split}")) is not None:
             same = seen == data.source.get("manifest_sha256")
@@ -152,6 +155,7 @@ def evaluate(
             harmonic_mean=harmonic_mean(result.metrics.miou for result in measured),
             protocol={
                 **protocol(trained, asked, views, vectors, split, limit, limits),
+                **({"short_edges": own_edges} if own_edges else {}),
                 **({"tasks": more} if more else {}),
                 **({"classes": classes.to_json()} if classes else {}),
                 **({"mixed": True} if mixed else {}),
@@ -162,7 +166,7 @@ def evaluate(
                 bank,
                 out,
                 datasets,
-                views,
+                shown if own_edges else views,
                 {
                     "split": split,
                     "limit": limit,

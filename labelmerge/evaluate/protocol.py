@@ -115,7 +115,9 @@ def command(
     for data in datasets:
         words += ["--dataset", data.source["recipe"], "--root", data.source["root"]]
     words += ["--bank", bank] if bank is not None else []
-    words += ["--out", out, "--short-edge", views.short_edge or 0, "--scales", ",".join(f"{s:g}" for s in views.scales)]
+    words += ["--out", out]
+    words += [] if views.short_edge is None else ["--short-edge", views.short_edge]
+    words += ["--scales", ",".join(f"{s:g}" for s in views.scales)]
     words += ["--flip"] if views.flip else []
     words += ["--window", views.window, "--window-stride", views.window_stride] if views.window else []
     words += [word for name, value in others.items() if value is not None for word in (f"--{name}", value)]

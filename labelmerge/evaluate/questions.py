@@ -120,27 +120,33 @@ def ask(
         if columns is not None:
             asked = columns.ask(asked, listed.members, bank)
 
-    def predictor(labels: LabelList | None) -> Predictor | None:
-        return trained.predictor(labels, views, bank) if labels is not None and any(labels.counts) else None
+    def predictor(labels: LabelList | None, dataset: str) -> Predictor | None:
+        known = labels is not None and any(labels.counts)
+        return trained.predictor(labels, views, bank, dataset=dataset) if labels is not None and known else None
 
+    fixed = views.short_edge
+    edge = {data.dataset: trained.checkpoint.short_edge_of(data.dataset) if fixed is None else fixed for data in sets}
+    alike = {edge[data.dataset]: data.dataset for data in sets}
+    everywhere: dict[int, Predictor | None] = {}
     try:
-        everywhere = predictor(asked)
+        everywhere = {pixels: predictor(asked, dataset) for pixels, dataset in alike.items()}
     except UsageError as error:  # such as a head for each dataset
         if trained.learner.can_name == "anything":
             raise
         _log.warning("nothing is measured with one list of all sets' labels: %s", error.what)
-        listed = asked = everywhere = None
-    of_space = {name: predictor(labels) for name, labels in own.items()}
+        listed = asked = None
+    places = {(data.space.name, edge[data.dataset]): data.dataset for data in sets}
+    of_space = {place: predictor(own[place[0]], dataset) for place, dataset in places.items()}
     verdicts = {space.name: own_verdicts(space, told) for space in spaces}
     return Questions(
         sets=tuple(
             Question(
                 data=data,
                 labels=own[data.space.name],
-                predictor=of_space[data.space.name],
+                predictor=of_space[data.space.name, edge[data.dataset]],
                 own=verdicts[data.space.name],
                 mixed=listed.verdicts(data.space, told) if listed is not None else None,
-                mixed_predictor=everywhere,
+                mixed_predictor=everywhere.get(edge[data.dataset]),
             )
             for data in sets
         ),

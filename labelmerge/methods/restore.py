@@ -46,11 +46,14 @@ class Trained:
         bank = Bank.load(folder)
         return LabelNames(zip(bank.keys, bank.names, strict=True))
 
-    def predictor(self, labels: LabelList, views: Views, bank: Bank | None = None) -> Predictor:
+    def predictor(
+        self, labels: LabelList, views: Views, bank: Bank | None = None, *, dataset: str | None = None
+    ) -> Predictor:
         """What segments images with these labels.
 
         Args:
             views: how images are shown; where its short edge is None, as in training.
+            dataset: whose images, where it is known: it may have been trained in views of its own.
             bank: that the labels' keys are of; None: the checkpoint's own. In another one a key may be another class.
 
         Raises:
@@ -58,7 +61,7 @@ class Trained:
             BankError, CheckpointError: the vectors, or the short edge of training, can't be used.
         """
         if views.short_edge is None:
-            views = views.at(self.checkpoint.short_edge)
+            views = views.at(self.checkpoint.short_edge_of(dataset))
         if bank is not None and self._names is not None:
             labels = replace(labels, keys=_as_trained(labels.keys, bank, self._names))
         if self.learner.can_name == "trained":

@@ -86,7 +86,16 @@ class Checkpoint:
     @property
     def short_edge(self) -> int:
         """The short edge of an image at scale 1 in training, pixels; 0: its own size. Raises CheckpointError."""
-        pixels = self.config.get("short_edge", 0)
+        return self._edge(self.config)
+
+    def short_edge_of(self, dataset: str | None) -> int:
+        """The same of a dataset, which may have been trained in views of its own. Raises CheckpointError."""
+        own = self.config.get("views")
+        table = own.get(dataset) if isinstance(own, dict) else None
+        return self._edge(table) if isinstance(table, dict) and "short_edge" in table else self.short_edge
+
+    def _edge(self, settings: Mapping[str, Any]) -> int:
+        pixels = settings.get("short_edge", 0)
         if type(pixels) is not int or not 0 <= pixels <= _MOST_PIXELS:
             raise CheckpointError(f"short_edge is {pixels!r}", where=self.folder / _CONFIG, fix="Give --short-edge")
         return pixels

@@ -251,7 +251,7 @@ def _rule(job: Job, each: ShardSet) -> Rule:
             words = tuple(job.table.concepts[concept] for concept in asked)
             vectors = concept_vectors(job.bank, job.table, asked)
             labels = LabelList(words, words, (None,) * len(asked), vectors)
-            model = Model(job.trained.predictor(labels, job.views), asked)
+            model = Model(job.trained.predictor(labels, job.views, dataset=each.dataset), asked)
     boxes = each.annotation_type == "box" and model is not None
     return Rule(
         job.space,
@@ -273,7 +273,8 @@ def _own_labels(job: Job, each: ShardSet) -> Rule:
     job.bank.refuse_other_names(each.space)
     own = {index: (index,) for index in each.space.indices}
     if each.annotation_type != "box":
-        predictor = job.trained.predictor(LabelList.of(each.space, job.bank), job.views, job.bank)
+        own_labels = LabelList.of(each.space, job.bank)
+        predictor = job.trained.predictor(own_labels, job.views, job.bank, dataset=each.dataset)
         return Rule(each.space, each.space, own, Model(predictor, each.space.indices), job.confidence)
     others = _elsewhere(job.trained, job.bank, each.space)
     rows = [*job.bank.positions(each.space.keys), *job.bank.positions(others)]
@@ -281,7 +282,7 @@ def _own_labels(job: Job, each: ShardSet) -> Rule:
     labels = LabelList(names, texts, (*each.space.keys, *others), job.bank.vectors[rows])
     first = each.space.indices[-1] + 1
     numbers = (*each.space.indices, *range(first, first + len(others)))  # those of others are no class's
-    model = Model(job.trained.predictor(labels, job.views, job.bank), numbers)
+    model = Model(job.trained.predictor(labels, job.views, job.bank, dataset=each.dataset), numbers)
     return Rule(
         each.space, each.space, own, model, job.confidence, job.least_cover, each.space.indices_of(each.annotated)
     )
