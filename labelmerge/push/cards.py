@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 from labelmerge.bank.store import read_index
 from labelmerge.errors import UsageError
 from labelmerge.files import read_text
+from labelmerge.labels import LabelSpace
 from labelmerge.parsing import parse_json
-from labelmerge.shardset.manifest import read_manifest, recipe_keys
+from labelmerge.shardset.manifest import read_manifest, recipe_keys, role
 from labelmerge.text import counted, harmless_markdown, some
 from labelmerge.upload import is_hub
 
@@ -60,10 +62,12 @@ def with_licence(text: str, licence: str) -> str:
 
 def shards_card(folder: Path, splits: Sequence[Path], url: str) -> Card:
     """Of shards. Raises ShardError."""
-    rows, classes, licences, configs = [], [], {}, []
+    rows, licences, configs = [], {}, []
     patterns: dict[str, list[dict[str, str]]] = {}
-    shown: set[str] = set()
-    images = 0
+    spaces: dict[str, LabelSpace] = {}
+    pixels: dict[str, Counter[str]] = {}
+    boxes: dict[str, Counter[str]] = {}
+    images, trains = 0, False
     for split in splits:
         manifest, space = read_manifest(split)
         dataset, name, written = manifest["dataset"], manifest["split"], int(manifest["counts"]["written"])
@@ -75,17 +79,26 @@ def shards_card(folder: Path, splits: Sequence[Path], url: str) -> Card:
         place = split.relative_to(folder).as_posix()
         path = "*.tar" if place == "." else f"{place}/*.tar"
         patterns.setdefault(dataset, []).append({"split": _SPLITS.get(name, name), "path": path})
-        if dataset not in shown:
-            shown.add(dataset)
-            seen = manifest["class_pixels"] or manifest["class_boxes"]
-            numbers = [(str(index), text, "" if seen.get(str(index)) else "never")
-                       for index, text in zip(space.indices, space.names, strict=True)]  # fmt: skip
-            classes.append(f"### {_plain(dataset)}\n\n" + _table(("index", "class", "occurs"), numbers))
+        trains |= role(manifest) != "eval"
+        pixels.setdefault(dataset, Counter()).update(manifest["class_pixels"])
+        boxes.setdefault(dataset, Counter()).update(manifest["class_boxes"])
+        if dataset not in spaces:
+            spaces[dataset] = space
             home = recipe.get("homepage") or ""
             licences[dataset] = f"{recipe.get('licence') or 'unknown'}{f' ({home})' if home else ''}"
     for dataset, files in patterns.items():
         configs.append({"config_name": dataset, "data_files": files})
     names = sorted(patterns)
+    use = (
+        f"train --shards {url} --bank bank --out run"
+        if trains
+        else f"eval --checkpoint run --shards {url} --out results.json"
+    )
+    classes = [
+        f"### {_plain(dataset)}\n\n"
+        + _table(("index", "class", "occurs"), _classes(space, pixels[dataset], boxes[dataset]))
+        for dataset, space in spaces.items()
+    ]
     body = (
         f"# {_plain(_title(url))}\n\n"
         f"{counted(images, 'image')} of {_plain(some(names, 20))} with their labels, as WebDataset shards that "
@@ -93,8 +106,8 @@ def shards_card(folder: Path, splits: Sequence[Path], url: str) -> Card:
         "it, and has the hash of every shard.\n\n"
         + _table(("dataset", "split", "images", "shards", "size", "annotation"), rows)
         + "\n## How to load\n\n"
-        + _console(f"labelmerge verify {url}", f"labelmerge train --shards {url} --bank bank --out run")
-        + (_python_datasets(url, names[0]) if is_hub(url) else "")
+        + _console(_install(url), f"labelmerge verify {url}", f"labelmerge {use}")
+        + (_python_datasets(url, names[0], [files["split"] for files in patterns[names[0]]]) if is_hub(url) else "")
         + "\nOf a sample, `jpg` or `png` is the image, `mask.png` the class of each pixel, `json` all else.\n"
         + "\n## Licences\n\n"
         + _list(f"{dataset}: {licence}" for dataset, licence in licences.items())
@@ -135,7 +148,7 @@ def bank_card(folder: Path, url: str) -> Card:
         f"- encoder: `{_plain(newest['encoder'])}`\n"
         + "".join(f"- text: `{_plain(line)}`\n" for line in newest["prompt"].split("\n"))
         + "\n## How to load\n\n"
-        + _console(f"labelmerge bank show {url}", f"labelmerge merge --bank {url} --out merge")
+        + _console(_install(url), f"labelmerge bank show {url}", f"labelmerge merge --bank {url} --out merge")
         + "\nA row of the Parquet file has dataset, index, name, text and embedding.\n"
         + "\n## Labels\n\n"
         + _table(("dataset", "labels"), rows)
@@ -167,7 +180,10 @@ def run_card(folder: Path, checkpoint: Path, url: str) -> Card:
         f"`{_plain(config.get('method', 'ssiw'))}`, labels merged by `{_plain(meta.get('merge', '?'))}`\n"
         f"- label vectors: `{_plain(meta.get('encoder', '?'))}`\n"
         + "\n## How to use\n\n"
-        + _console(f'labelmerge predict photo.jpg --checkpoint {url} --labels "{_plain(labels)}" --out masks')
+        + _console(
+            _install(url, str(meta.get("encoder", ""))),
+            f'labelmerge predict photo.jpg --checkpoint {url} --labels "{_plain(labels)}" --out masks',
+        )
         + ("\n## Results\n\n" + _table(("set", "images", "mIoU"), results) if results else "")
         + f"\n## Labels\n\nIt was trained with {counted(len(columns), 'class', 'classes')}:\n\n"
         + _list(columns)
@@ -232,8 +248,29 @@ def _repo(url: str) -> str:
     return url.removeprefix("hf://").removeprefix("datasets/")
 
 
-def _python_datasets(url: str, config: str) -> str:
-    call = f'load_dataset("{_repo(url)}", {json.dumps(config)}, split="train", streaming=True)'
+def _install(url: str, encoder: str = "") -> str:
+    """How to get what the commands below need: file systems for other URLs than the hub's, or the text encoder."""
+    extras = ["offline"] * encoder.startswith("offline")
+    extras += ["remote"] * (url.partition("://")[0] not in ("hf", "file"))
+    return "pip install labelmerge-seg" if not extras else f"pip install 'labelmerge-seg[{','.join(extras)}]'"
+
+
+def _classes(space: LabelSpace, pixels: Mapping[str, int], boxes: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    """Number, name and how often of each class; of all splits together."""
+    whole, told = sum(pixels.values()), bool(pixels or boxes)
+    rows = []
+    for index, name in zip(space.indices, space.names, strict=True):
+        some_pixels, some_boxes = pixels.get(str(index), 0), boxes.get(str(index), 0)
+        share = f"{some_pixels / whole:.2%}" if some_pixels > whole / 20_000 else "less than 0.01%"
+        parts = [f"{share} of pixels"] * bool(some_pixels)
+        parts += [counted(some_boxes, "box", "boxes")] * bool(some_boxes)
+        rows.append((str(index), name, ", ".join(parts) or ("never" if told else "")))
+    return rows
+
+
+def _python_datasets(url: str, config: str, splits: Sequence[str]) -> str:
+    split = "train" if "train" in splits else splits[0]
+    call = f'load_dataset("{_repo(url)}", {json.dumps(config)}, split={json.dumps(split)}, streaming=True)'
     return f"\n```python\nfrom datasets import load_dataset\n\nfor sample in {call}:\n    ...\n```\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -119,6 +120,23 @@ def test_shards_on_the_hub_can_be_read_there(hub: Hub, shards: Path) -> None:
     }
     assert "| streets | train | 6 | 2 |" in card.decode() and r"| 1 | a \| 'b' &lt;i> |" in card.decode()
     assert f"labelmerge train --shards {url} --bank bank --out run" in card.decode()
+
+
+def test_a_card_counts_classes_over_all_splits_and_names_what_one_can_do(hub: Hub, tmp_path: Path) -> None:
+    counts = {"val": {"0": 1, "1": 0, "2": 0}, "test": {"0": 60_000, "1": 20_000, "2": 0}}
+    text = 'role = "eval"\n'
+    recipe = {"name": "drives", "sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text}
+    for split, pixels in counts.items():
+        changes = {"class_pixels": pixels, "recipe": recipe}
+        Toy("drives", ("hut", "road", "yak"), split=split, changes=changes).write(tmp_path / "s")
+    push(tmp_path / "s", "hf://datasets/me/drives")
+    card = hub.repos["datasets/me/drives"].files["README.md"].decode()
+    assert "| 0 | hut | 75.00% of pixels |\n| 1 | road | 25.00% of pixels |\n| 2 | yak | never |\n" in card
+    assert "$ pip install labelmerge-seg\n" in card
+    assert (
+        "labelmerge eval --checkpoint run --shards hf://datasets/me/drives" in card and "labelmerge train" not in card
+    )
+    assert 'load_dataset("me/drives", "drives", split="test", streaming=True)' in card
 
 
 def test_datasets_of_the_hub_loads_what_was_pushed_by_its_card(shards: Path, tmp_path: Path) -> None:
