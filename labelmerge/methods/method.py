@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -131,6 +131,7 @@ class TrainingData:
         device: where the learner is.
         step: the step that the run continues from; state that is costly and saved is made only at step 0.
         short_edge: pixels of whole images' short edge at scale 1; 0 keeps their own size.
+        short_edges: the same of datasets that have views of their own.
     """
 
     bank: Bank
@@ -140,6 +141,11 @@ class TrainingData:
     device: torch.device
     step: int
     short_edge: int
+    short_edges: Mapping[str, int] = field(default_factory=dict)
+
+    def short_edge_of(self, dataset: str) -> int:
+        """That of a dataset's images."""
+        return self.short_edges.get(dataset, self.short_edge)
 
 
 class Learner(nn.Module):

@@ -210,7 +210,14 @@ def _known(query: LabelQuery, bank: Bank, first: Collection[str]) -> Sequence[Re
             f"{dataset} has no label {name!r}",
             fix=did_you_mean(name, {prompt_name(bank.names[row]) for row in own}),
         )
-    return [_label(query.name, rows[0], bank)]
+    exact = [row for row in rows if bank.names[row].casefold() == name.casefold()]
+    best, *others = exact or rows
+    if others := [row for row in others if bank.texts[row] != bank.texts[best]]:
+        _log.warning(
+            "%r is taken for %s's %r, and may be %s: write the whole name",
+            query.name, dataset, bank.names[best], " or ".join(repr(bank.names[row]) for row in others),
+        )  # fmt: skip
+    return [_label(query.name, best, bank)]
 
 
 def _rows(name: str, bank: Bank, among: Sequence[int]) -> list[int]:

@@ -156,7 +156,8 @@ def _train(
         for network in networks:
             network.memory_format = torch.channels_last
     sources = inputs.mixture.sources
-    learner.prepare(TrainingData(inputs.bank, columns, sources, ranks, here, start, config.short_edge))
+    edges = {name: int(table["short_edge"]) for name, table in config.views.items() if "short_edge" in table}
+    learner.prepare(TrainingData(inputs.bank, columns, sources, ranks, here, start, config.short_edge, edges))
     if first and checkpoint is None:  # only now, so that weights that can't be had leave nothing behind
         whole_config = claim_run(out, config, inputs.record, begun=False)
     optimizer = make_optimizer(learner, config)

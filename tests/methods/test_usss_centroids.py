@@ -108,9 +108,10 @@ def test_label_embeddings_of_a_run_or_the_bank(how: str, two: tuple[Path, Path],
 
 def test_centroids_move_with_the_network_in_training(two: tuple[Path, Path], tmp_path: Path) -> None:
     shards, bank = two
+    own = MOVING.changed(views={"streets": {"short_edge": 24}})
     stays, moves = (
         train([shards], bank, tmp_path / name, config=config, device="cpu")
-        for name, config in (("stays", CONFIG), ("moves", replace(MOVING, keep_checkpoints=9)))
+        for name, config in (("stays", CONFIG), ("moves", replace(own, keep_checkpoints=9)))
     )
     lines = [json.loads(line) for line in (moves.run / "log.jsonl").read_text().splitlines()]
     assert all(-1 < line["centroids_stayed"] < 0.999 for line in lines)
@@ -118,13 +119,15 @@ def test_centroids_move_with_the_network_in_training(two: tuple[Path, Path], tmp
     # The last move is that of the finished network, from where the first had left them.
     before = weights(moves.run / "checkpoints/step-000002")["embeddings"][:, 0].double().numpy()
     trained = load_trained(moves.run)
-    sources = read_inputs([shards], bank, "train", MOVING, find_method("usss"), Ranks()).mixture.sources
+    sources = read_inputs([shards], bank, "train", own, find_method("usss"), Ranks()).mixture.sources
     labelled = [source for source in sources if source.annotation_type != "image"]
     keys = trained.learner.vocabulary.keys
-    new, found = centroids_now(trained.learner.model, labelled, keys, dim=8, short_edge=0)
+    new, found = centroids_now(
+        trained.learner.model, labelled, keys, dim=8, short_edge_of={"streets": 24, "rooms": 0}.__getitem__
+    )
     assert found.all() and new.shape == (5, 1, 8)
     expected = np.concatenate(
-        [moved(before[own], new[own, 0].astype(np.float64), 0.5) for own in (slice(0, 2), slice(2, 5))]
+        [moved(before[rows], new[rows, 0].astype(np.float64), 0.5) for rows in (slice(0, 2), slice(2, 5))]
     )
     assert np.allclose(weights(moves)["embeddings"][:, 0].numpy(), expected, atol=1e-5)
     with pytest.raises(ConfigError, match=r"one of each label: centroids_per_label = 1"):

@@ -160,6 +160,22 @@ def test_the_choice_among_meanings_is_said(bank: Bank, caplog: pytest.LogCapture
     assert "wall" not in caplog.text
 
 
+def test_a_name_of_several_labels_of_a_dataset_is_said(tools: Any, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        ("screen, crt screen", "A tube."),
+        ("screen, silver screen", "Cloth."),
+        ("bag, purse", "Small."),
+        ("bag", ""),
+    ]
+    bank = tools.bank([("a", number, *row) for number, row in enumerate(rows)])
+    assert [label.source for label in resolve(parse_labels('a:bag, "a:bag, purse"'), bank)] == ["a:3", "a:2"]
+    assert not caplog.messages
+    (screen,) = resolve(parse_labels("a:screen"), bank)
+    assert screen.source == "a:0" and caplog.messages == [
+        "'a:screen' is taken for a's 'screen, crt screen', and may be 'screen, silver screen': write the whole name"
+    ]
+
+
 def test_all_labels_of_a_dataset(bank: Bank) -> None:
     labels = resolve([LabelQuery("coco_panoptic:*")], bank)
     assert [label.name for label in labels] == ["mouse", "wall-brick", "wall-other-merged"]

@@ -57,7 +57,7 @@ def label_centroids(
     def network(space: str) -> tuple[SegmentationModel, Views]:
         for each in trained:
             if any(key[0] == space for key in each.learner.vocabulary.keys):
-                return each.learner.model, Views(short_edge=each.checkpoint.short_edge)
+                return each.learner.model, Views(short_edge=each.checkpoint.short_edge_of(space))
         raise ConfigError(
             f"no run of `supervised` was trained with labels of {space}",
             fix="Add one, or use label_embeddings = random or bank",
@@ -72,13 +72,18 @@ def centroids_now(
     keys: Sequence[LabelKey],
     *,
     dim: int,
-    short_edge: int,
+    short_edge_of: Callable[[str], int],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """The same, one of each label, of a network in training (C(F) of eq. 7): ``[labels, 1, dim]``, ``[labels, 1]``."""
+    """The same, one of each label, of a network in training (C(F) of eq. 7): ``[labels, 1, dim]``, ``[labels, 1]``.
+
+    `short_edge_of`: a dataset's images at scale 1.
+    """
     before = model.training
     model.eval()
     try:
-        return _of_all_labels(lambda _: (model, Views(short_edge=short_edge)), sources, keys, count=1, dim=dim)
+        return _of_all_labels(
+            lambda space: (model, Views(short_edge=short_edge_of(space))), sources, keys, count=1, dim=dim
+        )
     finally:
         model.train(before)
 

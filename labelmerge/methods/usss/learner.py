@@ -131,7 +131,7 @@ class USSSLearner(Learner):
             self._labelled,
             self.vocabulary.keys,
             dim=self.embeddings.shape[2],
-            short_edge=self._data.short_edge,
+            short_edge_of=self._data.short_edge_of,
         )
         old, whole = self.embeddings[:, 0].double().cpu().numpy(), self.embeddings.clone()
         both = found[:, 0] & self.known[:, 0].cpu().numpy()
