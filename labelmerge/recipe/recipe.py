@@ -24,7 +24,7 @@ from labelmerge.sharding.plan import Plan, make_plan
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.layout import exists, fill, mask_wildcards, strings
 from labelmerge.sharding.source.locate import NoLabels, open_source
-from labelmerge.sharding.source.source import Source
+from labelmerge.sharding.source.source import UPRIGHT, Source
 from labelmerge.text import counted, some
 
 _TRIED, _MOST_TRIED = 3, 20  # samples of each split that are made to see that the recipe works
@@ -159,8 +159,19 @@ def make(
     proposal = find(folder, reader, annotations)
     with tempfile.TemporaryDirectory(prefix="labelmerge-") as scratch:
         trial = Path(scratch)
-        _write(proposal, name, trial / f"{name}.toml", trial / f"{name}.csv")
-        splits, faults = _try(trial / f"{name}.toml", folder)
+        files_tried = trial / f"{name}.toml", trial / f"{name}.csv"
+        _write(proposal, name, *files_tried)
+        try:
+            splits, faults = _try(files_tried[0], folder)
+        except LayoutError as unreadable:
+            if f"options.{UPRIGHT}" not in str(unreadable) or UPRIGHT in proposal.options:
+                raise
+            proposal.options[UPRIGHT] = True
+            proposal.remarks.append(
+                "Pictures are turned by their EXIF orientation: only so do they have the sizes of their masks."
+            )
+            _write(proposal, name, *files_tried)
+            splits, faults = _try(files_tried[0], folder)
         # Masks of a thing and its background are laid out as many datasets are, and are none of them.
         alike = _alike(folder) if len(proposal.classes) > _BINARY else ()
     for split, error in faults.items():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from labelmerge.catalog import load_descriptions, load_recipe
 from labelmerge.descriptions import read_descriptions
@@ -77,6 +79,20 @@ def test_pictures_of_parts_are_no_images(tmp_path: Path, run: Run) -> None:
     proposal = recipe_of(tmp_path / "data", tmp_path)
     assert proposal.layout["images"] == ["images/ADE/{split}/urban/*.jpg"]
     assert "ade20k_full: if it is that" in run("recipe", tmp_path / "data", "--out", tmp_path / "again").output
+
+
+def test_masks_of_turned_pictures(tmp_path: Path) -> None:
+    """A telephone's photographs are stored lying and shown upright; these masks were drawn on what is shown."""
+    for number in range(3):
+        photo(tmp_path / f"data/images/{number}.jpg")
+        exif = Image.Exif()
+        exif[0x112] = 6
+        with Image.open(tmp_path / f"data/images/{number}.jpg") as picture:
+            picture.save(tmp_path / f"data/images/{number}.jpg", exif=exif)
+        upright = np.rot90(mask(tmp_path / f"data/masks/{number}.png", [0, 1, 2]))
+        Image.fromarray(np.ascontiguousarray(upright)).save(tmp_path / f"data/masks/{number}.png")
+    proposal = recipe_of(tmp_path / "data", tmp_path)
+    assert proposal.options == {"upright": True} and "EXIF" in proposal.remarks[-1]
 
 
 @pytest.mark.parametrize(
