@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,28 @@ def test_the_array_and_the_job_after_it_make_whole_shards(tmp_path: Path) -> Non
         go(script, SLURM_ARRAY_TASK_ID=part, SLURM_ARRAY_TASK_COUNT="2", SLURM_CPUS_PER_TASK="1")
     go(finish[1])
     assert (tmp_path / "shards/cityscapes/train/manifest.json").is_file()
+
+
+def test_a_job_at_its_time_limit_asks_to_be_queued_again(tmp_path: Path) -> None:
+    train = blocks("bash")[-1]
+    assert "#SBATCH --signal=B:USR1@" in train
+    for name, text in (("scontrol", 'echo "$@" >> said'), ("srun", 'echo "$@" > ran; exec sleep 60')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-4]", "SLURM_NNODES": "4", "SLURM_CPUS_PER_TASK": "64"}
+    environment = {**slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    job = subprocess.Popen(["bash", "-c", train], cwd=tmp_path, env=environment, start_new_session=True)
+    try:
+        for _ in range(200):
+            if (tmp_path / "ran").exists():
+                break
+            time.sleep(0.05)
+        os.kill(job.pid, signal.SIGUSR1)
+        job.wait(timeout=20)
+    finally:
+        os.killpg(job.pid, signal.SIGKILL)
+    assert (tmp_path / "said").read_text() == "show hostnames n[1-4]\nrequeue 7\n"
+    assert (tmp_path / "ran").read_text().startswith("--cpus-per-task 64 torchrun --nnodes 4 ")
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
