@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from labelmerge.errors import near_path
 from labelmerge.files import PUSH
 from labelmerge.urls import path_or_url, url_of
 
@@ -37,7 +38,9 @@ class _Path(click.Path):
         if not self.dir_okay and os.path.isdir(path):
             self.fail(f"{path!r} is a folder, and must be a file", param, ctx)
         if self.exists and not os.path.exists(path):
-            self.fail(f"there is no {'file' if self.file_okay else 'folder'} {path!r}", param, ctx)
+            near = near_path(Path(path))
+            what = f"there is no {'file' if self.file_okay else 'folder'} {path!r}"
+            self.fail(f"{what}. {near}" if near else what, param, ctx)
         return super().convert(value, param, ctx)
 
 

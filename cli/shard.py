@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from labelmerge.catalog import SPLITS, UNLABELED, load_recipe
+from labelmerge.catalog import SPLITS, UNLABELED, load_recipe, mixture_names
 from labelmerge.errors import UsageError, printable
 from labelmerge.text import kinds, some
 
@@ -138,6 +138,8 @@ def command(
     """
     from labelmerge.sharding import shard as write
 
+    if dataset in ("all", *mixture_names()):
+        raise UsageError(f"{dataset} is several datasets", fix="Shard each by itself: each has a --root of its own")
     recipe = load_recipe(dataset)
     chosen["taxonomy"] = chosen["taxonomy"] or older
     settings = {name: value for name, value in chosen.items() if value is not None}

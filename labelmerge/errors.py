@@ -132,3 +132,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         near += [n for n in names if name.lower() in n.lower() and n not in near]
     shown = [quoted(one) for one in near[:3] or names]
     return f"Did you mean {' or '.join(shown)}?" if near else f"Known: {', '.join(shown)}."
+
+
+def near_path(path: Path) -> str:
+    """The sentence that answers a path where nothing lies, by what is called nearly so beside it; "" if nothing is."""
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=2, cutoff=0.7)
+    return f"Did you mean {' or '.join(quoted(str(path.parent / name)) for name in near)}?" if near else ""

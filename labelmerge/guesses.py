@@ -28,11 +28,12 @@ def unknown_dataset(name: str, shipped: Sequence[str]) -> UsageError:
     known = "" if here else f"{did_you_mean(name, shipped)} "
     if near and known.startswith("Known"):  # a file is near and no shipped name: the whole list would hide it
         known = ""
-    return UsageError(
-        f"unknown dataset {name!r}",
-        fix=f"{lies}{known}`labelmerge ls` shows all; a recipe of your own "
-        f"is given by its path, ending in .toml, and a list of classes by one in {' or '.join(SUFFIXES)}",
+    how = (
+        f"; a recipe of your own is given by its path, ending in .toml, and a list of classes by one in "
+        f"{' or '.join(SUFFIXES)}"
     )
+    more = how if known.startswith("Known") else ""
+    return UsageError(f"unknown dataset {name!r}", fix=f"{lies}{known}`labelmerge ls` shows all{more}")
 
 
 def _lying_in(folder: Path) -> list[str]:

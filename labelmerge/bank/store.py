@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmerge.catalog import KEPT
-from labelmerge.errors import BankError, OutputError
+from labelmerge.errors import BankError, OutputError, near_path
 from labelmerge.files import locked, output_faults, sweep_temporaries, write_json
 from labelmerge.parsing import parse_json
 from labelmerge.remote import local_file
@@ -101,9 +101,9 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
                     raise TypeError(f"{key} is of another type")
     except (FileNotFoundError, NotADirectoryError):
         out = "BANK" if url_of(folder) else folder
-        raise BankError(
-            "no bank here", where=folder, fix=f"`labelmerge embed DATASET… --out {out}` makes one"
-        ) from None
+        near = "" if folder.exists() else near_path(folder)
+        fix = near or f"`labelmerge embed DATASET… --out {out}` makes one"
+        raise BankError("no bank here", where=folder, fix=fix) from None
     except OSError as error:
         raise BankError(f"can't be read ({error.strerror})", where=path) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -26,6 +26,7 @@ HEADER = ("dataset", "index", "name", "concepts", "evidence", "confidence", "not
 ``mapping.csv`` of older versions has."""
 
 _NEEDED = HEADER[:3]
+_COSINE = "lowest_cosine"  # a column of merge.csv
 _GROUP = "group"
 _MOST_NAMED = 3  # labels of a dataset that are missing
 _MAX_PROBLEMS = 8
@@ -153,6 +154,8 @@ def read_taxonomy(path: Path, names: Mapping[LabelKey, str], *, others: bool = F
     datasets = {dataset for dataset, _ in names}
     try:
         fields = reader.fieldnames or ()
+        if _COSINE in fields:
+            raise TaxonomyError("is the table of classes, to be read", where=path, fix="Give taxonomy.csv, beside it")
         column = "concepts" if "concepts" in fields or _GROUP not in fields else _GROUP
         if missing := [name for name in (*_NEEDED, column) if name not in fields]:
             raise TaxonomyError(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from labelmerge.errors import CheckpointError, OutputError
+from labelmerge.errors import CheckpointError, OutputError, near_path
 from labelmerge.files import output_faults, sha256_file
 from labelmerge.network import is_web
 from labelmerge.parsing import parse_json, parse_toml
@@ -240,7 +240,7 @@ def find_checkpoint(path: Path) -> Path:
     if numbered := _numbered(path / "checkpoints"):
         return numbered[-1][1]
     if not path.exists():
-        raise CheckpointError("no such run or checkpoint", where=path)
+        raise CheckpointError("no such run or checkpoint", where=path, fix=near_path(path) or None)
     if any((path / name).exists() for name in (_WEIGHTS, _META)):
         missing = [name for name in _FILES if not (path / name).is_file()]
         raise CheckpointError(f"the checkpoint lacks {', '.join(missing)}", where=path, fix=_MEND)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmerge.bank.store import INDEX, read_index
-from labelmerge.errors import BankError, CheckpointError, LabelmergeError, ShardError, UsageError
+from labelmerge.errors import BankError, CheckpointError, LabelmergeError, ShardError, UsageError, near_path
 from labelmerge.files import read_text, sha256_file
 from labelmerge.progress import Track, no_track
 from labelmerge.push.cards import Card, bank_card, export_card, run_card, shards_card, with_licence
@@ -111,7 +111,9 @@ def push(
 def _look(folder: Path, state: bool) -> tuple[str, list[str], Callable[[str], Card]]:
     """What a folder is, its files, and what makes its card."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder", fix="Give shards, an export, a bank or a run")
+        raise UsageError(
+            "no such folder", where=folder, fix=near_path(folder) or "Give shards, an export, a bank or a run"
+        )
     if (folder / INDEX).is_file():
         versions = [f"{entry['version']}.parquet" for entry in read_index(folder)]
         files = [INDEX, *(name for name in versions if (folder / name).is_file())]

@@ -12,7 +12,7 @@ from pathlib import Path
 from posixpath import basename, splitext
 from typing import TypeVar
 
-from labelmerge.errors import LayoutError, UsageError
+from labelmerge.errors import LayoutError, UsageError, near_path
 from labelmerge.sharding.readers.shared.listed import IMAGE_SUFFIXES
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise UsageError("no such folder", where=root)
+            raise UsageError("no such folder", where=root, fix=near_path(root) or None)
         self.root = root
         self.paths: list[str] = []
         seen: set[str] = set()

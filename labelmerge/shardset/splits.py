@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labelmerge.errors import ShardError
+from labelmerge.errors import ShardError, near_path
 from labelmerge.remote import mirror_of
 from labelmerge.shardset.manifest import MANIFEST, UNFINISHED
 from labelmerge.shardset.remote import find_remote
@@ -46,7 +46,9 @@ def find_splits(
         elif folder.is_dir():
             here = list(_splits(folder, ()))
         else:
-            raise ShardError("no such folder", where=folder, fix="`labelmerge shard` writes shards")
+            raise ShardError(
+                "no such folder", where=folder, fix=near_path(folder) or "`labelmerge shard` writes shards"
+            )
         if not here:
             raise ShardError("no shards here", where=folder, fix="Give a folder that `labelmerge shard` wrote")
         wanted = [path for path in here if split is None or path == folder or path.name in (split, also)]

@@ -45,6 +45,17 @@ def test_folders_and_files_are_told_apart(run: Run, tmp_path: Path) -> None:
     assert "there is no folder" in run("verify", tmp_path / "nowhere").stderr
 
 
+def test_a_mistyped_path_is_answered_by_the_near_one(run: Run, here: Path) -> None:
+    for name in ("shards-out", "my-bank", "run"):
+        (here / "below" / name).mkdir()
+    for words in ("merge --bank my-bank --shards shard-out", "verify shard-out", "export shard-out --format yolo"):
+        said = run(*words.split(), *(() if words.startswith("verify") else ("--out", "new"))).stderr
+        assert ("my-bank: no bank here" if "merge" in words else "Did you mean shards-out?") in said
+    assert "mybank: no bank here. Did you mean my-bank?" in run("bank", "list", "mybank").stderr
+    assert "shards_out: no such folder. Did you mean shards-out?" in run("push", "shards_out", "s3://x/y").stderr
+    assert "mseg7 is several datasets" in run("shard", "mseg7", "--root", ".", "--check").stderr
+
+
 WHAT_IS_MISSING = """
 import sys
 from labelmerge.cli.main import cli

@@ -102,6 +102,7 @@ def test_what_a_person_saves_is_read(bank: Bank, tmp_path: Path, edited: str) ->
         (GOOD.replace("group", "concepts,confidence").replace("\n", ",2\n"), "the confidence '2' is not a number"),
         ("dataset,index,name,group\n", "it has no rows"),
         ("", "has no column 'dataset' or"),
+        ("group,name,labels,lowest_cosine,dataset,index\n", "is the table of classes, to be read. Give taxonomy.csv"),
         (GOOD.replace("street\na", 'street\n"a'), "can't be read as CSV"),
     ],
 )

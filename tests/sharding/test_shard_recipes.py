@@ -59,6 +59,10 @@ def test_a_missing_root_and_a_wrong_layout_say_what_is_expected(own: Own, tmp_pa
     with pytest.raises(LayoutError, match=r"expected images at images/train/\*\.jpg; found pictures/") as caught:
         open_source(own.recipe, own.root, "train")
     assert f"labelmerge ls {own.recipe_file}" in str(caught.value)
+    own.image("images/train/a.jpg")
+    for within in ("images", "images/train"):
+        with pytest.raises(LayoutError, match=f"It lies in a folder above: --root {own.root}$"):
+            open_source(own.recipe, own.root / within, "train")
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,19 @@ from pathlib import Path
 
 from labelmerge import catalog
 from labelmerge.catalog import NO_READER, SPLITS, UNLABELED, Recipe, Variant
-from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean
+from labelmerge.errors import LayoutError, RecipeError, UsageError, did_you_mean, near_path
 from labelmerge.sharding import depths
 from labelmerge.sharding.readers import READERS
 from labelmerge.sharding.source.fetched import local_root
 from labelmerge.sharding.source.layout import entries, exists, fill, pattern_problem, see, strings
 from labelmerge.sharding.source.source import ANNOTATED, UPRIGHT, Source
 from labelmerge.text import some
+from labelmerge.urls import url_of
 
 _log = logging.getLogger(__name__)
 
 _MAX_ENTRIES_SHOWN = 8
+_MOST_ABOVE = 3  # as deep as the folders of splits lie
 
 
 class NoLabels(UsageError):
@@ -50,9 +52,11 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
         raise UsageError(f"unknown split {split!r}", fix=did_you_mean(split, (*SPLITS, UNLABELED)))
     if split == UNLABELED:
         recipe = _images_alone(recipe)
+    fetched = url_of(root) is not None
     root = local_root(recipe, root, split)
     if not os.path.isdir(root):
-        raise LayoutError("no such folder", where=root, fix=f"--root is where {recipe.name} was unpacked")
+        fix = near_path(root) or f"--root is where {recipe.name} was unpacked"
+        raise LayoutError("no such folder", where=root, fix=fix)
 
     for bases in ([""], [f"{folder.strip('/')}/" for folder in recipe.folders if os.path.isdir(root / folder)]):
         found = [(base, _variant_at(recipe, root / base, split)) for base in bases]
@@ -63,7 +67,22 @@ def open_source(recipe: Recipe, root: Path, split: str) -> Source:
             for base in (base for base, _ in fitting if base not in here):
                 _log.warning("%s is laid out in another way than %s: not read; shard it by itself", base, here[0])
             return _source(recipe, root, split, here, variant)
-    raise LayoutError(_expected(recipe, root, split), where=root, fix=see(recipe, root))
+    above = None if fetched else _above(recipe, root, split)
+    fix = f"It lies in a folder above: --root {above}" if above is not None else see(recipe, root)
+    raise LayoutError(_expected(recipe, root, split), where=root, fix=fix)
+
+
+def _above(recipe: Recipe, root: Path, split: str) -> Path | None:
+    """The folder above `root` that the recipe's images lie in, where `root` is one within the dataset."""
+    for above in Path(os.path.abspath(root)).parents[:_MOST_ABOVE]:
+        for variant in _variants(recipe):
+            for pattern in strings(variant.layout or {}, "images"):
+                wanted = fill(pattern, {"split": _word(recipe, variant, split)})
+                first, slash, _ = wanted.partition("/")
+                # Not where the search would go through all that lies there.
+                if slash and not set(first) & set("*?[") and (above / first).is_dir() and exists(above, wanted):
+                    return Path(os.path.relpath(above)) if not root.is_absolute() else above
+    return None
 
 
 def _images_alone(recipe: Recipe) -> Recipe:
