@@ -12,6 +12,7 @@ from labelmerge.merge.attachment import attach
 from labelmerge.names import prompt_name
 
 _CLEAR = 0.5  # how well a concept must fit to name a group
+_MOST = 0.75  # of all texts: a concept under which more of them lie (anything) names no group
 
 
 def group_names(bank: Bank, groups: Sequence[npt.NDArray[np.int64]]) -> list[str]:
@@ -38,7 +39,8 @@ def group_names(bank: Bank, groups: Sequence[npt.NDArray[np.int64]]) -> list[str
         texts = np.unique(column[rows])
         inside = under[:, texts].sum(axis=1)
         f1 = 2 * inside / np.maximum(size + len(texts), 1)
-        fits.append(np.where((size > 1) & (2 * inside > len(texts)), f1 - 1e-6 * breadth, 0.0))
+        fitting = (size > 1) & (size <= _MOST * len(first)) & (2 * inside > len(texts))
+        fits.append(np.where(fitting, f1 - 1e-6 * breadth, 0.0))
     names: list[str | None] = [None] * len(groups)
     taken: set[str] = set()
     pairs = [

@@ -54,6 +54,12 @@ def test_a_group_is_called_by_what_its_labels_share() -> None:
     assert set(name.split(", ")) <= {"cat", "banana"}
 
 
+def test_what_nearly_all_labels_are_names_no_group() -> None:
+    bank = _bank()
+    (name,) = group_names(bank, [np.arange(len(bank))])
+    assert name not in ("anything", "thing", "object") and set(name.split(", ")) <= set(bank.names)
+
+
 def test_two_groups_never_have_one_name() -> None:
     bank = _bank()
     names = group_names(bank, [np.arange(4), np.array([4, 5])])

@@ -322,6 +322,55 @@ def shown_whole(tab: Tab, selector: str) -> bool:
     return True
 
 
+def test_names_of_any_script_and_length_fit(
+    tab: Tab, page: Path, angle_bank: Callable[..., Bank], tmp_path: Path
+) -> None:
+    names = [
+        "<b>bold</b>",
+        "سيارة",
+        "汽车",
+        "🚗 car",
+        "an_endless_name" * 20,
+        "many words " * 40,
+        "<img src=x onerror=f()>",
+    ]
+    bank = angle_bank({("mine", n): (name, f"<i>Text</i> {n}.", 20.0 * n) for n, name in enumerate(names)})
+    taxonomy = Taxonomy(Entry(key, name, (name,)) for key, name in zip(bank.keys, bank.names, strict=True))
+    write_merge_page(merge_report(bank, taxonomy), taxonomy, bank, tmp_path / "odd.html")
+    for size in (DESKTOP, PHONE):
+        tab.open(tmp_path / "odd.html", size)
+        go(tab, "labels")
+        tab.until(f"document.querySelectorAll('#table tr[data-pick]').length === {len(names)}")
+        assert texts(tab, "#table th[scope=row] span") == [name.strip() for name in names]
+        assert tab.run("document.querySelectorAll('#labels img, #labels th b, #labels i:not(.mark)').length") == 0
+        wide = "(each => each.scrollWidth <= each.clientWidth)(document.getElementById('labels-list'))"
+        assert tab.run(wide) and tab.run("document.documentElement.scrollWidth <= innerWidth")
+        click(tab, "#table tr[data-pick]:nth-child(3)")
+        assert tab.run(CHOSEN) == "سيارة"
+        assert tab.run("getComputedStyle(document.querySelector('#about h3 span')).direction") == "rtl"
+
+
+def test_on_paper_stand_all_rows_and_both_pictures(tab: Tab) -> None:
+    tab.send("Emulation.setEmulatedMedia", media="print")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    tab.until(f"{INK}('heat-canvas') > 20")
+    assert tab.run("document.querySelectorAll('#table tr[data-pick]').length") == 2 * THINGS + 8
+    cut = "[...document.querySelectorAll('.scroll')].filter(each => each.scrollHeight > each.clientHeight + 1).length"
+    assert tab.run(cut) == 0
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    tab.send("Emulation.setEmulatedMedia", media="")
+
+
+def test_what_is_pressed_and_read_has_a_name(tab: Tab) -> None:
+    go(tab, "datasets")
+    nodes = tab.send("Accessibility.getFullAXTree")["nodes"]
+    roles = ("button", "link", "checkbox", "combobox", "image", "table", "region", "application", "summary")
+    found = [(node["role"]["value"], node["name"]["value"]) for node in nodes if "name" in node and not node["ignored"]]
+    named = [(role, name) for role, name in found if role in roles]
+    assert len(named) > 60 and all(name for _, name in named)
+    assert ("link", "1 pairs: two names, one meaning") in named  # a number alone says nothing
+
+
 def test_a_phone_shows_both_names_and_no_empty_box(tab: Tab, page: Path) -> None:
     tab.open(page, PHONE)
     assert tab.run("[innerWidth, document.documentElement.scrollWidth]") == [400, 400]

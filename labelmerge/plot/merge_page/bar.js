@@ -47,6 +47,7 @@ switches.addEventListener("click", event => {
   refresh();
 });
 tabStop(switches);
+for (const list of document.querySelectorAll("header .rove")) tabStop(list);
 
 // Where the bar has stuck, its switches are out of sight; they come back while one of them has the focus.
 byId("to-switches").addEventListener("click", () => {

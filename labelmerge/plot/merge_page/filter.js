@@ -1,6 +1,7 @@
 // The search, the scope and the dataset switches decide what the tables and lists show.
 
 import { byId, data, labels } from "./data.js";
+import { counted } from "./dom.js";
 import { findHits, kept, state, tell } from "./state.js";
 
 export function refresh() {
@@ -12,7 +13,7 @@ export function refresh() {
     button.setAttribute("aria-pressed", !state.off.has(+button.dataset.dataset));
   }
   const found = labels.reduce((sum, { row }) => sum + kept(row), 0);
-  byId("found").textContent = `${found.toLocaleString("en")} of ${labels.length.toLocaleString("en")} labels`;
+  byId("found").textContent = `${found.toLocaleString("en")} of ${counted(labels.length, "label", "labels")}`;
   const shown = data.datasets.length - state.off.size;
   byId("shown-datasets").textContent = `${state.off.size ? `${shown} of` : "all"} ${data.datasets.length}`;
   tell("filter");

@@ -330,6 +330,9 @@ byId("heat-order").addEventListener("change", fill);
 when("filter", fill);
 when("choice", () => draw(false));
 when("colours", recolour);
+addEventListener("beforeprint", () => {
+  if (old) paint();
+});
 new IntersectionObserver(
   entries => {
     near = entries.at(-1).isIntersecting;

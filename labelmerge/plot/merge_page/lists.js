@@ -1,6 +1,6 @@
 // Lists in which the arrow keys go from item to item, with one stop for the Tab key.
 
-const ITEMS = "[data-pick], .switch, .plain, summary";
+const ITEMS = "[data-pick], .switch, .plain, .tiles a, summary";
 const itemsOf = list => [...list.querySelectorAll(ITEMS)].filter(item => item.closest(".rove") === list);
 const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
 const ends = { Home: 0, End: -1 };

@@ -117,7 +117,7 @@ function paint(context, width, height) {
 }
 
 // What lies together, named large: until one has come near, and while nothing is sought. Returns the names' boxes.
-function writeGroups(context, width) {
+function writeGroups(context, width, height) {
   const taken = [];
   if (view.k > NEAR || state.words.length || state.off.size) return taken;
   context.font = `650 ${fontOf(15)}`;
@@ -125,6 +125,7 @@ function writeGroups(context, width) {
   for (const [place, name] of groups) {
     const long = context.measureText(name).width;
     const [x, y] = spot(place);
+    if (x < 0 || y < 10 || x > width || y > height - 10) continue;
     const left = Math.max(4, Math.min(width - long - 4, x - long / 2));
     if (taken.some(box => left < box[1] && left + long > box[0] && y - 10 < box[3] && y + 10 > box[2])) continue;
     taken.push([left - 4, left + long + 4, y - 10, y + 10]);
@@ -140,7 +141,7 @@ function writeNames(context, width, height) {
   context.textBaseline = "middle";
   context.strokeStyle = inks.paper;
   context.fillStyle = inks.ink;
-  const taken = writeGroups(context, width);
+  const taken = writeGroups(context, width, height);
   const high = 7;
   context.lineWidth = 3;
   const order = members
@@ -235,7 +236,7 @@ export function zoom(by, ...centre) {
 function intoView(row) {
   const [x, y] = at(row);
   const { clientWidth: width, clientHeight: height } = canvas;
-  if (x >= 20 && y >= 20 && x <= width - 20 && y <= height - 20) return;
+  if (!width || x >= 20 && y >= 20 && x <= width - 20 && y <= height - 20) return;
   view.x += width / 2 - x;
   view.y += height / 2 - y;
   draw();
@@ -260,7 +261,6 @@ function step(dx, dy) {
     if (along > 0.5 && across <= 1.5 * along && along + 2 * across < least) [best, least] = [row, along + 2 * across];
   }
   if (best !== null) {
-    intoView(best);
     choose(best, { step: true });
   }
 }
@@ -302,5 +302,8 @@ pictureKeys(canvas, {
 });
 for (const id of ["map-lines", "map-names"]) byId(id).addEventListener("change", () => draw());
 when("filter", () => draw());
-when("choice", () => draw(false));
+when("choice", () => {
+  if (chosenAndOn()) intoView(state.chosen); // wherever it was chosen
+  draw(false);
+});
 when("colours", () => draw());
