@@ -71,8 +71,9 @@ def ask_run(
     if not labels:
         raise UsageError("no labels to choose from")
     # A method with a closed list knows the words of its datasets alone.
-    first = trained.learner.vocabulary.datasets if trained.learner.can_name == "trained" else ()
-    resolved = tuple(resolve(labels, bank, first=first, encoder=encoder, device=device))
+    known = trained.learner.vocabulary.datasets
+    first = known if trained.learner.can_name == "trained" else ()
+    resolved = tuple(resolve(labels, bank, first=first, trained=known, encoder=encoder, device=device))
     listed = LabelList(
         names=tuple(label.name for label in resolved),
         texts=tuple(label.text for label in resolved),

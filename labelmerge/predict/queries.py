@@ -136,18 +136,20 @@ def resolve(
     bank: Bank,
     *,
     first: Collection[str] = (),
+    trained: Collection[str] = (),
     encoder: str | None = None,
     device: str | None = None,
 ) -> list[ResolvedLabel]:
     """Find every label's vector. The text encoder is loaded only if some label is new.
 
     A name without a description is looked up among the bank's labels, as an official name or as it reads in a sentence
-    (`prompt_name`). Where datasets mean different things by it, the meaning of most datasets is taken, the first in the
-    bank's order among equals, and the log says so; of datasets in `first`, where these have the name. A name that the
-    bank lacks is encoded as it stands.
+    (`prompt_name`). Where datasets mean different things by it, the meaning of most datasets is taken (among equals
+    that of a `trained` one, then the first in the bank's order), and the log says so; of datasets in `first`,
+    where these have the name. A name that the bank lacks is encoded as it stands.
 
     Args:
         first: datasets whose meaning of a name goes before that of others.
+        trained: datasets whose meaning is taken where equally many mean another.
         encoder: spec of the text encoder, where the bank's own spec can't be used on this machine.
 
     Raises:
@@ -157,7 +159,7 @@ def resolve(
     """
     found: list[ResolvedLabel | LabelQuery] = []
     for query in queries:
-        found += _described(query, bank) if query.description else _known(query, bank, first)
+        found += _described(query, bank) if query.description else _known(query, bank, first, trained)
     names = Counter(label.name for label in found)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UsageError(
@@ -183,7 +185,9 @@ def _described(query: LabelQuery, bank: Bank) -> Sequence[ResolvedLabel | LabelQ
     return [query]
 
 
-def _known(query: LabelQuery, bank: Bank, first: Collection[str]) -> Sequence[ResolvedLabel | LabelQuery]:
+def _known(
+    query: LabelQuery, bank: Bank, first: Collection[str], trained: Collection[str]
+) -> Sequence[ResolvedLabel | LabelQuery]:
     dataset, colon, name = (part.strip() for part in query.name.partition(":"))
     if not colon:
         rows = _rows(query.name, bank, range(len(bank)))
@@ -195,7 +199,8 @@ def _known(query: LabelQuery, bank: Bank, first: Collection[str]) -> Sequence[Re
                 f" ({near})" if near.endswith("?") else "",
             )
             return [query]
-        return [_most_frequent(query.name, [row for row in rows if bank.keys[row][0] in first] or rows, bank)]
+        rows = [row for row in rows if bank.keys[row][0] in first] or rows
+        return [_most_frequent(query.name, sorted(rows, key=lambda row: bank.keys[row][0] not in trained), bank)]
     if dataset not in bank.datasets():
         raise UsageError(
             f"{query.name!r}: the checkpoint's bank has no dataset {dataset!r}",
@@ -231,9 +236,10 @@ def _rows(name: str, bank: Bank, among: Sequence[int]) -> list[int]:
 
 
 def _most_frequent(name: str, rows: Sequence[int], bank: Bank) -> ResolvedLabel:
+    """The meaning that most of some rows have, the first of them among equals."""
     first = {bank.texts[row]: row for row in reversed(rows)}
     counts = Counter(bank.texts[row] for row in rows)
-    best = min(first.values(), key=lambda row: (-counts[bank.texts[row]], row))
+    best = min(first.values(), key=lambda row: (-counts[bank.texts[row]], rows.index(row)))
     if len(first) > 1:
         others = [f"{bank.keys[row][0]}:{name}" for row in sorted(first.values()) if row != best]
         _log.info(

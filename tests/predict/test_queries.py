@@ -160,6 +160,13 @@ def test_the_choice_among_meanings_is_said(bank: Bank, caplog: pytest.LogCapture
     assert "wall" not in caplog.text
 
 
+def test_among_equals_a_trained_datasets_meaning_is_taken(bank: Bank) -> None:
+    queries = [LabelQuery("mouse"), LabelQuery("road")]
+    assert [label.source for label in resolve(queries, bank, trained=["zoo"])] == ["zoo:0", "mapillary:0"]
+    # Of the same text, the trained dataset's own label.
+    assert [label.source for label in resolve(queries, bank, trained=["streets"])] == ["ade20k:0", "streets:0"]
+
+
 def test_a_name_of_several_labels_of_a_dataset_is_said(tools: Any, caplog: pytest.LogCaptureFixture) -> None:
     rows = [
         ("screen, crt screen", "A tube."),
