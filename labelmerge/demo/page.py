@@ -33,6 +33,7 @@ from labelmerge.merge.clustering import cosines_of, seriation
 from labelmerge.merge.merges import by_similarity
 from labelmerge.merge.report import Group, Pair, merge_report
 from labelmerge.names import prompt_name
+from labelmerge.plot.similarity import COLOURS, PALEST
 from labelmerge.progress import Track, no_track
 from labelmerge.train.log import read_log
 
@@ -239,15 +240,17 @@ def _matrices(trained: Bank, words: Bank) -> list[Matrix]:
     ]
     shown = [labels[row] for row in order]
     panels = [("Words", words.for_keys(sentences.keys)), ("Sentences", sentences)]
-    return [Matrix(title, shown, _heat(cosines_of(bank.vectors)[np.ix_(order, order)])) for title, bank in panels]
+    return [
+        Matrix(title, shown, _heat(cosines_of(bank.vectors)[np.ix_(order, order)], title)) for title, bank in panels
+    ]
 
 
-def _heat(matrix: npt.NDArray[np.float32]) -> str:
-    """A PNG of one pixel for each cell, dark to bright from the 2nd percentile to 1."""
+def _heat(matrix: npt.NDArray[np.float32], title: str) -> str:
+    """A PNG of one pixel for each cell, in the colours of `plot similarity`."""
     import matplotlib
 
-    low = float(np.quantile(matrix, 0.02))
-    colours = matplotlib.colormaps["magma"](np.clip((matrix - low) / (1 - low), 0, 1), bytes=True)
+    low = min(float(np.quantile(matrix, PALEST)), 0.99)
+    colours = matplotlib.colormaps[COLOURS[title]](np.clip((matrix - low) / (1 - low), 0, 1), bytes=True)
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(colours[:, :, :3])).save(out, "PNG", optimize=True)
     return png_uri(out.getvalue())

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 _INCH_PER_NAME = 0.13
 _PANEL_INCHES = (4.5, 9.0)  # smallest; and the size where names are left out
 _TITLES = {WORD_TEMPLATE: "Words"}
-_COLOURS = {"Words": "YlOrBr"}  # from pale to dark, so that they read in grey and by every eye
-_SENTENCES = "PuBu"
+COLOURS = {"Words": "YlOrBr", "Sentences": "PuBu"}
+"""Of matrices, from pale to dark, so that they read in grey and by every eye."""
 _BLOCK_INCHES = 0.15  # from one block's name to the next, at least
 _INCHES_FOR_BLOCK = 0.24  # on average, so that most names stand beside their blocks
 _SMALLEST_BLOCK = 3  # labels; smaller ones have no name
-_PALEST = 0.5  # the quantile of the cosines below which all is pale: half of all pairs have nothing in common
+PALEST = 0.5
+"""The quantile of the cosines below which all is pale: half of all pairs have nothing in common."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ def _draw(
             rail.tick_params(length=0)
         elif number == 0:
             _name_blocks(rail, groups, len(labels), side)
-        colours = _COLOURS.get(title.partition(" ")[0], _SENTENCES)
-        low = float(np.quantile(matrix, _PALEST))
+        colours = COLOURS[title.partition(" ")[0]]
+        low = float(np.quantile(matrix, PALEST))
         image = plot.imshow(matrix, cmap=colours, vmin=low, vmax=1, aspect="auto", interpolation="nearest")
         for start, end, _ in groups:
             square = ([start - 0.5, end - 0.5, end - 0.5, start - 0.5, start - 0.5],) * 2

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from labelmerge.demo.demo import claim, run_demo, summarise
 from labelmerge.demo.experiment import QUICK
-from labelmerge.demo.page import verdict
+from labelmerge.demo.page import _heat, verdict
 from labelmerge.demo.results import METRICS, Mean, Scores, scores_of, table
 from labelmerge.errors import OutputError
 
@@ -124,6 +128,16 @@ def test_seen_and_unseen_labels_are_told_apart() -> None:
     found = scores_of("words", results, 1.0)
     assert found.seen == pytest.approx(0.7)
     assert found.unseen == pytest.approx(0.3)
+
+
+def test_words_and_sentences_have_colours_of_their_own() -> None:
+    cosines = np.where(np.eye(8, dtype=bool), 1.0, np.linspace(0, 0.5, 64).reshape(8, 8)).astype(np.float32)
+    pixels = []
+    for title in ("Words", "Sentences"):
+        picture = Image.open(io.BytesIO(base64.b64decode(_heat(cosines, title).partition(",")[2])))
+        pixels.append(np.asarray(picture.convert("RGB")).astype(int))
+        assert pixels[-1][0, 0].sum() < 255 < 600 < pixels[-1][0, 1].sum()  # dark where it is the same thing
+    assert (pixels[0][0, 1] != pixels[1][0, 1]).any() and np.abs(pixels[0][7, 6] - pixels[1][7, 6]).max() > 60
 
 
 def test_means_show_their_spread() -> None:
