@@ -126,6 +126,8 @@ def command(
     """
     if len(names) != len(roots):
         raise UsageError(f"{len(names)} of --dataset but {len(roots)} of --root", fix="Give one --root for each")
+    if not shards and not names:
+        raise UsageError("nothing to measure on", fix="Give --shards, or --dataset with its --root")
     options.refuse_missing(shards, bank, checkpoint)
     options.load_torch()
     from labelmerge.evaluate.classes import names_of

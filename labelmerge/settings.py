@@ -256,6 +256,8 @@ def _read(value: Any, kind: Any) -> Any:
     if get_origin(kind) is not None and get_args(kind) == (str, int):
         if isinstance(value, str) and value:  # as a flag gives it: NAME=1,OTHER=2
             parts = [item.partition("=") for item in value.split(",")]
+            if not all(equals for _, equals, _ in parts):
+                raise TypeError("NAME=NUMBER, or several with commas between them")
             names = [name.strip() for name, _, _ in parts]
             if twice := [name for name in names if names.count(name) > 1]:
                 raise TypeError(f"a number for each name, not two for {twice[0]}")

@@ -17,7 +17,7 @@ from labelmerge.text import aligned
 from labelmerge.urls import path_or_url
 
 # What differs from one file to the next in a reason for skipping: paths and numbers.
-_PARTICULAR = re.compile(r"'[^']*'|\S*[/\d]\S*")
+_PARTICULAR = re.compile(r"'[^']*'|\S*[/\d]\S*(?: px\)| \S*[/\d]\S*)*")
 
 
 @dataclass(frozen=True)

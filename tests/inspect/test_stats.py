@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from labelmerge.errors import ShardError
-from labelmerge.inspect.stats import SplitStats, class_tables, share, size, stats, table
+from labelmerge.inspect.stats import SplitStats, _general, class_tables, share, size, stats, table
 from labelmerge.labels import LabelSpace
 from labelmerge.sharding.shard import shard
 
@@ -119,3 +119,8 @@ def test_the_command(out: Path, run: Run) -> None:
     train = data["splits"][0]
     assert (train["classes_seen"], train["per_class"][0]["name"], data["unfinished"]) == (3, "road", [])
     assert sum(one["pixel_share"] for one in train["per_class"]) == pytest.approx(1)
+
+
+def test_reasons_that_differ_by_their_numbers_are_one() -> None:
+    said = {_general(f"masks/{n}.png: mask values unknown to the recipe: {n} ({9 * n} px); name them") for n in (1, 72)}
+    assert said == {"… mask values unknown to the recipe: …; name them"}

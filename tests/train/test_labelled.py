@@ -73,6 +73,7 @@ def test_a_run_with_few_labels_says_so(run: Any, tmp_path: Path) -> None:
     for wrong in (["streets"], ["streets=x"], ["streets=0"], []):
         refused = run(*words, *wrong)
         assert refused.exit_code and "labelled" in refused.output and "Traceback" not in refused.output
+    assert "labelled must be NAME=NUMBER" in run(*words, "streets").output
     for twice in (["streets=2,streets=3"], ["streets=2", "--labelled", "streets=3"], ["streets=2", "streets=3"]):
         refused = run(*words, *twice)
         assert refused.exit_code and "labelled must be a number for each name, not two for streets" in refused.output
