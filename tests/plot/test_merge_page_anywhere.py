@@ -65,8 +65,12 @@ def test_the_bar_is_low_and_shows_its_switches_to_who_steps_to_them(tab: Tab) ->
     tab.until(f"scrollY > 500 && {seen} < 120")
     assert tab.run("document.getElementById('search').getBoundingClientRect().top") >= 4
     assert texts(tab, "#shown-datasets") == ["all 3"]
+    before = tab.run("scrollY")
     click(tab, "#to-switches")
-    tab.press("ArrowRight", " ")
+    tab.press("ArrowRight")
+    tab.until("document.querySelector('.switches').getBoundingClientRect().top >= 0")
+    assert abs(tab.run("scrollY") - before) < 5
+    tab.press(" ")
     tab.until("document.querySelector('.switches').getBoundingClientRect().top >= 0")
     assert tab.run("scrollY") > 500
     assert texts(tab, "#shown-datasets") == ["2 of 3"]

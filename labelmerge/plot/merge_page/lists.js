@@ -28,6 +28,6 @@ export function moveFocus(list, item, key) {
   const place = Math.max(0, Math.min(all.length - 1, all.indexOf(item) + steps[key]));
   const next = key in ends ? all.at(ends[key]) : all[place];
   for (const other of all) other.tabIndex = other === next ? 0 : -1;
-  next.focus();
+  next.focus({ preventScroll: next.matches(".switch") }); // which stand in the bar, wherever the page is
   return true;
 }
