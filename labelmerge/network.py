@@ -6,6 +6,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from labelmerge.errors import LabelmergeError, RemoteError
@@ -22,7 +23,7 @@ _INSTALL = "pip install 'labelmerge-seg[remote]'"
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
 _REFUSED = ("Forbidden: ", "Bad Request: ")  # begins gcsfs' plain OSError and ValueError for 403 and 400
 _GOOGLE = ("gs", "gcs")
-_GOOGLE_TRIES = 33.0  # seconds, in which gcsfs itself tries six times
+_PATIENT = ("_request", "_get_file_request", "_get_file_concurrent")  # what gcsfs tries six times, in half a minute
 _ACCESS = "See to your access to it"
 _WEB = ("http", "https")
 
@@ -64,6 +65,9 @@ def open_system(url: str) -> tuple[Any, str]:
 
             patience = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
             options = {"client_kwargs": {"timeout": patience, "trust_env": True}, "use_listings_cache": False}
+        if scheme in _GOOGLE:
+            kind = _google()
+            return kind(), kind._strip_protocol(url)
         system, path = fsspec.url_to_fs(url, **options)
     except ImportError as error:
         missing = f"the Python package {error.name}" if error.name else str(error).rstrip(".")
@@ -71,6 +75,21 @@ def open_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise RemoteError(f"{scheme}:// is no URL scheme that fsspec knows ({error})", where=url) from error
     return system, path
+
+
+@cache
+def _google() -> Any:
+    """gcsfs' file system without its own patience.
+
+    One of our calls makes up to a dozen of its requests, one after the other: it would be minutes before it gave up.
+    """
+    import gcsfs
+    from gcsfs.core import GCSFileSystem as Base
+
+    once = {name: getattr(getattr(Base, name, None), "__wrapped__", None) for name in _PATIENT}
+    quick = type("Quick", (Base,), {name: method for name, method in once.items() if method is not None})
+    # gcsfs' own may be a subclass, whose `super()` is ours then.
+    return quick if gcsfs.GCSFileSystem is Base else type("Google", (gcsfs.GCSFileSystem, quick), {})
 
 
 def patiently(url: str, action: Callable[[], T], pauses: Sequence[float], access: str = _ACCESS) -> T:
@@ -84,9 +103,7 @@ def patiently(url: str, action: Callable[[], T], pauses: Sequence[float], access
         OSError: the disk here is full, or can't be written to.
         RemoteError: it is refused, or was tried often enough.
     """
-    damaged = lost = 0
-    own = url.partition(":")[0] in _GOOGLE  # whose file system is patient itself
-    most = max(1, round(sum(pauses) / _GOOGLE_TRIES)) if own else len(pauses) + 1
+    damaged = 0
     for pause in (*pauses, None):
         try:
             return action()
@@ -108,10 +125,9 @@ def patiently(url: str, action: Callable[[], T], pauses: Sequence[float], access
             fault = _in_short(error)
             if _is_refusal(error):
                 raise RemoteError(f"is refused ({fault})", where=url, fix=access) from error
-            lost += 1
-            if pause is None or lost == most:
+            if pause is None:
                 fix = "See to the connection, and run again: what was done is kept"
-                tries = 6 * lost if own else lost + damaged
+                tries = len(pauses) + 1
                 raise RemoteError(f"can't be reached, {tries} tries ({fault})", where=url, fix=fix) from error
         _log.info("%s: %s: trying again in %g s", url, fault, pause)
         time.sleep(pause)
