@@ -245,6 +245,10 @@ def name_values(proposal: Proposal, values: Counter[int], lists: list[ClassList]
         proposal.named = True
         proposal.remarks.append(f"Names are those of {each.path}.")
         return
+    ends = ", ".join(f"{value}: {_share(values, value)}" for value in dict.fromkeys((rest[0], rest[-1])))
+    proposal.remarks.append(
+        f"Where a value means no label, often the first or the last ({ends}), put it into ids.ignore."
+    )
     gaps = np.diff(rest)
     if max(rest) < _WIDE or not len(gaps) or gaps.min() < _GAP or suffix.lower().endswith("ids"):
         proposal.classes = {value: f"class {value}" for value in range(max(rest) + 1)}

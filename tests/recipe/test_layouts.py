@@ -54,6 +54,10 @@ def test_a_layout_as_of_segnets_camvid(tmp_path: Path, run: Run) -> None:
     proposal = recipe_of(tmp_path / "data", tmp_path)
     assert proposal.layout == {"images": ["mine/{split}/*.png"], "masks": "mine/{split}annot/{stem}.png"}
     assert proposal.splits == {}
+    assert proposal.remarks[0] == (
+        "Where a value means no label, often the first or the last (0: 25.0% of the pixels, 11: 25.0% of the pixels), "
+        "put it into ids.ignore."
+    )
     # It is CamVid's own layout where the folder says so; a set of boxes has its images so, too, and is not named.
     said = run("recipe", tmp_path / "data/mine", "--out", tmp_path / "again").output
     assert "It lies on disk as camvid: if it is that" in said
