@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,9 +271,8 @@ def _figures(entry: Mapping[str, Any], path: Path) -> SetFigures:
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The classes' names, with their numbers where a class list has a name twice."""
     names = [str(row["name"]) for row in rows]
-    return [
-        name if names.count(name) == 1 else f"{name} ({row['index']})" for name, row in zip(names, rows, strict=True)
-    ]
+    times = Counter(names)
+    return [name if times[name] == 1 else f"{name} ({row['index']})" for name, row in zip(names, rows, strict=True)]
 
 
 def _depth(entry: Mapping[str, Any]) -> dict[str, float | None]:
