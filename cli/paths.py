@@ -38,7 +38,7 @@ class _Path(click.Path):
         if not self.dir_okay and os.path.isdir(path):
             self.fail(f"{path!r} is a folder, and must be a file", param, ctx)
         if self.exists and not os.path.exists(path):
-            near = near_path(Path(path))
+            near = near_path(Path(path), folder=not self.file_okay)
             what = f"there is no {'file' if self.file_okay else 'folder'} {path!r}"
             self.fail(f"{what}. {near}" if near else what, param, ctx)
         return super().convert(value, param, ctx)

@@ -134,10 +134,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(shown)}?" if near else f"Known: {', '.join(shown)}."
 
 
-def near_path(path: Path) -> str:
-    """The sentence that answers a path where nothing lies, by what is called nearly so beside it; "" if nothing is."""
+def near_path(path: Path, folder: bool = True) -> str:
+    """The sentence that answers a path where no folder (or file) lies, by those called nearly so; "" if none is."""
     try:
-        names = sorted(entry.name for entry in path.parent.iterdir())
+        names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir() is folder)
     except OSError:
         return ""
     near = difflib.get_close_matches(path.name, names, n=2, cutoff=0.7)
