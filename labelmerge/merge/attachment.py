@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.prompt import Prompt
@@ -23,6 +23,7 @@ from labelmerge.merge.everyday import everyday_word
 from labelmerge.merge.homonyms import further_meanings
 from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrowest
 from labelmerge.merge.meanings import DEMANDED, FIRST, Meanings
+from labelmerge.merge.members import Listed, listed
 from labelmerge.merge.nearness import Encode, Nearness
 from labelmerge.merge.phrases import (
     ALL_OTHERS,
@@ -109,7 +110,8 @@ def attach(
         attachment = words.by_text(rows)
         for row in rows:
             found[row] = attachment
-    return known.graph.extended(words.new.values()), [attachment for attachment in found if attachment is not None]
+    graph = known.graph.extended(words.new.values())
+    return graph, [words.left_out(row, own, graph) for row, own in enumerate(found) if own is not None]
 
 
 def _meanings(bank: Bank, rows: Sequence[int], near: Nearness) -> list[list[int]]:
@@ -134,6 +136,7 @@ class _Words(Meanings):
             row: _description(bank, row) for rows in strangers.values() for row in rows if bank.described[row]
         }
         self._defined = {row: definition(text) for row, text in self._said.items()}
+        self._listed = {row: listed(text) for row, text in self._said.items()}
 
     def by_description(self, row: int) -> Attachment | None:
         """The attachment of a label with a description that ships."""
@@ -165,6 +168,8 @@ class _Words(Meanings):
         name, company = self._bank.names[row], self._company[self._bank.keys[row][0]]
         votes = self._votes(name, company)
         if not votes:
+            if (members := self._by_members(row)) is not None:
+                return members
             if plain(name) in ALL_OTHERS or without_rest(plain(name)) in (ALL_OTHERS | {""}) - {"background"}:
                 note = "taken for all that has no label of its own here"
                 if plain(name) in NO_LABEL:
@@ -275,6 +280,34 @@ class _Words(Meanings):
             return Attachment(concepts, TEXT, _MISSPELLED, f"not known: {', '.join(unknown)}")
         return Attachment(concepts, TEXT, _BY_LIST, f"read as a list: {', '.join(concepts)}")
 
+    def _by_members(self, row: int) -> Attachment | None:
+        """The attachment of a label whose text lists all that it takes in, or says what it is all of."""
+        own, company = self._listed.get(row, Listed()), self._company[self._bank.keys[row][0]]
+        if own.all_of and (every := self._parents(own.all_of, company, exact=True)):
+            return Attachment(every, TEXT, _BY_SENTENCE, f"all of {every[0]} by its text")
+        concepts, unknown = self._members(own, company)
+        if not own.whole or not concepts or (unknown and len(concepts) <= len(unknown)):
+            return None
+        if unknown:
+            return Attachment(concepts, TEXT, _MISSPELLED, f"not known in its text: {', '.join(unknown)}")
+        return Attachment(concepts, TEXT, _BY_LIST, f"read as {', '.join(concepts)} by its text")
+
+    def _members(self, own: Listed, company: Company) -> tuple[tuple[str, ...], list[str]]:
+        """The concepts of what a text lists, and what of it is not known."""
+        found = {thing: self._meaning(thing, company) for thing in (*own.things, *own.others)}
+        concepts = tuple(dict.fromkeys(concept for own in found.values() for concept in own))
+        if not any(concept in self.new for concept in concepts):
+            concepts = narrowest(concepts, self._known.graph)
+        return concepts, [thing for thing in own.things if not found[thing]]
+
+    def left_out(self, row: int, attachment: Attachment, graph: ConceptGraph) -> Attachment:
+        """An attachment, without what the label's text says that it leaves out."""
+        said = self._listed.get(row, Listed()).but
+        out = (c for thing in said for c in self._meaning(thing, self._company[self._bank.keys[row][0]]))
+        within = set().union(*(graph.below(concept) for concept in attachment.concepts)) - {*attachment.concepts}
+        but = tuple(dict.fromkeys([*attachment.but, *(concept for concept in out if concept in within)]))
+        return replace(attachment, but=but) if but != attachment.but else attachment
+
     def _joined(self, name: str, company: Company) -> list[tuple[str, ...]]:
         """The concepts of words that are run together, where they are of a kind: ``Truck_Bus``, but not *CarDoor*."""
         words = joined(name)
@@ -299,13 +332,17 @@ class _Words(Meanings):
         near = self.near.nearest(row) if row in self._said else None
         if near is not None and near[1] >= self.near.limit:
             return Attachment(near[0].concepts, TEXT, _BY_MEANING, f"nearest text: cosine {near[1]:.2f}")
+        members, _ = self._members(self._listed.get(row, Listed()), company)
         if row in self._defined:
             for wholes, how in ((self._wholes(row), "part"), (self._kinds(row), "kind")):
                 if wholes:
                     note = f"a {how} of {', '.join(wholes)} by its text"
                     if contradicted:
                         return self._make(row, how, wholes, said, _MISSPELLED, note + ", against its name")
-                    return self._make(row, how, wholes, said, _BY_SENTENCE, note)
+                    made = self._make(row, how, wholes, said, _BY_SENTENCE, note)
+                    return replace(made, concepts=(*made.concepts, *members))
+            if members:
+                return Attachment(members, TEXT, _BY_SENTENCE, f"read as {', '.join(members)} by its text")
         if not contradicted:
             if spelled := self._known.shortened(name) or self._known.spelled(name):
                 sense = self._known.senses[spelled][0]
@@ -367,13 +404,16 @@ class _Words(Meanings):
         return next((own for p in self._defined[row].wholes if (own := self._parents(p, company))), ())
 
     def _with_more(self, row: int, concepts: tuple[str, ...]) -> tuple[str, ...]:
-        """A label's concepts, and those of what its text says it is taken together with."""
-        defined = self._defined.get(row)
-        if defined is None or not defined.more:
+        """A label's concepts, and those of what its text lists, or says that it is taken together with."""
+        if row not in self._said:
             return concepts
-        company = self._company[self._bank.keys[row][0]]
-        more = next((own for phrase in defined.more if (own := self._parents(phrase, company))), ())
-        return narrowest([*concepts, *more], self._known.graph)
+        company, listed = self._company[self._bank.keys[row][0]], self._listed[row]
+        more = next((own for phrase in self._defined[row].more if (own := self._parents(phrase, company))), ())
+        members = self._members(listed, company)[0] if listed.whole else ()
+        below = set().union(*(self._known.graph.below(concept) for concept in concepts))
+        if below.isdisjoint(members) or not {*members} <= {*self._known.graph.names}:
+            members = ()
+        return narrowest([*concepts, *more, *members], self._known.graph) if more or members else concepts
 
 
 def _description(bank: Bank, row: int) -> str:

@@ -55,8 +55,7 @@ def definition(description: str) -> Definition:
     >>> definition("A windshield is the front window of a car.").kinds
     ('front window',)
     """
-    text = " ".join(description.split())
-    first = re.split(r"(?<=[a-z)])[.!?](?= [A-Z]|$)", text)[0]
+    first = first_sentence(description)
     if not first:
         return Definition()
     kinds: list[str] = []
@@ -71,6 +70,11 @@ def definition(description: str) -> Definition:
             kinds += _phrases(_KIND_OF.sub("", phrase))
     more = [phrase for match in _TOGETHER.finditer(first) for phrase in _phrases(first[match.end() :])]
     return Definition(tuple(dict.fromkeys(kinds)), tuple(dict.fromkeys(wholes)), tuple(dict.fromkeys(more)))
+
+
+def first_sentence(description: str) -> str:
+    """A description up to its first full stop, which is left out."""
+    return re.split(r"(?<=[a-z)])[.!?](?= [A-Z]|$)", " ".join(description.split()))[0]
 
 
 def _bodies(sentence: str) -> Iterator[str]:
