@@ -14,22 +14,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from labelmerge.bank.bank import Bank
-from labelmerge.bank.prompt import Prompt
 from labelmerge.merge.clustering import same_meaning
 from labelmerge.merge.company import Company
 from labelmerge.merge.concepts import NEARLY_ALL, WHOLE, Concept, ConceptGraph
-from labelmerge.merge.definitions import definition
 from labelmerge.merge.everyday import everyday_word
 from labelmerge.merge.homonyms import further_meanings
 from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrowest
 from labelmerge.merge.meanings import DEMANDED, FIRST, Meanings
-from labelmerge.merge.members import Listed, listed
+from labelmerge.merge.members import Listed
 from labelmerge.merge.nearness import Encode, Nearness
 from labelmerge.merge.phrases import (
     ALL_OTHERS,
     NO_LABEL,
     choices,
-    ends,
     heads,
     is_shortened,
     joined,
@@ -102,7 +99,8 @@ def attach(
     unnamed = []
     for row in (row for rows in strangers.values() for row in rows):
         found[row] = words.by_description(row) or words.by_company(row) or words.by_name(row)
-        found[row] = found[row] or words.by_word(row) or words.by_list(row)
+        # The text of a label that has one says more than an everyday word.
+        found[row] = found[row] or (None if bank.described[row] else words.by_word(row)) or words.by_list(row)
         if found[row] is None:
             unnamed.append(row)
     # Shorter names first: *tuk-tuk* makes a concept that *blue tuk-tuk* is then a kind of.
@@ -111,7 +109,11 @@ def attach(
         for row in rows:
             found[row] = attachment
     graph = known.graph.extended(words.new.values())
-    return graph, [words.left_out(row, own, graph) for row, own in enumerate(found) if own is not None]
+    return graph, [
+        replace(own, but=(*own.but, *words.left_out(row, own.concepts, graph)))
+        for row, own in enumerate(found)
+        if own is not None
+    ]
 
 
 def _meanings(bank: Bank, rows: Sequence[int], near: Nearness) -> list[list[int]]:
@@ -132,11 +134,6 @@ class _Words(Meanings):
     def __init__(self, bank: Bank, known: Lexicon, near: Nearness, strangers: Mapping[str, Sequence[int]]) -> None:
         super().__init__(bank, known, strangers)
         self.near = near
-        self._said = {
-            row: _description(bank, row) for rows in strangers.values() for row in rows if bank.described[row]
-        }
-        self._defined = {row: definition(text) for row, text in self._said.items()}
-        self._listed = {row: listed(text) for row, text in self._said.items()}
 
     def by_description(self, row: int) -> Attachment | None:
         """The attachment of a label with a description that ships."""
@@ -177,6 +174,8 @@ class _Words(Meanings):
                 return Attachment((WHOLE,), TEXT, _REST, note)
             return None
         every = votes
+        if (members := self._named_and_listed(row, votes)) is not None:
+            return members
         kinds = self._categories(row)
         if kinds:
             votes = [vote for vote in every if self._agrees(vote[0], kinds)]
@@ -246,8 +245,6 @@ class _Words(Meanings):
 
     def by_word(self, row: int) -> Attachment | None:
         """The attachment of a bare name that is an everyday word (`labelmerge.merge.everyday`)."""
-        if row in self._said:
-            return None  # its text says more
         for phrase in readings(self._bank.names[row]):
             if (word := everyday_word(phrase)) and not word.only_but:
                 concepts = word.concepts(self.new)
@@ -280,6 +277,33 @@ class _Words(Meanings):
             return Attachment(concepts, TEXT, _MISSPELLED, f"not known: {', '.join(unknown)}")
         return Attachment(concepts, TEXT, _BY_LIST, f"read as a list: {', '.join(concepts)}")
 
+    def _named_and_listed(self, row: int, votes: Sequence[tuple[Sense, float]]) -> Attachment | None:
+        """The attachment of a known name whose text lists things that the name's usual meaning has not."""
+        own, company = self._listed.get(row, Listed()), self._company[self._bank.keys[row][0]]
+        # What is wider than the name says nothing new: "a person on a bicycle" of *rider*.
+        members = tuple(
+            member
+            for member in self._members(own, company)[0]
+            if not any(self._is_within(c, (member,)) for c in votes[0][0].concepts if c != member)
+        )
+        if not members:
+            return None
+        covered = [sum(self._is_within(member, sense.concepts) for member in members) for sense, _ in votes]
+        best = max(range(len(votes)), key=covered.__getitem__)
+        concepts = votes[best][0].concepts
+        if covered[best] == len(members):
+            return (
+                None
+                if covered[0] == len(members)
+                else Attachment(concepts, TEXT, _BY_MEANING, f"{', '.join(concepts)} by its text")
+            )
+        if not own.whole:
+            return None  # examples may be parts, or what it is made of
+        more = tuple(member for member in members if not self._is_within(member, concepts))
+        if covered[best]:
+            return Attachment((*concepts, *more), TEXT, _BY_SENTENCE, f"its text adds {', '.join(more)}")
+        return Attachment(members, TEXT, _BY_SENTENCE, f"read as {', '.join(members)} by its text, not by its name")
+
     def _by_members(self, row: int) -> Attachment | None:
         """The attachment of a label whose text lists all that it takes in, or says what it is all of."""
         own, company = self._listed.get(row, Listed()), self._company[self._bank.keys[row][0]]
@@ -291,22 +315,6 @@ class _Words(Meanings):
         if unknown:
             return Attachment(concepts, TEXT, _MISSPELLED, f"not known in its text: {', '.join(unknown)}")
         return Attachment(concepts, TEXT, _BY_LIST, f"read as {', '.join(concepts)} by its text")
-
-    def _members(self, own: Listed, company: Company) -> tuple[tuple[str, ...], list[str]]:
-        """The concepts of what a text lists, and what of it is not known."""
-        found = {thing: self._meaning(thing, company) for thing in (*own.things, *own.others)}
-        concepts = tuple(dict.fromkeys(concept for own in found.values() for concept in own))
-        if not any(concept in self.new for concept in concepts):
-            concepts = narrowest(concepts, self._known.graph)
-        return concepts, [thing for thing in own.things if not found[thing]]
-
-    def left_out(self, row: int, attachment: Attachment, graph: ConceptGraph) -> Attachment:
-        """An attachment, without what the label's text says that it leaves out."""
-        said = self._listed.get(row, Listed()).but
-        out = (c for thing in said for c in self._meaning(thing, self._company[self._bank.keys[row][0]]))
-        within = set().union(*(graph.below(concept) for concept in attachment.concepts)) - {*attachment.concepts}
-        but = tuple(dict.fromkeys([*attachment.but, *(concept for concept in out if concept in within)]))
-        return replace(attachment, but=but) if but != attachment.but else attachment
 
     def _joined(self, name: str, company: Company) -> list[tuple[str, ...]]:
         """The concepts of words that are run together, where they are of a kind: ``Truck_Bus``, but not *CarDoor*."""
@@ -334,6 +342,11 @@ class _Words(Meanings):
             return Attachment(near[0].concepts, TEXT, _BY_MEANING, f"nearest text: cosine {near[1]:.2f}")
         members, _ = self._members(self._listed.get(row, Listed()), company)
         if row in self._defined:
+            word = None if contradicted else everyday_word(name)
+            if word is not None and word.means:
+                kinds = self._kinds(row)
+                if not kinds or all(self._is_within(concept, kinds) for concept in word.means):
+                    return Attachment(word.means, TEXT, _BY_WORD, f"read as {', '.join(word.means)}", word.but)
             for wholes, how in ((self._wholes(row), "part"), (self._kinds(row), "kind")):
                 if wholes:
                     note = f"a {how} of {', '.join(wholes)} by its text"
@@ -341,7 +354,7 @@ class _Words(Meanings):
                         return self._make(row, how, wholes, said, _MISSPELLED, note + ", against its name")
                     made = self._make(row, how, wholes, said, _BY_SENTENCE, note)
                     return replace(made, concepts=(*made.concepts, *members))
-            if members:
+            if len(members) > 1:
                 return Attachment(members, TEXT, _BY_SENTENCE, f"read as {', '.join(members)} by its text")
         if not contradicted:
             if spelled := self._known.shortened(name) or self._known.spelled(name):
@@ -375,50 +388,7 @@ class _Words(Meanings):
             if not any(word in own for own in taken)
         )
         kinds, parts = ((), wholes) if how == "part" else (wholes, ())
+        if self.new.get(name) == Concept(name, kinds, parts):  # another label's text lists it
+            return Attachment((name,), TEXT, confidence, note)
         self.new[free] = Concept(free, kinds, parts, said)
         return Attachment((free,), TEXT, confidence, note)
-
-    def _categories(self, row: int) -> tuple[str, ...]:
-        """All concepts that the categories of a label's text may mean; none where it says nothing of use."""
-        defined = self._defined.get(row)
-        if defined is None:
-            return ()
-        company = self._company[self._bank.keys[row][0]]
-        found: list[str] = []
-        for phrase in (*defined.kinds, *defined.wholes):
-            for end in ends(phrase):
-                if votes := self._known.lookup([(end, 1.0)], company.affinity):
-                    found += [concept for sense, _ in votes for concept in sense.concepts]
-                    break
-        return tuple(dict.fromkeys(found))
-
-    def _kinds(self, row: int) -> tuple[str, ...]:
-        company = self._company[self._bank.keys[row][0]]
-        return next(
-            (own for p in self._defined[row].kinds if (own := self._parents(p, company, plain(self._bank.names[row])))),
-            (),
-        )
-
-    def _wholes(self, row: int) -> tuple[str, ...]:
-        company = self._company[self._bank.keys[row][0]]
-        return next((own for p in self._defined[row].wholes if (own := self._parents(p, company))), ())
-
-    def _with_more(self, row: int, concepts: tuple[str, ...]) -> tuple[str, ...]:
-        """A label's concepts, and those of what its text lists, or says that it is taken together with."""
-        if row not in self._said:
-            return concepts
-        company, listed = self._company[self._bank.keys[row][0]], self._listed[row]
-        more = next((own for phrase in self._defined[row].more if (own := self._parents(phrase, company))), ())
-        members = self._members(listed, company)[0] if listed.whole else ()
-        below = set().union(*(self._known.graph.below(concept) for concept in concepts))
-        if below.isdisjoint(members) or not {*members} <= {*self._known.graph.names}:
-            members = ()
-        return narrowest([*concepts, *more, *members], self._known.graph) if more or members else concepts
-
-
-def _description(bank: Bank, row: int) -> str:
-    """What a label's text says beyond its name."""
-    empty, probe = Prompt.stored(bank.prompt), "\0"
-    first = bank.texts[row].split("\n")[0]
-    before, _, after = empty.text(bank.names[row], probe).split("\n")[0].partition(probe)
-    return first.removeprefix(before).removesuffix(after).strip() if after else first.removeprefix(before).strip()

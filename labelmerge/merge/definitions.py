@@ -12,7 +12,8 @@ from dataclasses import dataclass
 # The first word that no longer belongs to the kind.
 _STOP = re.compile(
     r"[.,;:()]|$| (?:that|which|who|whose|where|with|without|for|in|on|at|to|from|by|and|or|whether|under|over|above|"
-    r"along|behind|beside|between|near|than|other|such|like|as|is|are|usually|often|used|made|worn|seen|held)(?= |$)"
+    r"along|behind|beside|between|near|than|other|such|like|as|is|are|usually|often|used|made|worn|seen|held|kept|grown|built|found|known|left|meant|cut|driven|ridden|drawn)"
+    r"(?= |$)"
     r"| (?!(?:\w*(?:building|ring|thing|wing|king|painting|clothing|ceiling|railing|bedding|covering|opening|awning|"
     r"parking|crossing|dressing|housing|flooring|fencing|marking|drawing|being|sling|string|bed|shed|seed|weed|sled))\b)"
     r"\w+(?:ed|ing)(?= (?:an?|the|its|his|her|their|by|to|for|in|on|at|from|with|of|over|under|as|into|up|out|around|"
@@ -21,6 +22,7 @@ _STOP = re.compile(
 _IS = re.compile(
     r"\b(?:is|are|means|denotes) (?:(?:an?|the|any|all|some|one|several|either|every|each|usually) )*", re.I
 )
+_CLAUSE = re.compile(r"\b(?:that|which|who|whoever|whose|where|when|if)\b", re.I)
 _KIND_OF = re.compile(
     r"^(?:(?:\w+ )?(?:kinds?|types?|sorts?|form|pieces?|group|groups|class|set|items?) of )+(?:an? )?"
 )
@@ -55,7 +57,8 @@ def definition(description: str) -> Definition:
     >>> definition("A windshield is the front window of a car.").kinds
     ('front window',)
     """
-    first = first_sentence(description)
+    text = " ".join(description.split())
+    first = re.split(r"(?<=[a-z)])[.!?](?= [A-Z]|$)", text)[0]
     if not first:
         return Definition()
     kinds: list[str] = []
@@ -72,15 +75,10 @@ def definition(description: str) -> Definition:
     return Definition(tuple(dict.fromkeys(kinds)), tuple(dict.fromkeys(wholes)), tuple(dict.fromkeys(more)))
 
 
-def first_sentence(description: str) -> str:
-    """A description up to its first full stop, which is left out."""
-    return re.split(r"(?<=[a-z)])[.!?](?= [A-Z]|$)", " ".join(description.split()))[0]
-
-
 def _bodies(sentence: str) -> Iterator[str]:
     """What follows the verb; the whole sentence where it has none, as in "Any motor vehicle with four wheels"."""
     match = _IS.search(sentence)
-    if match is None:
+    if match is None or _CLAUSE.search(sentence[: match.start()]):
         if len(sentence.split()) > 1:
             yield sentence
         return

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from labelmerge.bank.bank import Bank
+from labelmerge.bank.prompt import Prompt
 from labelmerge.merge.company import Company
-from labelmerge.merge.concepts import WHOLE, Concept
+from labelmerge.merge.concepts import WHOLE, Concept, ConceptGraph
+from labelmerge.merge.definitions import definition
 from labelmerge.merge.everyday import everyday_word
 from labelmerge.merge.homonyms import Kinship, further_meanings
-from labelmerge.merge.lexicon import Lexicon, Sense
-from labelmerge.merge.phrases import ends, plain, readings, synonyms
+from labelmerge.merge.lexicon import Lexicon, Sense, narrowest
+from labelmerge.merge.members import Listed, listed
+from labelmerge.merge.phrases import ends, plain, readings, singular, synonyms
 
 DEMANDED = 0.8
 """Of all that speaks for a word's meanings: what takes it to be clear, or a label to mean more than its name."""
@@ -37,6 +40,11 @@ class Meanings:
         }
         self.new: dict[str, Concept] = {}
         self._rows, self._kin = strangers, dict[str, Kinship]()
+        self._said = {
+            row: _description(bank, row) for rows in strangers.values() for row in rows if bank.described[row]
+        }
+        self._defined = {row: definition(text) for row, text in self._said.items()}
+        self._listed = {row: listed(text) for row, text in self._said.items()}
 
     def _votes(self, name: str, company: Company) -> list[tuple[Sense, float]]:
         """What a whole name may mean, likeliest first."""
@@ -72,6 +80,37 @@ class Meanings:
                 return concepts
         return ()
 
+    def _members(self, own: Listed, company: Company) -> tuple[tuple[str, ...], list[str]]:
+        """The concepts of what a text lists, and what of it is not known.
+
+        Of "tarmac roads" the last word alone is known: it is a new concept within roads.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for thing in (*own.things, *own.others):
+            one = singular(plain(thing))
+            found[thing] = self._meaning(one, company) or self._meaning(thing, company)
+            if not found[thing] and thing in own.things and (kinds := self._parents(plain(thing), company)):
+                found[thing] = (self.new.setdefault(one, Concept(one, kinds)).name,)
+        concepts = tuple(dict.fromkeys(concept for own in found.values() for concept in own))
+        if not any(concept in self.new for concept in concepts):
+            concepts = narrowest(concepts, self._known.graph)
+        return concepts, [thing for thing in own.things if not found[thing]]
+
+    def _is_within(self, concept: str, concepts: Sequence[str]) -> bool:
+        """Whether a concept, or what a new one is a kind of, is one of these or lies within one."""
+        graph = self._known.graph
+        own = (concept,) if concept in graph else self.new[concept].wholes
+        return any(one in graph.below(other) for one in own if one in graph for other in concepts if other in graph)
+
+    def left_out(self, row: int, concepts: Sequence[str], graph: ConceptGraph) -> tuple[str, ...]:
+        """Of what a label's text says that it leaves out, the concepts that lie within its own, in the whole graph."""
+        company = self._company.get(self._bank.keys[row][0])
+        if company is None or row not in self._listed:
+            return ()
+        out = (c for thing in self._listed[row].but for c in self._meaning(thing, company))
+        within = set().union(*(graph.below(concept) for concept in concepts)) - {*concepts}
+        return tuple(dict.fromkeys(concept for concept in out if concept in within))
+
     def _kinship(self, dataset: str) -> Kinship:
         """The labels of a list that are clear without the others."""
         if dataset not in self._kin:
@@ -96,3 +135,47 @@ class Meanings:
         graph = self._known.graph
         wholes = [{whole for concept in own for whole in graph[concept].wholes} for own in (one, other)]
         return bool(wholes[0] & wholes[1] - {WHOLE})
+
+    def _categories(self, row: int) -> tuple[str, ...]:
+        """All concepts that the categories of a label's text may mean; none where it says nothing of use."""
+        defined = self._defined.get(row)
+        if defined is None:
+            return ()
+        company = self._company[self._bank.keys[row][0]]
+        found: list[str] = []
+        name = plain(self._bank.names[row])
+        for phrase in (*defined.kinds, *defined.wholes):
+            if f" {name} " in f" {plain(phrase)} ":
+                continue  # "a door leaf" of *door* is no leaf
+            for end in ends(phrase):
+                if votes := self._known.lookup([(end, 1.0)], company.affinity):
+                    found += [concept for sense, _ in votes for concept in sense.concepts]
+                    break
+        return tuple(dict.fromkeys(found))
+
+    def _kinds(self, row: int) -> tuple[str, ...]:
+        company = self._company[self._bank.keys[row][0]]
+        return next(
+            (own for p in self._defined[row].kinds if (own := self._parents(p, company, plain(self._bank.names[row])))),
+            (),
+        )
+
+    def _wholes(self, row: int) -> tuple[str, ...]:
+        company = self._company[self._bank.keys[row][0]]
+        return next((own for p in self._defined[row].wholes if (own := self._parents(p, company))), ())
+
+    def _with_more(self, row: int, concepts: tuple[str, ...]) -> tuple[str, ...]:
+        """A label's concepts, and those of what its text says that it is taken together with."""
+        if row not in self._said:
+            return concepts
+        company = self._company[self._bank.keys[row][0]]
+        more = next((own for phrase in self._defined[row].more if (own := self._parents(phrase, company))), ())
+        return narrowest([*concepts, *more], self._known.graph) if more else concepts
+
+
+def _description(bank: Bank, row: int) -> str:
+    """What a label's text says beyond its name."""
+    empty, probe = Prompt.stored(bank.prompt), "\0"
+    first = bank.texts[row].split("\n")[0]
+    before, _, after = empty.text(bank.names[row], probe).split("\n")[0].partition(probe)
+    return first.removeprefix(before).removesuffix(after).strip() if after else first.removeprefix(before).strip()

@@ -9,22 +9,30 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from labelmerge.merge.definitions import first_sentence
 from labelmerge.merge.phrases import singular
 
 _BUT = re.compile(
     r"[,;(]?\s*\b(?:(?:but |and )?(?:except(?:ing)?(?: for)?|excluding|excl\.|(?:not|without) (?:including|counting)|"
-    r"apart from|aside from|other than)|(?:but|and) (?:not|no)|(?<=[,(])\s*(?:not|no))\s+(?:the )?",
+    r"apart from|aside from|other than)|(?:but|and) (?:not|no)|(?:that|which) (?:(?:is|are) not|(?:is|are)n['’]t)|"
+    r"(?<=[,;(] )(?:not|no)|(?<=\()(?:not|no)|^(?:not|no))\s+(?:the |an? )?",
+    re.I,
+)
+_NOT_MEANT = re.compile(
+    r"\s(?:are|is|do|does|must|should)(?: not|n['’]t)\b|\s(?:are|is) (?:excluded|left out|ignored)\b|"
+    r"\s(?:go(?:es)? (?:in)?to|belongs? to|counts? as)\b",
     re.I,
 )
 _EXAMPLES = re.compile(
-    r"[,;(]?\s*\b(?:such as|(?:and )?including|incl\.|for (?:example|instance)|e\.g\.|like(?= (?:an? )?\w+[ ,]))[:,]?\s+",
+    r"[,;(]?\s*\b(?:such as|(?:and )?including|incl\.|for (?:example|instance)|e\.g\.|whether|"
+    r"like(?= (?:an? )?\w+[ ,]))[:,]?\s+",
     re.I,
 )
-_EXACTLY = re.compile(r"\s*(?:[:(]|\b(?:i\.e\.|namely|that is)[:,]?\s)\s*", re.I)
+_EXACTLY = re.compile(r"\s*(?:[:(]|\b(?:i\.e\.|namely|that is)[:,]?\s|, so\s)\s*", re.I)
+_SENTENCE = re.compile(r"(?<=[a-z)])[.!?]\s+(?=[A-Z])|;\s+")
 _BETWEEN = re.compile(r"\s*(?:[,;/&+]|\b(?:and|or|as well as|plus)\b)\s*", re.I)
 _BEFORE = re.compile(
-    r"^(?:(?:both|either|also|even|any|all|some|every|each|various|most|(?:kinds|sorts|types) of|things like)\s+)+",
+    r"^(?:(?:only|single|whole|individual|the|both|either|also|even|any|all|some|every|each|various|most|no|"
+    r"(?:kinds|sorts|types) of|things like)\s+)+",
     re.I,
 )
 _OTHER = re.compile(r"^(?:an)?other\s+", re.I)
@@ -34,6 +42,7 @@ _END = re.compile(
     r"beside|between|near|than|together|of|is|are|when|if|used|made|worn|seen|held|standing|lying|parked|etc)\b",
     re.I,
 )
+_VERB = re.compile(r"\s(?:is|are|means|denotes)\s", re.I)
 _MORE = re.compile(r"^(?:etc|so on|the like|similar(?: things)?|others?|more|so forth|things|such)?\.?$", re.I)
 _QUANTIFIER = re.compile(r"^(?:all|any|every|each)\b", re.I)
 _WORDS = re.compile(r"[A-Za-z][\w'’-]*(?: [A-Za-z][\w'’-]*){0,2}")
@@ -42,7 +51,7 @@ _ALL_OF = re.compile(rf"(?:(?:all|any|every|each|the) )*(?:(?:kinds?|sorts?|type
 
 @dataclass(frozen=True)
 class Listed:
-    """What the first sentence of a description lists, as it spells it.
+    """What a description lists, as it spells it.
 
     Attributes:
         things: what the label takes in.
@@ -69,31 +78,49 @@ def listed(description: str) -> Listed:
     >>> listed("A glass or plastic bottle.").things, listed("A person who walks, stands or sits.").things
     ((), ())
     """
-    text = first_sentence(description)
-    but: tuple[str, ...] = ()
-    if (match := _BUT.search(text)) and (left := _things(text[match.end() :])):
-        but = tuple(thing for thing, _ in left)
-        text = text[: match.start()]
+    text, *further = _SENTENCE.split(" ".join(description.split()))
+    but: list[str] = []
+    if match := _BUT.search(text):
+        after = text[match.end() :]
+        cue = _EXACTLY.search(after) or _EXAMPLES.search(after)
+        if left := _things(after[: cue.start()] if cue else after):
+            but += [thing for thing, _ in left]
+            text = text[: match.start()] + (after[cue.start() :] if cue else "")
+    for sentence in further:
+        if match := _NOT_MEANT.search(sentence):
+            but += [thing for thing, _ in _things(sentence[: match.start()])]
+        elif match := _BUT.search(sentence):
+            but += [thing for thing, _ in _things(sentence[match.end() :])]
     examples, exactly = _EXAMPLES.search(text), _EXACTLY.search(text)
-    if cue := examples or exactly:
-        found = _things(text[cue.end() :])
+    cue = examples or exactly
+    found = [] if exactly and not examples else _list(text[: cue.start()] if cue else text)
+    whole = bool(found) or examples is None
+    if cue:
+        found += [(thing, other or bool(found)) for thing, other in _things(text[cue.end() :])]
         text = text[: cue.start()]
-    else:
-        found = _things(text)
-        after_article = bool(_ARTICLE.match(text))
-        if len(found) < 2 or (after_article and any(_is_bare(thing, text) for thing, _ in found)):
-            found = []
     return Listed(
         tuple(dict.fromkeys(thing for thing, other in found if not other)),
         tuple(dict.fromkeys(thing for thing, other in found if other)),
-        bool(found) and examples is None,
-        but,
+        bool(found) and whole,
+        tuple(dict.fromkeys(but)),
         match[1] if (match := _ALL_OF.fullmatch(text.strip(" ,.;"))) and _is_all(text, match[1]) else "",
     )
 
 
+def _list(text: str) -> list[tuple[str, bool]]:
+    """What a text is a list of, if it is nothing else: `_things` of two or more."""
+    if _VERB.search(text):
+        return []  # "clothes and cloth are …" only names what it is about
+    found = _things(text)
+    after_article = bool(_ARTICLE.match(text))
+    if len(found) < 2 or (after_article and any(_is_bare(thing, text) for thing, _ in found)):
+        return []
+    return found
+
+
 def _is_all(text: str, thing: str) -> bool:
-    return bool(_QUANTIFIER.match(text)) or singular(thing.lower()) != thing.lower()
+    """Whether a text that is one noun phrase means all of it: it says so, or is in the plural."""
+    return not _BETWEEN.search(thing) and (bool(_QUANTIFIER.match(text)) or singular(thing.lower()) != thing.lower())
 
 
 def _is_bare(thing: str, text: str) -> bool:

@@ -32,6 +32,7 @@ class Nearness:
     def __init__(self, bank: Bank, known: Lexicon, encode: Encode | None) -> None:
         self._bank, self._known, self._encode = bank, known, encode
         self._prompt = Prompt.stored(bank.prompt)
+        # A bank of classes (`labelmerge.merge.baselines`) has no texts.
         self._rows = {text: row for row, text in reversed(list(enumerate(bank.texts)))} if bank.probe.size else {}
         self._vectors: dict[str, npt.NDArray[np.float32]] = {}
         self._all: dict[bool, tuple[list[Sense], npt.NDArray[np.float32]]] = {}
@@ -45,6 +46,8 @@ class Nearness:
 
     def cosines(self, row: int, senses: Sequence[Sense]) -> list[float] | None:
         """The largest cosine of a label with each meaning's texts; None where some have no vector."""
+        if not self._rows:
+            return None
         texts = [self._texts(sense, row) for sense in senses]
         if not self._make([text for own in texts for text in own]):
             return None
@@ -53,6 +56,8 @@ class Nearness:
 
     def nearest(self, row: int) -> tuple[Sense, float] | None:
         """The meaning that lies nearest to a label, and its cosine; None where none has a vector."""
+        if not self._rows:
+            return None
         described = self._bank.described[row]
         if described not in self._all:
             # Of meanings that share a text the one that most datasets have comes last, and is kept.

@@ -84,6 +84,7 @@ _AFTER = frozenset(
 """Words that stand behind what they describe, as in a form: ``traffic_light_red``, ``sidewalk_area``."""
 _STATE = re.compile(r"^(?!\w*(?:bed|(?<!i)shed|weed|seed|feed|reed|sled|table|cable)$)\w{3,}(?:ed|able|ible|less)$")
 _PLURAL_IN_BRACKETS = re.compile(r"\((?:e?s)\)")
+_INITIALS = re.compile(r"\b[A-Z]{2,}s\b")  # TVs
 _PREPOSITIONS = re.compile(r" (?:with|without|in|on|at|for|from|by|near|under|above|behind|beside|used|that|which) ")
 _ENDING = re.compile(r"(?<=[a-z]{3})(?:ed|en|e)$")
 _NOT = re.compile(r"(?:non|not|no|un)[ -]", re.IGNORECASE)
@@ -133,7 +134,7 @@ def singular_key(phrase: str) -> str:
 def _plain(phrase: str) -> str:
     """A phrase in lower case, of words that are separated by one blank."""
     text = (
-        prompt_name(_PLURAL_IN_BRACKETS.sub("s", phrase).replace("/", " "))
+        prompt_name(_INITIALS.sub(lambda word: word[0].lower(), _PLURAL_IN_BRACKETS.sub("s", phrase)).replace("/", " "))
         .replace("'s ", " ")
         .replace("'", "")
         .replace("’", "")
