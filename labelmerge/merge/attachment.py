@@ -288,7 +288,10 @@ class _Words(Meanings):
         )
         if not members:
             return None
-        covered = [sum(self._is_within(member, sense.concepts) for member in members) for sense, _ in votes]
+        covered = [
+            sum(self._is_within(member, sense.concepts) for member in members) if len(sense.concepts) == 1 else 0
+            for sense, _ in votes
+        ]
         best = max(range(len(votes)), key=covered.__getitem__)
         concepts = votes[best][0].concepts
         if covered[best] == len(members):

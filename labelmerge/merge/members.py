@@ -27,7 +27,7 @@ _EXAMPLES = re.compile(
     r"like(?= (?:an? )?\w+[ ,]))[:,]?\s+",
     re.I,
 )
-_EXACTLY = re.compile(r"\s*(?:[:(]|\b(?:i\.e\.|namely|that is)[:,]?\s|, so\s)\s*", re.I)
+_EXACTLY = re.compile(r"\s*(?:[:(]|\b(?:i\.e\.|namely)[:,]?\s|, that is,\s|, so\s)\s*", re.I)
 _SENTENCE = re.compile(r"(?<=[a-z)])[.!?]\s+(?=[A-Z])|;\s+")
 _BETWEEN = re.compile(r"\s*(?:[,;/&+]|\b(?:and|or|as well as|plus)\b)\s*", re.I)
 _BEFORE = re.compile(

@@ -59,7 +59,7 @@ def make_bank(rows: Rows, folder: Path) -> Bank:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--errors", nargs="*", default=(), metavar="SAMPLE", help="show what is wrong, of these samples")
+    parser.add_argument("--errors", nargs="*", default=(), metavar="SAMPLE", help="show what is wrong of these")
     options = parser.parse_args()
     rows = read_lists()
     with tempfile.TemporaryDirectory() as scratch:
