@@ -284,7 +284,8 @@ class _Words(Meanings):
         members = tuple(
             member
             for member in self._members(own, company)[0]
-            if not any(self._is_within(c, (member,)) for c in votes[0][0].concepts if c != member)
+            if member in self._known.graph
+            and not any(self._is_within(c, (member,)) for c in votes[0][0].concepts if c != member)
         )
         if not members:
             return None
