@@ -296,11 +296,7 @@ class _Words(Meanings):
         best = max(range(len(votes)), key=covered.__getitem__)
         concepts = votes[best][0].concepts
         if covered[best] == len(members):
-            return (
-                None
-                if covered[0] == len(members)
-                else Attachment(concepts, TEXT, _BY_MEANING, f"{', '.join(concepts)} by its text")
-            )
+            return None if covered[0] else Attachment(concepts, TEXT, _BY_MEANING, f"{concepts[0]} by its text")
         if not own.whole:
             return None  # examples may be parts, or what it is made of
         more = tuple(member for member in members if not self._is_within(member, concepts))
