@@ -166,11 +166,11 @@ function writeNames(context, width, height) {
       [x - long / 2, y - gap - 5],
       [x - long / 2, y + gap + 5],
     ];
-    const spot = spots.find(each => inside(...each) && free(...each));
-    if (!spot) continue;
-    taken.push([spot[0] - 4, spot[0] + long + 4, spot[1] - high, spot[1] + high]);
-    context.strokeText(name, ...spot);
-    context.fillText(name, ...spot);
+    const room = spots.find(each => inside(...each) && free(...each));
+    if (!room) continue;
+    taken.push([room[0] - 4, room[0] + long + 4, room[1] - high, room[1] + high]);
+    context.strokeText(name, ...room);
+    context.fillText(name, ...room);
   }
 }
 
