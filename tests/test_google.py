@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from labelmerge import network
+from labelmerge import network, remote
 from labelmerge.bank.bank import Bank
 from labelmerge.errors import RemoteError
 from labelmerge.push.push import push
@@ -43,6 +43,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     from gcp_storage_emulator.server import RequestHandler
     from gcp_storage_emulator.storage import Storage
 
+    monkeypatch.setattr(remote, "_fetched", set())  # the same shards may have been fetched by another test
     state, storage = Google(), Storage(use_memory_fs=True)
     create_bucket("bucket", storage)
 
