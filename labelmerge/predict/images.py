@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from labelmerge.errors import LabelmergeError, SampleError, UsageError
+from labelmerge.errors import LabelmergeError, SampleError, UsageError, near_path
 from labelmerge.files import write_bytes
 from labelmerge.progress import Track, no_track
 from labelmerge.remote import list_files, local_file, local_folder
@@ -165,7 +165,8 @@ def _refuse_nothing(found: Collection[object], failed: Sequence[tuple[str, str]]
     if not found:
         first, reason = failed[0]
         more = f", and {counted(len(failed) - 1, 'other')} likewise" if len(failed) > 1 else ""
-        raise UsageError(f"{reason}{more}", where=first, fix="Give image files, folders, patterns or addresses")
+        near = near_path(Path(first), folder=False)
+        raise UsageError(f"{reason}{more}", where=first, fix=near or "Give image files, folders, patterns or addresses")
 
 
 def _at_url(path: Path, url: str) -> list[Path]:

@@ -82,7 +82,13 @@ def test_images_that_are_not_there_are_refused_without_torch(shots: Path, tmp_pa
         str(tmp_path / "masks"),
     ]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=shots)
-    assert "gone.jpg: no such file, and 1 other likewise" in done.stderr, done.stderr
+    assert "gone.jpg: no such file, and 1 other likewise. Give image files" in done.stderr, done.stderr
+
+
+def test_a_mistyped_image_is_answered_by_the_near_one(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(UsageError, match=r"photo.jgp: no such file. Did you mean .*photo.jpg\?"):
+        refuse_absent([tmp_path / "photo.jgp"])
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools under numpy 2
