@@ -32,7 +32,7 @@ from labelmerge.urls import path_or_url
 RESULTS = "results.json"
 _NO_VIEWS = ("split", "limit", "task", "mixed", "only", "leave_out", "depth_crop", "depth_max")  # of `eval`'s options
 _WEIGHTS = "model.safetensors"
-_OTHERWISE = {"--by", "--taxonomy", "--only", "--leave-out", "--segment-score"}
+_OTHERWISE = {"--by", "--taxonomy", "--segment-score"}
 """Options of `eval` that no comparison gives: results that were measured with one are another measurement's."""
 
 

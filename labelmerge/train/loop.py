@@ -119,7 +119,7 @@ def _train(
     inputs = read_inputs(shards, bank, split, config, method, ranks, defer=here.type == "cuda")
     columns, datasets = inputs.columns, inputs.datasets
     config = config.with_steps_for(inputs.samples)
-    if config.warmup >= config.steps:
+    if first and config.warmup >= config.steps:
         _log.warning(
             "the run ends before its learning rate has risen: %d steps, and warmup = %d", config.steps, config.warmup
         )

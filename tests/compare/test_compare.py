@@ -117,7 +117,7 @@ def test_each_variant_is_trained_and_measured_once(run: Any, place: Path, ran: l
     assert [variant["state"] for variant in plan["variants"]] == ["measured"] * 2
 
     results = place / "out/text/results.json"  # measured by hand, in another way
-    otherwise = {**measured["text"], "reproduce": measured["text"]["reproduce"] + " --leave-out car"}
+    otherwise = {**measured["text"], "reproduce": measured["text"]["reproduce"] + " --by text"}
     results.write_text(json.dumps(otherwise))
     plan = json.loads(run(*args, "--print", "--json").stdout)
     assert [variant["state"] for variant in plan["variants"]] == ["measured", "trained"]
