@@ -13,6 +13,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from labelmerge.names import prompt_name
+
 Palette = npt.NDArray[np.uint8]
 Vertices = tuple[tuple[float, float], ...]
 
@@ -62,7 +64,7 @@ def palette(names: Sequence[str]) -> Palette:
     chosen: dict[str, Palette] = {}
     taken = np.empty((0, 3))
     gaps = np.full(len(lab), np.inf)  # from each candidate to the nearest colour taken
-    for name in sorted(map(_key, names), key=lambda name: name not in _NATURAL):
+    for name in sorted(map(_key, names), key=lambda name: prompt_name(name) not in _NATURAL):
         if name in chosen:
             continue
         own, start = _own(name)
@@ -86,7 +88,7 @@ def _own(name: str) -> tuple[Palette, int]:
     """The colour that a name has by itself, and where the search for another begins."""
     colours, _ = _candidates()
     start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % len(colours)
-    natural = _NATURAL.get(name)
+    natural = _NATURAL.get(prompt_name(name))  # grass-merged is grass
     return (np.array(natural, dtype=np.uint8) if natural else colours[start]), start
 
 

@@ -34,6 +34,13 @@ def test_a_road_looks_like_itself_whoever_stands_before_it() -> None:
     assert tuple(palette([*others, "Road", "sky"])[-2:].tolist()) == (list(_NATURAL["road"]), list(_NATURAL["sky"]))
 
 
+def test_coco_names_look_like_what_they_name() -> None:
+    grass, sky, tree = palette(["grass", "sky", "tree"]).tolist()
+    assert palette(["grass-merged", "sky-other-merged"]).tolist() == [grass, sky]
+    both = palette(["tree", "tree-merged"]).tolist()
+    assert both[0] == tree and both[1] != tree
+
+
 def test_equal_names_have_equal_colours_and_none_is_fine() -> None:
     same = palette(["sky", "deer", "sky"])
     assert (same[0] == same[2]).all() and (same[0] != same[1]).any()
