@@ -155,7 +155,7 @@ class LabelNames:
 
     def find(self, key: LabelKey, name: str) -> LabelKey | None:
         """The key that a label has in this list: its own where the name is the same, or reads the same in a sentence
-        and no label of the dataset has the very name; else that of the label with its name. None where there is none.
+        and no label of the dataset has exactly this name; otherwise the one with this name. None if there is no match.
         """
         name = " ".join(name.split())
         mine = self._name.get(key)

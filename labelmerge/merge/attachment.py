@@ -19,7 +19,7 @@ from labelmerge.merge.company import Company
 from labelmerge.merge.concepts import NEARLY_ALL, WHOLE, Concept, ConceptGraph
 from labelmerge.merge.everyday import everyday_word
 from labelmerge.merge.homonyms import further_meanings
-from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon, narrowest
+from labelmerge.merge.lexicon import Lexicon, Sense, is_shipped, lexicon
 from labelmerge.merge.meanings import DEMANDED, FIRST, Meanings
 from labelmerge.merge.members import Listed
 from labelmerge.merge.nearness import Encode, Nearness
@@ -270,9 +270,7 @@ class _Words(Meanings):
             found = self._joined(name, company)
             if not found:
                 return None
-        concepts = tuple(dict.fromkeys(concept for own in found for concept in own))
-        if not any(concept in self.new for concept in concepts):
-            concepts = narrowest(concepts, self._known.graph)
+        concepts = self._union(found)
         if unknown:
             return Attachment(concepts, TEXT, _MISSPELLED, f"not known: {', '.join(unknown)}")
         return Attachment(concepts, TEXT, _BY_LIST, f"read as a list: {', '.join(concepts)}")

@@ -18,7 +18,7 @@ class Folded:
         taxonomy: of the same labels.
         within: labels of other datasets that are one of the classes.
         across: those that are several of them, or one and something else besides.
-        outside: those that are none; they keep their concepts.
+        outside: labels that fit none of these classes; they keep their concepts.
     """
 
     taxonomy: Taxonomy
@@ -39,7 +39,7 @@ def fold(taxonomy: Taxonomy, dataset: str) -> Folded:
         dataset: one of its datasets.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: the taxonomy has no such dataset.
     """
     if dataset not in taxonomy.datasets:
         raise UsageError(f"no labels of {dataset!r} are merged here", fix=did_you_mean(dataset, taxonomy.datasets))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from labelmerge.bank.bank import Bank
 from labelmerge.bank.prompt import Prompt
@@ -91,10 +91,14 @@ class Meanings:
             found[thing] = self._meaning(one, company) or self._meaning(thing, company)
             if not found[thing] and thing in own.things and (kinds := self._parents(plain(thing), company)):
                 found[thing] = (self.new.setdefault(one, Concept(one, kinds)).name,)
-        concepts = tuple(dict.fromkeys(concept for own in found.values() for concept in own))
-        if not any(concept in self.new for concept in concepts):
-            concepts = narrowest(concepts, self._known.graph)
-        return concepts, [thing for thing in own.things if not found[thing]]
+        return self._union(found.values()), [thing for thing in own.things if not found[thing]]
+
+    def _union(self, found: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+        """The concepts of several things; where the graph has them all, without those that lie within another."""
+        concepts = tuple(dict.fromkeys(concept for own in found for concept in own))
+        if any(concept in self.new for concept in concepts):
+            return concepts
+        return narrowest(concepts, self._known.graph)
 
     def _is_within(self, concept: str, concepts: Sequence[str]) -> bool:
         """Whether a concept, or what a new one is a kind of, is one of these or lies within one."""

@@ -100,7 +100,7 @@ class Taxonomy:
         return LabelNames((entry.key, entry.name) for entry in self.entries)
 
     def row_of(self, key: LabelKey, name: str) -> int | None:
-        """The row of another list's label, as `LabelNames.find` finds it; None where there is none."""
+        """The row of a label from another list, matched as in `LabelNames.find`; None if there is no match."""
         found = self._names.find(key, name)
         return None if found is None else self.rows[found]
 

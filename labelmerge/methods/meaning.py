@@ -171,7 +171,7 @@ class RunColumns:
     def _column_of(self, taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
         """int64 ``[concepts]``: the column that exactly the same training labels may mean, or -1.
 
-        Where some training labels are not in the taxonomy, columns that only these tell apart are no concept's.
+        Where some training labels are not in the taxonomy, columns that only they distinguish belong to no concept.
         """
         names = [self.bank.names[row] for row in self.bank.positions(self.labels)]
         places = [taxonomy.row_of(key, name) for key, name in zip(self.labels, names, strict=True)]
